@@ -1,0 +1,2 @@
+//! Side by side with Prometheus.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The cluster as one source: fan-out, merge, and the /federate exposition

@@ -1,0 +1,192 @@
+//! Pushgateway's groups: what one grouping key holds.
+//!
+//! A group is one linearizable object. Its sequential specification: `Put` replaces every family,
+//! `Post` replaces the families it names, `Delete` removes the group, `Reject` records that a push
+//! was refused and changes nothing else.
+
+use crate::{Labels, Timestamp};
+
+/// A group's identity: `job` and the other grouping labels of the push URL. Unlike a series, a
+/// grouping key keeps labels with an empty value: they tell groups apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupingKey {
+    /// Sorted by name, no name twice; always holds `job`.
+    pairs: Vec<(String, String)>,
+}
+
+impl GroupingKey {
+    /// Pairs in any order; `None` when `job` is missing or empty.
+    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Option<Self> {
+        let map: std::collections::BTreeMap<_, _> = pairs.into_iter().collect();
+        map.get("job").filter(|job| !job.is_empty())?;
+        Some(Self {
+            pairs: map.into_iter().collect(),
+        })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    /// The grouping labels as a label set (empty values fall away).
+    pub fn labels(&self) -> Labels {
+        Labels::from_pairs(self.iter())
+    }
+
+    /// A text that two keys share only when they are equal; what the group is hashed by.
+    pub fn canonical(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, value) in self.iter() {
+            for text in [name, value] {
+                bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+        bytes
+    }
+}
+
+/// The type a `# TYPE` line gives a family.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FamilyKind {
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+    #[default]
+    Untyped,
+}
+
+impl FamilyKind {
+    /// As the text format writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+            Self::Untyped => "untyped",
+        }
+    }
+}
+
+/// One sample of a family. `suffix` is `""`, `"_bucket"`, `"_sum"` or `"_count"`; `labels` hold
+/// no `__name__`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FamilySample {
+    pub suffix: &'static str,
+    pub labels: Labels,
+    pub value: f64,
+}
+
+/// A metric family as pushed: samples in the order of exposition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    pub name: String,
+    pub help: Option<String>,
+    pub kind: FamilyKind,
+    pub samples: Vec<FamilySample>,
+}
+
+/// What a push asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PushOp {
+    Put(Vec<Family>),
+    Post(Vec<Family>),
+    Delete,
+    Reject,
+}
+
+/// A group's whole state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    pub key: GroupingKey,
+    /// By name, no name twice.
+    pub families: Vec<Family>,
+    /// When the last push succeeded; `Timestamp(0)` if none ever did. Strictly monotone.
+    pub push_time: Timestamp,
+    /// When the last push was refused; `Timestamp(0)` if none ever was.
+    pub push_failure_time: Timestamp,
+}
+
+impl Group {
+    /// Every series the group stands for, as a Prometheus that scrapes a Pushgateway with
+    /// `honor_labels` would store it, the two push times included.
+    pub fn series(&self) -> Vec<(Labels, f64)> {
+        let group = self.key.labels();
+        let named = |name: &str, labels: &Labels| {
+            let mut builder = labels.to_builder();
+            for (n, v) in &group {
+                builder.set(n, v);
+            }
+            builder.set(crate::labels::METRIC_NAME, name);
+            builder.build()
+        };
+        let none = Labels::default();
+        let times = [
+            ("push_time_seconds", self.push_time),
+            ("push_failure_time_seconds", self.push_failure_time),
+        ];
+        self.families
+            .iter()
+            .flat_map(|family| family.samples.iter().map(move |s| (family, s)))
+            .map(|(f, s)| {
+                (
+                    named(&format!("{}{}", f.name, s.suffix), &s.labels),
+                    s.value,
+                )
+            })
+            .chain(times.map(|(name, at)| (named(name, &none), at.seconds())))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pairs: &[(&str, &str)]) -> Option<GroupingKey> {
+        GroupingKey::new(
+            pairs
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
+        )
+    }
+
+    #[test]
+    fn a_key_needs_a_job_and_keeps_empty_values_apart() {
+        assert_eq!(key(&[("instance", "a")]), None);
+        assert_eq!(key(&[("job", "")]), None);
+        let plain = key(&[("job", "a")]).unwrap();
+        let empty = key(&[("job", "a"), ("zone", "")]).unwrap();
+        assert_ne!(plain.canonical(), empty.canonical());
+        assert_eq!(plain.labels(), empty.labels());
+    }
+
+    #[test]
+    fn series_carry_group_labels_over_their_own() {
+        let sample = FamilySample {
+            suffix: "",
+            labels: Labels::from_pairs([("job", "own"), ("path", "/")]),
+            value: 3.0,
+        };
+        let group = Group {
+            key: key(&[("job", "a"), ("instance", "i")]).unwrap(),
+            families: vec![Family {
+                name: "x".into(),
+                help: None,
+                kind: FamilyKind::Gauge,
+                samples: vec![sample],
+            }],
+            push_time: Timestamp(1_500),
+            push_failure_time: Timestamp(0),
+        };
+        let series = group.series();
+        assert_eq!(series.len(), 3);
+        assert_eq!(
+            series[0].0.to_string(),
+            r#"{__name__="x", instance="i", job="a", path="/"}"#
+        );
+        assert_eq!(series[1].1, 1.5);
+    }
+}

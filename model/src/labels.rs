@@ -1,0 +1,334 @@
+//! Label sets.
+//!
+//! A [`Labels`] is one immutable, shared block of bytes in a canonical form, so that hashing,
+//! comparing for equality, storing and sending it need no walk over strings:
+//!
+//! ```text
+//! for each label, by name (bytewise, ascending, no name twice):
+//!     varint(len(name))  name  varint(len(value))  value
+//! ```
+//!
+//! varint is LEB128, as in protobuf. Names and values are UTF-8. A label with an empty value is
+//! the same as no label (Prometheus' data model), so [`Labels::from_pairs`] leaves it out.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::hash::xxh3;
+
+/// The label that carries a series' name.
+pub const METRIC_NAME: &str = "__name__";
+
+/// A sorted set of labels. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<[u8]>);
+
+/// Why bytes are not a label block in the canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LabelsError {
+    #[error("label block ends in the middle of a label")]
+    Truncated,
+    #[error("label block is not UTF-8")]
+    NotUtf8,
+    #[error("label {0:?} out of order or twice")]
+    OutOfOrder(String),
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self(Arc::from(&[][..]))
+    }
+}
+
+impl Labels {
+    /// Builds from pairs in any order. Empty values are left out; of a name given twice the last
+    /// value stays.
+    pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let mut builder = LabelsBuilder::default();
+        for (name, value) in pairs {
+            builder.set(name.as_ref(), value.as_ref());
+        }
+        builder.build()
+    }
+
+    /// Reads the canonical form, checking it: for bytes from a disk or a peer.
+    pub fn from_canonical(block: &[u8]) -> Result<Self, LabelsError> {
+        let mut rest = block;
+        let mut last: Option<&str> = None;
+        while !rest.is_empty() {
+            let name = take_text(&mut rest)?;
+            take_text(&mut rest)?;
+            if last.is_some_and(|last| last >= name) {
+                return Err(LabelsError::OutOfOrder(name.to_owned()));
+            }
+            last = Some(name);
+        }
+        Ok(Self(Arc::from(block)))
+    }
+
+    /// The canonical form.
+    pub fn as_canonical(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// XXH3 of the canonical form: what sharding rests on.
+    pub fn hash(&self, seed: u64) -> u64 {
+        xxh3(seed, &self.0)
+    }
+
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { rest: &self.0 }
+    }
+
+    /// The value of `name`, if set.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .take_while(|(n, _)| *n <= name)
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v)
+    }
+
+    /// The value of `__name__`, or the empty text.
+    pub fn metric_name(&self) -> &str {
+        self.get(METRIC_NAME).unwrap_or_default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A builder that starts from these labels.
+    pub fn to_builder(&self) -> LabelsBuilder {
+        LabelsBuilder {
+            pairs: self
+                .iter()
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .collect(),
+        }
+    }
+
+    /// These labels without `name`.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        match self.get(name) {
+            Some(_) => encode(self.iter().filter(|(n, _)| *n != name)),
+            None => self.clone(),
+        }
+    }
+}
+
+/// Compares label by label, name before value, as Prometheus sorts series.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// `{__name__="up", job="node"}`: as Prometheus prints a metric that it has not given a name
+/// position; used in messages and tests.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, (name, value)) in self.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}={value:?}")?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Walks `(name, value)` in name order.
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let name = take_text(&mut self.rest).expect("canonical by construction");
+        let value = take_text(&mut self.rest).expect("canonical by construction");
+        Some((name, value))
+    }
+}
+
+impl<'a> IntoIterator for &'a Labels {
+    type Item = (&'a str, &'a str);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Collects labels one at a time, in any order.
+#[derive(Debug, Default, Clone)]
+pub struct LabelsBuilder {
+    /// Sorted by name, no name twice, no empty value.
+    pairs: Vec<(String, String)>,
+}
+
+impl LabelsBuilder {
+    /// Sets `name`; an empty value removes it.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
+            Ok(at) if value.is_empty() => drop(self.pairs.remove(at)),
+            Ok(at) => value.clone_into(&mut self.pairs[at].1),
+            Err(_) if value.is_empty() => {}
+            Err(at) => self.pairs.insert(at, (name.to_owned(), value.to_owned())),
+        }
+        self
+    }
+
+    pub fn remove(&mut self, name: &str) -> &mut Self {
+        self.set(name, "")
+    }
+
+    /// Keeps the labels for which `keep(name, value)` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) -> &mut Self {
+        self.pairs.retain(|(n, v)| keep(n, v));
+        self
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self
+            .pairs
+            .binary_search_by(|(n, _)| n.as_str().cmp(name))
+            .ok()?;
+        Some(&self.pairs[at].1)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    pub fn build(&self) -> Labels {
+        encode(self.iter())
+    }
+}
+
+/// Encodes pairs that are already sorted by name and unique.
+fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
+    let mut block = Vec::with_capacity(128);
+    for (name, value) in pairs {
+        put_text(&mut block, name);
+        put_text(&mut block, value);
+    }
+    Labels(Arc::from(block))
+}
+
+fn put_text(block: &mut Vec<u8>, text: &str) {
+    let mut len = text.len();
+    while len >= 0x80 {
+        block.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    block.push(len as u8);
+    block.extend_from_slice(text.as_bytes());
+}
+
+fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, LabelsError> {
+    let mut len: usize = 0;
+    let mut shift = 0;
+    loop {
+        let (&byte, tail) = rest.split_first().ok_or(LabelsError::Truncated)?;
+        *rest = tail;
+        len |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+        shift += 7;
+        if shift > 28 {
+            return Err(LabelsError::Truncated);
+        }
+    }
+    if len > rest.len() {
+        return Err(LabelsError::Truncated);
+    }
+    let (text, tail) = rest.split_at(len);
+    *rest = tail;
+    std::str::from_utf8(text).map_err(|_| LabelsError::NotUtf8)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn order_of_building_does_not_matter() {
+        let a = Labels::from_pairs([("job", "node"), ("__name__", "up"), ("empty", "")]);
+        let b = Labels::from_pairs([("__name__", "up"), ("job", "x"), ("job", "node")]);
+        assert_eq!(a, b);
+        assert_eq!(a.hash(7), b.hash(7));
+        assert_eq!(a.metric_name(), "up");
+        assert_eq!(a.get("job"), Some("node"));
+        assert_eq!(a.get("zone"), None);
+        assert_eq!(a.to_string(), r#"{__name__="up", job="node"}"#);
+    }
+
+    #[test]
+    fn the_canonical_form_and_its_hash_are_fixed() {
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "node")]);
+        assert_eq!(labels.as_canonical(), b"\x08__name__\x02up\x03job\x04node");
+        assert_eq!(
+            labels.hash(0),
+            xxh3(0, b"\x08__name__\x02up\x03job\x04node")
+        );
+    }
+
+    #[test]
+    fn bad_blocks_are_named() {
+        for (block, error) in [
+            (&b"\x05job"[..], LabelsError::Truncated),
+            (b"\xff\xff\xff\xff\xff\xff", LabelsError::Truncated),
+            (b"\x01b\x01x\x01a\x01x", LabelsError::OutOfOrder("a".into())),
+            (b"\x01a\x01x\x01a\x01x", LabelsError::OutOfOrder("a".into())),
+            (b"\x01\xff\x01x", LabelsError::NotUtf8),
+        ] {
+            assert_eq!(Labels::from_canonical(block), Err(error));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips_and_sorts(pairs in prop::collection::btree_map("[a-e]{1,3}", "\\PC{1,200}", 0..8)) {
+            let labels = Labels::from_pairs(&pairs);
+            prop_assert_eq!(Labels::from_canonical(labels.as_canonical()), Ok(labels.clone()));
+            let walked: Vec<_> = labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            prop_assert_eq!(walked, pairs.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(labels.to_builder().build(), labels);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(block in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(labels) = Labels::from_canonical(&block) {
+                labels.iter().count();
+            }
+        }
+    }
+}

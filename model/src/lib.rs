@@ -1,0 +1,36 @@
+//! The nouns and the ports of quorate: what every crate speaks of and what each may ask of the
+//! outside world. No I/O happens here.
+//!
+//! What stays true: values of these types are valid by construction (a [`Labels`] is sorted and
+//! has no name twice, a [`Matcher`] has a compiled expression), ids and times are types that
+//! cannot be swapped, and nothing here depends on the iteration order of a random hash.
+//!
+//! In reading order:
+//! - [`id`], [`time`], [`limits`]: names, instants, bounds
+//! - [`labels`], [`matcher`], [`sample`], [`batch`]: what is stored and how it is chosen
+//! - [`group`]: Pushgateway's groups
+//! - [`sink`], [`source`]: the two traits that carry the system
+//! - [`port`]: clock, dice, disk, network, tasks
+//! - [`hash`]: hashing that is the same in every process and every version
+
+#![allow(async_fn_in_trait)]
+
+pub mod batch;
+pub mod group;
+pub mod hash;
+pub mod id;
+pub mod labels;
+pub mod limits;
+pub mod matcher;
+pub mod port;
+pub mod sample;
+pub mod sink;
+pub mod source;
+pub mod time;
+
+pub use batch::Batch;
+pub use id::{ClusterId, GroupId, NodeId, SeriesId, ShardId};
+pub use labels::{Labels, LabelsBuilder};
+pub use matcher::{MatchOp, Matcher};
+pub use sample::{Sample, Samples, Series};
+pub use time::Timestamp;

@@ -1,0 +1,37 @@
+//! Every bound of the system, by name. A queue, batch, cache or retry without one here is a bug.
+
+/// A write request's body as sent, and as decoded; checked before allocating.
+pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
+pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
+/// A pushed or scraped exposition, decoded.
+pub const EXPOSITION_BYTES_MAX: usize = 64 << 20;
+/// Labels of one series, and bytes of one name or value.
+pub const LABELS_MAX: usize = 256;
+pub const LABEL_BYTES_MAX: usize = 64 << 10;
+
+/// One Raft proposal: what is merged before it is cut.
+pub const PROPOSAL_BYTES_MAX: usize = 1 << 20;
+/// Writes waiting for a shard leader's proposer, in bytes; beyond it the answer is "try later".
+pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
+/// One AppendEntries message (openraft counts entries, not bytes, so the log reader cuts).
+pub const APPEND_BYTES_MAX: usize = 2 << 20;
+/// One gRPC message between nodes.
+pub const RPC_BYTES_MAX: usize = 64 << 20;
+
+/// One log segment, and one batch of the log's writer.
+pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+pub const LOG_BATCH_BYTES_MAX: usize = 8 << 20;
+/// Appends waiting for the log's writer.
+pub const LOG_QUEUE_MAX: usize = 4096;
+/// Recent log entries kept in memory, all groups together.
+pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// A compiled regular expression.
+pub const REGEX_BYTES_MAX: usize = 1 << 20;
+/// A PromQL text, and how deep its tree may be.
+pub const QUERY_BYTES_MAX: usize = 64 << 10;
+pub const QUERY_DEPTH_MAX: usize = 128;
+/// Steps of a range query (Prometheus: 11,000 points per series).
+pub const QUERY_POINTS_MAX: i64 = 11_000;
+/// Samples one query may hold at once (Prometheus' `--query.max-samples`).
+pub const QUERY_SAMPLES_MAX: usize = 50_000_000;

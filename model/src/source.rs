@@ -1,0 +1,76 @@
+//! The way out: something that answers a selection.
+
+use async_trait::async_trait;
+
+use crate::{Labels, Matcher, Series, ShardId, Timestamp};
+
+/// How fresh an answer must be.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// Contains everything acknowledged anywhere before the request began.
+    #[default]
+    Strong,
+    /// Whatever this node's replicas have applied.
+    Local,
+}
+
+/// Which samples of a chosen series are wanted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Take {
+    /// Every sample in the range.
+    #[default]
+    All,
+    /// The newest one in the range.
+    Last,
+}
+
+/// Series that match every matcher, and their samples with `start <= t <= end`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    pub matchers: Vec<Matcher>,
+    pub start: Timestamp,
+    pub end: Timestamp,
+    pub take: Take,
+    pub consistency: Consistency,
+}
+
+/// Label sets that match any of the matcher lists (all, when there is none) and have a sample in
+/// `start ..= end`. An empty list of lists means every series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetadataSelection {
+    pub any_of: Vec<Vec<Matcher>>,
+    pub start: Timestamp,
+    pub end: Timestamp,
+    pub consistency: Consistency,
+}
+
+/// Why there is no answer. There is never half of one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    #[error("no answer from shards {0:?}")]
+    Unavailable(Vec<ShardId>),
+    #[error("too much data: {0}")]
+    TooLarge(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Answers selections. Implementations wrap one another: one shard, a peer, the whole cluster.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Chosen series sorted by labels, each once, each with at least one sample.
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError>;
+
+    /// Chosen label sets, sorted, each once.
+    async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError>;
+
+    /// Names of labels on chosen series, sorted, each once.
+    async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError>;
+
+    /// Values of one label on chosen series, sorted, each once.
+    async fn label_values(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError>;
+}

@@ -1,0 +1,1 @@
+//! PromQL: text to tree to vectors, over any source of series

@@ -1,0 +1,13 @@
+//! Wire formats: generated types, and the way between them and `model`.
+//!
+//! The .proto files are compiled by protox at build time; no `protoc` is needed.
+
+/// Prometheus remote write 1.0.
+pub mod remote {
+    include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));
+}
+
+/// The node-to-node protocol.
+pub mod node {
+    include!(concat!(env!("OUT_DIR"), "/quorate.node.v1.rs"));
+}

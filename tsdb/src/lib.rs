@@ -1,0 +1,1 @@
+//! One shard on one disk: head, chunks, blocks, index, checkpoints, push groups

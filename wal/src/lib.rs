@@ -1,0 +1,90 @@
+//! The shared segmented log: one ordered, checksummed log per node for all its Raft groups.
+//!
+//! What stays true:
+//! - One writer, one write in flight, one flush for everything that waits. Votes, entries,
+//!   truncations, purges and committed marks go through it in one order.
+//! - [`Log::append`]'s completion runs after the entries are durable, in order per group.
+//! - A torn tail is cut. A bad record that anything valid follows was durable once: it is
+//!   corruption, reported by group, never cut in silence.
+//! - After the first failed write or flush nothing is ever acknowledged again.
+//!
+//! It purposely does not know what an entry means, nor what Raft is beyond terms and indexes.
+
+use std::io;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::{GroupId, NodeId};
+
+/// A position in a group's log and the leadership that created it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    pub term: u64,
+    pub node: NodeId,
+    pub index: u64,
+}
+
+/// Whom a replica votes for, and whether a majority confirmed that leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    pub term: u64,
+    pub node: NodeId,
+    pub committed: bool,
+}
+
+/// One log entry; the payload is opaque here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub id: LogId,
+    pub payload: Bytes,
+}
+
+/// What the log holds of one group.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct GroupState {
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+    /// Entries up to here are gone.
+    pub purged: Option<LogId>,
+    /// The newest entry, or `purged` when no entry is left.
+    pub last: Option<LogId>,
+}
+
+/// Called once when an append is durable, or can never be.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// The thin trait through which a replica keeps its log.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// What is held of `group`; all empty for a group never seen.
+    fn state(&self, group: GroupId) -> GroupState;
+
+    /// Queues entries, which must follow the group's last index without a gap. On return they
+    /// can be read; `done` runs when they are durable.
+    async fn append(&self, group: GroupId, entries: Vec<Entry>, done: Done) -> io::Result<()>;
+
+    /// Durable on return, and so is everything queued before it.
+    async fn save_vote(&self, group: GroupId, vote: Vote) -> io::Result<()>;
+
+    /// Becomes durable with the next flush: a lower mark after a crash is safe.
+    async fn save_committed(&self, group: GroupId, committed: Option<LogId>) -> io::Result<()>;
+
+    /// Removes entries after `last` (all of them for `None`). Durable on return.
+    async fn truncate_after(&self, group: GroupId, last: Option<LogId>) -> io::Result<()>;
+
+    /// Removes entries up to and including `upto`; segments nobody needs are deleted.
+    async fn purge(&self, group: GroupId, upto: LogId) -> io::Result<()>;
+
+    /// Entries with an index in `range` that are still there, in order, stopping once
+    /// `bytes_max` of payload is reached but after at least one.
+    async fn read(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        bytes_max: usize,
+    ) -> io::Result<Vec<Entry>>;
+
+    /// Forgets the group: its entries, its vote, everything. Durable on return.
+    async fn remove_group(&self, group: GroupId) -> io::Result<()>;
+}
