@@ -6,7 +6,7 @@
 //! cannot be swapped, and nothing here depends on the iteration order of a random hash.
 //!
 //! In reading order:
-//! - [`id`], [`time`], [`limits`]: names, instants, bounds
+//! - [`id`], [`time`], [`number`], [`limits`]: names, instants, floats as text, bounds
 //! - [`labels`], [`matcher`], [`sample`], [`batch`]: what is stored and how it is chosen
 //! - [`group`]: Pushgateway's groups
 //! - [`sink`], [`source`]: the two traits that carry the system
@@ -22,6 +22,7 @@ pub mod id;
 pub mod labels;
 pub mod limits;
 pub mod matcher;
+pub mod number;
 pub mod port;
 pub mod sample;
 pub mod sink;
