@@ -5,6 +5,17 @@ pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
 /// A pushed or scraped exposition, decoded.
 pub const EXPOSITION_BYTES_MAX: usize = 64 << 20;
+/// An exposition leaves in pieces of about this size.
+pub const EXPOSITION_PIECE_BYTES: usize = 64 << 10;
+/// A form in a request's body (Go's `ParseForm`).
+pub const FORM_BYTES_MAX: usize = 10 << 20;
+/// Connections of one HTTP listener, and the headers of one request.
+pub const HTTP_CONNECTIONS_MAX: usize = 512;
+pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
+/// Requests that one HTTP/2 connection may have open.
+pub const HTTP_STREAMS_MAX: u32 = 64;
+/// Queries evaluated at one time (Prometheus' `--query.max-concurrency`).
+pub const QUERIES_MAX: usize = 20;
 /// Labels of one series, and bytes of one name or value.
 pub const LABELS_MAX: usize = 256;
 pub const LABEL_BYTES_MAX: usize = 64 << 10;
