@@ -1,1 +1,16 @@
-//! Bytes to batches: exposition text, OpenMetrics, remote write, push bodies; relabelling and the scrape loop
+//! Bytes to batches: exposition text, OpenMetrics, remote write, push bodies; relabelling and the
+//! scrape loop.
+//!
+//! What stays true: bytes from outside are answered by an error that names the place, never by a
+//! panic; nothing here knows disk, Raft or HTTP servers; what a real Prometheus or Pushgateway
+//! accepts is accepted, and what it refuses is refused.
+//!
+//! In reading order:
+//! - [`exposition`]: what both exposition formats have in common
+//! - [`text`], [`openmetrics`]: a scraped body, entry by entry
+//! - [`remote`]: remote write
+
+pub mod exposition;
+pub mod openmetrics;
+pub mod remote;
+pub mod text;

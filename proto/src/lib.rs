@@ -2,10 +2,7 @@
 //!
 //! The .proto files are compiled by protox at build time; no `protoc` is needed.
 
-/// Prometheus remote write 1.0.
-pub mod remote {
-    include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));
-}
+pub mod remote;
 
 /// The node-to-node protocol.
 pub mod node {

@@ -1,0 +1,360 @@
+//! Remote write 1.0: a request's body to a batch.
+//!
+//! Format: prometheus.io/docs/specs/prw/remote_write_spec — snappy's block format around a
+//! protobuf `WriteRequest`. The length snappy declares is judged before anything is allocated. A
+//! series that breaks the data model is left out and named; the others of the request stay, as
+//! in Prometheus' own receiver. Headers are the web layer's business, timestamps the shard's.
+
+use model::labels::METRIC_NAME;
+use model::{Batch, Labels, Timestamp, limits};
+use proto::remote::{Fields, WireError};
+
+/// Why nothing of a request can be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// Larger than this node takes; a smaller request may pass.
+    #[error("request of {bytes} {what} bytes, the limit is {bytes_max}")]
+    TooLarge {
+        what: &'static str,
+        bytes: usize,
+        bytes_max: usize,
+    },
+    #[error("snappy: {0}")]
+    Snappy(String),
+    #[error("write request: {0}")]
+    Protobuf(#[from] WireError),
+}
+
+/// A decoded request.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decoded {
+    pub batch: Batch,
+    /// One text for each series left out, wholly or in part; it names the series.
+    pub problems: Vec<String>,
+}
+
+/// Snappy's longest copy: 64 bytes from 3. A stream that declares more than this for each of its
+/// bytes cannot be whole.
+const SNAPPY_EXPANSION_MAX: usize = 22;
+
+/// Decompresses and decodes a body.
+pub fn decode(body: &[u8]) -> Result<Decoded, RemoteError> {
+    decode_message(&decompress(body)?)
+}
+
+/// Undoes snappy's block format.
+pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RemoteError> {
+    check_size("compressed", body.len(), limits::WRITE_BODY_BYTES_MAX)?;
+    let declared =
+        snap::raw::decompress_len(body).map_err(|e| RemoteError::Snappy(e.to_string()))?;
+    check_size("decoded", declared, limits::WRITE_DECODED_BYTES_MAX)?;
+    if declared > body.len().saturating_mul(SNAPPY_EXPANSION_MAX) {
+        let text = format!("{} bytes cannot hold the declared {declared}", body.len());
+        return Err(RemoteError::Snappy(text));
+    }
+    snap::raw::Decoder::new()
+        .decompress_vec(body)
+        .map_err(|e| RemoteError::Snappy(e.to_string()))
+}
+
+/// Decodes a `WriteRequest`.
+pub fn decode_message(message: &[u8]) -> Result<Decoded, RemoteError> {
+    let mut decoded = Decoded::default();
+    let mut series = SeriesReader::default();
+    for field in Fields::new(message) {
+        let field = field?;
+        if field.number == 1 {
+            series.read(field.bytes()?, &mut decoded)?;
+        }
+    }
+    Ok(decoded)
+}
+
+fn check_size(what: &'static str, bytes: usize, bytes_max: usize) -> Result<(), RemoteError> {
+    if bytes > bytes_max {
+        return Err(RemoteError::TooLarge {
+            what,
+            bytes,
+            bytes_max,
+        });
+    }
+    Ok(())
+}
+
+/// One `TimeSeries` at a time, in buffers that are used again.
+#[derive(Default)]
+struct SeriesReader<'a> {
+    labels: Vec<(&'a str, &'a str)>,
+    samples: Vec<(Timestamp, f64)>,
+    histograms: usize,
+}
+
+impl<'a> SeriesReader<'a> {
+    fn read(&mut self, message: &'a [u8], decoded: &mut Decoded) -> Result<(), WireError> {
+        self.labels.clear();
+        self.samples.clear();
+        self.histograms = 0;
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => self.labels.push(read_label(field.bytes()?)?),
+                2 => self.samples.push(read_sample(field.bytes()?)?),
+                4 => self.histograms += 1,
+                _ => {}
+            }
+        }
+        // Senders sort by the specification, but Prometheus takes any order.
+        if !self.labels.is_sorted_by(|a, b| a.0 < b.0) {
+            self.labels.sort_unstable();
+        }
+        match self.problem() {
+            Some(problem) => decoded.problems.push(problem),
+            None => self.put(&mut decoded.batch),
+        }
+        if self.histograms > 0 {
+            decoded.problems.push(format!(
+                "{}: {} native histogram samples left out: not supported",
+                self.name_series(),
+                self.histograms
+            ));
+        }
+        Ok(())
+    }
+
+    fn put(&self, batch: &mut Batch) {
+        if self.samples.is_empty() {
+            return;
+        }
+        let series = batch.add_series(Labels::from_sorted(self.labels.iter().copied()));
+        for &(timestamp, value) in &self.samples {
+            batch.rows.push(series, timestamp, value);
+        }
+    }
+
+    /// What keeps the labels from being a series.
+    fn problem(&self) -> Option<String> {
+        let series = || self.name_series();
+        if self.labels.len() > limits::LABELS_MAX {
+            let (count, max) = (self.labels.len(), limits::LABELS_MAX);
+            return Some(format!("{}: {count} labels, the limit is {max}", series()));
+        }
+        for (name, value) in &self.labels {
+            let (bytes, max) = (name.len().max(value.len()), limits::LABEL_BYTES_MAX);
+            if bytes > max {
+                let shown = shorten(name);
+                return Some(format!(
+                    "{}: {bytes} bytes in label {shown:?}, the limit is {max}",
+                    series()
+                ));
+            }
+            if name.is_empty() {
+                return Some(format!("{}: a label without a name", series()));
+            }
+        }
+        if let Some(two) = self.labels.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Some(format!("{}: label {:?} given twice", series(), two[0].0));
+        }
+        match self.labels.iter().find(|(name, _)| *name == METRIC_NAME) {
+            Some((_, name)) if !name.is_empty() => None,
+            _ => Some(format!("{}: no metric name", series())),
+        }
+    }
+
+    /// The series as a message shows it, however long its labels are.
+    fn name_series(&self) -> String {
+        let mut text = String::from("series {");
+        for (i, (name, value)) in self.labels.iter().enumerate() {
+            if i == NAMED_LABELS_MAX {
+                text.push_str(", …");
+                break;
+            }
+            let comma = if i == 0 { "" } else { ", " };
+            text.push_str(&format!("{comma}{}={:?}", shorten(name), shorten(value)));
+        }
+        text + "}"
+    }
+}
+
+/// Labels and bytes of each that a message repeats.
+const NAMED_LABELS_MAX: usize = 32;
+const NAMED_BYTES_MAX: usize = 128;
+
+fn shorten(text: &str) -> &str {
+    let end = text.floor_char_boundary(NAMED_BYTES_MAX.min(text.len()));
+    text.get(..end).unwrap_or_default()
+}
+
+fn read_label(message: &[u8]) -> Result<(&str, &str), WireError> {
+    let mut label = ("", "");
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => label.0 = field.text()?,
+            2 => label.1 = field.text()?,
+            _ => {}
+        }
+    }
+    Ok(label)
+}
+
+fn read_sample(message: &[u8]) -> Result<(Timestamp, f64), WireError> {
+    let mut sample = (Timestamp(0), 0.0);
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => sample.1 = field.double()?,
+            2 => sample.0 = Timestamp(field.int64()?),
+            _ => {}
+        }
+    }
+    Ok(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+    use proto::remote::{Label, Sample, TimeSeries, WriteRequest};
+
+    use super::*;
+
+    fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> TimeSeries {
+        TimeSeries {
+            labels: labels
+                .iter()
+                .map(|(name, value)| Label {
+                    name: (*name).to_owned(),
+                    value: (*value).to_owned(),
+                })
+                .collect(),
+            samples: samples
+                .iter()
+                .map(|&(timestamp, value)| Sample { value, timestamp })
+                .collect(),
+        }
+    }
+
+    fn body(timeseries: Vec<TimeSeries>) -> Vec<u8> {
+        let request = WriteRequest {
+            timeseries,
+            metadata: Vec::new(),
+        };
+        snap::raw::Encoder::new()
+            .compress_vec(&request.encode_to_vec())
+            .unwrap()
+    }
+
+    #[test]
+    fn unsorted_labels_are_sorted_and_bad_series_named() {
+        let long = "x".repeat(limits::LABEL_BYTES_MAX + 1);
+        let decoded = decode(&body(vec![
+            series(
+                &[("job", "a"), ("__name__", "up"), ("zone", "")],
+                &[(1, 1.0), (2, 0.5)],
+            ),
+            series(&[("job", "a")], &[(1, 1.0)]),
+            series(&[("__name__", "x"), ("a", "1"), ("a", "2")], &[(1, 1.0)]),
+            series(&[("__name__", ""), ("a", "1")], &[(1, 1.0)]),
+            series(&[("__name__", "y"), ("a", &long)], &[(1, 1.0)]),
+            series(&[("__name__", "z"), ("", "1")], &[(1, 1.0)]),
+            series(&[("__name__", "none")], &[]),
+            series(&[("__name__", "last")], &[(3, 3.0)]),
+        ]))
+        .unwrap();
+        assert_eq!(
+            decoded.batch.series,
+            [
+                Labels::from_pairs([("__name__", "up"), ("job", "a")]),
+                Labels::from_pairs([("__name__", "last")])
+            ]
+        );
+        assert_eq!(decoded.batch.rows.series, [0, 0, 1]);
+        assert_eq!(decoded.batch.rows.values, [1.0, 0.5, 3.0]);
+        let problems: Vec<_> = decoded.problems.iter().map(String::as_str).collect();
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert_eq!(problems[0], r#"series {job="a"}: no metric name"#);
+        assert_eq!(
+            problems[1],
+            r#"series {__name__="x", a="1", a="2"}: label "a" given twice"#
+        );
+        assert!(problems[3].contains("65537 bytes in label \"a\"") && problems[3].len() < 300);
+        assert!(problems[4].ends_with("a label without a name"));
+    }
+
+    #[test]
+    fn a_lying_length_is_refused_before_it_is_believed() {
+        let huge = b"\xff\xff\xff\xff\x0f\x00";
+        assert!(matches!(
+            decode(huge),
+            Err(RemoteError::TooLarge {
+                what: "decoded",
+                ..
+            })
+        ));
+        let lying = b"\x80\x80\x80\x08\x00a";
+        assert!(matches!(decode(lying), Err(RemoteError::Snappy(_))));
+        assert!(matches!(decode(b"\x05ab"), Err(RemoteError::Snappy(_))));
+    }
+
+    #[test]
+    fn the_densest_honest_body_passes() {
+        let dense = vec![b'a'; 1 << 20];
+        let body = snap::raw::Encoder::new().compress_vec(&dense).unwrap();
+        assert_eq!(decompress(&body).unwrap(), dense);
+    }
+
+    #[test]
+    fn native_histograms_are_said_to_be_left_out() {
+        let mut message = series(&[("__name__", "h")], &[(1, 2.0)]).encode_to_vec();
+        message.extend_from_slice(b"\x22\x00");
+        let mut request = vec![0x0a, message.len() as u8];
+        request.extend_from_slice(&message);
+        let decoded = decode_message(&request).unwrap();
+        assert_eq!(decoded.batch.rows.len(), 1);
+        assert_eq!(
+            decoded.problems,
+            [r#"series {__name__="h"}: 1 native histogram samples left out: not supported"#]
+        );
+    }
+
+    /// The slow, obvious twin.
+    fn expected(request: &WriteRequest) -> Batch {
+        let mut batch = Batch::default();
+        for ts in &request.timeseries {
+            let names: std::collections::BTreeSet<_> = ts.labels.iter().map(|l| &l.name).collect();
+            let labels = Labels::from_pairs(ts.labels.iter().map(|l| (&l.name, &l.value)));
+            let whole = names.len() == ts.labels.len() && !labels.metric_name().is_empty();
+            if whole && !ts.samples.is_empty() {
+                let index = batch.add_series(labels);
+                for s in &ts.samples {
+                    batch.rows.push(index, Timestamp(s.timestamp), s.value);
+                }
+            }
+        }
+        batch
+    }
+
+    proptest! {
+        #[test]
+        fn decodes_as_the_generated_types_do(
+            timeseries in prop::collection::vec((
+                prop::collection::vec(("__name__|[a-c]", "[x-z]{0,2}|é"), 0..5),
+                prop::collection::vec((any::<i64>(), -1e9..1e9), 0..4),
+            ), 0..6)
+        ) {
+            let timeseries: Vec<_> = timeseries.iter().map(|(labels, samples)| {
+                let labels: Vec<_> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                series(&labels, samples)
+            }).collect();
+            let decoded = decode(&body(timeseries.clone())).unwrap();
+            prop_assert_eq!(decoded.batch.validate(), Ok(()));
+            prop_assert_eq!(decoded.batch, expected(&WriteRequest { timeseries, metadata: vec![] }));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode(&bytes);
+            let _ = decode_message(&bytes);
+        }
+    }
+}
