@@ -1,1 +1,3 @@
 //! The binary: configuration, wiring, HTTP, gRPC, telemetry
+
+pub mod web;

@@ -1,0 +1,198 @@
+//! What wraps the handlers: compression as asked for, and cross-origin headers.
+//!
+//! Promise: of gzip and deflate the first that `Accept-Encoding` names, as Prometheus picks; a
+//! body in pieces is compressed in pieces. Not here: compressed requests (see `body`).
+
+use std::io::{self, Write};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+use futures::{Stream, StreamExt, stream};
+
+/// The API's pages may be read from any origin, as Prometheus' `--web.cors.origin=.*` says.
+const CORS: [(HeaderName, &str); 3] = [
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "Accept, Authorization, Content-Type, Origin",
+    ),
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+    (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+];
+
+/// Adds what browsers want to see.
+pub async fn cross_origin(request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = origin {
+        for (name, value) in CORS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    response
+}
+
+/// Compresses the answer if the request asks for it.
+pub async fn compress(request: Request, next: Next) -> Response {
+    let encoder = Encoder::asked_by(request.headers());
+    let response = next.run(request).await;
+    match encoder {
+        Some(encoder) if response.status() != StatusCode::NO_CONTENT => {
+            encode(response, encoder).await
+        }
+        _ => response,
+    }
+}
+
+async fn encode(response: Response, mut encoder: Encoder) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let name = HeaderValue::from_static(encoder.name());
+    parts.headers.insert(header::CONTENT_ENCODING, name);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let whole = body.size_hint().exact().is_some();
+    let mut pieces = body.into_data_stream();
+    if !whole {
+        let body = Body::from_stream(encoded(pieces, encoder));
+        return Response::from_parts(parts, body);
+    }
+    // A body that stands in memory already leaves as one, with its length.
+    while let Some(piece) = pieces.next().await {
+        let written = piece.map_err(io::Error::other);
+        if written.and_then(|piece| encoder.write(&piece)).is_err() {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+    }
+    match encoder.finish() {
+        Ok(bytes) => Response::from_parts(parts, Body::from(bytes)),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The same pieces, compressed; one more for what was held back.
+fn encoded<E: Into<axum::BoxError> + Send + 'static>(
+    pieces: impl Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
+    encoder: Encoder,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::unfold((pieces, Some(encoder)), |(mut pieces, encoder)| async {
+        let mut encoder = encoder?;
+        loop {
+            let piece = match pieces.next().await {
+                None => return Some((encoder.finish(), (pieces, None))),
+                Some(Err(e)) => return Some((Err(io::Error::other(e)), (pieces, None))),
+                Some(Ok(piece)) => piece,
+            };
+            match encoder.write(&piece) {
+                Err(e) => return Some((Err(e), (pieces, None))),
+                Ok(()) if encoder.waiting().is_empty() => {}
+                Ok(()) => {
+                    let ready = std::mem::take(encoder.waiting());
+                    return Some((Ok(ready.into()), (pieces, Some(encoder))));
+                }
+            }
+        }
+    })
+}
+
+enum Encoder {
+    Gzip(GzEncoder<Vec<u8>>),
+    /// `deflate` is zlib's format (RFC 9110, 8.4.1.2).
+    Deflate(ZlibEncoder<Vec<u8>>),
+}
+
+impl Encoder {
+    fn asked_by(headers: &HeaderMap) -> Option<Self> {
+        let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
+        accepted.split(',').find_map(|name| match name.trim() {
+            "gzip" => Some(Self::Gzip(GzEncoder::new(
+                Vec::new(),
+                Compression::default(),
+            ))),
+            "deflate" => Some(Self::Deflate(ZlibEncoder::new(
+                Vec::new(),
+                Compression::default(),
+            ))),
+            _ => None,
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Gzip(_) => "gzip",
+            Self::Deflate(_) => "deflate",
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.write_all(piece),
+            Self::Deflate(encoder) => encoder.write_all(piece),
+        }
+    }
+
+    /// Compressed bytes that nobody took yet.
+    fn waiting(&mut self) -> &mut Vec<u8> {
+        match self {
+            Self::Gzip(encoder) => encoder.get_mut(),
+            Self::Deflate(encoder) => encoder.get_mut(),
+        }
+    }
+
+    fn finish(self) -> io::Result<Bytes> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Deflate(encoder) => encoder.finish(),
+        }
+        .map(Bytes::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::Read;
+
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn asked(accept: &'static str) -> Option<Encoder> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+        Encoder::asked_by(&headers)
+    }
+
+    #[test]
+    fn the_first_that_is_known_is_taken() {
+        let name = |accept| asked(accept).map(|e| e.name());
+        assert_eq!(name("deflate, gzip, br, zstd"), Some("deflate"));
+        assert_eq!(name("br, gzip"), Some("gzip"));
+        assert_eq!(name("identity"), None);
+        assert_eq!(name("gzip;q=0"), None);
+    }
+
+    #[tokio::test]
+    async fn pieces_come_back_whole() {
+        let plain: Vec<Bytes> = (0..100u8)
+            .map(|i| Bytes::from(vec![i.wrapping_mul(151); 7000]))
+            .collect();
+        let pieces = stream::iter(plain.clone().into_iter().map(Ok::<_, Infallible>));
+        let encoder = asked("gzip").expect("gzip is known");
+        let compressed: Vec<_> = encoded(pieces, encoder).collect().await;
+        let compressed: Vec<u8> = compressed.into_iter().flat_map(|p| p.unwrap()).collect();
+        let mut back = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(&compressed[..]);
+        decoder.read_to_end(&mut back).unwrap();
+        assert_eq!(back, plain.concat());
+    }
+}
