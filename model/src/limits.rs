@@ -46,3 +46,5 @@ pub const QUERY_DEPTH_MAX: usize = 128;
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+/// Selections of one query under way at once.
+pub const QUERY_SELECTIONS_MAX: usize = 8;

@@ -1,1 +1,29 @@
-//! PromQL: text to tree to vectors, over any source of series
+//! PromQL: text to tree to vectors, over any [`model::source::Source`].
+//!
+//! Results are those of Prometheus 3.5, to the bit where the order of float operations can be the
+//! same. Nothing here knows storage or network, reads a clock but the one handed in, or does half
+//! an answer: what is not supported yet is an error that says so.
+//!
+//! In reading order:
+//! - [`ast`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
+//! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
+//! - `plan`: what to select, and the order of computing
+//! - `eval`, `histogram`: columns of values to columns of values
+//! - [`engine`]: a query from text to answer, under limits
+
+pub mod ast;
+pub mod engine;
+pub mod error;
+mod eval;
+pub mod function;
+mod histogram;
+mod lexer;
+pub mod parser;
+mod plan;
+mod printer;
+mod quote;
+
+pub use ast::Expr;
+pub use engine::{Engine, EngineOptions, QueryParams, QueryResult, Value, VectorSample};
+pub use error::{ParseError, Position, QueryError, Span};
+pub use parser::{ParseOptions, parse, parse_matchers, parse_with};

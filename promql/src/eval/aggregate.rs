@@ -1,0 +1,308 @@
+//! Aggregations that fold each group to one value: `sum`, `avg`, `count`, … and `count_values`.
+
+use model::Labels;
+use model::hash::Map;
+use model::labels::METRIC_NAME;
+
+use super::kahan::{Mean, Sum};
+use super::quantile::quantile;
+use super::{ABSENT, Column, Columns, Evaluation, is_present};
+use crate::ast::{Aggregate, AggregateOp};
+use crate::error::QueryError;
+use crate::plan::Grid;
+use crate::printer::format_float;
+use crate::quote::{quote, quote_bytes};
+
+impl Evaluation<'_> {
+    pub(super) async fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        param: Option<Columns>,
+        columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        match (aggregate.op, param) {
+            (AggregateOp::Limitk | AggregateOp::LimitRatio, _) => {
+                let name = aggregate.op.as_str();
+                Err(QueryError::Execution(format!(
+                    "{name} is not supported yet"
+                )))
+            }
+            (AggregateOp::Topk | AggregateOp::Bottomk, Some(k)) => {
+                self.extremes(aggregate, &k.into_scalar(), columns, grid)
+                    .await
+            }
+            (AggregateOp::CountValues, Some(label)) => {
+                let (label, not_utf8) = label.into_string();
+                if label.is_empty() || not_utf8.is_some() {
+                    let shown = not_utf8.map_or_else(|| quote(&label), |bytes| quote_bytes(&bytes));
+                    let message = format!("invalid label name {shown}");
+                    return Err(QueryError::Execution(message));
+                }
+                self.count_values(aggregate, &label, columns, grid).await
+            }
+            (AggregateOp::Quantile, Some(q)) => {
+                self.quantiles(aggregate, &q.into_scalar(), columns, grid)
+                    .await
+            }
+            (op, _) => self.fold(op, aggregate, columns, grid).await,
+        }
+    }
+
+    async fn fold(
+        &mut self,
+        op: AggregateOp,
+        aggregate: &Aggregate,
+        columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let groups = Groups::of(aggregate, &columns);
+        self.pace.expect(groups.count(), grid.steps)?;
+        let mut folds = vec![vec![Fold::new(op); grid.steps]; groups.count()];
+        for (column, &group) in columns.iter().zip(&groups.numbers) {
+            self.pace.spend(grid.steps).await?;
+            for (fold, &value) in folds[group].iter_mut().zip(&column.values) {
+                if is_present(value) {
+                    fold.add(value);
+                }
+            }
+        }
+        let results = folds
+            .into_iter()
+            .map(|folds| folds.iter().map(Fold::value).collect());
+        Ok(groups.columns(results))
+    }
+
+    async fn quantiles(
+        &mut self,
+        aggregate: &Aggregate,
+        q: &[f64],
+        columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        if let (Some(place), false) = (aggregate.param.as_deref(), columns.is_empty()) {
+            q.iter()
+                .for_each(|&q| self.notes.warn_quantile(self.query, place, q));
+        }
+        let groups = Groups::of(aggregate, &columns);
+        let members = groups.members();
+        let mut results = Vec::with_capacity(members.len());
+        for members in &members {
+            let mut values = vec![ABSENT; grid.steps];
+            for (step, value) in values.iter_mut().enumerate() {
+                self.pace.spend(members.len()).await?;
+                let at_step = members.iter().map(|&at| columns[at].values[step]);
+                let mut at_step: Vec<f64> = at_step.filter(|&v| is_present(v)).collect();
+                if !at_step.is_empty() {
+                    *value = quantile(q[step], &mut at_step);
+                }
+            }
+            results.push(values);
+        }
+        Ok(groups.columns(results.into_iter()))
+    }
+
+    async fn count_values(
+        &mut self,
+        aggregate: &Aggregate,
+        label: &str,
+        columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let mut places: Map<Labels, usize> = Map::default();
+        let mut counts: Vec<Column> = Vec::new();
+        for column in &columns {
+            self.pace.spend(grid.steps).await?;
+            let group = group_labels(aggregate, &column.labels);
+            // Neighbouring instants mostly hold the same value.
+            let mut last = None;
+            for (step, &value) in column.values.iter().enumerate() {
+                if !is_present(value) {
+                    continue;
+                }
+                let place = match last {
+                    Some((bits, place)) if bits == value.to_bits() => place,
+                    _ => {
+                        let labels = group.to_builder().set(label, &format_float(value)).build();
+                        let next = counts.len();
+                        let place = *places.entry(labels.clone()).or_insert(next);
+                        if place == next {
+                            self.pace.expect(counts.len() + 1, grid.steps)?;
+                            counts.push(Column {
+                                labels,
+                                drop_name: column.drop_name,
+                                values: vec![ABSENT; grid.steps],
+                            });
+                        }
+                        place
+                    }
+                };
+                last = Some((value.to_bits(), place));
+                let count = &mut counts[place].values[step];
+                *count = if is_present(*count) {
+                    *count + 1.0
+                } else {
+                    1.0
+                };
+            }
+        }
+        Ok(Columns::Vector(counts))
+    }
+}
+
+/// The labels of the group a series belongs to.
+fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
+    let listed = |name: &str| aggregate.grouping.iter().any(|l| l == name);
+    let mut builder = labels.to_builder();
+    if aggregate.without {
+        builder.retain(|name, _| name != METRIC_NAME && !listed(name));
+    } else {
+        builder.retain(|name, _| listed(name));
+    }
+    builder.build()
+}
+
+/// Which group each column belongs to; groups are numbered as they come up.
+pub(super) struct Groups {
+    pub numbers: Vec<usize>,
+    labels: Vec<Labels>,
+    drop_name: Vec<bool>,
+}
+
+impl Groups {
+    pub fn of(aggregate: &Aggregate, columns: &[Column]) -> Self {
+        let mut places: Map<Labels, usize> = Map::default();
+        let mut groups = Self {
+            numbers: Vec::with_capacity(columns.len()),
+            labels: Vec::new(),
+            drop_name: Vec::new(),
+        };
+        for column in columns {
+            let labels = group_labels(aggregate, &column.labels);
+            let next = groups.labels.len();
+            let number = *places.entry(labels.clone()).or_insert(next);
+            if number == next {
+                groups.labels.push(labels);
+                groups.drop_name.push(column.drop_name);
+            }
+            groups.numbers.push(number);
+        }
+        groups
+    }
+
+    pub fn count(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The columns of each group.
+    pub fn members(&self) -> Vec<Vec<usize>> {
+        let mut members = vec![Vec::new(); self.count()];
+        for (column, &group) in self.numbers.iter().enumerate() {
+            members[group].push(column);
+        }
+        members
+    }
+
+    /// One column for each group.
+    fn columns(self, values: impl Iterator<Item = Vec<f64>>) -> Columns {
+        let labels = self.labels.into_iter().zip(self.drop_name);
+        let columns = labels
+            .zip(values)
+            .map(|((labels, drop_name), values)| Column {
+                labels,
+                drop_name,
+                values,
+            });
+        Columns::Vector(columns.collect())
+    }
+}
+
+/// What an aggregation knows of the values so far.
+#[derive(Debug, Clone, Copy)]
+enum Fold {
+    Empty(AggregateOp),
+    Sum(Sum),
+    Avg(Mean),
+    Count(f64),
+    Group,
+    Min(f64),
+    Max(f64),
+    Spread(Spread),
+}
+
+/// Mean and summed squares of distances from it, updated value by value (B. P. Welford, 1962).
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    squares: f64,
+    is_deviation: bool,
+}
+
+impl Fold {
+    fn new(op: AggregateOp) -> Self {
+        Self::Empty(op)
+    }
+
+    fn add(&mut self, value: f64) {
+        match self {
+            Self::Empty(op) => *self = Self::first(*op, value),
+            Self::Sum(sum) => sum.add(value),
+            Self::Avg(mean) => mean.add(value),
+            Self::Count(count) => *count += 1.0,
+            Self::Group => {}
+            Self::Min(min) if *min > value || min.is_nan() => *min = value,
+            Self::Max(max) if *max < value || max.is_nan() => *max = value,
+            Self::Min(_) | Self::Max(_) => {}
+            Self::Spread(spread) => {
+                spread.count += 1.0;
+                let distance = value - spread.mean;
+                spread.mean += distance / spread.count;
+                spread.squares += distance * (value - spread.mean);
+            }
+        }
+    }
+
+    fn first(op: AggregateOp, value: f64) -> Self {
+        match op {
+            AggregateOp::Sum => Self::Sum(Sum {
+                sum: value,
+                error: 0.0,
+            }),
+            AggregateOp::Avg => {
+                let mut mean = Mean::default();
+                mean.add(value);
+                Self::Avg(mean)
+            }
+            AggregateOp::Count => Self::Count(1.0),
+            AggregateOp::Group => Self::Group,
+            AggregateOp::Min => Self::Min(value),
+            AggregateOp::Max => Self::Max(value),
+            _ => Self::Spread(Spread {
+                count: 1.0,
+                mean: value,
+                squares: if value.is_finite() { 0.0 } else { f64::NAN },
+                is_deviation: op == AggregateOp::Stddev,
+            }),
+        }
+    }
+
+    fn value(&self) -> f64 {
+        match *self {
+            Self::Empty(_) => ABSENT,
+            Self::Sum(sum) => sum.value(),
+            Self::Avg(mean) => mean.value(),
+            Self::Count(count) => count,
+            Self::Group => 1.0,
+            Self::Min(value) | Self::Max(value) => value,
+            Self::Spread(spread) => {
+                let variance = spread.squares / spread.count;
+                if spread.is_deviation {
+                    variance.sqrt()
+                } else {
+                    variance
+                }
+            }
+        }
+    }
+}

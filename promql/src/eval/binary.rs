@@ -1,0 +1,324 @@
+//! Arithmetic and comparison, between scalars, vectors, and both.
+
+use model::hash::Map;
+use model::labels::METRIC_NAME;
+use model::{Labels, LabelsBuilder};
+
+use super::matching::{Signatures, signature};
+use super::{ABSENT, Column, Columns, Evaluation, is_present, merge};
+use crate::ast::{Binary, BinaryOp, Cardinality, Matching};
+use crate::error::QueryError;
+use crate::plan::Grid;
+
+impl Evaluation<'_> {
+    pub(super) async fn binary(
+        &mut self,
+        binary: &Binary,
+        left: Columns,
+        right: Columns,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        match (left, right, &binary.matching) {
+            (Columns::Scalar(left), Columns::Scalar(right), _) => {
+                let values = left.iter().zip(&right);
+                let values = values.map(|(&l, &r)| scalars(binary.op, l, r));
+                Ok(Columns::Scalar(values.collect()))
+            }
+            (Columns::Vector(left), Columns::Scalar(right), _) => {
+                self.with_scalar(binary, left, &right, false).await
+            }
+            (Columns::Scalar(left), Columns::Vector(right), _) => {
+                self.with_scalar(binary, right, &left, true).await
+            }
+            (left, right, Some(matching)) => {
+                let (left, right) = (left.into_vector(), right.into_vector());
+                if binary.op.is_set() {
+                    return self.set(binary.op, matching, left, right, grid).await;
+                }
+                self.vectors(binary, matching, left, right, grid).await
+            }
+            (left, right, None) => {
+                unreachable!("the parser keeps how vectors match: {left:?} {right:?}")
+            }
+        }
+    }
+
+    async fn with_scalar(
+        &mut self,
+        binary: &Binary,
+        mut vector: Vec<Column>,
+        scalar: &[f64],
+        scalar_is_left: bool,
+    ) -> Result<Columns, QueryError> {
+        for column in &mut vector {
+            self.pace.spend(column.values.len()).await?;
+            for (value, &scalar) in column.values.iter_mut().zip(scalar) {
+                if !is_present(*value) {
+                    continue;
+                }
+                let own = *value;
+                let (l, r) = if scalar_is_left {
+                    (scalar, own)
+                } else {
+                    (own, scalar)
+                };
+                *value = match element(binary, l, r) {
+                    // A filter hands on the vector's value, whichever side it is on.
+                    Some(_) if binary.op.is_comparison() && !binary.return_bool => own,
+                    Some(result) => result,
+                    None => ABSENT,
+                };
+            }
+            if drops_name(binary) {
+                self.drop_name(column);
+            }
+        }
+        vector.retain(Column::has_values);
+        Ok(Columns::Vector(merge(vector)?))
+    }
+
+    async fn vectors(
+        &mut self,
+        binary: &Binary,
+        matching: &Matching,
+        left: Vec<Column>,
+        right: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let is_swapped = matching.cardinality == Cardinality::OneToMany;
+        let (many, one) = if is_swapped {
+            (right, left)
+        } else {
+            (left, right)
+        };
+        let mut signatures = Signatures::default();
+        let one_numbers = signatures.number(matching, &one);
+        let many_numbers = signatures.number(matching, &many);
+        let mut partners = vec![Vec::new(); signatures.len()];
+        for (at, &number) in one_numbers.iter().enumerate() {
+            partners[number].push(at);
+        }
+        let mut join = Join {
+            binary,
+            matching,
+            is_swapped,
+            delayed_names: self.delayed_names,
+            steps: grid.steps,
+            taken: vec![Vec::new(); signatures.len()],
+            places: Map::default(),
+            columns: Vec::new(),
+            failure: None,
+        };
+        if partners.iter().any(|ones| ones.len() > 1) {
+            let anyone = self.anyone(&many, grid).await?;
+            for ones in partners.iter().filter(|ones| ones.len() > 1) {
+                self.pace.spend(ones.len() * grid.steps).await?;
+                join.check_unique(&one, ones, &anyone);
+            }
+        }
+        for (from, &number) in many.iter().zip(&many_numbers) {
+            for &at in &partners[number] {
+                self.pace.expect(join.columns.len() + 1, grid.steps)?;
+                self.pace.spend(grid.steps).await?;
+                join.pair(from, &one[at], number);
+            }
+        }
+        match join.failure {
+            Some(failure) => Err(QueryError::Execution(failure.message)),
+            None => {
+                let mut columns: Vec<_> = join.columns.into_iter().map(|c| c.column).collect();
+                columns.retain(Column::has_values);
+                Ok(Columns::Vector(columns))
+            }
+        }
+    }
+}
+
+impl Evaluation<'_> {
+    /// At which instants any of the columns has a value.
+    async fn anyone(&mut self, columns: &[Column], grid: Grid) -> Result<Vec<bool>, QueryError> {
+        let mut anyone = vec![false; grid.steps];
+        for column in columns {
+            self.pace.spend(grid.steps).await?;
+            for (anyone, &value) in anyone.iter_mut().zip(&column.values) {
+                *anyone |= is_present(value);
+            }
+        }
+        Ok(anyone)
+    }
+}
+
+/// Builds the result of matching two vectors.
+struct Join<'a> {
+    binary: &'a Binary,
+    matching: &'a Matching,
+    is_swapped: bool,
+    delayed_names: bool,
+    steps: usize,
+    /// For each signature, the instants at which a one-to-one match was made; filled lazily.
+    taken: Vec<Vec<bool>>,
+    places: Map<Labels, usize>,
+    columns: Vec<Joined>,
+    failure: Option<Failure>,
+}
+
+struct Joined {
+    column: Column,
+    /// The signature whose match wrote each value last; only kept while there is one.
+    number: usize,
+}
+
+/// A match that is not allowed. Instants come first, so the earliest one is told.
+struct Failure {
+    step: usize,
+    message: String,
+}
+
+impl Join<'_> {
+    fn fail(&mut self, step: usize, message: impl FnOnce() -> String) {
+        if self
+            .failure
+            .as_ref()
+            .is_none_or(|failure| step < failure.step)
+        {
+            let message = message();
+            self.failure = Some(Failure { step, message });
+        }
+    }
+
+    /// On the one side no two series of a signature may have a value at the same instant; with
+    /// no one on the other side nobody looks.
+    fn check_unique(&mut self, one: &[Column], ones: &[usize], anyone: &[bool]) {
+        for step in (0..self.steps).filter(|&step| anyone[step]) {
+            let mut present = ones.iter().filter(|&&at| is_present(one[at].values[step]));
+            let (Some(&first), Some(&second)) = (present.next(), present.next()) else {
+                continue;
+            };
+            let (first, second) = (&one[first].labels, &one[second].labels);
+            let side = if self.is_swapped { "left" } else { "right" };
+            let group = signature(self.matching, first);
+            return self.fail(step, || {
+                format!(
+                    "found duplicate series for the match group {group} on the {side} hand-side of the operation: [{second}, {first}];many-to-many matching not allowed: matching labels must be unique on one side"
+                )
+            });
+        }
+    }
+
+    /// Adds what a series of the many side gives with one of the one side.
+    fn pair(&mut self, many: &Column, one: &Column, number: usize) {
+        let mut place = None;
+        for step in 0..self.steps {
+            let (m, o) = (many.values[step], one.values[step]);
+            if !is_present(m) || !is_present(o) {
+                continue;
+            }
+            let (l, r) = if self.is_swapped { (o, m) } else { (m, o) };
+            let Some(value) = element(self.binary, l, r) else {
+                continue;
+            };
+            if self.matching.cardinality == Cardinality::OneToOne && self.take(number, step) {
+                return self.fail(step, || {
+                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".to_owned()
+                });
+            }
+            let at = *place.get_or_insert_with(|| self.place(many, one, number));
+            let joined = &mut self.columns[at];
+            if !is_present(joined.column.values[step]) {
+                joined.column.values[step] = value;
+                joined.number = number;
+                continue;
+            }
+            let message = if joined.number == number {
+                "multiple matches for labels: grouping labels must ensure unique matches"
+            } else {
+                "vector cannot contain metrics with the same labelset"
+            };
+            return self.fail(step, || message.to_owned());
+        }
+    }
+
+    /// Marks a one-to-one match at `step`; whether there was one already.
+    fn take(&mut self, number: usize, step: usize) -> bool {
+        let taken = &mut self.taken[number];
+        taken.resize(self.steps, false);
+        std::mem::replace(&mut taken[step], true)
+    }
+
+    /// The column of the pair's result.
+    fn place(&mut self, many: &Column, one: &Column, number: usize) -> usize {
+        let labels = self.result_labels(&many.labels, &one.labels);
+        let next = self.columns.len();
+        let at = *self.places.entry(labels.clone()).or_insert(next);
+        if at == next {
+            let column = Column {
+                labels,
+                drop_name: self.delayed_names && (drops_name(self.binary) || many.drop_name),
+                values: vec![ABSENT; self.steps],
+            };
+            self.columns.push(Joined { column, number });
+        }
+        at
+    }
+
+    fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
+        let mut builder = many.to_builder();
+        if drops_name(self.binary) && !self.delayed_names {
+            builder.remove(METRIC_NAME);
+        }
+        if self.matching.cardinality == Cardinality::OneToOne {
+            self.keep_matched(&mut builder);
+        }
+        for name in &self.matching.include {
+            builder.set(name, one.get(name).unwrap_or_default());
+        }
+        builder.build()
+    }
+
+    fn keep_matched(&self, builder: &mut LabelsBuilder) {
+        let listed = |name: &str| self.matching.labels.iter().any(|l| l == name);
+        builder.retain(|name, _| listed(name) == self.matching.on);
+    }
+}
+
+/// Arithmetic makes another metric, and so do comparisons that answer 0 or 1.
+fn drops_name(binary: &Binary) -> bool {
+    binary.return_bool || !binary.op.is_comparison()
+}
+
+/// The value of a pair; `None` when a filter drops it.
+fn element(binary: &Binary, l: f64, r: f64) -> Option<f64> {
+    if !binary.op.is_comparison() {
+        return Some(scalars(binary.op, l, r));
+    }
+    let holds = compare(binary.op, l, r);
+    match binary.return_bool {
+        true => Some(f64::from(u8::from(holds))),
+        false => holds.then_some(l),
+    }
+}
+
+fn compare(op: BinaryOp, l: f64, r: f64) -> bool {
+    match op {
+        BinaryOp::Equal => l == r,
+        BinaryOp::NotEqual => l != r,
+        BinaryOp::Less => l < r,
+        BinaryOp::LessEqual => l <= r,
+        BinaryOp::Greater => l > r,
+        BinaryOp::GreaterEqual => l >= r,
+        _ => unreachable!("{} does not compare", op.as_str()),
+    }
+}
+
+fn scalars(op: BinaryOp, l: f64, r: f64) -> f64 {
+    match op {
+        BinaryOp::Add => l + r,
+        BinaryOp::Sub => l - r,
+        BinaryOp::Mul => l * r,
+        BinaryOp::Div => l / r,
+        BinaryOp::Mod => l % r,
+        BinaryOp::Pow => super::functions::pow(l, r),
+        BinaryOp::Atan2 => l.atan2(r),
+        _ => f64::from(u8::from(compare(op, l, r))),
+    }
+}

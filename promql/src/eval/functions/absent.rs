@@ -1,0 +1,64 @@
+//! `absent`: a series where there is none.
+
+use model::labels::METRIC_NAME;
+use model::{Labels, LabelsBuilder, MatchOp};
+
+use super::{ABSENT, Column, Columns, Evaluation, is_present};
+use crate::ast::Expr;
+use crate::error::QueryError;
+use crate::plan::Grid;
+
+impl Evaluation<'_> {
+    /// One where no series has a value.
+    pub(super) async fn absent(
+        &mut self,
+        place: &Expr,
+        columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let mut values = vec![1.0; grid.steps];
+        for absent in &columns {
+            self.pace.spend(grid.steps).await?;
+            for (value, &other) in values.iter_mut().zip(&absent.values) {
+                if is_present(other) {
+                    *value = ABSENT;
+                }
+            }
+        }
+        Ok(Columns::Vector(column(place, values)))
+    }
+}
+
+/// A column with the labels the missing series would surely have had; none without values.
+pub(super) fn column(place: &Expr, values: Vec<f64>) -> Vec<Column> {
+    let column = Column {
+        labels: labels(place),
+        drop_name: false,
+        values,
+    };
+    if column.has_values() {
+        vec![column]
+    } else {
+        Vec::new()
+    }
+}
+
+/// What the selector demands by `=`, each label once; a label with another matcher is unsure.
+fn labels(place: &Expr) -> Labels {
+    let matchers = match place {
+        Expr::Vector(selector) => &selector.matchers,
+        Expr::Matrix(matrix) => &matrix.selector.matchers,
+        _ => return Labels::default(),
+    };
+    let mut builder = LabelsBuilder::default();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in matchers.iter().filter(|m| m.name != METRIC_NAME) {
+        if matcher.op == MatchOp::Equal && !seen.contains(&matcher.name.as_str()) {
+            builder.set(&matcher.name, &matcher.value);
+            seen.push(&matcher.name);
+        } else {
+            builder.remove(&matcher.name);
+        }
+    }
+    builder.build()
+}

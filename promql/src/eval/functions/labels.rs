@@ -1,0 +1,74 @@
+//! Functions that rewrite labels.
+
+use model::labels::METRIC_NAME;
+use model::matcher::compile_anchored;
+
+use super::super::{Column, distinct};
+use super::{Args, Columns, Evaluation};
+use crate::error::QueryError;
+
+impl Evaluation<'_> {
+    /// Sets a label to what a pattern finds in another one; series it does not match stay.
+    pub(super) fn label_replace(&mut self, mut args: Args) -> Result<Columns, QueryError> {
+        let mut columns = args.vector();
+        let destination = args.string();
+        let (replacement, _) = args.string();
+        let (source, _) = args.string();
+        let (pattern, _) = args.string();
+        let regex = compile_anchored(&pattern).map_err(|_| {
+            let message = format!("invalid regular expression in label_replace(): {pattern}");
+            QueryError::Execution(message)
+        })?;
+        let destination = label_name(destination, "destination", "label_replace")?;
+        for column in &mut columns {
+            let value = column.labels.get(&source).unwrap_or_default();
+            if let Some(captures) = regex.captures(value) {
+                let mut replaced = String::new();
+                captures.expand(&replacement, &mut replaced);
+                set(column, &destination, &replaced);
+            }
+        }
+        Ok(Columns::Vector(distinct(columns)?))
+    }
+
+    /// Sets a label to several others' values, joined.
+    pub(super) fn label_join(&mut self, mut args: Args) -> Result<Columns, QueryError> {
+        let mut columns = args.vector();
+        let destination = args.string();
+        let (separator, _) = args.string();
+        let mut sources = Vec::new();
+        for source in args.0.by_ref() {
+            sources.push(label_name(source.into_string(), "source", "label_join")?);
+        }
+        let destination = label_name(destination, "destination", "label_join")?;
+        for column in &mut columns {
+            let values: Vec<&str> = sources
+                .iter()
+                .map(|source| column.labels.get(source).unwrap_or_default())
+                .collect();
+            let joined = values.join(&separator);
+            set(column, &destination, &joined);
+        }
+        Ok(Columns::Vector(distinct(columns)?))
+    }
+}
+
+/// A name that is set by hand is no longer dropped.
+fn set(column: &mut Column, name: &str, value: &str) {
+    column.labels = column.labels.to_builder().set(name, value).build();
+    if name == METRIC_NAME {
+        column.drop_name = false;
+    }
+}
+
+fn label_name(
+    (name, not_utf8): (String, Option<Vec<u8>>),
+    which: &str,
+    function: &str,
+) -> Result<String, QueryError> {
+    if name.is_empty() || not_utf8.is_some() {
+        let message = format!("invalid {which} label name in {function}(): {name}");
+        return Err(QueryError::Execution(message));
+    }
+    Ok(name)
+}

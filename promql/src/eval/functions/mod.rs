@@ -1,0 +1,154 @@
+//! What the functions compute. Their signatures are in [`crate::function`].
+
+mod absent;
+mod dates;
+mod histogram;
+mod labels;
+mod math;
+mod over_time;
+mod rate;
+mod sort;
+
+pub(super) use math::pow;
+
+use model::Labels;
+
+use super::{ABSENT, Column, Columns, Evaluation, is_present, value_at};
+use crate::ast::{Call, Expr};
+use crate::error::QueryError;
+use crate::plan::Grid;
+
+/// Arguments as they come from the stack, in order.
+struct Args(std::vec::IntoIter<Columns>);
+
+impl Args {
+    fn next(&mut self) -> Columns {
+        self.0.next().expect("the parser counted the arguments")
+    }
+
+    fn vector(&mut self) -> Vec<Column> {
+        self.next().into_vector()
+    }
+
+    fn scalar(&mut self) -> Vec<f64> {
+        self.next().into_scalar()
+    }
+
+    /// The next scalar, if it was given.
+    fn maybe_scalar(&mut self) -> Option<Vec<f64>> {
+        self.0.next().map(Columns::into_scalar)
+    }
+
+    fn string(&mut self) -> (String, Option<Vec<u8>>) {
+        self.next().into_string()
+    }
+}
+
+impl Evaluation<'_> {
+    pub(super) async fn call(
+        &mut self,
+        call: &Call,
+        args: Vec<Columns>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let mut args = Args(args.into_iter());
+        if let Some(function) = math::of_one_value(call.function.name) {
+            return self.map(args.vector(), function).await;
+        }
+        if let Some(function) = dates::of_one_instant(call.function.name) {
+            return self.date(function, args.0.next(), grid).await;
+        }
+        if let Some(function) = over_time::of_windows(call.function.name) {
+            return self.over_windows(call, function, args, grid).await;
+        }
+        match call.function.name {
+            "time" => Ok(Columns::Scalar(seconds(grid))),
+            "pi" => Ok(Columns::Scalar(vec![std::f64::consts::PI; grid.steps])),
+            "vector" => Ok(Columns::Vector(vec![unlabelled(args.scalar())])),
+            "scalar" => self.scalar(args.vector(), grid).await,
+            "timestamp" => self.timestamp(args.vector(), grid).await,
+            "clamp" | "clamp_min" | "clamp_max" => self.clamp(call.function.name, args).await,
+            "round" => self.round(args, grid).await,
+            "absent" => self.absent(argument(call, 0), args.vector(), grid).await,
+            "absent_over_time" => {
+                self.absent_over_time(argument(call, 0), args.next().into_ranges(), grid)
+                    .await
+            }
+            "label_replace" => self.label_replace(args),
+            "label_join" => self.label_join(args),
+            "sort" => Ok(sort::sorted(args.vector(), grid, false)),
+            "sort_desc" => Ok(sort::sorted(args.vector(), grid, true)),
+            "histogram_quantile" => self.histogram_quantile(call, args, grid).await,
+            name => Err(QueryError::Execution(format!(
+                "{name} is not supported yet"
+            ))),
+        }
+    }
+
+    async fn scalar(&mut self, columns: Vec<Column>, grid: Grid) -> Result<Columns, QueryError> {
+        let mut values = vec![f64::NAN; grid.steps];
+        let mut seen = vec![0_u8; grid.steps];
+        for column in &columns {
+            self.pace.spend(grid.steps).await?;
+            for (step, &value) in column.values.iter().enumerate() {
+                if is_present(value) {
+                    seen[step] = seen[step].saturating_add(1);
+                    values[step] = if seen[step] == 1 { value } else { f64::NAN };
+                }
+            }
+        }
+        Ok(Columns::Scalar(values))
+    }
+
+    /// Of anything but a selector: the instants themselves.
+    async fn timestamp(
+        &mut self,
+        mut columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let seconds = seconds(grid);
+        for column in &mut columns {
+            self.pace.spend(grid.steps).await?;
+            for (value, &seconds) in column.values.iter_mut().zip(&seconds) {
+                if is_present(*value) {
+                    *value = seconds;
+                }
+            }
+            self.drop_name(column);
+        }
+        Ok(Columns::Vector(super::merge(columns)?))
+    }
+
+    /// A function of instants: of the vector's values, or of the evaluation's own instants.
+    async fn date(
+        &mut self,
+        function: fn(i64) -> f64,
+        vector: Option<Columns>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let columns = match vector {
+            Some(vector) => vector.into_vector(),
+            None => vec![unlabelled(seconds(grid))],
+        };
+        self.map(columns, |seconds| function(seconds as i64)).await
+    }
+}
+
+/// The instants in seconds.
+fn seconds(grid: Grid) -> Vec<f64> {
+    (0..grid.steps)
+        .map(|step| grid.at(step) as f64 / 1000.0)
+        .collect()
+}
+
+fn unlabelled(values: Vec<f64>) -> Column {
+    Column {
+        labels: Labels::default(),
+        drop_name: false,
+        values,
+    }
+}
+
+fn argument(call: &Call, at: usize) -> &Expr {
+    call.args.get(at).expect("the parser counted the arguments")
+}

@@ -1,0 +1,308 @@
+//! Tokens to a tree.
+//!
+//! Precedence climbing over the grammar of Prometheus 3.5, with its messages at its positions:
+//! the first mistake, in the order it would meet them, is the one reported. No text makes the
+//! parser recurse deeper, or the tree grow deeper, than `QUERY_DEPTH_MAX`.
+
+mod check;
+mod literal;
+mod operand;
+mod selector;
+
+use model::Matcher;
+use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX};
+
+use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Matching, Unary};
+use crate::error::{ParseError, Span};
+use crate::lexer::{Keyword, Kind, Token, lex};
+
+/// What the parser lets through beyond the default.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct ParseOptions {
+    /// Functions and aggregations Prometheus calls experimental.
+    pub experimental_functions: bool,
+}
+
+/// Reads an expression and checks its types.
+pub fn parse(text: &str) -> Result<Expr, ParseError> {
+    parse_with(text, ParseOptions::default())
+}
+
+/// As [`parse`], with options.
+pub fn parse_with(text: &str, options: ParseOptions) -> Result<Expr, ParseError> {
+    let mut parser = Parser::new(text, options)?;
+    let parsed = parser.whole(Parser::expression);
+    let Ok((mut expr, _)) = parsed else {
+        return Err(parser.first_error());
+    };
+    if parser.errors.is_empty() {
+        parser.check(&mut expr);
+    }
+    if parser.errors.is_empty() {
+        return Ok(expr);
+    }
+    Err(parser.first_error())
+}
+
+/// Reads a bare vector selector, as `match[]` takes it.
+pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, ParseError> {
+    let mut parser = Parser::new(text, ParseOptions::default())?;
+    let parsed = parser.whole(Parser::bare_selector);
+    let (Ok(selector), true) = (parsed, parser.errors.is_empty()) else {
+        return Err(parser.first_error());
+    };
+    if selector.matchers.iter().all(Matcher::matches_empty) {
+        let message = "match[] must contain at least one non-empty matcher";
+        return Err(ParseError::new(text, selector.span, message));
+    }
+    Ok(selector.matchers)
+}
+
+/// A tree and how deep it is.
+type Tree = (Expr, usize);
+
+/// The parser cannot go on; why is in [`Parser::errors`].
+struct Halt;
+
+type Parsed<T> = Result<T, Halt>;
+
+struct Parser<'a> {
+    text: &'a str,
+    options: ParseOptions,
+    tokens: Vec<Token>,
+    at: usize,
+    errors: Vec<ParseError>,
+    /// How many calls of the recursive rules are under way.
+    depth: usize,
+    /// How many aggregations are open around the current token: messages name the innermost.
+    aggregations: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str, options: ParseOptions) -> Result<Self, ParseError> {
+        if text.len() > QUERY_BYTES_MAX {
+            let message = format!("expression is longer than {QUERY_BYTES_MAX} bytes");
+            return Err(ParseError::new(text, Span::default(), message));
+        }
+        Ok(Self {
+            text,
+            options,
+            tokens: lex(text),
+            at: 0,
+            errors: Vec::new(),
+            depth: 0,
+            aggregations: 0,
+        })
+    }
+
+    fn whole<T>(&mut self, rule: fn(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.peek().kind == Kind::End {
+            return Err(self.halt(Span::default(), "no expression found in input"));
+        }
+        let result = rule(self)?;
+        match self.peek().kind {
+            Kind::End => Ok(result),
+            _ => Err(self.unexpected("", "")),
+        }
+    }
+
+    fn first_error(&mut self) -> ParseError {
+        assert!(!self.errors.is_empty(), "a refusal says why");
+        self.errors.swap_remove(0)
+    }
+
+    /// The next token; the last one stays.
+    fn peek(&self) -> &Token {
+        let last = self.tokens.len() - 1;
+        &self.tokens[self.at.min(last)]
+    }
+
+    fn peek_second(&self) -> &Kind {
+        let last = self.tokens.len() - 1;
+        &self.tokens[(self.at + 1).min(last)].kind
+    }
+
+    fn advance(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.at += 1;
+        token
+    }
+
+    fn accept(&mut self, kind: &Kind) -> Option<Span> {
+        (self.peek().kind == *kind).then(|| self.advance().span)
+    }
+
+    fn text_of(&self, span: Span) -> &'a str {
+        self.text.get(span.start..span.end).unwrap_or_default()
+    }
+
+    /// Notes a mistake that parsing can go on after.
+    fn report(&mut self, span: Span, message: impl Into<String>) {
+        self.errors.push(ParseError::new(self.text, span, message));
+    }
+
+    fn halt(&mut self, span: Span, message: impl Into<String>) -> Halt {
+        self.report(span, message);
+        Halt
+    }
+
+    /// The next token does not belong here.
+    fn unexpected(&mut self, context: &str, expected: &str) -> Halt {
+        let token = self.peek().clone();
+        if let Kind::Error(message) = token.kind {
+            return self.halt(token.span, message);
+        }
+        let mut message = format!(
+            "unexpected {}",
+            token.kind.describe(self.text_of(token.span))
+        );
+        match context {
+            "" if self.aggregations > 0 => message.push_str(" in aggregation"),
+            "" => {}
+            _ => message.push_str(&format!(" in {context}")),
+        }
+        if !expected.is_empty() {
+            message.push_str(&format!(", expected {expected}"));
+        }
+        self.halt(token.span, message)
+    }
+
+    /// Guards a recursive rule.
+    fn nested<T>(&mut self, rule: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        self.bound_depth(self.depth + 1)?;
+        self.depth += 1;
+        let result = rule(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// `depth` if it is allowed.
+    fn bound_depth(&mut self, depth: usize) -> Parsed<usize> {
+        if depth <= QUERY_DEPTH_MAX {
+            return Ok(depth);
+        }
+        let message = format!("expression is nested deeper than {QUERY_DEPTH_MAX} levels");
+        let span = self.peek().span;
+        Err(self.halt(span, message))
+    }
+
+    fn expression(&mut self) -> Parsed<Tree> {
+        self.binary(0)
+    }
+
+    /// An expression whose operators all bind at least as tight as `least`.
+    fn binary(&mut self, least: u8) -> Parsed<Tree> {
+        let (mut left, mut depth) = self.nested(Self::unary)?;
+        while let Kind::Operator(op) = self.peek().kind {
+            if op.precedence() < least {
+                break;
+            }
+            self.advance();
+            let (return_bool, matching) = self.binary_modifiers()?;
+            // Only the power operator takes its equals on the right.
+            let least_right = op.precedence() + u8::from(op != BinaryOp::Pow);
+            let (right, right_depth) = self.nested(|p| p.binary(least_right))?;
+            depth = self.bound_depth(depth.max(right_depth) + 1)?;
+            left = Expr::Binary(Binary {
+                op,
+                left: Box::new(left),
+                right: Box::new(right),
+                return_bool,
+                matching: Some(matching),
+            });
+        }
+        Ok((left, depth))
+    }
+
+    /// A sign binds like `*`: looser than `^`, tighter than `+`.
+    fn unary(&mut self) -> Parsed<Tree> {
+        let negative = match self.peek().kind {
+            Kind::Operator(BinaryOp::Add) => false,
+            Kind::Operator(BinaryOp::Sub) => true,
+            _ => return self.postfix(),
+        };
+        let start = self.advance().span.start;
+        let power = BinaryOp::Pow.precedence();
+        let (expr, depth) = self.nested(|p| p.binary(power))?;
+        if let Expr::Number(mut number) = expr {
+            number.value = if negative {
+                -number.value
+            } else {
+                number.value
+            };
+            number.span.start = start;
+            return Ok((Expr::Number(number), depth));
+        }
+        let expr = Box::new(expr);
+        let unary = Unary {
+            negative,
+            expr,
+            start,
+        };
+        Ok((Expr::Unary(unary), self.bound_depth(depth + 1)?))
+    }
+
+    /// `bool`, `on (…)`, `group_left (…)` behind an operator.
+    fn binary_modifiers(&mut self) -> Parsed<(bool, Matching)> {
+        let return_bool = self.accept(&Kind::Keyword(Keyword::Bool)).is_some();
+        let mut matching = Matching {
+            cardinality: Cardinality::OneToOne,
+            on: false,
+            labels: Vec::new(),
+            include: Vec::new(),
+        };
+        matching.on = match self.peek().kind {
+            Kind::Keyword(Keyword::On) => true,
+            Kind::Keyword(Keyword::Ignoring) => false,
+            _ => return Ok((return_bool, matching)),
+        };
+        self.advance();
+        matching.labels = self.grouping_labels()?;
+        matching.cardinality = match self.peek().kind {
+            Kind::Keyword(Keyword::GroupLeft) => Cardinality::ManyToOne,
+            Kind::Keyword(Keyword::GroupRight) => Cardinality::OneToMany,
+            _ => return Ok((return_bool, matching)),
+        };
+        self.advance();
+        if self.peek().kind == Kind::LeftParen {
+            matching.include = self.grouping_labels()?;
+        }
+        Ok((return_bool, matching))
+    }
+
+    /// `(a, b)`, with a comma allowed at the end.
+    fn grouping_labels(&mut self) -> Parsed<Vec<String>> {
+        let mut labels = Vec::new();
+        if self.accept(&Kind::LeftParen).is_none() {
+            return Err(self.unexpected("grouping opts", "\"(\""));
+        }
+        while self.accept(&Kind::RightParen).is_none() {
+            labels.push(self.grouping_label()?);
+            match self.peek().kind {
+                Kind::Comma => drop(self.advance()),
+                Kind::RightParen => {}
+                _ => return Err(self.unexpected("grouping opts", "\",\" or \")\"")),
+            }
+        }
+        Ok(labels)
+    }
+
+    fn grouping_label(&mut self) -> Parsed<String> {
+        let token = self.peek().clone();
+        let text = self.text_of(token.span);
+        let label = match token.kind {
+            Kind::String => literal::string(text, token.span).value,
+            Kind::Keyword(Keyword::Without) => {
+                return Err(self.unexpected("grouping opts", "label"));
+            }
+            Kind::Identifier | Kind::Keyword(_) | Kind::Aggregator(_) => text.to_owned(),
+            Kind::Operator(op) if op.is_set() || op == BinaryOp::Atan2 => text.to_owned(),
+            _ => return Err(self.unexpected("grouping opts", "label")),
+        };
+        self.advance();
+        Ok(label)
+    }
+}
+
+#[cfg(test)]
+mod tests;

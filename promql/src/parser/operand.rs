@@ -1,0 +1,398 @@
+//! What operators stand between: literals, parentheses, calls, aggregations, and the brackets,
+//! offsets and `@` behind them.
+
+use super::{Halt, Parsed, Parser, Tree, literal};
+use crate::ast::{
+    Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Shift,
+    Subquery,
+};
+use crate::error::Span;
+use crate::function::Function;
+use crate::lexer::{Keyword, Kind};
+use crate::quote::quote;
+
+impl Parser<'_> {
+    /// An operand with everything that stands behind it.
+    pub(super) fn postfix(&mut self) -> Parsed<Tree> {
+        let (mut expr, mut depth) = self.operand()?;
+        loop {
+            match self.peek().kind {
+                Kind::LeftBracket => {
+                    expr = self.bracket(expr)?;
+                    depth = self.bound_depth(depth + 1)?;
+                }
+                Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
+                Kind::At => self.at(&mut expr)?,
+                _ => return Ok((expr, depth)),
+            }
+        }
+    }
+
+    fn operand(&mut self) -> Parsed<Tree> {
+        let token = self.peek().clone();
+        let text = self.text_of(token.span);
+        match token.kind {
+            Kind::Number | Kind::Duration => Ok((Expr::Number(self.number_literal()?), 1)),
+            Kind::String => {
+                self.advance();
+                Ok((Expr::String(literal::string(text, token.span)), 1))
+            }
+            Kind::LeftParen => self.parentheses(),
+            Kind::Identifier if *self.peek_second() == Kind::LeftParen => self.call(),
+            Kind::Aggregator(op) if self.starts_aggregation() => self.aggregation(op),
+            _ if self.starts_selector() => Ok((Expr::Vector(self.vector_selector()?), 1)),
+            _ => Err(self.unexpected("", "")),
+        }
+    }
+
+    fn number_literal(&mut self) -> Parsed<NumberLiteral> {
+        let token = self.advance();
+        let text = self.text_of(token.span);
+        let is_duration = token.kind == Kind::Duration;
+        let value = if is_duration {
+            literal::duration_ms(text).map(|ms| ms as f64 / 1000.0)
+        } else {
+            literal::number(text)
+        };
+        match value {
+            Ok(value) => Ok(NumberLiteral {
+                value,
+                is_duration,
+                span: token.span,
+            }),
+            Err(message) => Err(self.halt(token.span, message)),
+        }
+    }
+
+    fn parentheses(&mut self) -> Parsed<Tree> {
+        let open = self.advance().span;
+        let (expr, depth) = self.nested(Self::expression)?;
+        let Some(close) = self.accept(&Kind::RightParen) else {
+            return Err(self.unexpected("", ""));
+        };
+        let paren = Paren {
+            expr: Box::new(expr),
+            span: open.to(close),
+        };
+        Ok((Expr::Paren(paren), self.bound_depth(depth + 1)?))
+    }
+
+    /// `(a, b)` behind a name; with where it ends and how deep the deepest argument is.
+    fn arguments(&mut self) -> Parsed<(Vec<Expr>, Span, usize)> {
+        let open = self.advance().span;
+        let (mut args, mut depth) = (Vec::new(), 0);
+        if let Some(close) = self.accept(&Kind::RightParen) {
+            return Ok((args, open.to(close), depth));
+        }
+        loop {
+            let (arg, arg_depth) = self.nested(Self::expression)?;
+            depth = depth.max(arg_depth);
+            args.push(arg);
+            if let Some(close) = self.accept(&Kind::RightParen) {
+                return Ok((args, open.to(close), depth));
+            }
+            let Some(comma) = self.accept(&Kind::Comma) else {
+                return Err(self.unexpected("", ""));
+            };
+            if self.peek().kind == Kind::RightParen {
+                let message = "trailing commas not allowed in function call args";
+                return Err(self.halt(comma, message));
+            }
+        }
+    }
+
+    fn call(&mut self) -> Parsed<Tree> {
+        let name_span = self.advance().span;
+        let name = self.text_of(name_span);
+        let (args, args_span, depth) = self.arguments()?;
+        let span = name_span.to(args_span);
+        let Some(function) = Function::find(name) else {
+            let message = format!("unknown function with name {}", quote(name));
+            return Err(self.halt(name_span, message));
+        };
+        if function.is_experimental && !self.options.experimental_functions {
+            self.report(
+                name_span,
+                format!("function {} is not enabled", quote(name)),
+            );
+        }
+        let call = Call {
+            function,
+            args,
+            span,
+        };
+        Ok((Expr::Call(call), self.bound_depth(depth + 1)?))
+    }
+
+    fn starts_aggregation(&self) -> bool {
+        matches!(
+            self.peek_second(),
+            Kind::LeftParen | Kind::Keyword(Keyword::By | Keyword::Without)
+        )
+    }
+
+    fn aggregation(&mut self, op: AggregateOp) -> Parsed<Tree> {
+        let start = self.advance().span;
+        self.aggregations += 1;
+        let mut modifier = self.aggregate_modifier()?;
+        if self.peek().kind != Kind::LeftParen {
+            return Err(self.unexpected("", ""));
+        }
+        let (args, mut end, depth) = self.arguments()?;
+        self.aggregations -= 1;
+        if modifier.is_none() {
+            let before = self.at;
+            modifier = self.aggregate_modifier()?;
+            if self.at > before {
+                end = self.tokens[self.at - 1].span;
+            }
+        }
+        let (without, grouping) = modifier.unwrap_or_default();
+        let span = start.to(end);
+        let (param, expr) = self.aggregate_arguments(op, args, span)?;
+        let aggregate = Aggregate {
+            op,
+            expr: Box::new(expr),
+            param: param.map(Box::new),
+            grouping,
+            without,
+            span,
+        };
+        Ok((Expr::Aggregate(aggregate), self.bound_depth(depth + 1)?))
+    }
+
+    /// `by (…)` or `without (…)`, if it is there.
+    fn aggregate_modifier(&mut self) -> Parsed<Option<(bool, Vec<String>)>> {
+        let without = match self.peek().kind {
+            Kind::Keyword(Keyword::By) => false,
+            Kind::Keyword(Keyword::Without) => true,
+            _ => return Ok(None),
+        };
+        self.advance();
+        Ok(Some((without, self.grouping_labels()?)))
+    }
+
+    fn aggregate_arguments(
+        &mut self,
+        op: AggregateOp,
+        args: Vec<Expr>,
+        span: Span,
+    ) -> Parsed<(Option<Expr>, Expr)> {
+        let given = args.len();
+        let mut args = args.into_iter();
+        let name = op.as_str();
+        if given == 0 {
+            let message = "no arguments for aggregate expression provided";
+            return Err(self.halt(span, message));
+        }
+        if op.is_experimental() && !self.options.experimental_functions {
+            let flag = "--enable-feature=promql-experimental-functions";
+            let message = format!("{name}() is experimental and must be enabled with {flag}");
+            self.report(span, message);
+        }
+        let wanted = 1 + usize::from(op.parameter().is_some());
+        let param = op.parameter().and_then(|_| args.next());
+        match (args.next(), given == wanted) {
+            (Some(expr), true) => Ok((param, expr)),
+            _ => Err(self.halt(
+                span,
+                format!(
+                    "wrong number of arguments for aggregate expression provided, expected {wanted}, got {given}"
+                ),
+            )),
+        }
+    }
+
+    /// `[range]` or `[range:step]` behind `expr`.
+    fn bracket(&mut self, expr: Expr) -> Parsed<Expr> {
+        let open = self.advance().span;
+        let expected = "number or duration";
+        let range_ms = self.positive_duration("subquery selector", expected)?;
+        if let Some(close) = self.accept(&Kind::RightBracket) {
+            return self.matrix_selector(expr, range_ms, open.to(close));
+        }
+        if self.accept(&Kind::Colon).is_none() {
+            return Err(self.unexpected_in_range());
+        }
+        let mut step_ms = None;
+        if self.peek().kind != Kind::RightBracket {
+            let expected = "number, duration, or \"]\"";
+            step_ms = Some(self.positive_duration("subquery selector", expected)?);
+        }
+        let Some(close) = self.accept(&Kind::RightBracket) else {
+            return Err(self.unexpected("subquery selector", "\"]\""));
+        };
+        Ok(Expr::Subquery(Subquery {
+            span: expr.span().to(close),
+            expr: Box::new(expr),
+            range_ms,
+            step_ms,
+            shift: Shift::default(),
+        }))
+    }
+
+    fn unexpected_in_range(&mut self) -> Halt {
+        match self.peek().kind {
+            Kind::Operator(_) => self.duration_expression(),
+            _ => self.unexpected("subquery or range", "\":\" or \"]\""),
+        }
+    }
+
+    /// Arithmetic on durations is an experiment of Prometheus that is off by default.
+    fn duration_expression(&mut self) -> Halt {
+        // Prometheus points at the left operand, the token before the sign.
+        let span = match self.peek().kind {
+            Kind::Operator(_) => self.tokens[self.at - 1].span,
+            _ => self.peek().span,
+        };
+        self.halt(span, "experimental duration expression is not enabled")
+    }
+
+    fn matrix_selector(&mut self, expr: Expr, range_ms: i64, brackets: Span) -> Parsed<Expr> {
+        let message = match expr {
+            Expr::Vector(selector) if selector.shift == Shift::default() => {
+                return Ok(Expr::Matrix(MatrixSelector {
+                    span: selector.span.to(brackets),
+                    selector,
+                    range_ms,
+                }));
+            }
+            Expr::Vector(selector) if selector.shift.offset_ms != 0 => {
+                "no offset modifiers allowed before range"
+            }
+            Expr::Vector(_) => "no @ modifiers allowed before range",
+            _ => "ranges only allowed for vector selectors",
+        };
+        Err(self.halt(brackets, message))
+    }
+
+    fn positive_duration(&mut self, context: &str, expected: &str) -> Parsed<i64> {
+        let start = self.peek().span;
+        let ms = self.duration(context, expected)?;
+        if ms <= 0 {
+            let message = "duration must be greater than 0";
+            return Err(self.halt(start, message));
+        }
+        Ok(ms)
+    }
+
+    /// A duration, or seconds as a number, with a sign or without; in milliseconds.
+    fn duration(&mut self, context: &str, expected: &str) -> Parsed<i64> {
+        if self.peek().kind == Kind::LeftParen {
+            self.advance();
+            return Err(self.duration_expression());
+        }
+        let sign = match self.peek().kind {
+            Kind::Operator(BinaryOp::Sub) => -1,
+            Kind::Operator(BinaryOp::Add) => 1,
+            _ => 0,
+        };
+        if sign != 0 {
+            self.advance();
+        }
+        if !matches!(self.peek().kind, Kind::Number | Kind::Duration) {
+            return Err(self.unexpected(context, expected));
+        }
+        let number = self.number_literal()?;
+        let signed = if sign < 0 {
+            -number.value
+        } else {
+            number.value
+        };
+        match literal::seconds_as_ms(signed) {
+            Some(ms) => Ok(ms),
+            None => Err(self.halt(number.span, "duration out of range")),
+        }
+    }
+
+    fn offset(&mut self, expr: &mut Expr) -> Parsed<()> {
+        self.advance();
+        let offset_ms = self.duration("offset", "number or duration")?;
+        let (whole, end) = (expr.span(), self.last_end());
+        let Some((shift, span)) = shift_of(expr) else {
+            return Err(self.halt(whole, misplaced("offset modifier")));
+        };
+        if shift.offset_ms != 0 {
+            return Err(self.halt(whole, "offset may not be set multiple times"));
+        }
+        shift.offset_ms = offset_ms;
+        span.end = end;
+        Ok(())
+    }
+
+    fn at(&mut self, expr: &mut Expr) -> Parsed<()> {
+        self.advance();
+        let whole = expr.span();
+        let at = match self.peek().kind {
+            Kind::Keyword(Keyword::Start) => self.boundary(At::Start)?,
+            Kind::Keyword(Keyword::End) => self.boundary(At::End)?,
+            _ => self.timestamp(whole)?,
+        };
+        let end = self.last_end();
+        let Some((shift, span)) = shift_of(expr) else {
+            return Err(self.halt(whole, misplaced("@ modifier")));
+        };
+        if shift.at.is_some() {
+            return Err(self.halt(whole, "@ <timestamp> may not be set multiple times"));
+        }
+        shift.at = Some(at);
+        span.end = end;
+        Ok(())
+    }
+
+    /// `start()` or `end()`.
+    fn boundary(&mut self, at: At) -> Parsed<At> {
+        self.advance();
+        for kind in [Kind::LeftParen, Kind::RightParen] {
+            if self.accept(&kind).is_none() {
+                return Err(self.unexpected("@", "timestamp"));
+            }
+        }
+        Ok(at)
+    }
+
+    fn timestamp(&mut self, whole: Span) -> Parsed<At> {
+        let negative = self.peek().kind == Kind::Operator(BinaryOp::Sub);
+        if negative || self.peek().kind == Kind::Operator(BinaryOp::Add) {
+            self.advance();
+        }
+        if !matches!(self.peek().kind, Kind::Number | Kind::Duration) {
+            return Err(self.unexpected("@", "timestamp"));
+        }
+        let seconds = self.number_literal()?.value;
+        let seconds = if negative { -seconds } else { seconds };
+        let ms = (seconds * 1000.0).round();
+        if !ms.is_finite() || ms.abs() >= i64::MAX as f64 {
+            let shown = match seconds {
+                s if s.is_nan() => "NaN".to_owned(),
+                f64::INFINITY => "+Inf".to_owned(),
+                f64::NEG_INFINITY => "-Inf".to_owned(),
+                s => format!("{s:.6}"),
+            };
+            let message = format!("timestamp out of bounds for @ modifier: {shown}");
+            return Err(self.halt(whole, message));
+        }
+        Ok(At::Timestamp(ms as i64))
+    }
+
+    /// Where the token before the current one ends.
+    fn last_end(&self) -> usize {
+        self.tokens[self.at - 1].span.end
+    }
+}
+
+fn misplaced(what: &str) -> String {
+    format!(
+        "{what} must be preceded by an instant vector selector or range vector selector or a subquery"
+    )
+}
+
+/// Where `offset` and `@` behind `expr` are kept, with the span they lengthen.
+fn shift_of(expr: &mut Expr) -> Option<(&mut Shift, &mut Span)> {
+    match expr {
+        Expr::Vector(selector) => Some((&mut selector.shift, &mut selector.span)),
+        Expr::Matrix(matrix) => Some((&mut matrix.selector.shift, &mut matrix.span)),
+        Expr::Subquery(subquery) => Some((&mut subquery.shift, &mut subquery.span)),
+        _ => None,
+    }
+}

@@ -1,0 +1,194 @@
+//! Texts and what the parser says to them. Messages and positions are those of Prometheus 3.5.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn message(text: &str) -> String {
+    match parse(text) {
+        Ok(expr) => format!("ok: {expr}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Runs a file of `text => expectation` lines and tells all that differ at once.
+fn compare(cases: &str, outcome: impl Fn(&str) -> String) {
+    let cases: Vec<_> = cases
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("# "))
+        .map(|line| line.split_once(" => ").expect("text => expectation"))
+        .collect();
+    assert!(cases.len() > 100, "only {} cases", cases.len());
+    let differing: Vec<_> = cases
+        .iter()
+        .map(|(text, expected)| (text, expected, outcome(text)))
+        .filter(|(_, expected, got)| *expected != got)
+        .map(|(text, expected, got)| format!("{text}\n  want {expected}\n  got  {got}"))
+        .collect();
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn mistakes_are_told_where_and_how_prometheus_tells_them() {
+    compare(include_str!("mistakes.txt"), |text| {
+        message(text).replace("parse error: ", "")
+    });
+}
+
+#[test]
+fn right_texts_print_as_prometheus_prints_them() {
+    compare(include_str!("formats.txt"), |text| {
+        let printed = parse(text).map_or_else(|e| e.to_string(), |e| e.to_string());
+        let again = parse(&printed).map_or_else(|e| e.to_string(), |e| e.to_string());
+        assert_eq!(again, printed, "printing is stable");
+        printed
+    });
+}
+
+#[test]
+fn precedence_and_associativity() {
+    for (text, meaning) in [
+        ("1 + 2 * 3", "1 + (2 * 3)"),
+        ("1 - 2 - 3", "(1 - 2) - 3"),
+        ("2 ^ 3 ^ 2", "2 ^ (3 ^ 2)"),
+        ("-2 ^ 2", "-(2 ^ 2)"),
+        ("-a * b", "(-a) * b"),
+        ("2 ^ -a * b", "(2 ^ (-a)) * b"),
+        ("a or b and c", "a or (b and c)"),
+        ("a unless b or c", "(a unless b) or c"),
+        ("a + b > c - d", "(a + b) > (c - d)"),
+        ("a atan2 b % c", "(a atan2 b) % c"),
+    ] {
+        assert_eq!(
+            shape(&parse(text).unwrap()),
+            shape(&parse(meaning).unwrap()),
+            "{text}"
+        );
+    }
+}
+
+/// The tree with every operator in its own parentheses, whatever the text had.
+fn shape(expr: &Expr) -> String {
+    match expr.unwrap_parens() {
+        Expr::Binary(b) => {
+            format!("({} {} {})", shape(&b.left), b.op.as_str(), shape(&b.right))
+        }
+        Expr::Unary(u) => format!("(-{})", shape(&u.expr)),
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn match_takes_a_bare_selector_only() {
+    let matchers = parse_matchers(r#"up{job="x"}"#).unwrap();
+    assert_eq!(matchers.len(), 2);
+    assert_eq!(matchers[1], Matcher::equal("__name__", "up"));
+    assert!(parse_matchers(r#"{__name__=~".+"}"#).is_ok());
+    for text in [
+        "",
+        "up[5m]",
+        "up offset 5m",
+        "rate(up[5m])",
+        "1",
+        "up == 1",
+        "(up)",
+    ] {
+        assert!(parse_matchers(text).is_err(), "{text}");
+    }
+    let error = parse_matchers(r#"{job=""}"#).unwrap_err();
+    assert_eq!(
+        error.message,
+        "match[] must contain at least one non-empty matcher"
+    );
+}
+
+#[test]
+fn depth_and_length_are_bounded() {
+    for text in [
+        "(".repeat(60_000),
+        format!("{}1{}", "(".repeat(20_000), ")".repeat(20_000)),
+        "-".repeat(60_000),
+        format!("{}x", "-".repeat(60_000)),
+        "1+".repeat(30_000) + "1",
+        "2^".repeat(30_000) + "1",
+        "abs(".repeat(15_000),
+        "sum(".repeat(200) + "x" + &")".repeat(200),
+        format!("x{}", "[1m:1m]".repeat(9_000)),
+        " ".repeat(QUERY_BYTES_MAX + 1),
+    ] {
+        assert!(parse(&text).is_err());
+    }
+    let deep = format!("{}1{}", "(".repeat(60), ")".repeat(60));
+    assert!(parse(&deep).is_ok());
+    let long = "a + ".repeat(100) + "a";
+    assert!(parse(&long).is_ok());
+}
+
+fn any_expression() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("1".to_owned()),
+        Just("0.5".to_owned()),
+        Just("5m".to_owned()),
+        Just("up".to_owned()),
+        Just("a:b".to_owned()),
+        Just(r#"x{job="a\"b", le!~"0|1"} offset -5m"#.to_owned()),
+        Just(r#"{"a.b", "c d"="é"} @ 12.5"#.to_owned()),
+        Just("time()".to_owned()),
+        Just("vector(1)".to_owned()),
+    ];
+    leaf.prop_recursive(6, 40, 3, |inner| {
+        let op = prop::sample::select(vec!["+", "-", "*", "/", "%", "^", "atan2", "> bool", "=="]);
+        let matching = prop::sample::select(vec!["", "on (a)", "ignoring (b, c) group_left (d)"]);
+        prop_oneof![
+            (inner.clone(), op, matching, inner.clone())
+                .prop_map(|(l, o, m, r)| format!("{l} {o} {m} {r}")),
+            inner.clone().prop_map(|e| format!("({e})")),
+            inner.clone().prop_map(|e| format!("-{e}")),
+            inner
+                .clone()
+                .prop_map(|e| format!("sum by (a, \"b c\") ({e})")),
+            inner
+                .clone()
+                .prop_map(|e| format!("topk without (a) (2, {e})")),
+            inner
+                .clone()
+                .prop_map(|e| format!("rate(({e})[5m:30s] @ end() offset 1h)")),
+            inner.clone().prop_map(|e| format!("abs({e})")),
+            (inner.clone(), inner).prop_map(|(l, r)| format!("{l} and on () {r}")),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC{0,80}") {
+        let _outcome = parse(&text);
+        let _outcome = parse_matchers(&text);
+    }
+
+    #[test]
+    fn arbitrary_tokens_never_panic(words in prop::collection::vec(
+        prop::sample::select(vec![
+            "(", ")", "{", "}", "[", "]", ",", ":", "=", "=~", "!=", "!~", "==", "<", "@", "-", "+", "^",
+            "sum", "by", "without", "offset", "bool", "on", "group_left", "and", "x", "rate", "start",
+            "5m", "1", "0x", "1e", ".", "'a'", "\"", "\\", "`", "#", "\n", "é", "nan",
+        ]), 0..24), glue in prop::sample::select(vec!["", " "])) {
+        let text = words.join(glue);
+        if let Ok(expr) = parse(&text) {
+            let printed = expr.to_string();
+            prop_assert_eq!(parse(&printed).map(|e| e.to_string()), Ok(printed));
+        }
+    }
+
+    #[test]
+    fn printing_and_parsing_agree(text in any_expression()) {
+        if let Ok(expr) = parse(&text) {
+            let printed = expr.to_string();
+            let again = parse(&printed);
+            prop_assert!(again.is_ok(), "{printed}: {again:?}");
+            let again = again.unwrap();
+            prop_assert_eq!(again.to_string(), printed);
+            prop_assert_eq!(shape(&again), shape(&expr));
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What to select, and in which order to compute.
+//!
+//! A tree becomes a list of steps for a stack machine, operands before operators. Every step
+//! knows the instants it is computed at, also inside subqueries, so each selector's whole window
+//! is known before anything is fetched: one selection per selector, none per instant. A part of
+//! the tree that is the same at every instant is computed once and spread.
+
+use model::source::{Consistency, Selection, Take};
+use model::{Matcher, Timestamp};
+
+use crate::ast::{Aggregate, At, Binary, Call, Expr, Shift, Subquery, VectorSelector};
+use crate::error::QueryError;
+
+/// Instants at equal distances, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grid {
+    pub start: i64,
+    pub step: i64,
+    pub steps: usize,
+}
+
+impl Grid {
+    pub fn single(at: i64) -> Self {
+        Self {
+            start: at,
+            step: 1,
+            steps: 1,
+        }
+    }
+
+    /// From `start` as long as `end` is not passed; none when it already is.
+    pub fn between(start: i64, end: i64, step: i64) -> Self {
+        let steps = match end.checked_sub(start) {
+            Some(length) if length >= 0 => length / step + 1,
+            Some(_) => 0,
+            None => i64::MAX,
+        };
+        Self {
+            start,
+            step,
+            steps: usize::try_from(steps).unwrap_or(usize::MAX),
+        }
+    }
+
+    pub fn at(&self, step: usize) -> i64 {
+        self.start
+            .saturating_add(self.step.saturating_mul(step as i64))
+    }
+
+    fn last(&self) -> i64 {
+        self.at(self.steps.saturating_sub(1))
+    }
+}
+
+/// Where a selector looks from an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub offset_ms: i64,
+    pub at: Option<i64>,
+}
+
+impl Look {
+    /// The instant looked at from `now`.
+    pub fn from(&self, now: i64) -> i64 {
+        self.at.unwrap_or(now).saturating_sub(self.offset_ms)
+    }
+}
+
+/// One computation: its operands are on the stack, its result replaces them.
+#[derive(Debug)]
+pub(crate) struct Step<'e> {
+    pub op: Op<'e>,
+    pub grid: Grid,
+}
+
+#[derive(Debug)]
+pub(crate) enum Op<'e> {
+    Number(f64),
+    String(&'e str, Option<&'e [u8]>),
+    /// The newest sample at each instant.
+    Select {
+        selection: usize,
+        look: Look,
+    },
+    /// That sample's own time, in seconds: `timestamp(selector)`.
+    SelectTime {
+        selection: usize,
+        look: Look,
+    },
+    /// All samples; later cut to `range_ms` at each instant.
+    Range {
+        selection: usize,
+        look: Look,
+        range_ms: i64,
+    },
+    /// Makes ranges out of the vector computed at `inner`.
+    Subquery {
+        inner: Grid,
+        look: Look,
+        range_ms: i64,
+    },
+    Call(&'e Call),
+    Aggregate(&'e Aggregate),
+    Binary(&'e Binary),
+    Negate,
+    /// Repeats a result of one instant at each of the grid's.
+    Spread,
+}
+
+/// The steps and the selections they refer to.
+#[derive(Debug)]
+pub(crate) struct Plan<'e> {
+    pub steps: Vec<Step<'e>>,
+    pub selections: Vec<Selection>,
+}
+
+/// What the plan depends on besides the tree.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    pub grid: Grid,
+    /// `start()` and `end()`.
+    pub start: i64,
+    pub end: i64,
+    pub lookback_ms: i64,
+    pub subquery_step_ms: i64,
+    pub consistency: Consistency,
+    pub samples_max: usize,
+}
+
+/// Plans `expr`.
+pub(crate) fn plan<'e>(expr: &'e Expr, context: Context) -> Result<Plan<'e>, QueryError> {
+    let mut planner = Planner {
+        context,
+        plan: Plan {
+            steps: Vec::new(),
+            selections: Vec::new(),
+        },
+    };
+    planner.visit(expr, context.grid)?;
+    Ok(planner.plan)
+}
+
+struct Planner<'e> {
+    context: Context,
+    plan: Plan<'e>,
+}
+
+impl<'e> Planner<'e> {
+    fn push(&mut self, op: Op<'e>, grid: Grid) {
+        self.plan.steps.push(Step { op, grid });
+    }
+
+    fn visit(&mut self, expr: &'e Expr, grid: Grid) -> Result<(), QueryError> {
+        // More instants than samples allowed can only end in the same refusal, later.
+        if grid.steps > self.context.samples_max {
+            return Err(QueryError::TooManySamples);
+        }
+        if grid.steps > 1 && is_step_invariant(expr) && !is_ranges(expr) {
+            self.visit(expr, Grid::single(grid.start))?;
+            self.push(Op::Spread, grid);
+            return Ok(());
+        }
+        match expr {
+            Expr::Number(number) => self.push(Op::Number(number.value), grid),
+            Expr::String(string) => {
+                self.push(Op::String(&string.value, string.not_utf8.as_deref()), grid);
+            }
+            Expr::Vector(selector) => {
+                let (selection, look) = self.instant(selector, grid);
+                self.push(Op::Select { selection, look }, grid);
+            }
+            Expr::Matrix(matrix) => {
+                let look = self.look(matrix.selector.shift);
+                let range_ms = matrix.range_ms;
+                let selection =
+                    self.select(&matrix.selector.matchers, look, range_ms, grid, Take::All);
+                let op = Op::Range {
+                    selection,
+                    look,
+                    range_ms,
+                };
+                self.push(op, grid);
+            }
+            Expr::Subquery(subquery) => self.subquery(subquery, grid)?,
+            Expr::Call(call) => self.call(call, grid)?,
+            Expr::Aggregate(aggregate) => {
+                if let Some(param) = &aggregate.param {
+                    self.visit(param, grid)?;
+                }
+                self.visit(&aggregate.expr, grid)?;
+                self.push(Op::Aggregate(aggregate), grid);
+            }
+            Expr::Binary(binary) => {
+                self.visit(&binary.left, grid)?;
+                self.visit(&binary.right, grid)?;
+                self.push(Op::Binary(binary), grid);
+            }
+            Expr::Unary(unary) => {
+                self.visit(&unary.expr, grid)?;
+                if unary.negative {
+                    self.push(Op::Negate, grid);
+                }
+            }
+            Expr::Paren(paren) => self.visit(&paren.expr, grid)?,
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &'e Call, grid: Grid) -> Result<(), QueryError> {
+        if let ("timestamp", [arg]) = (call.function.name, call.args.as_slice())
+            && let Expr::Vector(selector) = arg.unwrap_parens()
+        {
+            let (selection, look) = self.instant(selector, grid);
+            self.push(Op::SelectTime { selection, look }, grid);
+            return Ok(());
+        }
+        for arg in &call.args {
+            self.visit(arg, grid)?;
+        }
+        self.push(Op::Call(call), grid);
+        Ok(())
+    }
+
+    fn subquery(&mut self, subquery: &'e Subquery, grid: Grid) -> Result<(), QueryError> {
+        let look = self.look(subquery.shift);
+        let range_ms = subquery.range_ms;
+        let step = subquery.step_ms.unwrap_or(self.context.subquery_step_ms);
+        let (first, last) = (look.from(grid.start), look.from(grid.last()));
+        // The first multiple of the step after the left end, which is open.
+        let left = first.saturating_sub(range_ms);
+        let start = left.div_euclid(step).saturating_add(1).saturating_mul(step);
+        let mut inner = Grid::between(start, last, step);
+        if grid.steps == 0 {
+            inner.steps = 0;
+        }
+        self.visit(&subquery.expr, inner)?;
+        let op = Op::Subquery {
+            inner,
+            look,
+            range_ms,
+        };
+        self.push(op, grid);
+        Ok(())
+    }
+
+    fn look(&self, shift: Shift) -> Look {
+        let at = shift.at.map(|at| match at {
+            At::Timestamp(ms) => ms,
+            At::Start => self.context.start,
+            At::End => self.context.end,
+        });
+        Look {
+            offset_ms: shift.offset_ms,
+            at,
+        }
+    }
+
+    fn instant(&mut self, selector: &VectorSelector, grid: Grid) -> (usize, Look) {
+        let look = self.look(selector.shift);
+        let lookback = self.context.lookback_ms;
+        let is_one = look.from(grid.start) == look.from(grid.last());
+        let take = if is_one { Take::Last } else { Take::All };
+        (
+            self.select(&selector.matchers, look, lookback, grid, take),
+            look,
+        )
+    }
+
+    /// Index of the selection that holds what a window of `back_ms` sees from every instant; one
+    /// that is already there if it is the same.
+    fn select(
+        &mut self,
+        matchers: &[Matcher],
+        look: Look,
+        back_ms: i64,
+        grid: Grid,
+        take: Take,
+    ) -> usize {
+        let (first, last) = (look.from(grid.start), look.from(grid.last()));
+        let selection = Selection {
+            matchers: matchers.to_vec(),
+            // Windows are open on the left.
+            start: Timestamp(first.saturating_sub(back_ms).saturating_add(1)),
+            end: Timestamp(last),
+            take,
+            consistency: self.context.consistency,
+        };
+        let selections = &mut self.plan.selections;
+        selections
+            .iter()
+            .position(|s| *s == selection)
+            .unwrap_or_else(|| {
+                selections.push(selection);
+                selections.len() - 1
+            })
+    }
+}
+
+/// Ranges are cut when used, so there is nothing to spread.
+fn is_ranges(expr: &Expr) -> bool {
+    matches!(
+        expr.unwrap_parens(),
+        Expr::Matrix(_) | Expr::Subquery(_) | Expr::String(_)
+    )
+}
+
+/// Functions whose result depends on the instant itself, whatever their arguments.
+const BOUND_TO_TIME: [&str; 11] = [
+    "time",
+    "timestamp",
+    "predict_linear",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "days_in_month",
+    "hour",
+    "minute",
+    "month",
+    "year",
+];
+
+/// Whether `expr` has the same value at every instant.
+fn is_step_invariant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Number(_) | Expr::String(_) => true,
+        Expr::Vector(selector) => selector.shift.at.is_some(),
+        Expr::Matrix(matrix) => matrix.selector.shift.at.is_some(),
+        Expr::Subquery(subquery) => subquery.shift.at.is_some(),
+        Expr::Call(call) => {
+            !BOUND_TO_TIME.contains(&call.function.name) && call.args.iter().all(is_step_invariant)
+        }
+        Expr::Aggregate(aggregate) => {
+            is_step_invariant(&aggregate.expr)
+                && aggregate.param.as_deref().is_none_or(is_step_invariant)
+        }
+        Expr::Binary(binary) => is_step_invariant(&binary.left) && is_step_invariant(&binary.right),
+        Expr::Unary(unary) => is_step_invariant(&unary.expr),
+        Expr::Paren(paren) => is_step_invariant(&paren.expr),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selections(text: &str, start: i64, end: i64, step: i64) -> Vec<(i64, i64, Take)> {
+        let context = Context {
+            grid: Grid::between(start, end, step),
+            start,
+            end,
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            consistency: Consistency::Strong,
+            samples_max: 1_000_000,
+        };
+        let expr = crate::parse(text).unwrap();
+        let plan = plan(&expr, context).unwrap();
+        let windows = plan.selections.iter();
+        windows.map(|s| (s.start.0, s.end.0, s.take)).collect()
+    }
+
+    #[test]
+    fn a_selection_covers_exactly_what_its_selector_can_see() {
+        let window = |text| selections(text, 600_000, 900_000, 60_000);
+        assert_eq!(window("x"), [(300_001, 900_000, Take::All)]);
+        assert_eq!(window("x offset 1m"), [(240_001, 840_000, Take::All)]);
+        assert_eq!(window("rate(x[1m])"), [(540_001, 900_000, Take::All)]);
+        assert_eq!(window("x @ 1000"), [(700_001, 1_000_000, Take::Last)]);
+        assert_eq!(window("x @ end()"), [(600_001, 900_000, Take::Last)]);
+        // Instants of the subquery: 9m30s to 15m, in steps of 30 s.
+        assert_eq!(window("rate(x[1m:30s])"), [(270_001, 900_000, Take::All)]);
+        assert_eq!(
+            selections("x", 600_000, 600_000, 1),
+            [(300_001, 600_000, Take::Last)]
+        );
+    }
+
+    #[test]
+    fn equal_selections_are_made_once() {
+        assert_eq!(selections("x / x + rate(x[5m])", 0, 60_000, 1_000).len(), 1);
+        assert_eq!(selections("x / x offset 1s", 0, 60_000, 1_000).len(), 2);
+    }
+
+    #[test]
+    fn what_never_changes_is_computed_once() {
+        for (text, invariant) in [
+            ("1 + 2", true),
+            ("sum(x @ 5)", true),
+            ("rate(x[5m] @ end())", true),
+            ("sum_over_time(x[5m:1m] @ 5)", true),
+            ("time()", false),
+            ("timestamp(x @ 5)", false),
+            ("x @ 5 + x", false),
+            ("topk(time(), x @ 5)", false),
+        ] {
+            assert_eq!(
+                is_step_invariant(&crate::parse(text).unwrap()),
+                invariant,
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Trees back to text, in the form Prometheus prints them.
+
+use std::fmt;
+
+use model::Matcher;
+use model::labels::METRIC_NAME;
+
+use crate::ast::{
+    Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Shift,
+    StringLiteral, Subquery, VectorSelector,
+};
+use crate::quote::{quote, quote_bytes};
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::String(string) => string.fmt(f),
+            Self::Vector(selector) => selector.fmt(f),
+            Self::Matrix(matrix) => matrix.fmt(f),
+            Self::Subquery(subquery) => subquery.fmt(f),
+            Self::Call(call) => call.fmt(f),
+            Self::Aggregate(aggregate) => aggregate.fmt(f),
+            Self::Binary(binary) => binary.fmt(f),
+            Self::Unary(unary) => {
+                write!(
+                    f,
+                    "{}{}",
+                    if unary.negative { "-" } else { "+" },
+                    unary.expr
+                )
+            }
+            Self::Paren(paren) => write!(f, "({})", paren.expr),
+        }
+    }
+}
+
+impl fmt::Display for NumberLiteral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_duration {
+            return f.write_str(&format_float(self.value));
+        }
+        let sign = if self.value.is_sign_negative() {
+            "-"
+        } else {
+            ""
+        };
+        let ms = (self.value.abs() * 1000.0).round() as i64;
+        write!(f, "{sign}{}", format_duration_ms(ms))
+    }
+}
+
+impl fmt::Display for StringLiteral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.not_utf8 {
+            Some(bytes) => f.write_str(&quote_bytes(bytes)),
+            None => f.write_str(&quote(&self.value)),
+        }
+    }
+}
+
+/// The shortest decimal that reads back as the same float, without an exponent.
+pub fn format_float(value: f64) -> String {
+    match value {
+        f64::INFINITY => "+Inf".to_owned(),
+        f64::NEG_INFINITY => "-Inf".to_owned(),
+        v => v.to_string(),
+    }
+}
+
+/// `1h30m`. Years and weeks only when they divide the whole.
+fn format_duration_ms(ms: i64) -> String {
+    const UNITS: [(&str, i64, bool); 7] = [
+        ("y", 365 * 86_400_000, true),
+        ("w", 7 * 86_400_000, true),
+        ("d", 86_400_000, false),
+        ("h", 3_600_000, false),
+        ("m", 60_000, false),
+        ("s", 1_000, false),
+        ("ms", 1, false),
+    ];
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let mut rest = ms;
+    let mut text = String::new();
+    for (unit, unit_ms, only_whole) in UNITS {
+        let count = rest / unit_ms;
+        if count > 0 && !(only_whole && rest % unit_ms != 0) {
+            text.push_str(&format!("{count}{unit}"));
+            rest %= unit_ms;
+        }
+    }
+    text
+}
+
+impl fmt::Display for VectorSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_matchers(f)?;
+        self.shift.fmt(f)
+    }
+}
+
+impl VectorSelector {
+    fn write_matchers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or_default();
+        f.write_str(name)?;
+        let is_name = |m: &Matcher| self.name.is_some() && m.name == METRIC_NAME && m.value == name;
+        let mut shown: Vec<String> = self
+            .matchers
+            .iter()
+            .filter(|m| !is_name(m))
+            .map(|m| {
+                format!(
+                    "{}{}{}",
+                    label_name(&m.name),
+                    m.op.as_str(),
+                    quote(&m.value)
+                )
+            })
+            .collect();
+        shown.sort();
+        if shown.is_empty() {
+            return Ok(());
+        }
+        write!(f, "{{{}}}", shown.join(","))
+    }
+}
+
+/// A name as it may stand in braces or groupings: in quotes unless it is an identifier.
+fn label_name(name: &str) -> String {
+    let mut chars = name.chars();
+    let starts = chars
+        .next()
+        .is_some_and(|c| c == '_' || c.is_ascii_alphabetic());
+    if starts && chars.all(|c| c == '_' || c.is_ascii_alphanumeric()) {
+        return name.to_owned();
+    }
+    quote(name)
+}
+
+fn label_names(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|n| label_name(n)).collect();
+    names.join(", ")
+}
+
+impl fmt::Display for Shift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some(At::Timestamp(ms)) => write!(f, " @ {:.3}", ms as f64 / 1000.0)?,
+            Some(At::Start) => f.write_str(" @ start()")?,
+            Some(At::End) => f.write_str(" @ end()")?,
+            None => {}
+        }
+        let sign = if self.offset_ms < 0 { "-" } else { "" };
+        match self.offset_ms.saturating_abs() {
+            0 => Ok(()),
+            ms => write!(f, " offset {sign}{}", format_duration_ms(ms)),
+        }
+    }
+}
+
+impl fmt::Display for MatrixSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.selector.write_matchers(f)?;
+        write!(
+            f,
+            "[{}]{}",
+            format_duration_ms(self.range_ms),
+            self.selector.shift
+        )
+    }
+}
+
+impl fmt::Display for Subquery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = self.step_ms.map(format_duration_ms).unwrap_or_default();
+        let range = format_duration_ms(self.range_ms);
+        write!(f, "{}[{range}:{step}]{}", self.expr, self.shift)
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.function.name)?;
+        for (i, arg) in self.args.iter().enumerate() {
+            write!(f, "{}{arg}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.op.as_str())?;
+        if self.without {
+            write!(f, " without ({}) ", label_names(&self.grouping))?;
+        } else if !self.grouping.is_empty() {
+            write!(f, " by ({}) ", label_names(&self.grouping))?;
+        }
+        f.write_str("(")?;
+        if let Some(param) = &self.param {
+            write!(f, "{param}, ")?;
+        }
+        write!(f, "{})", self.expr)
+    }
+}
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.left, self.op.as_str())?;
+        if self.return_bool {
+            f.write_str(" bool")?;
+        }
+        if let Some(matching) = &self.matching {
+            matching.fmt(f)?;
+        }
+        write!(f, " {}", self.right)
+    }
+}
+
+impl fmt::Display for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_grouped = matches!(
+            self.cardinality,
+            Cardinality::ManyToOne | Cardinality::OneToMany
+        );
+        if !self.on && self.labels.is_empty() && !is_grouped {
+            return Ok(());
+        }
+        let how = if self.on { "on" } else { "ignoring" };
+        write!(f, " {how} ({})", label_names(&self.labels))?;
+        let include = label_names(&self.include);
+        match self.cardinality {
+            Cardinality::ManyToOne => write!(f, " group_left ({include})"),
+            Cardinality::OneToMany => write!(f, " group_right ({include})"),
+            Cardinality::OneToOne | Cardinality::ManyToMany => Ok(()),
+        }
+    }
+}
