@@ -249,7 +249,8 @@ async fn select(
     source: &dyn Source,
     selections: &[model::source::Selection],
 ) -> Result<Vec<Vec<Series>>, QueryError> {
-    let fetches = selections.iter().map(|selection| source.select(selection));
+    // A list, not the lazy map: through its closure the compiler cannot see that a query is Send.
+    let fetches: Vec<_> = selections.iter().map(|s| source.select(s)).collect();
     let fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
     Ok(fetched.try_collect().await?)
 }
