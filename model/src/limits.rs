@@ -12,6 +12,8 @@ pub const FORM_BYTES_MAX: usize = 10 << 20;
 /// Connections of one HTTP listener, and the headers of one request.
 pub const HTTP_CONNECTIONS_MAX: usize = 512;
 pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
+/// Bodies of requests held in memory, all together.
+pub const HTTP_BODIES_BYTES_MAX: usize = 1 << 30;
 /// Requests that one HTTP/2 connection may have open.
 pub const HTTP_STREAMS_MAX: u32 = 64;
 /// Queries evaluated at one time (Prometheus' `--query.max-concurrency`).

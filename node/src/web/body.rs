@@ -1,14 +1,19 @@
 //! Request bodies, bounded before they are buffered.
 //!
-//! Promise: never holds more than the caller's bound, compressed or not, and never waits longer
-//! than [`READ_TIME_MAX`]. Not here: what the bytes mean.
+//! Promise: one body never holds more than the caller's bound, all together never more than
+//! [`HTTP_BODIES_BYTES_MAX`], and none waits longer than [`READ_TIME_MAX`]. Not here: what the
+//! bytes mean.
 
 use std::io::Read;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use model::limits::HTTP_BODIES_BYTES_MAX;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// How long a whole body may take (Prometheus' `--web.read-timeout`).
@@ -23,19 +28,77 @@ pub enum BodyError {
     Broken(String),
     #[error("request body did not arrive within five minutes")]
     TooSlow,
+    /// Other requests hold what there is.
+    #[error("too many request bodies are being read")]
+    Overloaded,
+}
+
+/// Memory that all bodies of a node share. A client that is slow to send holds only what it sent.
+#[derive(Clone)]
+pub struct Budget {
+    /// One permit per [`Budget::UNIT_BYTES`].
+    units: Arc<Semaphore>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(HTTP_BODIES_BYTES_MAX)
+    }
+}
+
+impl Budget {
+    const UNIT_BYTES: usize = 1 << 10;
+
+    pub fn new(bytes: usize) -> Self {
+        let units = Arc::new(Semaphore::new(bytes / Self::UNIT_BYTES));
+        Self { units }
+    }
+
+    /// Makes `held` cover `bytes`.
+    fn cover(&self, held: &mut Vec<OwnedSemaphorePermit>, bytes: usize) -> Result<(), BodyError> {
+        let has: usize = held.iter().map(OwnedSemaphorePermit::num_permits).sum();
+        let needs = bytes.div_ceil(Self::UNIT_BYTES).saturating_sub(has);
+        if needs == 0 {
+            return Ok(());
+        }
+        let needs = u32::try_from(needs).map_err(|_| BodyError::Overloaded)?;
+        let more = Arc::clone(&self.units).try_acquire_many_owned(needs);
+        let more = more.map_err(|_| BodyError::Overloaded)?;
+        match held.first_mut() {
+            Some(first) => first.merge(more),
+            None => held.push(more),
+        }
+        Ok(())
+    }
+}
+
+/// A body in memory; its share of the budget goes back when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Bytes,
+    _share: Vec<OwnedSemaphorePermit>,
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// The whole body, if it has at most `bytes_max`.
-pub async fn read(body: Body, bytes_max: usize) -> Result<Bytes, BodyError> {
+pub async fn read(body: Body, bytes_max: usize, budget: &Budget) -> Result<Held, BodyError> {
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(BodyError::TooLarge(bytes_max));
     }
-    let collected = timeout(READ_TIME_MAX, collect(body, bytes_max));
+    let collected = timeout(READ_TIME_MAX, collect(body, bytes_max, budget));
     collected.await.unwrap_or(Err(BodyError::TooSlow))
 }
 
-async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, BodyError> {
+async fn collect(mut body: Body, bytes_max: usize, budget: &Budget) -> Result<Held, BodyError> {
     let mut whole = BytesMut::new();
+    let mut share = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| BodyError::Broken(e.to_string()))?;
         let Ok(piece) = frame.into_data() else {
@@ -44,13 +107,17 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, BodyError> {
         if whole.len() + piece.len() > bytes_max {
             return Err(BodyError::TooLarge(bytes_max));
         }
+        budget.cover(&mut share, whole.len() + piece.len())?;
         whole.extend_from_slice(&piece);
     }
-    Ok(whole.freeze())
+    Ok(Held {
+        bytes: whole.freeze(),
+        _share: share,
+    })
 }
 
 /// Undoes gzip, if the result has at most `bytes_max`.
-pub fn gunzip(compressed: &[u8], bytes_max: usize) -> Result<Bytes, BodyError> {
+pub fn gunzip(compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     if compressed.is_empty() {
         return Err(BodyError::Broken("EOF".to_owned()));
     }
@@ -63,18 +130,18 @@ pub fn gunzip(compressed: &[u8], bytes_max: usize) -> Result<Bytes, BodyError> {
         }
         Err(e) => Err(BodyError::Broken(format!("gzip: {e}"))),
         Ok(_) if plain.len() > bytes_max => Err(BodyError::TooLarge(bytes_max)),
-        Ok(_) => Ok(plain.into()),
+        Ok(_) => Ok(plain),
     }
 }
 
 /// Undoes snappy's framing format, if the result has at most `bytes_max`.
-pub fn unsnap(compressed: &[u8], bytes_max: usize) -> Result<Bytes, BodyError> {
+pub fn unsnap(compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     let mut plain = Vec::new();
     let mut decoder = snap::read::FrameDecoder::new(compressed).take(bytes_max as u64 + 1);
     match decoder.read_to_end(&mut plain) {
         Err(_) => Err(BodyError::Broken("snappy: corrupt input".to_owned())),
         Ok(_) if plain.len() > bytes_max => Err(BodyError::TooLarge(bytes_max)),
-        Ok(_) => Ok(plain.into()),
+        Ok(_) => Ok(plain),
     }
 }
 
@@ -99,11 +166,25 @@ mod tests {
             let pieces = std::iter::repeat_n(Bytes::from_static(b"ab"), n);
             Body::from_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)))
         };
-        assert_eq!(read(Body::from("abcd"), 4).await.unwrap(), "abcd");
-        assert_eq!(read(chunked(2), 4).await.unwrap(), "abab");
-        let too_large = Err(BodyError::TooLarge(4));
-        assert_eq!(read(Body::from("abcde"), 4).await, too_large);
-        assert_eq!(read(chunked(3), 4).await, too_large);
+        let budget = Budget::default();
+        let whole = read(Body::from("abcd"), 4, &budget).await;
+        assert_eq!(&*whole.unwrap(), b"abcd");
+        assert_eq!(&*read(chunked(2), 4, &budget).await.unwrap(), b"abab");
+        for body in [Body::from("abcde"), chunked(3)] {
+            let error = read(body, 4, &budget).await.unwrap_err();
+            assert_eq!(error, BodyError::TooLarge(4));
+        }
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_are_bounded() {
+        let budget = Budget::new(4 << 10);
+        let body = |bytes: usize| read(Body::from(vec![0; bytes]), 1 << 20, &budget);
+        let first = body(3000).await.unwrap();
+        assert_eq!(body(2000).await.unwrap_err(), BodyError::Overloaded);
+        assert_eq!(body(1024).await.unwrap().len(), 1024);
+        drop(first);
+        assert_eq!(body(4096).await.unwrap().len(), 4096);
     }
 
     #[test]
