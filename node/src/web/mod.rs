@@ -1,14 +1,241 @@
-//! HTTP as Prometheus and Pushgateway speak it.
+//! HTTP as Prometheus and Pushgateway speak it: two routers over plain ports.
 //!
-//! What stays true: bytes from outside never panic and never cost more memory than a named bound.
+//! What stays true: bytes from outside never panic and never cost more memory than a named bound;
+//! paths, parameters, codes and texts are those of Prometheus 3.5 and Pushgateway 1.11, so that
+//! their clients cannot tell; 2xx on a write is given only when the [`Sink`](model::sink::Sink)
+//! or the groups said that everything is decided.
 //!
 //! In reading order:
-//! - [`body`], [`instant`]: what came in
+//! - [`state`]: what the handlers stand on
+//! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
+//! - [`json`]: results as Prometheus' bytes
+//! - [`query`], [`metadata`], [`federate`]: the way out
+//! - [`write`], [`push`]: the way in
+//! - [`lifecycle`], [`status`]: the node itself
 //! - [`encoding`]: compression and cross-origin headers; [`serve`]: a listener and its connections
 
 pub mod body;
 pub mod encoding;
+pub mod errors;
+pub mod federate;
 pub mod instant;
+pub mod json;
+pub mod lifecycle;
+pub mod metadata;
+pub mod params;
+pub mod push;
+pub mod query;
 pub mod serve;
+pub mod state;
+pub mod status;
+pub mod write;
+
+#[cfg(test)]
+mod twin;
+
+use std::sync::Arc;
+
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::from_fn;
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, get, post};
+use axum::{Router, response::Response};
 
 pub use serve::serve;
+pub use state::{ApiState, Status};
+
+type Shared = Arc<ApiState>;
+
+/// The listener of Prometheus' API.
+pub fn api_router(state: ApiState) -> Router {
+    let json = Router::new()
+        .route("/api/v1/query", get_or_post(query::instant))
+        .route("/api/v1/query_range", get_or_post(query::range))
+        .route(
+            "/api/v1/series",
+            get_or_post(metadata::series).delete(metadata::delete_series),
+        )
+        .route("/api/v1/labels", get_or_post(metadata::label_names))
+        .route(
+            "/api/v1/label/{name}/values",
+            get_json(metadata::label_values),
+        )
+        .route("/api/v1/targets", get_json(status::targets))
+        .route("/api/v1/status/buildinfo", get_json(status::build))
+        .route("/api/v1/status/cluster", get_json(status::cluster))
+        .route("/api/v1/status/config", get_json(status::config))
+        .route("/api/v1/status/flags", get_json(status::flags))
+        .route("/api/v1/status/runtimeinfo", get_json(status::runtime))
+        .route_layer(from_fn(encoding::compress))
+        .route_layer(from_fn(encoding::cross_origin));
+    let texts = Router::new()
+        .route("/federate", only("GET, OPTIONS", get(federate::federate)))
+        .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
+        .route_layer(from_fn(encoding::compress));
+    let rest = Router::new()
+        .route("/api/v1/write", only("OPTIONS, POST", post(write::remote)))
+        .route(
+            "/-/healthy",
+            only("GET, HEAD, OPTIONS", get(lifecycle::healthy)),
+        )
+        .route(
+            "/-/ready",
+            only("GET, HEAD, OPTIONS", get(lifecycle::ready)),
+        )
+        .route("/-/reload", lifecycle_route(lifecycle::reload))
+        .route("/-/quit", lifecycle_route(lifecycle::quit))
+        .route("/version", only("GET, OPTIONS", get(status::version)));
+    json.merge(texts)
+        .merge(rest)
+        .fallback(errors::not_found)
+        .with_state(Arc::new(state))
+}
+
+/// The listener of Pushgateway.
+pub fn push_router(state: ApiState) -> Router {
+    let metrics = Router::new()
+        .route("/metrics", only("GET, OPTIONS", get(push::metrics)))
+        .route_layer(from_fn(encoding::compress));
+    metrics
+        .route("/-/healthy", only("GET, OPTIONS", get(push::ok)))
+        .route("/-/ready", only("GET, OPTIONS", get(push::ready)))
+        // Paths of groups are taken raw: percent signs and slashes have a meaning of their own.
+        .fallback(push::group)
+        .with_state(Arc::new(state))
+}
+
+/// `methods`, and for every other one 405 with the methods there are.
+fn only(allow: &'static str, methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
+    let denied = move || async move { errors::method_not_allowed(allow) };
+    let methods = match allow.contains("HEAD") {
+        true => methods,
+        false => methods.head(denied),
+    };
+    methods
+        .options(move || async move { [(header::ALLOW, allow)] })
+        .fallback(denied)
+}
+
+fn get_json<H, T>(handler: H) -> MethodRouter<Shared>
+where
+    H: Handler<T, Shared>,
+    T: 'static,
+{
+    preflight("GET, OPTIONS", get(handler))
+}
+
+fn get_or_post<H, T>(handler: H) -> MethodRouter<Shared>
+where
+    H: Handler<T, Shared>,
+    T: 'static,
+{
+    preflight("GET, OPTIONS, POST", get(handler.clone()).post(handler))
+}
+
+/// As [`only`], with the API's own answer to OPTIONS.
+fn preflight(allow: &'static str, methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
+    let denied = move || async move { errors::method_not_allowed(allow) };
+    methods
+        .head(denied)
+        .options(|| async { StatusCode::NO_CONTENT })
+        .fallback(denied)
+}
+
+/// POST and PUT run `handler`; GET names them.
+fn lifecycle_route<H, T>(handler: H) -> MethodRouter<Shared>
+where
+    H: Handler<T, Shared>,
+    T: 'static,
+{
+    let refused = |method: Method| async move {
+        debug_assert!(method == Method::GET || method == Method::HEAD);
+        lifecycle::wrong_method()
+    };
+    only(
+        "GET, OPTIONS, POST, PUT",
+        post(handler.clone()).put(handler).get(refused),
+    )
+}
+
+/// 200 with a body of text.
+fn text(body: impl Into<String>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (kind, body.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::twin::Twin;
+
+    /// Prometheus 3.5.3: methods, unknown paths, origins.
+    #[tokio::test]
+    async fn what_is_not_served_is_refused_as_prometheus_does() {
+        let twin = Twin::new();
+        for path in ["/nosuch", "/api/v1/nosuch", "/metrics/x", "/-/nope"] {
+            let answer = twin.get(path).await;
+            assert_eq!(answer.seen(), (404, "404 page not found\n"), "{path}");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        }
+        for (method, path, allow) in [
+            ("PUT", "/api/v1/query", "GET, OPTIONS, POST"),
+            ("HEAD", "/api/v1/query?query=1", "GET, OPTIONS, POST"),
+            ("POST", "/api/v1/label/job/values", "GET, OPTIONS"),
+            ("HEAD", "/metrics", "GET, OPTIONS"),
+            ("GET", "/api/v1/write", "OPTIONS, POST"),
+        ] {
+            let answer = twin.api_request(method, path, &[], "").await;
+            assert_eq!(
+                (answer.code, answer.header("allow")),
+                (405, allow),
+                "{path}"
+            );
+            assert_eq!(answer.header("vary"), "");
+        }
+    }
+
+    #[tokio::test]
+    async fn any_origin_may_read_the_api() {
+        let twin = Twin::new();
+        let origin = [("origin", "http://a.example")];
+        let path = "/api/v1/status/flags";
+        let answer = twin.api_request("GET", path, &origin, "").await;
+        for (name, value) in [
+            (
+                "access-control-allow-headers",
+                "Accept, Authorization, Content-Type, Origin",
+            ),
+            ("access-control-allow-methods", "GET, POST, OPTIONS"),
+            ("access-control-allow-origin", "http://a.example"),
+            ("access-control-expose-headers", "Date"),
+            ("vary", "Origin"),
+        ] {
+            assert_eq!(answer.header(name), value);
+        }
+        let preflight = twin.api_request("OPTIONS", path, &origin, "").await;
+        assert_eq!(preflight.seen(), (204, ""));
+        assert_eq!(
+            preflight.header("access-control-allow-origin"),
+            "http://a.example"
+        );
+        let options = twin.api_request("OPTIONS", "/federate", &origin, "").await;
+        assert_eq!(
+            (options.code, options.header("allow")),
+            (200, "GET, OPTIONS")
+        );
+    }
+
+    #[tokio::test]
+    async fn answers_are_compressed_as_asked() {
+        let asked = [("accept-encoding", "deflate, gzip, br, zstd")];
+        let path = "/api/v1/status/config";
+        let answer = Twin::new().api_request("GET", path, &asked, "").await;
+        assert_eq!(answer.header("content-encoding"), "deflate");
+        let mut plain = String::new();
+        let mut decoder = flate2::read::ZlibDecoder::new(&answer.body[..]);
+        decoder.read_to_string(&mut plain).unwrap();
+        assert_eq!(plain, Twin::new().get(path).await.text());
+    }
+}

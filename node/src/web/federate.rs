@@ -1,0 +1,139 @@
+//! `/federate`: the newest samples of the whole cluster, streamed.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use federation::{Escaping, Exposition, Federate, newest};
+use futures::stream;
+use model::Matcher;
+
+use super::Shared;
+use super::errors::TextError;
+use super::params::Form;
+
+/// The union of all `match[]`, complete or an error. None chooses nothing, and so does `{}`.
+pub async fn federate(
+    State(api): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, TextError> {
+    let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
+    form.strict().map_err(TextError::bad_request)?;
+    let any_of: Result<Vec<Vec<Matcher>>, _> =
+        form.all("match[]").map(promql::parse_matchers).collect();
+    let mut any_of = any_of.map_err(|e| TextError::bad_request(e.to_string()))?;
+    any_of.retain(|matchers| !matchers.is_empty());
+    let request = Federate {
+        any_of,
+        now: api.clock.now(),
+        lookback: api.settings.lookback,
+        consistency: form.consistency(&headers).map_err(TextError::bad_request)?,
+    };
+    let series = newest(api.source.as_ref(), &request).await?;
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
+    let escaping = Escaping::negotiate(accept);
+    let pieces = Exposition::new(series, &api.external_labels(), escaping);
+    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
+    let kind = [(header::CONTENT_TYPE, escaping.content_type())];
+    Ok((StatusCode::OK, kind, body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::atomic::Ordering;
+
+    use model::sample::STALE_NAN;
+
+    use super::super::twin::{NOW, Twin};
+
+    fn twin() -> Twin {
+        let twin = Twin::new();
+        let named = |name| [("__name__", name), ("job", "exp")];
+        twin.store.add(&named("t_int"), NOW.plus_ms(-2000), 1e5);
+        twin.store.add(&named("t_int"), NOW.plus_ms(-1000), 1e6);
+        twin.store.add(&named("t.utf8"), NOW.plus_ms(-1000), 3.0);
+        twin.store
+            .add(&named("gone"), NOW.plus_ms(-1000), STALE_NAN);
+        twin.store.add(&named("old"), NOW.plus_ms(-300_001), 1.0);
+        twin
+    }
+
+    const T_INT: &str = "# TYPE t_int untyped\nt_int{job=\"exp\",instance=\"\",region=\"eu\"} 1e+06 1795233378500\n";
+
+    #[tokio::test]
+    async fn newest_samples_with_external_labels() {
+        let answer = twin()
+            .get("/federate?match[]={job=%22exp%22}&match[]=t_int")
+            .await;
+        assert_eq!(
+            answer.seen(),
+            (
+                200,
+                &*format!(
+                    "# TYPE t_utf8 untyped\nt_utf8{{job=\"exp\",instance=\"\",region=\"eu\"}} 3 1795233378500\n{T_INT}"
+                )
+            )
+        );
+        assert_eq!(
+            answer.header("content-type"),
+            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_asked_is_nothing() {
+        assert_eq!(twin().get("/federate").await.seen(), (200, ""));
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_compressed_as_asked() {
+        let asked = [("accept-encoding", "gzip")];
+        let answer = twin()
+            .api_request("GET", "/federate?match[]=t_int", &asked, "")
+            .await;
+        assert_eq!(answer.header("content-encoding"), "gzip");
+        let mut plain = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(&answer.body[..]);
+        decoder.read_to_string(&mut plain).unwrap();
+        assert_eq!(plain, T_INT);
+    }
+
+    /// Prometheus 3.5.3, each by `curl -G :9090/federate`.
+    #[tokio::test]
+    async fn what_is_wrong_is_said_in_prometheus_words() {
+        let twin = twin();
+        for (path, text) in [
+            ("match[]=-1", "1:1: parse error: unexpected <op:->\n"),
+            (
+                "match[]=a+b",
+                "1:3: parse error: unexpected identifier \"b\"\n",
+            ),
+            (
+                "x=%zz&match[]=t_int",
+                "error parsing form values: invalid URL escape \"%zz\"\n",
+            ),
+        ] {
+            let answer = twin.get(&format!("/federate?{path}")).await;
+            assert_eq!(answer.seen(), (400, text));
+            assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        }
+        let posted = twin.api_request("POST", "/federate", &[], "").await;
+        assert_eq!(posted.seen(), (405, "Method Not Allowed\n"));
+        assert_eq!(posted.header("allow"), "GET, OPTIONS");
+    }
+
+    #[tokio::test]
+    async fn a_missing_shard_is_an_error() {
+        let twin = twin();
+        twin.store.broken.store(true, Ordering::SeqCst);
+        let answer = twin.get("/federate?match[]=t_int").await;
+        assert_eq!(answer.code, 503);
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+}

@@ -1,0 +1,374 @@
+//! Parameters of a request: a form in the body, then the URL's query, as Go's `ParseForm` reads
+//! them, and Prometheus' words for what is wrong with one.
+//!
+//! Promise: any bytes are a form; bytes that are not UTF-8 become replacement characters, which no
+//! parser behind accepts in a name. Not here: what a parameter is for.
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, Method, header};
+use model::limits::FORM_BYTES_MAX;
+use model::source::Consistency;
+use model::time::parse_duration;
+use model::{Matcher, Timestamp, number};
+
+use super::errors::ApiError;
+use super::{Shared, body, instant};
+
+/// What Prometheus takes for "since ever" and "for ever": as far as its calendar goes.
+pub const MIN_TIME: Timestamp = Timestamp(-9_223_309_901_257_974_000);
+pub const MAX_TIME: Timestamp = Timestamp(9_223_309_901_257_974_999);
+
+/// Of a selector that chooses everything.
+const EMPTY: &str = "match[] must contain at least one non-empty matcher";
+
+/// Name and value pairs in order; the body's stand in front of the URL's.
+#[derive(Debug, Default)]
+pub struct Form {
+    pairs: Vec<(String, String)>,
+    /// The first thing that was wrong; the pair concerned is left out.
+    error: Option<String>,
+}
+
+impl Form {
+    /// The pairs of a URL's query or of a form.
+    pub fn parse(text: &[u8]) -> Self {
+        let mut form = Self::default();
+        form.add(text);
+        form
+    }
+
+    fn add(&mut self, text: &[u8]) {
+        for pair in text.split(|&b| b == b'&').filter(|p| !p.is_empty()) {
+            match parse_pair(pair) {
+                Ok(pair) => self.pairs.push(pair),
+                Err(e) => drop(self.error.get_or_insert(e)),
+            }
+        }
+    }
+
+    /// The first value of `name`; empty when there is none.
+    pub fn first(&self, name: &str) -> &str {
+        self.all(name).next().unwrap_or_default()
+    }
+
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.pairs.iter().filter(move |(n, _)| n == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// Fails if anything in the form was malformed: some endpoints insist.
+    pub fn strict(&self) -> Result<&Self, String> {
+        match &self.error {
+            Some(error) => Err(format!("error parsing form values: {error}")),
+            None => Ok(self),
+        }
+    }
+
+    /// An instant that must be given.
+    pub fn time(&self, name: &str) -> Result<Timestamp, ApiError> {
+        parse_time(self.first(name)).map_err(|e| ApiError::bad_parameter(name, e))
+    }
+
+    /// An instant that may be left out.
+    pub fn time_or(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
+        match self.first(name) {
+            "" => Ok(default),
+            text => parse_time(text).map_err(|e| {
+                ApiError::bad_parameter(name, format!("invalid time value for '{name}': {e}"))
+            }),
+        }
+    }
+
+    /// How many results are wanted; `None` for all.
+    pub fn limit(&self) -> Result<Option<usize>, ApiError> {
+        let text = self.first("limit");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let bad = |e| ApiError::bad_parameter("limit", e);
+        match text.parse::<i64>() {
+            Ok(limit) if limit < 0 => Err(bad("limit must be non-negative".to_owned())),
+            Ok(0) => Ok(None),
+            Ok(limit) => Ok(Some(usize::try_from(limit).unwrap_or(usize::MAX))),
+            Err(e) => {
+                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                let reason = match e.kind() {
+                    PosOverflow | NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Err(bad(format!(
+                    "strconv.Atoi: parsing {}: {reason}",
+                    quote(text)
+                )))
+            }
+        }
+    }
+
+    /// How fresh the answer must be: `consistency=` or `X-Read-Consistency`.
+    pub fn consistency(&self, headers: &HeaderMap) -> Result<Consistency, String> {
+        let header = headers.get("x-read-consistency");
+        let asked = match self.first("consistency") {
+            "" => header.map_or(Ok(""), |h| h.to_str()).unwrap_or("?"),
+            text => text,
+        };
+        match asked {
+            "" | "strong" => Ok(Consistency::Strong),
+            "local" => Ok(Consistency::Local),
+            other => Err(format!(
+                "unknown read consistency {}, known are strong and local",
+                quote(other)
+            )),
+        }
+    }
+
+    /// One list of matchers per `match[]`, each of which names something.
+    pub fn matchers(&self) -> Result<Vec<Vec<Matcher>>, String> {
+        let lists: Result<Vec<_>, _> = self.all("match[]").map(promql::parse_matchers).collect();
+        let lists = lists.map_err(|e| match e.message.as_str() {
+            // Prometheus checks this behind the parser, so it names no place.
+            EMPTY => EMPTY.to_owned(),
+            _ => e.to_string(),
+        })?;
+        match lists.iter().any(|l| l.iter().all(Matcher::matches_empty)) {
+            true => Err(EMPTY.to_owned()),
+            false => Ok(lists),
+        }
+    }
+}
+
+impl FromRequest<Shared> for Form {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Shared) -> Result<Self, ApiError> {
+        let (parts, incoming) = request.into_parts();
+        let mut form = Self::default();
+        if parts.method == Method::POST && is_form(&parts.headers) {
+            let bytes = body::read(incoming, FORM_BYTES_MAX, &api.body_budget).await;
+            form.add(&bytes?);
+        }
+        form.add(parts.uri.query().unwrap_or_default().as_bytes());
+        Ok(form)
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
+    let media = kind.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn parse_pair(pair: &[u8]) -> Result<(String, String), String> {
+    if pair.contains(&b';') {
+        return Err("invalid semicolon separator in query".to_owned());
+    }
+    let mut halves = pair.splitn(2, |&b| b == b'=');
+    let mut half = || unescape(halves.next().unwrap_or_default(), true);
+    let (name, value) = (half()?, half()?);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((text(name), text(value)))
+}
+
+/// Undoes percent-encoding, and `+` for a space where `plus` says so.
+pub fn unescape(text: &[u8], plus: bool) -> Result<Vec<u8>, String> {
+    let hex = |b: &u8| char::from(*b).to_digit(16).map(|d| d as u8);
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
+            b'%' => match tail {
+                [high, low, tail @ ..] if hex(high).is_some() && hex(low).is_some() => {
+                    out.push(hex(high).unwrap_or(0) << 4 | hex(low).unwrap_or(0));
+                    rest = tail;
+                }
+                _ => {
+                    let shown: Vec<u8> = [b'%'].iter().chain(tail).take(3).copied().collect();
+                    return Err(format!("invalid URL escape {}", quote_bytes(&shown)));
+                }
+            },
+            b'+' if plus => out.push(b' '),
+            _ => out.push(byte),
+        }
+    }
+    Ok(out)
+}
+
+/// Seconds since 1970 as a float, RFC 3339, or one of the two texts for the ends of time.
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+    if let Some(seconds) = number::parse(text).filter(|s| s.is_finite()) {
+        return Ok(timestamp_of(seconds));
+    }
+    match text {
+        "-292273086-05-16T16:47:06Z" => Ok(MIN_TIME),
+        "292277025-08-18T07:12:54.999999999Z" => Ok(MAX_TIME),
+        _ => instant::parse(text)
+            .ok_or_else(|| format!("cannot parse {} to a valid timestamp", quote(text))),
+    }
+}
+
+/// Rounded to milliseconds, whole seconds apart, as Prometheus does; stops at the ends of time.
+fn timestamp_of(seconds: f64) -> Timestamp {
+    let fraction = ((seconds - seconds.trunc()) * 1000.0).round() / 1000.0;
+    let nanos = (fraction * 1e9) as i128 + (seconds.trunc() as i128).saturating_mul(1_000_000_000);
+    let ms = (nanos / 1_000_000).clamp(i128::from(MIN_TIME.0), i128::from(MAX_TIME.0));
+    Timestamp(i64::try_from(ms).expect("between two of them"))
+}
+
+/// Seconds as a float, or `5m`; in nanoseconds, and possibly below zero.
+pub fn parse_nanos(text: &str) -> Result<i64, String> {
+    let cannot = || format!("cannot parse {} to a valid duration", quote(text));
+    if let Some(seconds) = number::parse(text) {
+        let nanos = seconds * 1e9;
+        if nanos.abs() > i64::MAX as f64 {
+            return Err(cannot() + ". It overflows int64");
+        }
+        return Ok(nanos as i64);
+    }
+    let duration = parse_duration(text).map_err(|_| cannot())?;
+    i64::try_from(duration.as_nanos()).map_err(|_| cannot())
+}
+
+/// `text` as Go's `%q` shows it in messages.
+fn quote(text: &str) -> String {
+    quote_bytes(text.as_bytes())
+}
+
+/// As `quote`, for bytes that need not be UTF-8.
+pub fn quote_bytes(bytes: &[u8]) -> String {
+    let mut quoted = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => quoted.extend(['\\', c]),
+                '\n' => quoted.push_str("\\n"),
+                '\r' => quoted.push_str("\\r"),
+                '\t' => quoted.push_str("\\t"),
+                '\0'..='\u{1f}' | '\u{7f}' => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+                _ => quoted.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            quoted.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn forms_read_as_go_reads_them() {
+        let form = Form::parse(b"a=1&b=x+y%2B&a=2&&empty&%ff=%ff&=v");
+        assert_eq!(form.first("a"), "1");
+        assert_eq!(form.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(form.first("b"), "x y+");
+        assert_eq!(form.first("empty"), "");
+        assert_eq!(form.first("\u{fffd}"), "\u{fffd}");
+        assert!(form.strict().is_ok());
+    }
+
+    /// `curl ':9090/api/v1/series?match[]=up&x=%zz'` at Prometheus 3.5.3.
+    #[test]
+    fn malformed_pairs_are_left_out_and_named() {
+        let form = Form::parse(b"x=%zz&a=1;b=2&c=%1&d=4");
+        assert_eq!(form.first("d"), "4");
+        assert_eq!(form.pairs.len(), 1);
+        assert_eq!(
+            form.strict().unwrap_err(),
+            "error parsing form values: invalid URL escape \"%zz\""
+        );
+    }
+
+    #[test]
+    fn times_read_as_prometheus_reads_them() {
+        for (text, ms) in [
+            ("1.2345", 1234),
+            ("1.0005", 1000),
+            ("1.0015", 1002),
+            ("1.0025", 1002),
+            ("-1.0005", -1000),
+            ("-5.5", -5500),
+            ("1435781451.7815", 1_435_781_451_782),
+            (".5", 500),
+            ("1e3", 1_000_000),
+            ("2024-01-01T00:00:00Z", 1_704_067_200_000),
+            ("1e300", MAX_TIME.0),
+            ("-292273086-05-16T16:47:06Z", MIN_TIME.0),
+        ] {
+            assert_eq!(parse_time(text), Ok(Timestamp(ms)), "{text}");
+        }
+        for text in ["", "abc", "0x10", " 1", "NaN", "+Inf"] {
+            assert_eq!(
+                parse_time(text),
+                Err(format!("cannot parse {text:?} to a valid timestamp"))
+            );
+        }
+    }
+
+    #[test]
+    fn durations_are_seconds_or_units() {
+        assert_eq!(parse_nanos("2s"), Ok(2_000_000_000));
+        assert_eq!(parse_nanos("0.0001"), Ok(100_000));
+        assert_eq!(parse_nanos("-1"), Ok(-1_000_000_000));
+        assert_eq!(parse_nanos("NaN"), Ok(0));
+        assert_eq!(
+            parse_nanos("1e300"),
+            Err("cannot parse \"1e300\" to a valid duration. It overflows int64".to_owned())
+        );
+        assert_eq!(
+            parse_nanos("1ns"),
+            Err("cannot parse \"1ns\" to a valid duration".to_owned())
+        );
+    }
+
+    #[test]
+    fn limits_are_words_of_go() {
+        let limit = |text: &str| Form::parse(format!("limit={text}").as_bytes()).limit();
+        assert_eq!(limit("7"), Ok(Some(7)));
+        assert_eq!(limit("0"), Ok(None));
+        let error = |text| limit(text).unwrap_err().message;
+        assert_eq!(
+            error("x"),
+            "invalid parameter \"limit\": strconv.Atoi: parsing \"x\": invalid syntax"
+        );
+        assert_eq!(
+            error("-1"),
+            "invalid parameter \"limit\": limit must be non-negative"
+        );
+        assert!(error("99999999999999999999").ends_with("value out of range"));
+    }
+
+    #[test]
+    fn consistency_is_a_parameter_or_a_header() {
+        let mut headers = HeaderMap::new();
+        let none = Form::default();
+        assert_eq!(none.consistency(&headers), Ok(Consistency::Strong));
+        let local = Form::parse(b"consistency=local");
+        assert_eq!(local.consistency(&headers), Ok(Consistency::Local));
+        headers.insert("x-read-consistency", "local".parse().unwrap());
+        assert_eq!(none.consistency(&headers), Ok(Consistency::Local));
+        headers.insert("x-read-consistency", "lokal".parse().unwrap());
+        assert!(none.consistency(&headers).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_form(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let form = Form::parse(&bytes);
+            form.first("a");
+        }
+
+        #[test]
+        fn any_text_is_a_time_or_an_error(text in "\\PC{0,30}|[0-9.eE+-]{0,30}") {
+            if let Ok(at) = parse_time(&text) {
+                prop_assert!((MIN_TIME..=MAX_TIME).contains(&at));
+            }
+            let _ = parse_nanos(&text);
+        }
+    }
+}

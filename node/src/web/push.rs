@@ -1,0 +1,332 @@
+//! Pushgateway's listener: groups in, groups out.
+//!
+//! Promise: 200 (or 202 for a deletion) only when the cluster's log has the push; a push that is
+//! refused changes nothing but the group's `push_failure_time_seconds`. Not here: what a path or a
+//! body means, and what else happens with a push.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use federation::Escaping;
+use ingest::push::{PushError, path};
+use model::group::{Family, Group, GroupingKey, PushOp};
+use model::limits::EXPOSITION_BYTES_MAX;
+use tracing::warn;
+
+use super::body::BodyError;
+use super::errors::{TextError, method_not_allowed, not_found};
+use super::{Shared, body, lifecycle, text};
+
+const ALLOW: &str = "DELETE, OPTIONS, POST, PUT";
+
+/// `/-/healthy`.
+pub async fn ok() -> Response {
+    text("OK")
+}
+
+/// `/-/ready`.
+pub async fn ready(State(api): State<Shared>) -> Response {
+    lifecycle::unready(&api).unwrap_or_else(|| text("OK"))
+}
+
+/// Every group of the cluster, then the node's own telemetry.
+pub async fn metrics(State(api): State<Shared>) -> Result<Response, TextError> {
+    let groups = api.groups.groups().await?;
+    let mut exposition = ingest::push::render(&groups);
+    append_own(&mut exposition, &groups, &api.status.push_metrics_text());
+    let kind = [(header::CONTENT_TYPE, Escaping::default().content_type())];
+    Ok((kind, exposition).into_response())
+}
+
+/// `/metrics/job/…`; every other path is not found.
+pub async fn group(State(api): State<Shared>, request: Request) -> Response {
+    let (parts, incoming) = request.into_parts();
+    let path = parts.uri.path();
+    if !is_group(path) {
+        return not_found().await.into_response();
+    }
+    let outcome = match parts.method {
+        Method::PUT => push(&api, path, &parts.headers, incoming, PushOp::Put).await,
+        Method::POST => push(&api, path, &parts.headers, incoming, PushOp::Post).await,
+        Method::DELETE => delete(&api, path).await,
+        Method::OPTIONS => return [(header::ALLOW, ALLOW)].into_response(),
+        _ => return method_not_allowed(ALLOW),
+    };
+    outcome.into_response()
+}
+
+/// Whether a raw path is a group's.
+fn is_group(path: &str) -> bool {
+    let heads = ["/metrics/job/", "/metrics/job@base64/"];
+    let labels = heads.iter().find_map(|head| path.strip_prefix(head));
+    labels.is_some_and(|labels| !labels.is_empty())
+}
+
+async fn push(
+    api: &Shared,
+    raw_path: &str,
+    headers: &HeaderMap,
+    incoming: Body,
+    op: fn(Vec<Family>) -> PushOp,
+) -> Result<StatusCode, TextError> {
+    let names = api.settings.push_names;
+    let key = path::parse(raw_path, names)?;
+    let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
+    let plain = decompress(headers, &bytes)?;
+    match ingest::push::parse(&plain, &key, names) {
+        Ok(families) => {
+            api.groups.push(key, op(families)).await?;
+            Ok(StatusCode::OK)
+        }
+        Err(error) => {
+            // A body that is no exposition is not a push that failed: Pushgateway tells nobody.
+            if matches!(error, PushError::Inconsistent(_)) {
+                note_rejection(api, key).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+async fn delete(api: &Shared, raw_path: &str) -> Result<StatusCode, TextError> {
+    let key = path::parse(raw_path, api.settings.push_names)?;
+    api.groups.push(key, PushOp::Delete).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// The group remembers when a push was refused. If even that cannot be stored, the client is
+/// better served by the reason of the refusal.
+async fn note_rejection(api: &Shared, key: GroupingKey) {
+    if let Err(error) = api.groups.push(key, PushOp::Reject).await {
+        warn!(%error, "a refused push was not recorded");
+    }
+}
+
+fn decompress<'a>(headers: &HeaderMap, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, BodyError> {
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    match encoding.map(|e| e.as_bytes()) {
+        Some(b"gzip") => body::gunzip(bytes, EXPOSITION_BYTES_MAX).map(Cow::Owned),
+        Some(b"snappy") => body::unsnap(bytes, EXPOSITION_BYTES_MAX).map(Cow::Owned),
+        // Whatever else is said, Pushgateway reads the body as it is.
+        _ => Ok(Cow::Borrowed(bytes)),
+    }
+}
+
+/// Adds the node's telemetry, without the families that somebody pushed under the same name: a
+/// name must not stand twice in one exposition.
+fn append_own(exposition: &mut String, groups: &[Group], own: &str) {
+    let pushed = |name: &str| {
+        let mut families = groups.iter().flat_map(|g| &g.families);
+        families.any(|f| f.name == name)
+    };
+    let mut skipping = false;
+    for line in own.lines() {
+        let comment = line
+            .strip_prefix("# HELP ")
+            .or(line.strip_prefix("# TYPE "));
+        if let Some(name) = comment.and_then(|c| c.split(' ').next()) {
+            skipping = pushed(name);
+        }
+        if !skipping {
+            exposition.push_str(line);
+            exposition.push('\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::atomic::Ordering;
+
+    use super::super::twin::{Answer, Twin};
+
+    async fn send(twin: &Twin, method: &str, path: &str, body: &str) -> Answer {
+        twin.push_request(method, path, &[], body.to_owned()).await
+    }
+
+    /// The exposition without the node's own telemetry.
+    async fn page(twin: &Twin) -> String {
+        let answer = send(twin, "GET", "/metrics", "").await;
+        assert_eq!(answer.code, 200);
+        assert_eq!(
+            answer.header("content-type"),
+            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+        );
+        let text = answer.text();
+        let own = text.find("# HELP own ").expect("our own telemetry");
+        text[..own].to_owned()
+    }
+
+    /// Pushgateway 1.11.2: the same push, then `curl :9091/metrics` (push times by our clock).
+    #[tokio::test]
+    async fn a_push_is_shown_as_pushgateway_shows_it() {
+        let twin = Twin::new();
+        let body = "un 5\n# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 1\ns_count 2\n";
+        let answer = send(&twin, "POST", "/metrics/job/j", body).await;
+        assert_eq!(answer.seen(), (200, ""));
+        assert_eq!(
+            page(&twin).await,
+            r#"# HELP push_failure_time_seconds Last Unix time when changing this group in the Pushgateway failed.
+# TYPE push_failure_time_seconds gauge
+push_failure_time_seconds{instance="",job="j"} 0
+# HELP push_time_seconds Last Unix time when changing this group in the Pushgateway succeeded.
+# TYPE push_time_seconds gauge
+push_time_seconds{instance="",job="j"} 1.7952333795e+09
+# TYPE s summary
+s{instance="",job="j",quantile="0.5"} 1
+s_sum{instance="",job="j"} 1
+s_count{instance="",job="j"} 2
+# TYPE un untyped
+un{instance="",job="j"} 5
+"#
+        );
+    }
+
+    #[tokio::test]
+    async fn put_replaces_all_post_what_it_names_delete_everything() {
+        let twin = Twin::new();
+        let path = "/metrics/job/j/instance/i";
+        send(&twin, "PUT", path, "a 1\nb 1\n").await;
+        send(&twin, "POST", path, "b 2\n").await;
+        assert!(
+            page(&twin)
+                .await
+                .contains("\na{instance=\"i\",job=\"j\"} 1\n")
+        );
+        send(&twin, "PUT", path, "b 3\n").await;
+        let shown = page(&twin).await;
+        assert!(!shown.contains("\na{") && shown.contains("\nb{instance=\"i\",job=\"j\"} 3\n"));
+        let deleted = send(&twin, "DELETE", path, "").await;
+        assert_eq!(deleted.seen(), (202, ""));
+        assert_eq!(page(&twin).await, "");
+        assert_eq!(send(&twin, "DELETE", path, "").await.code, 202);
+    }
+
+    /// Pushgateway 1.11.2, each by `curl -X POST --data-binary`.
+    #[tokio::test]
+    async fn what_is_wrong_is_said_in_pushgateways_words() {
+        let twin = Twin::new();
+        for (path, body, code, text) in [
+            (
+                "/metrics/job/x/instance",
+                "a 1\n",
+                400,
+                "odd number of components in label string \"/instance\"\n",
+            ),
+            (
+                "/metrics/job/x/a-b/i",
+                "a 1\n",
+                400,
+                "improper label name \"a-b\"\n",
+            ),
+            (
+                "/metrics/job@base64/=",
+                "a 1\n",
+                400,
+                "job name is required\n",
+            ),
+            (
+                "/metrics/job/x",
+                "a 1",
+                400,
+                "text format parsing error in line 1: unexpected end of input stream\n",
+            ),
+            (
+                "/metrics/job/x",
+                "a{ 1\n",
+                400,
+                "text format parsing error in line 1: invalid label name for metric \"a\"\n",
+            ),
+            ("/metrics/jobx/x", "a 1\n", 404, "404 page not found\n"),
+            ("/metrics/job", "a 1\n", 404, "404 page not found\n"),
+            ("/nope", "", 404, "404 page not found\n"),
+        ] {
+            let answer = send(&twin, "POST", path, body).await;
+            assert_eq!(answer.seen(), (code, text), "{path}");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        }
+        assert_eq!(page(&twin).await, "");
+        let read = send(&twin, "GET", "/metrics/job/x", "").await;
+        assert_eq!(read.seen(), (405, "Method Not Allowed\n"));
+        assert_eq!(read.header("allow"), "DELETE, OPTIONS, POST, PUT");
+    }
+
+    /// Pushgateway 1.11.2 creates the group with the time of the failure.
+    #[tokio::test]
+    async fn a_group_remembers_a_refused_push() {
+        let twin = Twin::new();
+        let answer = send(&twin, "PUT", "/metrics/job/ts", "a 1 5\n").await;
+        assert_eq!(
+            answer.seen(),
+            (
+                400,
+                "pushed metrics are invalid or inconsistent with existing metrics: \
+                 pushed metrics must not have timestamps\n"
+            )
+        );
+        let shown = page(&twin).await;
+        assert!(
+            shown.contains(
+                "\npush_failure_time_seconds{instance=\"\",job=\"ts\"} 1.7952333795e+09\n"
+            )
+        );
+        assert!(shown.contains("\npush_time_seconds{instance=\"\",job=\"ts\"} 0\n"));
+    }
+
+    #[tokio::test]
+    async fn compressed_pushes_are_taken() {
+        let twin = Twin::new();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        gzip.write_all(b"a 1\n").unwrap();
+        let gzip = gzip.finish().unwrap();
+        let headers = [("content-encoding", "gzip")];
+        let path = "/metrics/job/z";
+        let answer = twin.push_request("PUT", path, &headers, gzip).await;
+        assert_eq!(answer.seen(), (200, ""));
+        assert!(
+            page(&twin)
+                .await
+                .contains("\na{instance=\"\",job=\"z\"} 1\n")
+        );
+        let broken = twin.push_request("PUT", path, &headers, "zz\n").await;
+        assert_eq!(broken.seen(), (400, "unexpected EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn an_undecided_push_may_be_sent_again() {
+        let twin = Twin::new();
+        twin.store.broken.store(true, Ordering::SeqCst);
+        for (method, path) in [
+            ("PUT", "/metrics/job/x"),
+            ("DELETE", "/metrics/job/x"),
+            ("GET", "/metrics"),
+        ] {
+            let answer = send(&twin, method, path, "").await;
+            assert_eq!((answer.code, answer.header("retry-after")), (503, "1"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pushed_name_hides_our_own() {
+        let twin = Twin::new();
+        send(&twin, "PUT", "/metrics/job/x", "own 7\n").await;
+        let answer = send(&twin, "GET", "/metrics", "").await;
+        assert_eq!(answer.text().matches("# TYPE own ").count(), 1);
+        assert!(answer.text().contains("own{instance=\"\",job=\"x\"} 7\n"));
+        assert!(answer.text().ends_with("# TYPE theirs gauge\ntheirs 2\n"));
+    }
+
+    #[tokio::test]
+    async fn supervisors_hear_ok() {
+        let twin = Twin::new();
+        for path in ["/-/healthy", "/-/ready"] {
+            assert_eq!(send(&twin, "GET", path, "").await.seen(), (200, "OK"));
+            let head = send(&twin, "HEAD", path, "").await;
+            assert_eq!((head.code, head.header("allow")), (405, "GET, OPTIONS"));
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! `/api/v1/query` and `/api/v1/query_range`.
+//!
+//! Promise: parameters are checked in Prometheus' order and refused in its words; no more queries
+//! run at a time than there are slots, and none longer than its timeout. Not here: evaluation.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use model::Timestamp;
+use model::limits::QUERY_POINTS_MAX;
+use promql::{QueryError, QueryParams, QueryResult, Value};
+use tokio::time::timeout;
+
+use super::Shared;
+use super::errors::{ApiError, ErrorType};
+use super::json;
+use super::params::{Form, parse_nanos};
+
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// One instant.
+pub async fn instant(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, ApiError> {
+    let limit = form.limit()?;
+    let at = form.time_or("time", api.clock.now())?;
+    let options = Options::read(&api, &form, &headers)?;
+    let query = form.first("query");
+    let evaluation = api
+        .engine
+        .instant(api.source.as_ref(), query, at, &options.params);
+    let result = within(&api, options.timeout, evaluation).await?;
+    Ok(respond(result, limit))
+}
+
+/// Every step of a range.
+pub async fn range(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, ApiError> {
+    let limit = form.limit()?;
+    let start = form.time("start")?;
+    let end = form.time("end")?;
+    if end < start {
+        let error = "end timestamp must not be before start time";
+        return Err(ApiError::bad_parameter("end", error));
+    }
+    let step = parse_step(&form, start, end)?;
+    let options = Options::read(&api, &form, &headers)?;
+    let query = form.first("query");
+    let source = api.source.as_ref();
+    let evaluation = api
+        .engine
+        .range(source, query, start, end, step, &options.params);
+    let result = within(&api, options.timeout, evaluation).await?;
+    Ok(respond(result, limit))
+}
+
+/// The distance of two points: at least a millisecond, and not too many of them.
+fn parse_step(form: &Form, start: Timestamp, end: Timestamp) -> Result<Duration, ApiError> {
+    let nanos = parse_nanos(form.first("step")).map_err(|e| ApiError::bad_parameter("step", e))?;
+    if nanos <= 0 {
+        return Err(ApiError::bad_parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. \
+             Try a positive integer",
+        ));
+    }
+    let span_nanos = (i128::from(end.0) - i128::from(start.0)) * 1_000_000;
+    if span_nanos / i128::from(nanos) > i128::from(QUERY_POINTS_MAX) {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. \
+             Try decreasing the query resolution (?step=XX)",
+        ));
+    }
+    Ok(Duration::from_millis((nanos as u64 / 1_000_000).max(1)))
+}
+
+/// What both kinds of query take besides their times.
+struct Options {
+    params: QueryParams,
+    timeout: Duration,
+}
+
+impl Options {
+    fn read(api: &Shared, form: &Form, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut timeout = api.settings.query_timeout;
+        let text = form.first("timeout");
+        if !text.is_empty() {
+            let asked = parse_nanos(text).map_err(|e| ApiError::bad_parameter("timeout", e))?;
+            timeout = timeout.min(Duration::from_nanos(u64::try_from(asked).unwrap_or(0)));
+        }
+        let mut lookback = None;
+        let text = form.first("lookback_delta");
+        if !text.is_empty() {
+            let asked = parse_nanos(text).map_err(|e| {
+                ApiError::bad_data(format!("error parsing lookback delta duration: {e}"))
+            })?;
+            if let Some(asked) = u64::try_from(asked).ok().filter(|&asked| asked > 0) {
+                lookback = Some(Duration::from_nanos(asked));
+            }
+        }
+        let consistency = form.consistency(headers);
+        let params = QueryParams {
+            lookback,
+            consistency: consistency.map_err(|e| ApiError::bad_parameter("consistency", e))?,
+            timeout: Some(timeout),
+        };
+        Ok(Self { params, timeout })
+    }
+}
+
+/// Waits for a slot, then for the answer, both together no longer than `time_max`.
+async fn within(
+    api: &Shared,
+    time_max: Duration,
+    evaluation: impl Future<Output = Result<QueryResult, QueryError>>,
+) -> Result<QueryResult, ApiError> {
+    let timed_out =
+        |phase: &str| ApiError::new(ErrorType::Timeout, format!("query timed out in {phase}"));
+    let mut phase = "query queue";
+    if time_max.is_zero() {
+        return Err(timed_out(phase));
+    }
+    let both = async {
+        let slot = api.query_slots.acquire().await;
+        let _slot = slot.map_err(|_| QueryError::Canceled)?;
+        phase = "query execution";
+        evaluation.await
+    };
+    match timeout(time_max, both).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(timed_out(phase)),
+    }
+}
+
+fn respond(mut result: QueryResult, limit: Option<usize>) -> Response {
+    if truncate(&mut result.value, limit) {
+        result.warnings.push(TRUNCATED.to_owned());
+    }
+    let write = |json: &mut json::Json| json::write_result(json, &result.value);
+    json_response(json::success(write, &result.warnings, &result.infos))
+}
+
+/// Whether anything was cut off.
+fn truncate(value: &mut Value, limit: Option<usize>) -> bool {
+    let limit = limit.unwrap_or(usize::MAX);
+    match value {
+        Value::Vector(samples) if samples.len() > limit => samples.truncate(limit),
+        Value::Matrix(series) if series.len() > limit => series.truncate(limit),
+        _ => return false,
+    }
+    true
+}
+
+/// 200 with a body of JSON.
+pub fn json_response(body: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use model::Timestamp;
+
+    use super::super::twin::{NOW, Twin};
+
+    fn twin() -> Twin {
+        let twin = Twin::new();
+        let name = ("__name__", "t_gauge");
+        for (at, value) in [(-2000, 1.0), (-1000, 2.5)] {
+            twin.store
+                .add(&[name, ("a", "b"), ("job", "exp")], NOW.plus_ms(at), value);
+        }
+        twin.store
+            .add(&[name, ("a", "c")], NOW.plus_ms(-1000), f64::INFINITY);
+        twin
+    }
+
+    /// Prometheus 3.5.3: `curl -G :9090/api/v1/query …`.
+    #[tokio::test]
+    async fn instant_results_are_those_of_prometheus() {
+        let twin = twin();
+        for (path, data) in [
+            (
+                "query=1&time=3",
+                r#"{"resultType":"scalar","result":[3,"1"]}"#,
+            ),
+            (
+                "query=1&time=2024-01-01T00:00:00.5%2B02:00",
+                r#"{"resultType":"scalar","result":[1704060000.5,"1"]}"#,
+            ),
+            (
+                "query=%22a%3Cb%22&time=1.2345",
+                r#"{"resultType":"string","result":[1.234,"a\u003cb"]}"#,
+            ),
+            ("query=nosuch", r#"{"resultType":"vector","result":[]}"#),
+            (
+                "query=t_gauge",
+                concat!(
+                    r#"{"resultType":"vector","result":["#,
+                    r#"{"metric":{"__name__":"t_gauge","a":"b","job":"exp"},"value":[1795233379.500,"2.5"]},"#,
+                    r#"{"metric":{"__name__":"t_gauge","a":"c"},"value":[1795233379.500,"+Inf"]}]}"#
+                ),
+            ),
+            (
+                "query=t_gauge[3s]&limit=1",
+                concat!(
+                    r#"{"resultType":"matrix","result":["#,
+                    r#"{"metric":{"__name__":"t_gauge","a":"b","job":"exp"},"values":"#,
+                    r#"[[1795233377.500,"1"],[1795233378.500,"2.5"]]}]},"#,
+                    r#""warnings":["results truncated due to limit"]"#
+                ),
+            ),
+        ] {
+            let answer = twin.get(&format!("/api/v1/query?{path}")).await;
+            let body = format!(r#"{{"status":"success","data":{data}}}"#);
+            assert_eq!(answer.seen(), (200, body.as_str()), "{path}");
+            assert_eq!(answer.header("content-type"), "application/json");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_in_the_body_stands_before_the_url() {
+        let form = [(
+            "content-type",
+            "application/x-www-form-urlencoded; charset=utf-8",
+        )];
+        let path = "/api/v1/query?query=2&time=4";
+        let answer = twin()
+            .api_request("POST", path, &form, "query=1&time=3")
+            .await;
+        let body = r#"{"status":"success","data":{"resultType":"scalar","result":[3,"1"]}}"#;
+        assert_eq!(answer.seen(), (200, body));
+    }
+
+    /// Prometheus 3.5.3: `curl -G :9090/api/v1/query_range …`.
+    #[tokio::test]
+    async fn range_results_are_those_of_prometheus() {
+        for (path, result) in [
+            (
+                "query=1&start=1&end=5&step=2",
+                r#"[{"metric":{},"values":[[1,"1"],[3,"1"],[5,"1"]]}]"#,
+            ),
+            (
+                "query=1/0&start=1.0015&end=5&step=1.5",
+                r#"[{"metric":{},"values":[[1.002,"+Inf"],[2.502,"+Inf"],[4.002,"+Inf"]]}]"#,
+            ),
+            ("query=nosuch&start=1&end=5&step=2s", "[]"),
+        ] {
+            let answer = twin().get(&format!("/api/v1/query_range?{path}")).await;
+            let body = format!(
+                r#"{{"status":"success","data":{{"resultType":"matrix","result":{result}}}}}"#
+            );
+            assert_eq!(answer.seen(), (200, body.as_str()), "{path}");
+        }
+    }
+
+    /// Prometheus 3.5.3, each by `curl -G`.
+    #[tokio::test]
+    async fn what_is_wrong_is_said_in_prometheus_words() {
+        let step = "zero or negative query resolution step widths are not accepted. Try a positive integer";
+        let resolution = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";
+        for (path, error) in [
+            (
+                "query?query=up{&time=1",
+                r#"invalid parameter "query": 1:4: parse error: unexpected end of input inside braces"#,
+            ),
+            (
+                "query?query=up&time=abc",
+                r#"invalid parameter "time": invalid time value for 'time': cannot parse "abc" to a valid timestamp"#,
+            ),
+            (
+                "query?query=up&timeout=abc",
+                r#"invalid parameter "timeout": cannot parse "abc" to a valid duration"#,
+            ),
+            (
+                "query?query=up&lookback_delta=x",
+                r#"error parsing lookback delta duration: cannot parse "x" to a valid duration"#,
+            ),
+            (
+                "query_range?query=1",
+                r#"invalid parameter "start": cannot parse "" to a valid timestamp"#,
+            ),
+            (
+                "query_range?query=1&start=5&end=x",
+                r#"invalid parameter "end": cannot parse "x" to a valid timestamp"#,
+            ),
+            (
+                "query_range?query=1&start=5&end=1",
+                r#"invalid parameter "end": end timestamp must not be before start time"#,
+            ),
+            (
+                "query_range?query=1&start=1&end=5",
+                r#"invalid parameter "step": cannot parse "" to a valid duration"#,
+            ),
+            (
+                "query_range?query=1&start=1&end=5&step=0",
+                &format!(r#"invalid parameter "step": {step}"#),
+            ),
+            (
+                "query_range?query=1&start=1&end=5&step=1e300",
+                r#"invalid parameter "step": cannot parse "1e300" to a valid duration. It overflows int64"#,
+            ),
+            ("query_range?query=1&start=1&end=5&step=0.0001", resolution),
+            ("query_range?query=1&start=1&end=11002&step=1", resolution),
+            (
+                "query_range?query=up[5m]&start=1&end=5&step=2s",
+                r#"invalid parameter "query": invalid expression type "range vector" for range query, must be Scalar or instant Vector"#,
+            ),
+        ] {
+            let answer = twin().get(&format!("/api/v1/{path}")).await;
+            let error = error.replace('"', "\\\"");
+            let body = format!(r#"{{"status":"error","errorType":"bad_data","error":"{error}"}}"#);
+            assert_eq!(answer.seen(), (400, body.as_str()), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_shard_is_unavailable() {
+        let twin = twin();
+        twin.store.broken.store(true, Ordering::SeqCst);
+        let answer = twin.get("/api/v1/query?query=up").await;
+        assert_eq!(answer.code, 503);
+        assert!(answer.text().contains(r#""errorType":"unavailable""#));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_ends_when_its_time_is_up() {
+        let twin = twin();
+        twin.store.hangs.store(true, Ordering::SeqCst);
+        let text = r#"{"status":"error","errorType":"timeout","error":"query timed out in "#;
+        for path in ["query=t_gauge", "query=t_gauge&timeout=1.5"] {
+            let answer = twin.get(&format!("/api/v1/query?{path}")).await;
+            assert_eq!(answer.code, 503);
+            assert!(answer.text().starts_with(text), "{}", answer.text());
+        }
+        let none = twin.get("/api/v1/query?query=1&timeout=0").await;
+        assert_eq!(none.code, 503);
+    }
+
+    #[tokio::test]
+    async fn the_longest_range_has_eleven_thousand_points() {
+        let path = "/api/v1/query_range?query=1&start=0&end=11000&step=1";
+        let answer = twin().get(path).await;
+        assert_eq!(answer.code, 200);
+        assert_eq!(answer.text().matches("],[").count(), 11_000);
+        let last = Timestamp(11_000_000).seconds();
+        assert!(answer.text().contains(&format!("[{last},")));
+    }
+}

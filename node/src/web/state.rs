@@ -1,0 +1,222 @@
+//! What the handlers stand on: ports, settings, and a view of the node.
+//!
+//! Promise: nothing here knows a cluster; tests put twins in memory behind it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ingest::push::Names;
+use model::port::Clock;
+use model::sink::{Groups, Sink};
+use model::source::Source;
+use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
+use promql::Engine;
+use serde::{Serialize, Serializer};
+use tokio::sync::Semaphore;
+
+use super::body::Budget;
+
+/// Everything a request may need. Cheap to clone; both listeners share one.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The whole cluster.
+    pub source: Arc<dyn Source>,
+    pub sink: Arc<dyn Sink>,
+    pub groups: Arc<dyn Groups>,
+    pub engine: Arc<Engine>,
+    pub clock: Arc<dyn Clock>,
+    pub status: Arc<dyn Status>,
+    pub settings: Settings,
+    /// `global.external_labels`: a reload exchanges them.
+    pub external_labels: Arc<RwLock<Labels>>,
+    /// One permit per query that may be evaluated at a time.
+    pub query_slots: Arc<Semaphore>,
+    /// Memory for the bodies of requests.
+    pub body_budget: Budget,
+}
+
+impl ApiState {
+    /// The external labels of this moment.
+    pub fn external_labels(&self) -> Labels {
+        let labels = self.external_labels.read();
+        labels.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Flags that stay as they are while the process runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--query.lookback-delta`.
+    pub lookback: Duration,
+    /// `--query.timeout`: a request may ask for less.
+    pub query_timeout: Duration,
+    /// Whether `/api/v1/write` takes samples. Prometheus' default is no; a cluster store's nature
+    /// is to receive, so ours is yes.
+    pub remote_write_receiver: bool,
+    /// `--web.enable-lifecycle`.
+    pub lifecycle: bool,
+    /// `--push.enable-utf8-names`.
+    pub push_names: Names,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lookback: Duration::from_secs(300),
+            query_timeout: Duration::from_secs(120),
+            remote_write_receiver: true,
+            lifecycle: false,
+            push_names: Names::default(),
+        }
+    }
+}
+
+/// The node as its pages show it, and the two orders it takes.
+#[async_trait]
+pub trait Status: Send + Sync {
+    /// Whether every shard held here has a leader; else what is missing.
+    fn ready(&self) -> Result<(), String>;
+    /// Whether the node is on its way out.
+    fn stopping(&self) -> bool;
+    /// Name and value of every flag.
+    fn flags(&self) -> Vec<(String, String)>;
+    /// The configuration in force, secrets blotted out.
+    fn config_yaml(&self) -> String;
+    fn build(&self) -> Build;
+    fn runtime(&self) -> Runtime;
+    fn cluster(&self) -> ClusterStatus;
+    fn targets(&self) -> Targets;
+    /// The node's own telemetry in the text format, for `/metrics` of the API's listener.
+    fn metrics_text(&self) -> String;
+    /// The same for `/metrics` of the push listener, where the pushed groups stand above it.
+    fn push_metrics_text(&self) -> String;
+    /// Loads the configuration again; on an error the old one stays in force.
+    async fn reload(&self) -> Result<(), String>;
+    /// Begins to stop; false when that had begun before.
+    fn quit(&self) -> bool;
+}
+
+/// What was built, in the shape of Prometheus (Grafana takes more fields for another product).
+#[derive(Debug, Default, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Build {
+    pub version: String,
+    pub revision: String,
+    pub branch: String,
+    pub build_user: String,
+    pub build_date: String,
+    /// Stands where Prometheus names its Go.
+    pub go_version: String,
+}
+
+/// The running process.
+#[derive(Debug, Default, Clone)]
+pub struct Runtime {
+    pub started: Timestamp,
+    pub directory: String,
+    pub hostname: String,
+    pub last_reload_succeeded: bool,
+    pub last_config_time: Timestamp,
+    pub corruptions: u64,
+    pub tasks: u64,
+    pub threads: u64,
+    pub memory_limit_bytes: i64,
+    /// As the flags give it: `15d`.
+    pub retention: String,
+}
+
+/// The cluster as this node knows it.
+#[derive(Debug, Default, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    #[serde(serialize_with = "as_text")]
+    pub cluster_id: ClusterId,
+    #[serde(serialize_with = "as_text")]
+    pub node_id: NodeId,
+    pub members: Vec<Member>,
+    pub shards: Vec<Shard>,
+}
+
+#[derive(Debug, Default, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    #[serde(serialize_with = "as_text")]
+    pub id: NodeId,
+    pub address: String,
+    pub zone: String,
+    pub alive: bool,
+    pub version: String,
+}
+
+#[derive(Debug, Default, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shard {
+    #[serde(serialize_with = "as_text")]
+    pub id: ShardId,
+    #[serde(serialize_with = "as_optional_text")]
+    pub leader: Option<NodeId>,
+    #[serde(serialize_with = "as_texts")]
+    pub replicas: Vec<NodeId>,
+    /// This node's replica; `None` when it holds none.
+    pub here: Option<Replica>,
+}
+
+/// One replica's place in its log.
+#[derive(Debug, Default, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// `leader`, `follower`, `candidate` or `learner`.
+    pub role: &'static str,
+    pub term: u64,
+    pub last_log: u64,
+    pub applied: u64,
+    /// Entries that are committed as far as is known here and not yet applied.
+    pub lag: u64,
+}
+
+/// Scrape targets of the cluster.
+#[derive(Debug, Default, Clone)]
+pub struct Targets {
+    pub active: Vec<Target>,
+    /// Labels before relabelling.
+    pub dropped: Vec<DroppedTarget>,
+    /// Per scrape pool.
+    pub dropped_counts: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub discovered_labels: Labels,
+    pub labels: Labels,
+    pub scrape_pool: String,
+    pub scrape_url: String,
+    pub global_url: String,
+    pub last_error: String,
+    /// `None` before the first scrape.
+    pub last_scrape: Option<Timestamp>,
+    pub last_scrape_duration: Duration,
+    /// `None` before the first scrape.
+    pub healthy: Option<bool>,
+    pub scrape_interval: String,
+    pub scrape_timeout: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct DroppedTarget {
+    pub discovered_labels: Labels,
+    pub scrape_pool: String,
+}
+
+fn as_text<T: ToString, S: Serializer>(id: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&id.to_string())
+}
+
+fn as_optional_text<T: ToString, S: Serializer>(id: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    id.as_ref().map(ToString::to_string).serialize(to)
+}
+
+fn as_texts<T: ToString, S: Serializer>(ids: &[T], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(ids.iter().map(ToString::to_string))
+}

@@ -1,0 +1,447 @@
+//! Twins in memory of everything the handlers stand on, and requests into both routers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use model::group::{Group, GroupingKey, PushOp};
+use model::limits::QUERIES_MAX;
+use model::matcher::matches_all;
+use model::port::Clock;
+use model::sample::{Sample, Samples};
+use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
+use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError, Take};
+use model::{Batch, Labels, Series, ShardId, Timestamp};
+use promql::{Engine, EngineOptions};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use super::body::Budget;
+use super::state::*;
+use super::{api_router, push_router};
+
+/// The instant every request sees.
+pub const NOW: Timestamp = Timestamp(1_795_233_379_500);
+
+/// Series and groups; fails when told to.
+#[derive(Default)]
+pub struct Store {
+    series: Mutex<BTreeMap<Labels, BTreeMap<Timestamp, f64>>>,
+    groups: Mutex<BTreeMap<Vec<u8>, Group>>,
+    pub broken: AtomicBool,
+    /// Whether selections never end.
+    pub hangs: AtomicBool,
+    pub unready: AtomicBool,
+    pub stopping: AtomicBool,
+    pub reload_fails: AtomicBool,
+    pub consistency: Mutex<Option<Consistency>>,
+}
+
+impl Store {
+    pub fn add(&self, pairs: &[(&str, &str)], at: Timestamp, value: f64) {
+        let labels = Labels::from_pairs(pairs.iter().copied());
+        let mut series = self.series.lock().unwrap();
+        series.entry(labels).or_default().insert(at, value);
+    }
+
+    pub fn value(&self, pairs: &[(&str, &str)], at: Timestamp) -> Option<f64> {
+        let labels = Labels::from_pairs(pairs.iter().copied());
+        let series = self.series.lock().unwrap();
+        series.get(&labels)?.get(&at).copied()
+    }
+
+    fn answers(&self, consistency: Consistency) -> Result<(), SourceError> {
+        *self.consistency.lock().unwrap() = Some(consistency);
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err(SourceError::Unavailable(vec![ShardId(3)])),
+            false => Ok(()),
+        }
+    }
+
+    fn accepts(&self) -> Result<(), WriteError> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err(WriteError::Unavailable(vec![ShardId(3)])),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Store {
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        self.answers(selection.consistency)?;
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        let mut found = Vec::new();
+        for (labels, column) in self.series.lock().unwrap().iter() {
+            let mut samples = Samples::default();
+            for (&at, &value) in column.range(selection.start..=selection.end) {
+                samples.push(at, value);
+            }
+            if let (Take::Last, Some(Sample { timestamp, value })) =
+                (selection.take, samples.last())
+            {
+                samples = Samples::default();
+                samples.push(timestamp, value);
+            }
+            if !samples.is_empty() && matches_all(&selection.matchers, labels) {
+                let labels = labels.clone();
+                found.push(Series { labels, samples });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+        self.answers(selection.consistency)?;
+        let in_range = |column: &BTreeMap<Timestamp, f64>| {
+            let mut times = column.keys();
+            times.any(|t| (selection.start..=selection.end).contains(t))
+        };
+        let chosen = |labels: &Labels| {
+            let any_of = &selection.any_of;
+            any_of.is_empty() || any_of.iter().any(|m| matches_all(m, labels))
+        };
+        let series = self.series.lock().unwrap();
+        let found = series.iter().filter(|(l, c)| chosen(l) && in_range(c));
+        Ok(found.map(|(labels, _)| labels.clone()).collect())
+    }
+
+    async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+        let series = self.series(selection).await?;
+        let names = series.iter().flat_map(Labels::iter).map(|(n, _)| n);
+        Ok(sorted(names))
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        let series = self.series(selection).await?;
+        Ok(sorted(series.iter().filter_map(|l| l.get(name))))
+    }
+}
+
+fn sorted<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let set: std::collections::BTreeSet<_> = texts.map(str::to_owned).collect();
+    set.into_iter().collect()
+}
+
+#[async_trait]
+impl Sink for Store {
+    async fn write(&self, batch: Batch) -> Result<Written, WriteError> {
+        self.accepts()?;
+        assert_eq!(batch.validate(), Ok(()));
+        let mut written = Written::default();
+        let rows = &batch.rows;
+        for row in 0..rows.len() {
+            let labels = batch.series[rows.series[row] as usize].clone();
+            let mut series = self.series.lock().unwrap();
+            let column = series.entry(labels).or_default();
+            let old = column.entry(rows.timestamps[row]);
+            let stored = *old.or_insert(rows.values[row]);
+            if stored.to_bits() != rows.values[row].to_bits() {
+                written.rejected.push(Rejection {
+                    row: row as u32,
+                    reason: Reason::Duplicate,
+                });
+            }
+        }
+        Ok(written)
+    }
+}
+
+#[async_trait]
+impl Groups for Store {
+    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
+        self.accepts()?;
+        let mut groups = self.groups.lock().unwrap();
+        let name = key.canonical();
+        let before = groups.get(&name).cloned();
+        let mut group = before.clone().unwrap_or(Group {
+            key,
+            families: Vec::new(),
+            push_time: Timestamp(0),
+            push_failure_time: Timestamp(0),
+        });
+        let after = match op {
+            PushOp::Delete => None,
+            PushOp::Reject => {
+                group.push_failure_time = NOW;
+                Some(group)
+            }
+            PushOp::Put(families) => {
+                group.families = families;
+                group.push_time = NOW;
+                Some(group)
+            }
+            PushOp::Post(families) => {
+                let named = |f: &model::group::Family| families.iter().any(|n| n.name == f.name);
+                group.families.retain(|f| !named(f));
+                group.families.extend(families);
+                group.families.sort_by(|a, b| a.name.cmp(&b.name));
+                group.push_time = NOW;
+                Some(group)
+            }
+        };
+        match &after {
+            Some(group) => drop(groups.insert(name, group.clone())),
+            None => drop(groups.remove(&name)),
+        }
+        Ok(Pushed {
+            at: NOW,
+            before,
+            after,
+        })
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, SourceError> {
+        self.answers(Consistency::Strong)?;
+        Ok(self.groups.lock().unwrap().values().cloned().collect())
+    }
+}
+
+impl Clock for Store {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[async_trait]
+impl Status for Store {
+    fn ready(&self) -> Result<(), String> {
+        match self.unready.load(Ordering::SeqCst) {
+            true => Err("shard s3 has no leader".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        let flag = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+        vec![flag("web.listen-address", ":9090"), flag("a", "<1>")]
+    }
+
+    fn config_yaml(&self) -> String {
+        "global:\n  scrape_interval: 1s\n".to_owned()
+    }
+
+    fn build(&self) -> Build {
+        Build {
+            version: "3.5.3+ds1".into(),
+            revision: "3.5.3+ds1-6".into(),
+            branch: "debian/sid".into(),
+            build_user: "team+pkg-go@tracker.debian.org".into(),
+            build_date: "20260929-11:59:39".into(),
+            go_version: "go1.27.1".into(),
+        }
+    }
+
+    fn runtime(&self) -> Runtime {
+        Runtime {
+            started: Timestamp(1_795_233_289_099),
+            directory: "/data".into(),
+            retention: "15d".into(),
+            threads: 2,
+            ..Runtime::default()
+        }
+    }
+
+    fn cluster(&self) -> ClusterStatus {
+        let node = model::NodeId;
+        let member = Member {
+            id: node(7),
+            address: "127.0.0.1:9192".into(),
+            zone: "a".into(),
+            alive: true,
+            version: "0.1.0".into(),
+        };
+        let here = Replica {
+            role: "leader",
+            term: 2,
+            last_log: 12,
+            applied: 11,
+            lag: 1,
+        };
+        let shard = |id, leader, here| Shard {
+            id: ShardId(id),
+            leader,
+            replicas: vec![node(7), node(8)],
+            here,
+        };
+        ClusterStatus {
+            cluster_id: model::ClusterId(0xab),
+            node_id: node(7),
+            members: vec![member],
+            shards: vec![shard(0, Some(node(7)), Some(here)), shard(1, None, None)],
+        }
+    }
+
+    fn targets(&self) -> Targets {
+        let labels = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied());
+        let target = Target {
+            discovered_labels: labels(&[
+                ("__address__", "127.0.0.1:21992"),
+                ("__metrics_path__", "/metrics"),
+                ("__scheme__", "http"),
+                ("__scrape_interval__", "1s"),
+                ("__scrape_timeout__", "1s"),
+                ("job", "exp"),
+            ]),
+            labels: labels(&[("instance", "127.0.0.1:21992"), ("job", "exp")]),
+            scrape_pool: "exp".into(),
+            scrape_url: "http://127.0.0.1:21992/metrics".into(),
+            global_url: "http://vm:21992/metrics".into(),
+            last_error: String::new(),
+            last_scrape: Some(Timestamp(1_795_233_379_555)),
+            last_scrape_duration: Duration::from_nanos(1_228_454),
+            healthy: Some(true),
+            scrape_interval: "1s".into(),
+            scrape_timeout: "1s".into(),
+        };
+        Targets {
+            active: vec![target],
+            dropped: Vec::new(),
+            dropped_counts: BTreeMap::from([("exp".to_owned(), 0)]),
+        }
+    }
+
+    fn metrics_text(&self) -> String {
+        "# TYPE own gauge\nown 1\n".to_owned()
+    }
+
+    fn push_metrics_text(&self) -> String {
+        "# HELP own Ours.\n# TYPE own gauge\nown 1\n# TYPE theirs gauge\ntheirs 2\n".to_owned()
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        match self.reload_fails.load(Ordering::SeqCst) {
+            true => Err("line 4: field targets not found".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn quit(&self) -> bool {
+        !self.stopping.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// Both routers over one store.
+pub struct Twin {
+    pub store: Arc<Store>,
+    pub api: Router,
+    pub push: Router,
+}
+
+impl Twin {
+    pub fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        let store = Arc::new(Store::default());
+        let state = ApiState {
+            source: store.clone(),
+            sink: store.clone(),
+            groups: store.clone(),
+            engine: Arc::new(Engine::new(EngineOptions::default(), store.clone())),
+            clock: store.clone(),
+            status: store.clone(),
+            settings,
+            external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
+            query_slots: Arc::new(Semaphore::new(QUERIES_MAX)),
+            body_budget: Budget::default(),
+        };
+        Self {
+            store,
+            api: api_router(state.clone()),
+            push: push_router(state),
+        }
+    }
+
+    /// GET on the API's listener.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.api_request("GET", path, &[], "").await
+    }
+
+    pub async fn api_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        ask(&self.api, method, path, headers, body.into()).await
+    }
+
+    pub async fn push_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        ask(&self.push, method, path, headers, body.into()).await
+    }
+}
+
+async fn ask(
+    router: &Router,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Body,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body).expect("a request of the test's own");
+    let Ok(response) = router.clone().oneshot(request).await;
+    let (parts, body) = response.into_parts();
+    Answer {
+        code: parts.status.as_u16(),
+        headers: parts.headers,
+        body: body.collect().await.expect("a whole body").to_bytes(),
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("answers are UTF-8")
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |v| v.to_str().expect("a header of text"))
+    }
+
+    /// Code and body at once.
+    pub fn seen(&self) -> (u16, &str) {
+        (self.code, self.text())
+    }
+}
