@@ -54,7 +54,12 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/api/v1/query_range", get_or_post(query::range))
         .route(
             "/api/v1/series",
-            get_or_post(metadata::series).delete(metadata::delete_series),
+            preflight(
+                "DELETE, GET, OPTIONS, POST",
+                get(metadata::series)
+                    .post(metadata::series)
+                    .delete(metadata::delete_series),
+            ),
         )
         .route("/api/v1/labels", get_or_post(metadata::label_names))
         .route(
@@ -168,7 +173,82 @@ fn text(body: impl Into<String>) -> Response {
 mod tests {
     use std::io::Read;
 
+    use proptest::prelude::*;
+
     use super::twin::Twin;
+
+    const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
+    const PATHS: [&str; 14] = [
+        "/api/v1/query",
+        "/api/v1/query_range",
+        "/api/v1/series",
+        "/api/v1/labels",
+        "/api/v1/label/",
+        "/api/v1/write",
+        "/api/v1/targets",
+        "/api/v1/status/cluster",
+        "/federate",
+        "/metrics/job/",
+        "/metrics/job@base64/",
+        "/-/ready",
+        "/metrics",
+        "/",
+    ];
+    const NAMES: [&str; 9] = [
+        "query",
+        "match[]",
+        "start",
+        "end",
+        "step",
+        "time",
+        "limit",
+        "timeout",
+        "consistency",
+    ];
+    const HEADERS: [(&str, &str); 6] = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("content-type", "application/x-protobuf"),
+        ("content-encoding", "gzip"),
+        ("content-encoding", "snappy"),
+        ("accept-encoding", "gzip"),
+        ("accept", "text/plain;escaping=values"),
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn any_request_has_an_answer(
+            method in prop::sample::select(&METHODS[..]),
+            path in prop::sample::select(&PATHS[..]),
+            tail in "[a-z@/%0-9=]{0,12}",
+            pairs in prop::collection::vec(
+                (prop::sample::select(&NAMES[..]), "[ -~]{0,12}|[0-9.eE+-]{0,6}"),
+                0..4,
+            ),
+            headers in prop::collection::vec(prop::sample::select(&HEADERS[..]), 0..3),
+            body in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let escape = |text: &str| -> String {
+                text.bytes().map(|b| format!("%{b:02x}")).collect()
+            };
+            let query: Vec<_> = pairs.iter().map(|(n, v)| format!("{n}={}", escape(v))).collect();
+            let path = format!("{path}{tail}?{}", query.join("&"));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            // Prometheus answers this one with 500.
+            let deletes_series = method == "DELETE" && path.starts_with("/api/v1/series?");
+            runtime.unwrap().block_on(async {
+                let twin = Twin::new();
+                for answer in [
+                    twin.api_request(method, &path, &headers, body.clone()).await,
+                    twin.push_request(method, &path, &headers, body.clone()).await,
+                ] {
+                    prop_assert!(answer.code < 500 || deletes_series, "{}", answer.code);
+                }
+                Ok(())
+            })?;
+        }
+    }
 
     /// Prometheus 3.5.3: methods, unknown paths, origins.
     #[tokio::test]
@@ -181,6 +261,7 @@ mod tests {
         }
         for (method, path, allow) in [
             ("PUT", "/api/v1/query", "GET, OPTIONS, POST"),
+            ("PUT", "/api/v1/series", "DELETE, GET, OPTIONS, POST"),
             ("HEAD", "/api/v1/query?query=1", "GET, OPTIONS, POST"),
             ("POST", "/api/v1/label/job/values", "GET, OPTIONS"),
             ("HEAD", "/metrics", "GET, OPTIONS"),

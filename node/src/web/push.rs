@@ -45,6 +45,9 @@ pub async fn metrics(State(api): State<Shared>) -> Result<Response, TextError> {
 pub async fn group(State(api): State<Shared>, request: Request) -> Response {
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path();
+    if let Some(cleaner) = redirect(path) {
+        return cleaner;
+    }
     if !is_group(path) {
         return not_found().await.into_response();
     }
@@ -65,6 +68,29 @@ fn is_group(path: &str) -> bool {
     labels.is_some_and(|labels| !labels.is_empty())
 }
 
+/// Where Pushgateway sends a path with an empty component (its multiplexer cleans paths), or with
+/// nothing behind the job. An empty value is written in base64.
+fn redirect(path: &str) -> Option<Response> {
+    if !path.starts_with("/metrics/") {
+        return None;
+    }
+    if path == "/metrics/job/" {
+        let to = [(header::LOCATION, "/metrics/job")];
+        return Some((StatusCode::TEMPORARY_REDIRECT, to).into_response());
+    }
+    if !path.contains("//") || !path.is_ascii() {
+        return None;
+    }
+    let mut clean = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !clean.ends_with('/') {
+            clean.push(c);
+        }
+    }
+    let to = [(header::LOCATION, clean)];
+    Some((StatusCode::MOVED_PERMANENTLY, to).into_response())
+}
+
 async fn push(
     api: &Shared,
     raw_path: &str,
@@ -74,6 +100,7 @@ async fn push(
 ) -> Result<StatusCode, TextError> {
     let names = api.settings.push_names;
     let key = path::parse(raw_path, names)?;
+    refuse_protobuf(headers)?;
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let plain = decompress(headers, &bytes)?;
     match ingest::push::parse(&plain, &key, names) {
@@ -105,9 +132,24 @@ async fn note_rejection(api: &Shared, key: GroupingKey) {
     }
 }
 
+/// Pushgateway takes delimited protobuf as well; here it is not read yet, and the text parser's
+/// complaint about its first byte would help nobody.
+fn refuse_protobuf(headers: &HeaderMap) -> Result<(), TextError> {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("application/vnd.google.protobuf") || !kind.contains("delimited") {
+        return Ok(());
+    }
+    Err(TextError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "pushes in protobuf are not supported, send the text format",
+    ))
+}
+
 fn decompress<'a>(headers: &HeaderMap, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, BodyError> {
     let encoding = headers.get(header::CONTENT_ENCODING);
-    match encoding.map(|e| e.as_bytes()) {
+    let encoding = encoding.map(|e| e.as_bytes().to_ascii_lowercase());
+    match encoding.as_deref() {
         Some(b"gzip") => body::gunzip(bytes, EXPOSITION_BYTES_MAX).map(Cow::Owned),
         Some(b"snappy") => body::unsnap(bytes, EXPOSITION_BYTES_MAX).map(Cow::Owned),
         // Whatever else is said, Pushgateway reads the body as it is.
@@ -242,12 +284,18 @@ un{instance="",job="j"} 5
                 "text format parsing error in line 1: invalid label name for metric \"a\"\n",
             ),
             ("/metrics/jobx/x", "a 1\n", 404, "404 page not found\n"),
+            ("/metrics/job/", "a 1\n", 307, ""),
+            ("/metrics/job/x//y", "a 1\n", 301, ""),
             ("/metrics/job", "a 1\n", 404, "404 page not found\n"),
             ("/nope", "", 404, "404 page not found\n"),
         ] {
             let answer = send(&twin, "POST", path, body).await;
             assert_eq!(answer.seen(), (code, text), "{path}");
-            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+            match code {
+                301 => assert_eq!(answer.header("location"), "/metrics/job/x/y"),
+                307 => assert_eq!(answer.header("location"), "/metrics/job"),
+                _ => assert_eq!(answer.header("x-content-type-options"), "nosniff"),
+            }
         }
         assert_eq!(page(&twin).await, "");
         let read = send(&twin, "GET", "/metrics/job/x", "").await;
@@ -283,7 +331,7 @@ un{instance="",job="j"} 5
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
         gzip.write_all(b"a 1\n").unwrap();
         let gzip = gzip.finish().unwrap();
-        let headers = [("content-encoding", "gzip")];
+        let headers = [("content-encoding", "GZip")];
         let path = "/metrics/job/z";
         let answer = twin.push_request("PUT", path, &headers, gzip).await;
         assert_eq!(answer.seen(), (200, ""));
@@ -294,6 +342,19 @@ un{instance="",job="j"} 5
         );
         let broken = twin.push_request("PUT", path, &headers, "zz\n").await;
         assert_eq!(broken.seen(), (400, "unexpected EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn protobuf_is_refused_by_name() {
+        let twin = Twin::new();
+        let kind = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+        let headers = [("content-type", kind)];
+        let answer = twin
+            .push_request("PUT", "/metrics/job/p", &headers, "\u{1}x")
+            .await;
+        assert_eq!(answer.code, 415);
+        assert!(answer.text().contains("protobuf"));
+        assert_eq!(page(&twin).await, "");
     }
 
     #[tokio::test]

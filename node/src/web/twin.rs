@@ -176,12 +176,12 @@ impl Groups for Store {
         let after = match op {
             PushOp::Delete => None,
             PushOp::Reject => {
-                group.push_failure_time = NOW;
+                group.push_failure_time = self.now();
                 Some(group)
             }
             PushOp::Put(families) => {
                 group.families = families;
-                group.push_time = NOW;
+                group.push_time = self.now();
                 Some(group)
             }
             PushOp::Post(families) => {
@@ -189,7 +189,7 @@ impl Groups for Store {
                 group.families.retain(|f| !named(f));
                 group.families.extend(families);
                 group.families.sort_by(|a, b| a.name.cmp(&b.name));
-                group.push_time = NOW;
+                group.push_time = self.now();
                 Some(group)
             }
         };
