@@ -1,4 +1,4 @@
-//! What wraps the handlers: compression as asked for, and cross-origin headers.
+//! What wraps the handlers: compression as asked for, cross-origin headers, the date.
 //!
 //! Promise: of gzip and deflate the first that `Accept-Encoding` names, as Prometheus picks; a
 //! body in pieces is compressed in pieces. Not here: compressed requests (see `body`).
@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use futures::{Stream, StreamExt, stream};
+
+use super::{Shared, instant};
 
 /// The API's pages may be read from any origin, as Prometheus' `--web.cors.origin=.*` says.
 const CORS: [(HeaderName, &str); 3] = [
@@ -24,6 +26,15 @@ const CORS: [(HeaderName, &str); 3] = [
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
     (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
 ];
+
+/// Adds `Date` by our own clock: hyper would ask the system's, which no seed can replay.
+pub async fn date(State(api): State<Shared>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let now = instant::format_http(api.clock.now());
+    let now = HeaderValue::from_str(&now).expect("letters and digits");
+    response.headers_mut().insert(header::DATE, now);
+    response
+}
 
 /// Adds what browsers want to see.
 pub async fn cross_origin(request: Request, next: Next) -> Response {

@@ -1,4 +1,5 @@
-//! Instants in RFC 3339, read as Go's `time.Parse` reads them and written as Go writes them.
+//! Instants in RFC 3339, read as Go's `time.Parse` reads them and written as Go writes them; and
+//! in HTTP's own form.
 //!
 //! Promise: any text is an instant or `None`. Not here: time zones by name, leap seconds.
 
@@ -33,9 +34,7 @@ pub fn parse(text: &str) -> Option<Timestamp> {
 
 /// `2026-11-21T03:56:20.224Z`, without trailing zeros; years 0 to 9999.
 pub fn format(at: Timestamp) -> String {
-    let first = days_from_civil(0, 1, 1) * DAY_MS;
-    let last = days_from_civil(10_000, 1, 1) * DAY_MS - 1;
-    let ms = at.0.clamp(first, last);
+    let ms = within_calendar(at);
     let (year, month, day) = civil_from_days(ms.div_euclid(DAY_MS));
     let of_day = ms.rem_euclid(DAY_MS);
     let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
@@ -44,6 +43,29 @@ pub fn format(at: Timestamp) -> String {
         ms => format!(".{ms:03}").trim_end_matches('0').to_owned(),
     };
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// `Sat, 21 Nov 2026 03:56:20 GMT` (RFC 9110, 5.6.7); years 0 to 9999.
+pub fn format_http(at: Timestamp) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let ms = within_calendar(at);
+    let days = ms.div_euclid(DAY_MS);
+    let (year, month, day) = civil_from_days(days);
+    let of_day = ms.rem_euclid(DAY_MS) / 1000;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let weekday = DAYS[days.rem_euclid(7) as usize];
+    let month = MONTHS[month as usize - 1];
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// Milliseconds between the years 0 and 9999, which have four digits.
+fn within_calendar(at: Timestamp) -> i64 {
+    let first = days_from_civil(0, 1, 1) * DAY_MS;
+    let last = days_from_civil(10_000, 1, 1) * DAY_MS - 1;
+    at.0.clamp(first, last)
 }
 
 /// A number of `min..=max` digits at the front of `rest`.
@@ -188,6 +210,19 @@ mod tests {
         }
         assert_eq!(format(Timestamp::MIN), "0000-01-01T00:00:00Z");
         assert_eq!(format(Timestamp::MAX), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn http_has_its_own_form() {
+        for (text, http) in [
+            ("2026-11-21T03:54:53Z", "Sat, 21 Nov 2026 03:54:53 GMT"),
+            ("1994-11-06T08:49:37Z", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("1969-12-31T23:59:59Z", "Wed, 31 Dec 1969 23:59:59 GMT"),
+        ] {
+            assert_eq!(format_http(parse(text).unwrap()), http);
+        }
+        format_http(Timestamp::MIN);
+        format_http(Timestamp::MAX);
     }
 
     proptest! {

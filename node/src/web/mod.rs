@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Response};
@@ -49,6 +49,7 @@ type Shared = Arc<ApiState>;
 
 /// The listener of Prometheus' API.
 pub fn api_router(state: ApiState) -> Router {
+    let state = Arc::new(state);
     let json = Router::new()
         .route("/api/v1/query", get_or_post(query::instant))
         .route("/api/v1/query_range", get_or_post(query::range))
@@ -94,11 +95,13 @@ pub fn api_router(state: ApiState) -> Router {
     json.merge(texts)
         .merge(rest)
         .fallback(errors::not_found)
-        .with_state(Arc::new(state))
+        .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
+        .with_state(state)
 }
 
 /// The listener of Pushgateway.
 pub fn push_router(state: ApiState) -> Router {
+    let state = Arc::new(state);
     let metrics = Router::new()
         .route("/metrics", only("GET, OPTIONS", get(push::metrics)))
         .route_layer(from_fn(encoding::compress));
@@ -107,7 +110,8 @@ pub fn push_router(state: ApiState) -> Router {
         .route("/-/ready", only("GET, OPTIONS", get(push::ready)))
         // Paths of groups are taken raw: percent signs and slashes have a meaning of their own.
         .fallback(push::group)
-        .with_state(Arc::new(state))
+        .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
+        .with_state(state)
 }
 
 /// `methods`, and for every other one 405 with the methods there are.
@@ -257,6 +261,7 @@ mod tests {
         for path in ["/nosuch", "/api/v1/nosuch", "/metrics/x", "/-/nope"] {
             let answer = twin.get(path).await;
             assert_eq!(answer.seen(), (404, "404 page not found\n"), "{path}");
+            assert_eq!(answer.header("date"), "Sat, 21 Nov 2026 03:56:19 GMT");
             assert_eq!(answer.header("x-content-type-options"), "nosniff");
         }
         for (method, path, allow) in [

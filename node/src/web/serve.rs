@@ -86,11 +86,13 @@ async fn serve_connection(
     builder
         .http1()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .header_read_timeout(IDLE_MAX)
         .max_buf_size(HTTP_HEADER_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_header_list_size(HTTP_HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(HTTP_STREAMS_MAX);
     let io = TokioIo::new(IdleBounded::new(connection));
