@@ -1,1 +1,4 @@
 //! The binary: configuration, wiring, HTTP, gRPC, telemetry
+
+pub mod config;
+mod nearest;
