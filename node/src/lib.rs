@@ -2,4 +2,6 @@
 
 pub mod config;
 pub mod flags;
+pub mod logging;
 mod nearest;
+pub mod promtool;

@@ -4,7 +4,7 @@ use super::table::Kind::{Addresses, Duration, Float, List, Number, Regex, Size, 
 use super::table::State::{Hidden, NotYet, Refused, Served};
 use super::table::{Flag, NO_TLS, State, flag};
 
-const GO: State = NotYet("it tunes the Go runtime");
+const GO: State = Hidden("it tunes the Go runtime");
 const RULES: State = NotYet("rules and alerts are not evaluated yet");
 const AGENT: State = NotYet("there is no agent mode");
 const TSDB: State = Hidden("it tunes Prometheus' storage engine");
