@@ -212,7 +212,7 @@ fn reads_otherwise(text: &str) -> bool {
         text: text.to_owned(),
         plain: true,
     };
-    plain.tag() != "!!str" || is_base_60(text) || is_date(text)
+    plain.tag() != "!!str" || is_base_60(text)
 }
 
 /// YAML 1.1 reads `1:30` as a number of base 60.
@@ -225,15 +225,6 @@ fn is_base_60(text: &str) -> bool {
         && first.starts_with(|c: char| c.is_ascii_digit())
         && first.chars().all(|c| c.is_ascii_digit() || c == '_')
         && rest.all(|part| sixty(part.split('.').next().unwrap_or_default()))
-}
-
-fn is_date(text: &str) -> bool {
-    let digits = text.chars().take(4).filter(char::is_ascii_digit).count();
-    digits == 4
-        && text.chars().nth(4) == Some('-')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | 'T' | 'Z' | '.' | '+' | ' '))
 }
 
 fn needs_escape(c: char) -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use model::time::parse_duration;
 
-use super::problem::{HOLDS_SECRETS, Help, Kind, Problem, Problems};
+use super::problem::{HOLDS_SECRETS, Help, Kind, Problem, Problems, Scope};
 use super::secret::{REDACTED, Secret};
 use super::size::parse_size;
 use super::yaml::{self, Node, Value};
@@ -21,7 +21,7 @@ pub struct Fields<'n, 'p> {
     type_name: &'static str,
     pub place: String,
     pub line: u32,
-    last_line: u32,
+    scope: Scope,
     entries: Vec<(&'n str, &'n Node, &'n Node)>,
     asked: RefCell<Vec<&'static str>>,
     pub problems: &'p Problems,
@@ -41,7 +41,10 @@ impl<'n, 'p> Fields<'n, 'p> {
             type_name,
             place: place.into(),
             line: node.line,
-            last_line: node.last_line(),
+            scope: Scope {
+                first: node.line,
+                last: node.last_line(),
+            },
             entries: Vec::new(),
             asked: RefCell::default(),
             problems,
@@ -95,11 +98,17 @@ impl<'n, 'p> Fields<'n, 'p> {
     }
 
     pub fn text(&self, name: &'static str) -> Option<String> {
-        self.scalar(name, "string").map(ToOwned::to_owned)
+        self.text_as(name, "string")
+    }
+
+    /// A text of a type of its own.
+    pub fn text_as(&self, name: &'static str, go_type: &'static str) -> Option<String> {
+        self.scalar(name, go_type).map(ToOwned::to_owned)
     }
 
     pub fn secret(&self, name: &'static str) -> Option<Secret> {
-        self.text(name).map(Secret::new)
+        let text = self.scalar(name, "config.plain")?;
+        Some(Secret::new(text))
     }
 
     pub fn path(&self, name: &'static str) -> Option<PathBuf> {
@@ -173,7 +182,7 @@ impl<'n, 'p> Fields<'n, 'p> {
 
     /// Bytes with a unit: `10MB` counts 1024 as Prometheus does. Zero means no limit.
     pub fn size(&self, name: &'static str) -> Option<u64> {
-        let text = self.scalar(name, "string")?;
+        let text = self.scalar(name, "units.Base2Bytes")?;
         if text.is_empty() {
             return None;
         }
@@ -192,22 +201,30 @@ impl<'n, 'p> Fields<'n, 'p> {
     /// A list of texts; a null item is the empty text.
     pub fn texts(&self, name: &'static str, go_type: &'static str) -> Option<Vec<String>> {
         let items = self.items(name, go_type)?;
-        Some(items.iter().filter_map(|item| self.item(item)).collect())
+        let item_type = go_type.trim_start_matches("[]");
+        let texts = items
+            .iter()
+            .filter_map(|item| self.item_as(item, item_type));
+        Some(texts.collect())
     }
 
     /// One text of a list.
     pub fn item(&self, node: &Node) -> Option<String> {
+        self.item_as(node, "string")
+    }
+
+    fn item_as(&self, node: &Node, go_type: &str) -> Option<String> {
         if node.is_null() {
             return Some(String::new());
         }
         if node.text().is_none() {
-            self.wrong_type(node, "string");
+            self.wrong_type(node, go_type);
         }
         node.text().map(ToOwned::to_owned)
     }
 
     /// The items of a list.
-    pub fn items(&self, name: &'static str, go_type: &'static str) -> Option<&'n [Node]> {
+    pub fn items(&self, name: &'static str, go_type: &str) -> Option<&'n [Node]> {
         let node = self.node(name)?;
         match &node.value {
             Value::Sequence(items) => Some(items),
@@ -258,7 +275,8 @@ impl<'n, 'p> Fields<'n, 'p> {
 
     pub fn wrong_type(&self, node: &Node, go_type: &str) {
         let expected = match go_type {
-            "string" => "a text".to_owned(),
+            "units.Base2Bytes" => "a size such as 10MB".to_owned(),
+            "string" | "config.ScrapeProtocol" | "model.LabelName" => "a text".to_owned(),
             "bool" => "true or false, without quotes".to_owned(),
             "uint" | "uint64" | "int" => "a number, without quotes".to_owned(),
             "float64" => "a number, without quotes".to_owned(),
@@ -284,13 +302,24 @@ impl<'n, 'p> Fields<'n, 'p> {
 
     /// Reports a value that Prometheus refuses on meeting it.
     pub fn value(&self, line: u32, text: impl Into<String>, help: Option<Help>) {
-        self.report(line, Kind::Value { order: line }, text.into(), help);
+        self.report(line, Kind::Value, text.into(), help);
     }
 
     /// Reports what Prometheus refuses once it has read the whole mapping.
     pub fn whole(&self, line: u32, text: impl Into<String>, help: Option<Help>) {
-        let order = self.last_line;
-        self.report(line, Kind::Value { order }, text.into(), help);
+        self.report(line, Kind::Whole(self.scope), text.into(), help);
+    }
+
+    /// Reports what Prometheus refuses once it has read the whole file.
+    pub fn late(&self, line: u32, text: impl Into<String>, help: Option<Help>) {
+        self.report(line, Kind::Whole(Scope::FILE), text.into(), help);
+    }
+
+    /// Lets the checks of this mapping run when those of its parent do.
+    #[must_use]
+    pub fn checked_with(mut self, parent: &Fields<'_, '_>) -> Self {
+        self.scope = parent.scope;
+        self
     }
 
     fn report(&self, line: u32, kind: Kind, text: String, help: Option<Help>) {

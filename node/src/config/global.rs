@@ -130,7 +130,8 @@ pub fn read(
     let given_interval = nonzero("scrape_interval");
     let scrape_interval = given_interval.unwrap_or(default.scrape_interval);
     let given_timeout = nonzero("scrape_timeout");
-    let protocols = read_protocols(&fields, "");
+    let refuse = |line, text| fields.whole(line, text, None);
+    let protocols = read_protocols(&fields, " for global config", &refuse);
     let global = Global {
         scrape_interval,
         scrape_timeout: given_timeout.unwrap_or(default.scrape_timeout.min(scrape_interval)),
@@ -141,7 +142,7 @@ pub fn read(
         scrape_failure_log_file: fields.path("scrape_failure_log_file"),
         external_labels: read_external_labels(&fields, variable),
         limits: Limits::read(&fields, Limits::default()),
-        naming: Naming::read(&fields, &Naming::default()),
+        naming: Naming::read_global(&fields),
         histograms: Histograms::read(&fields, Histograms::default()),
     };
     fields.truth("extra_scrape_metrics");
@@ -157,7 +158,7 @@ fn read_external_labels(
     fields: &Fields<'_, '_>,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Vec<(String, String)> {
-    let labels = read_labels(fields, "external_labels");
+    let labels = read_labels(fields, "external_labels", "map[string]string");
     let expanded = labels
         .into_iter()
         .map(|(name, value)| (name, expand(&value, variable)));
@@ -165,9 +166,13 @@ fn read_external_labels(
 }
 
 /// A set of labels, sorted by name. Only the empty name is invalid: names are UTF-8.
-pub fn read_labels(fields: &Fields<'_, '_>, name: &'static str) -> Vec<(String, String)> {
+pub fn read_labels(
+    fields: &Fields<'_, '_>,
+    name: &'static str,
+    go_type: &'static str,
+) -> Vec<(String, String)> {
     let mut labels = Vec::new();
-    for (name, node) in fields.entries(name, "model.LabelSet").unwrap_or_default() {
+    for (name, node) in fields.entries(name, go_type).unwrap_or_default() {
         if name.is_empty() {
             fields.value(node.line, "\"\" is not a valid label name", None);
         }
@@ -179,22 +184,26 @@ pub fn read_labels(fields: &Fields<'_, '_>, name: &'static str) -> Vec<(String, 
     labels
 }
 
-/// `scrape_protocols`; `of_job` ends Prometheus' message.
-pub fn read_protocols(fields: &Fields<'_, '_>, of_job: &str) -> Option<Vec<ScrapeProtocol>> {
+/// `scrape_protocols`; `of_job` ends Prometheus' message, `refuse` reports it.
+pub fn read_protocols(
+    fields: &Fields<'_, '_>,
+    of_job: &str,
+    refuse: &dyn Fn(u32, String),
+) -> Option<Vec<ScrapeProtocol>> {
     let texts = fields.texts("scrape_protocols", "[]config.ScrapeProtocol")?;
     let line = fields.line_of("scrape_protocols");
     if texts.is_empty() {
         let text = format!("scrape_protocols cannot be empty{of_job}");
-        fields.whole(line, text, None);
+        refuse(line, text);
     }
     let mut protocols = Vec::new();
     for text in &texts {
         match ScrapeProtocol::parse(text) {
-            Err(error) => fields.whole(line, format!("scrape_protocols: {error}{of_job}"), None),
+            Err(error) => refuse(line, format!("scrape_protocols: {error}{of_job}")),
             Ok(protocol) if protocols.contains(&protocol) => {
                 let all = texts.join(" ");
                 let text = format!("duplicated protocol in scrape_protocols, got [{all}]{of_job}");
-                fields.whole(line, text, None);
+                refuse(line, text);
             }
             Ok(protocol) => protocols.push(protocol),
         }
@@ -240,49 +249,57 @@ impl Histograms {
 }
 
 impl Naming {
-    pub fn read(fields: &Fields<'_, '_>, inherited: &Self) -> Self {
-        let own_validation = fields
-            .text("metric_name_validation_scheme")
-            .unwrap_or_default();
-        let own_escaping = fields
-            .text("metric_name_escaping_scheme")
-            .unwrap_or_default();
-        if !matches!(own_validation.as_str(), "" | "legacy" | "utf8") {
-            let line = fields.line_of("metric_name_validation_scheme");
-            let text = format!(
-                "unknown scrape config name validation method specified, must be either 'legacy' or 'utf8', got {own_validation}"
-            );
-            fields.whole(line, text, None);
-        }
-        let schemes = ["", "allow-utf-8", "underscores", "dots", "values"];
-        let line = fields.line_of("metric_name_escaping_scheme");
-        if !schemes.contains(&own_escaping.as_str()) {
-            let text = format!(
-                "unknown scrape config name escaping method specified, must be one of 'allow-utf-8', 'underscores', 'dots', or 'values', got {own_escaping}"
-            );
-            fields.whole(line, text, None);
-        }
-        let or = |own: String, inherited: &String| match own.is_empty() {
-            true => inherited.clone(),
+    /// The global schemes. An unknown validation is told where a job inherits it.
+    fn read_global(fields: &Fields<'_, '_>) -> Self {
+        let naming = Self::own(fields);
+        naming.check_escaping("global", fields);
+        naming
+    }
+
+    /// A job's schemes.
+    pub fn read(fields: &Fields<'_, '_>, global: &Self) -> Self {
+        let own = Self::own(fields);
+        let or = |own: String, inherited: String| match own.is_empty() {
+            true => inherited,
             false => own,
         };
         let naming = Self {
-            validation_scheme: or(own_validation, &inherited.validation_scheme),
-            escaping_scheme: or(own_escaping, &inherited.escaping_scheme),
+            validation_scheme: or(own.validation_scheme, global.validation_scheme.clone()),
+            escaping_scheme: or(own.escaping_scheme, global.escaping().to_owned()),
         };
-        if naming.validation_scheme == "legacy" && naming.escaping_scheme == "allow-utf-8" {
+        let validation = naming.validation_scheme.as_str();
+        if !matches!(validation, "" | "legacy" | "utf8") {
+            let line = fields.line_of("metric_name_validation_scheme");
+            let text = format!(
+                "unknown scrape config name validation method specified, must be either 'legacy' or 'utf8', got {validation}"
+            );
+            fields.late(line, text, None);
+        }
+        naming.check_escaping("scrape config", fields);
+        if validation == "legacy" && naming.escaping_scheme == "allow-utf-8" {
+            let line = fields.line_of("metric_name_escaping_scheme");
             let text = "utf8 metric names requested but validation scheme is not set to UTF8";
-            fields.whole(line, text, None);
+            fields.late(line, text, None);
         }
         naming
     }
 
-    /// Both schemes spelled out: a job inherits the global escaping even where it has its own
-    /// validation, as in Prometheus 3.5.
-    pub fn resolved(&self) -> Self {
+    fn own(fields: &Fields<'_, '_>) -> Self {
+        let text = |name| fields.text(name).unwrap_or_default();
         Self {
-            validation_scheme: self.validation_scheme.clone(),
-            escaping_scheme: self.escaping().to_owned(),
+            validation_scheme: text("metric_name_validation_scheme"),
+            escaping_scheme: text("metric_name_escaping_scheme"),
+        }
+    }
+
+    fn check_escaping(&self, whose: &str, fields: &Fields<'_, '_>) {
+        let scheme = self.escaping_scheme.as_str();
+        if !["", "allow-utf-8", "underscores", "dots", "values"].contains(&scheme) {
+            let line = fields.line_of("metric_name_escaping_scheme");
+            let text = format!(
+                "unknown {whose} name escaping method specified, must be one of 'allow-utf-8', 'underscores', 'dots', or 'values', got {scheme}"
+            );
+            fields.late(line, text, None);
         }
     }
 
@@ -294,7 +311,8 @@ impl Naming {
         }
     }
 
-    /// The escaping that holds: what is not UTF-8 by choice is underscored.
+    /// The escaping that holds: what is not UTF-8 by choice is underscored. A job inherits it even
+    /// where it has its own validation, as in Prometheus 3.5.
     pub fn escaping(&self) -> &str {
         match (self.escaping_scheme.as_str(), self.validation()) {
             ("", "legacy") => "underscores",

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::fields::Fields;
-use super::problem::Problems;
 use super::secret::Secret;
 use super::sections::Kept;
 use super::yaml::Node;
@@ -198,15 +197,11 @@ fn read_auth(fields: &Fields<'_, '_>) -> Auth {
         let text = "at most one of basic_auth, oauth2, bearer_token & bearer_token_file must be configured";
         fields.whole(fields.line, text, None);
     }
-    let (place, problems) = (&fields.place, fields.problems);
-    if let Some(node) = basic {
-        return read_basic(node, place, problems);
-    }
-    if let Some(node) = authorization {
-        return read_authorization(node, place, problems);
-    }
-    if let Some(node) = oauth2 {
-        return read_oauth2(node, place, problems);
+    let basic = basic.map(|node| read_basic(node, fields));
+    let authorization = authorization.map(|node| read_authorization(node, fields));
+    let oauth2 = oauth2.map(|node| read_oauth2(node, fields));
+    if let Some(auth) = basic.or(authorization).or(oauth2) {
+        return auth;
     }
     let credentials = match (bearer, bearer_file) {
         (Some(token), _) => SecretSource::Inline(token),
@@ -219,11 +214,12 @@ fn read_auth(fields: &Fields<'_, '_>) -> Auth {
     }
 }
 
-fn read_basic(node: &Node, place: &str, problems: &Problems) -> Auth {
-    let place = format!("{place}, basic_auth");
-    let Some(fields) = Fields::open(node, "config.plain", place, problems) else {
+fn read_basic(node: &Node, parent: &Fields<'_, '_>) -> Auth {
+    let place = format!("{}, basic_auth", parent.place);
+    let Some(fields) = Fields::open(node, "config.plain", place, parent.problems) else {
         return Auth::None;
     };
+    let fields = fields.checked_with(parent);
     let username = fields.text("username").unwrap_or_default();
     let username_file = fields.path("username_file");
     let password = fields.secret("password").filter(|p| !p.is_empty());
@@ -265,11 +261,12 @@ fn refuse_references(fields: &Fields<'_, '_>, names: &[&'static str]) {
     }
 }
 
-fn read_authorization(node: &Node, place: &str, problems: &Problems) -> Auth {
-    let place = format!("{place}, authorization");
-    let Some(fields) = Fields::open(node, "config.Authorization", place, problems) else {
+fn read_authorization(node: &Node, parent: &Fields<'_, '_>) -> Auth {
+    let place = format!("{}, authorization", parent.place);
+    let Some(fields) = Fields::open(node, "config.Authorization", place, parent.problems) else {
         return Auth::None;
     };
+    let fields = fields.checked_with(parent);
     let scheme = fields.text("type").unwrap_or_default();
     let credentials = fields.secret("credentials").filter(|c| !c.is_empty());
     let credentials_file = fields.path("credentials_file");
@@ -293,11 +290,12 @@ fn read_authorization(node: &Node, place: &str, problems: &Problems) -> Auth {
     }
 }
 
-fn read_oauth2(node: &Node, place: &str, problems: &Problems) -> Auth {
-    let place = format!("{place}, oauth2");
-    let Some(fields) = Fields::open(node, "config.plain", place, problems) else {
+fn read_oauth2(node: &Node, parent: &Fields<'_, '_>) -> Auth {
+    let place = format!("{}, oauth2", parent.place);
+    let Some(fields) = Fields::open(node, "config.plain", place, parent.problems) else {
         return Auth::None;
     };
+    let fields = fields.checked_with(parent);
     let client_id = fields.text("client_id").unwrap_or_default();
     let token_url = fields.text("token_url").unwrap_or_default();
     let secret = fields.secret("client_secret").is_some();
@@ -396,7 +394,7 @@ fn read_proxy(fields: &Fields<'_, '_>) -> Proxy {
     };
     let refuse = |name: &str, text: &str| fields.whole(fields.line_of(name), text, None);
     if let Some(url) = &proxy.url
-        && !url.contains("://")
+        && url.starts_with(':')
     {
         let text = format!("parse {url:?}: missing protocol scheme");
         fields.value(fields.line_of("proxy_url"), text, None);
@@ -421,7 +419,7 @@ fn read_proxy(fields: &Fields<'_, '_>) -> Proxy {
 }
 
 fn read_headers(fields: &Fields<'_, '_>) -> BTreeMap<String, Header> {
-    let entries = fields.entries("http_headers", "map[string]config.Header");
+    let entries = fields.entries("http_headers", "config.Headers");
     let read = entries.unwrap_or_default().into_iter();
     let headers = read.filter_map(|(name, node)| {
         if RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {

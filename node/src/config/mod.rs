@@ -25,7 +25,8 @@ pub mod size;
 pub mod surroundings;
 pub mod yaml;
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use model::limits::CONFIG_BYTES_MAX;
@@ -56,6 +57,8 @@ pub struct Config {
     /// How many of `scrape_configs` stand in the file itself.
     own_jobs: usize,
     gogc: Option<u64>,
+    /// Named in `scrape_config_files`, but not there.
+    missing_files: Vec<PathBuf>,
 }
 
 /// The `storage` section.
@@ -90,11 +93,27 @@ pub fn load(file: &Path, surroundings: &dyn Surroundings) -> Result<Config, Conf
     for pattern in &config.scrape_config_files {
         let pattern = http_client::joined(directory, Path::new(pattern));
         for file in surroundings::glob(&pattern, surroundings) {
-            let jobs = load_jobs(&file, &config.global, &mut taken, surroundings)?;
-            config.scrape_configs.extend(jobs);
+            match load_jobs(&file, &config.global, &mut taken, surroundings) {
+                Ok(jobs) => config.scrape_configs.extend(jobs),
+                // A pattern that fits nothing is no error in Prometheus, a plain name included.
+                Err(ConfigError::Missing { file }) => config.missing_files.push(file),
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(config)
+}
+
+/// Reads the configuration where nobody named one: `None` when the default file is not there, and
+/// the node runs with [`Config::default`].
+pub fn load_default(
+    file: &Path,
+    surroundings: &dyn Surroundings,
+) -> Result<Option<Config>, ConfigError> {
+    match load(file, surroundings) {
+        Err(ConfigError::Missing { .. }) => Ok(None),
+        loaded => loaded.map(Some),
+    }
 }
 
 /// Checks a text as if it stood in `file`, without the files of `scrape_config_files`.
@@ -131,6 +150,11 @@ impl Config {
         let mut warnings: Vec<String> = sections
             .map(|section| format!("{} is accepted but not served yet", section.name))
             .collect();
+        let missing = self.missing_files.iter();
+        warnings.extend(missing.map(|file| {
+            let file = file.display();
+            format!("{file}, named in scrape_config_files, is not there")
+        }));
         warnings.extend(self.scrape_configs.iter().flat_map(ScrapeConfig::warnings));
         warnings
     }
@@ -155,13 +179,15 @@ fn read_text(file: &Path, surroundings: &dyn Surroundings) -> Result<String, Con
         file: file.to_owned(),
         reason,
     };
-    let text = surroundings.read(file).map_err(|error| {
-        unreadable(match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            _ => error.to_string(),
-        })
-    })?;
+    let text = surroundings
+        .read(file)
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => ConfigError::Missing {
+                file: file.to_owned(),
+            },
+            ErrorKind::PermissionDenied => unreadable("permission denied".to_owned()),
+            _ => unreadable(error.to_string()),
+        })?;
     if text.len() > CONFIG_BYTES_MAX {
         let reason = format!("larger than {}", size::format_size(CONFIG_BYTES_MAX as u64));
         return Err(unreadable(reason));
@@ -195,6 +221,7 @@ fn read_root(root: &Node, surroundings: &dyn Surroundings, problems: &Problems) 
         storage: read_storage(&fields),
         sections: sections::read_sections(&fields),
         gogc: read_gogc(&fields),
+        missing_files: Vec::new(),
         global,
     };
     fields.finish_with(mistake::at_top);

@@ -12,6 +12,8 @@ use super::secret::names_secret;
 /// `Display` is what Prometheus says of the same file; [`ConfigError::explanation`] is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigError {
+    /// There is no such file: what the caller makes of it depends on who named it.
+    Missing { file: PathBuf },
     /// The file could not be read.
     Unreadable { file: PathBuf, reason: String },
     /// The text is not YAML.
@@ -52,9 +54,24 @@ pub struct Problem {
 pub enum Kind {
     /// A key or a type its YAML library refuses: it collects and numbers these.
     Shape,
-    /// A value its own checks refuse: the first one ends the loading. `order` is the line after
-    /// which its check runs.
-    Value { order: u32 },
+    /// A value refused where it stands: the first one ends the loading.
+    Value,
+    /// A check of everything between two lines, made only when all of that has the right shape.
+    Whole(Scope),
+}
+
+/// The lines of a part of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    pub first: u32,
+    pub last: u32,
+}
+
+impl Scope {
+    pub const FILE: Self = Self {
+        first: 0,
+        last: u32::MAX,
+    };
 }
 
 /// Our words.
@@ -94,6 +111,7 @@ impl Problems {
         if problems.is_empty() {
             return Ok(());
         }
+        drop_consequences(&mut problems);
         problems.sort_by_key(|problem| problem.line);
         let lines: Vec<&str> = text.lines().collect();
         let shown = problems
@@ -106,6 +124,18 @@ impl Problems {
             shown,
         }))
     }
+}
+
+/// What a misshapen part fails as a whole is not worth telling: the shape is.
+fn drop_consequences(problems: &mut Vec<Problem>) {
+    let shapes = problems.iter().filter(|p| p.kind == Kind::Shape);
+    let misshapen: Vec<u32> = shapes.map(|p| p.line).collect();
+    problems.retain(|problem| match problem.kind {
+        Kind::Shape | Kind::Value => true,
+        Kind::Whole(scope) => !misshapen
+            .iter()
+            .any(|line| (scope.first..=scope.last).contains(line)),
+    });
 }
 
 /// A line of the file, unless it or the key it belongs to may hold a secret.
@@ -133,7 +163,9 @@ impl ConfigError {
     /// The file that was being loaded.
     pub fn file(&self) -> &Path {
         match self {
-            Self::Unreadable { file, .. } | Self::Syntax { file, .. } => file,
+            Self::Missing { file } | Self::Unreadable { file, .. } | Self::Syntax { file, .. } => {
+                file
+            }
             Self::Invalid(invalid) => &invalid.file,
         }
     }
@@ -141,6 +173,7 @@ impl ConfigError {
     /// What is wrong, where, and what to write instead; several lines.
     pub fn explanation(&self) -> String {
         match self {
+            Self::Missing { file } => format!("{}: there is no such file", file.display()),
             Self::Unreadable { file, reason } => {
                 format!("{}: cannot be read: {reason}", file.display())
             }
@@ -155,6 +188,9 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Missing { file } => {
+                write!(f, "open {}: no such file or directory", file.display())
+            }
             Self::Unreadable { file, reason } => write!(f, "open {}: {reason}", file.display()),
             Self::Syntax { file, line, reason } => {
                 let file = file.display();
@@ -178,8 +214,9 @@ impl Invalid {
     /// The first refused value, else every refused key and type: as Prometheus says it.
     fn prometheus_text(&self) -> String {
         let order = |p: &&Problem| match p.kind {
-            Kind::Value { order } => order,
-            Kind::Shape => u32::MAX,
+            Kind::Value => (p.line, 0),
+            Kind::Whole(scope) => (scope.last, 1),
+            Kind::Shape => (u32::MAX, 2),
         };
         let values = self.problems.iter().filter(|p| p.kind != Kind::Shape);
         if let Some(first) = values.min_by_key(order) {
@@ -267,13 +304,13 @@ mod tests {
     #[test]
     fn a_refused_value_is_told_before_refused_keys() {
         let problems = Problems::default();
-        problems.add(problem(3, Kind::Value { order: 9 }, "late"));
+        problems.add(problem(3, Kind::Whole(Scope { first: 2, last: 9 }), "late"));
         problems.add(problem(
             1,
             Kind::Shape,
             "field x not found in type config.plain",
         ));
-        problems.add(problem(2, Kind::Value { order: 2 }, "early"));
+        problems.add(problem(2, Kind::Value, "early"));
         let error = problems
             .into_result(Path::new("p.yml"), "a\nb\nc\n")
             .unwrap_err();

@@ -85,7 +85,7 @@ pub fn read_rules(
             problems.add(Problem {
                 line: item.line,
                 place: place.to_owned(),
-                kind: Kind::Value { order: item.line },
+                kind: Kind::Value,
                 text: format!("empty or null {section}"),
                 help: Some(Help::sentence("a rule is empty; remove its `-`")),
             });
@@ -187,6 +187,13 @@ fn check(rule: &RelabelConfig, fields: &Fields<'_, '_>) {
         refuse(format!(
             "relabel configuration for {name} action requires 'target_label' value"
         ));
+    }
+    let plain_replacement = matches!(
+        rule.action,
+        Action::Lowercase | Action::Uppercase | Action::KeepEqual | Action::DropEqual
+    );
+    if plain_replacement && rule.replacement != default.replacement {
+        refuse(format!("'replacement' can not be set for {name} action"));
     }
     match rule.action {
         Action::LabelMap if rule.replacement.is_empty() => {

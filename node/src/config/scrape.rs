@@ -147,7 +147,7 @@ pub fn read_jobs(
         if item.is_null() {
             let help = Help::sentence("a job is empty; remove its `-` or give it a job_name");
             let text = "empty or null scrape config section";
-            fields.whole(item.line, text, Some(help));
+            fields.late(item.line, text, Some(help));
             continue;
         }
         let job = read_job(&fields, global);
@@ -157,7 +157,7 @@ pub fn read_jobs(
                 job.job_name
             );
             let help = Help::sentence("every job needs its own job_name");
-            fields.whole(fields.line_of("job_name"), text, Some(help));
+            fields.late(fields.line_of("job_name"), text, Some(help));
         }
         taken.push(job.job_name.clone());
         jobs.push(job);
@@ -172,7 +172,8 @@ fn read_job(fields: &Fields<'_, '_>, global: &Global) -> ScrapeConfig {
     let interval = nonzero("scrape_interval");
     let scrape_interval = interval.unwrap_or(global.scrape_interval);
     let timeout = nonzero("scrape_timeout");
-    let protocols = global::read_protocols(fields, &of_job);
+    let refuse = |line, text| fields.late(line, text, None);
+    let protocols = global::read_protocols(fields, &of_job, &refuse);
     let job = ScrapeConfig {
         honor_labels: fields.truth("honor_labels").unwrap_or(false),
         honor_timestamps: fields.truth("honor_timestamps").unwrap_or(true),
@@ -186,7 +187,7 @@ fn read_job(fields: &Fields<'_, '_>, global: &Global) -> ScrapeConfig {
         metrics_path: nonempty(fields, "metrics_path", "/metrics"),
         scheme: nonempty(fields, "scheme", "http"),
         limits: Limits::read(fields, global.limits),
-        naming: Naming::read(fields, &global.naming.resolved()),
+        naming: Naming::read(fields, &global.naming),
         histograms: Histograms::read(fields, global.histograms),
         native_histogram_bucket_limit: fields
             .unsigned("native_histogram_bucket_limit", "uint")
@@ -222,7 +223,7 @@ fn check(job: &ScrapeConfig, fields: &Fields<'_, '_>) {
             "scrape timeout greater than scrape interval for scrape config with job name {:?}",
             job.job_name
         );
-        fields.whole(fields.line_of("scrape_timeout"), text, None);
+        fields.late(fields.line_of("scrape_timeout"), text, None);
     }
 }
 
@@ -232,7 +233,7 @@ fn nonempty(fields: &Fields<'_, '_>, name: &'static str, default: &str) -> Strin
 }
 
 fn read_fallback(fields: &Fields<'_, '_>, of_job: &str) -> Option<ScrapeProtocol> {
-    let text = fields.text("fallback_scrape_protocol")?;
+    let text = fields.text_as("fallback_scrape_protocol", "config.ScrapeProtocol")?;
     if text.is_empty() {
         return None;
     }
@@ -240,7 +241,7 @@ fn read_fallback(fields: &Fields<'_, '_>, of_job: &str) -> Option<ScrapeProtocol
     parsed
         .map_err(|error| {
             let text = format!("invalid fallback_scrape_protocol{of_job}: {error}");
-            fields.whole(fields.line_of("fallback_scrape_protocol"), text, None);
+            fields.late(fields.line_of("fallback_scrape_protocol"), text, None);
         })
         .ok()
 }
@@ -284,7 +285,7 @@ fn read_static(fields: &Fields<'_, '_>) -> Vec<StaticConfig> {
         }
         let config = StaticConfig {
             targets: read_targets(&group),
-            labels: global::read_labels(&group, "labels"),
+            labels: global::read_labels(&group, "labels", "model.LabelSet"),
         };
         group.finish();
         Some(config)
@@ -314,7 +315,8 @@ fn read_targets(group: &Fields<'_, '_>) -> Vec<String> {
 fn read_discovery(fields: &Fields<'_, '_>) -> Vec<(&'static str, Kept)> {
     let sections = fields.matching(&DISCOVERY).into_iter();
     let read = sections.filter_map(|(name, _)| {
-        let items = fields.items(name, "discovery.Configs")?;
+        let package = name.trim_end_matches("_sd_configs");
+        let items = fields.items(name, &format!("[]*{package}.SDConfig"))?;
         for item in items.iter().filter(|item| item.is_null()) {
             let text = format!("empty or null section in {name}");
             fields.whole(item.line, text, None);

@@ -118,12 +118,13 @@ pub fn read_sections(fields: &Fields<'_, '_>) -> Vec<Section> {
         keep("rule_files", node);
     }
     if let Some(node) = fields.node("tracing") {
+        let before = fields.problems.count();
         check_keys(node, "tracing", &TRACING_KEYS, fields.problems);
         let endpoint = node
             .get("endpoint")
             .and_then(Node::text)
             .unwrap_or_default();
-        if endpoint.is_empty() {
+        if endpoint.is_empty() && fields.problems.count() == before {
             fields.value(node.line, "tracing endpoint must be set", None);
         }
         keep("tracing", node);

@@ -21,32 +21,41 @@ const UNITS: [(&str, &str, u64); 7] = [
     ("B", "B", 1),
 ];
 
-/// Bytes; the number may have a fraction (`1.5GB`). A bare `0` needs no unit.
+/// Bytes; numbers may have a fraction (`1.5GB`), and parts may follow each other (`1GiB512MiB`).
+/// A bare `0` needs no unit.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     if text == "0" {
         return Ok(0);
     }
-    let digits = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| SizeError::Malformed(text.to_owned()))?;
+    let malformed = || SizeError::Malformed(text.to_owned());
+    let numeric = |c: char| c.is_ascii_digit() || c == '.';
+    let mut total = 0.0;
+    let mut rest = text;
+    loop {
+        let digits = rest.find(|c| !numeric(c)).unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let number: f64 = number.parse().map_err(|_| malformed())?;
+        let (unit, tail) = tail.split_at(tail.find(numeric).unwrap_or(tail.len()));
+        total += number * unit_bytes(unit, text)? as f64;
+        if total >= i64::MAX as f64 {
+            return Err(SizeError::OutOfRange(text.to_owned()));
+        }
+        if tail.is_empty() {
+            return Ok(total as u64);
+        }
+        rest = tail;
+    }
+}
+
+fn unit_bytes(unit: &str, text: &str) -> Result<u64, SizeError> {
     let named = UNITS
         .iter()
         .find(|(short, long, _)| unit == *short || unit == *long);
-    let Some((_, _, bytes)) = named else {
-        return Err(SizeError::UnknownUnit {
-            unit: unit.to_owned(),
-            text: text.to_owned(),
-        });
-    };
-    let total = number * *bytes as f64;
-    if total >= i64::MAX as f64 {
-        return Err(SizeError::OutOfRange(text.to_owned()));
-    }
-    Ok(total as u64)
+    let bytes = named.map(|(_, _, bytes)| *bytes);
+    bytes.ok_or_else(|| SizeError::UnknownUnit {
+        unit: unit.to_owned(),
+        text: text.to_owned(),
+    })
 }
 
 /// The shortest exact form by the large units: `10MiB`, `1GiB512MiB`, `0B`.
@@ -79,6 +88,7 @@ mod tests {
             ("10MiB", 10 << 20),
             ("1.5GB", 3 << 29),
             ("1KB", 1024),
+            ("1KiB476B", 1500),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }

@@ -68,6 +68,12 @@ fn refusals_are_worded_as_prometheus_words_them() {
             format!("{job}  metric_name_validation_scheme: legacy\n"),
             "utf8 metric names requested but validation scheme is not set to UTF8".into(),
         ),
+        (
+            format!(
+                "{job}  relabel_configs:\n  - {{action: lowercase, target_label: a, replacement: b}}\n"
+            ),
+            "'replacement' can not be set for lowercase action".into(),
+        ),
         ("remote_write: [{}]\n".into(), "url for remote_write is empty".into()),
         ("remote_write: [null]\n".into(), "empty or null remote write config section".into()),
         ("remote_write: [{url: 'http://a', x: 1}]\n".into(), shape("  line 1: field x not found in type config.plain")),
@@ -352,6 +358,21 @@ fn a_missing_file_is_told_as_prometheus_tells_it() {
     assert_eq!(
         error.to_string(),
         "open /nope.yml: no such file or directory"
+    );
+}
+
+#[test]
+fn a_missing_default_is_no_error_nor_is_a_missing_part() {
+    let nothing = |_: &Path| Err::<String, _>(io::Error::from(io::ErrorKind::NotFound));
+    assert_eq!(load_default(Path::new("p.yml"), &nothing), Ok(None));
+    let part = |file: &Path| match file.to_str() {
+        Some("p.yml") => Ok("scrape_config_files: [gone.yml]\n".to_owned()),
+        _ => nothing(file),
+    };
+    let config = load_default(Path::new("p.yml"), &part).unwrap().unwrap();
+    assert_eq!(
+        config.warnings(),
+        ["gone.yml, named in scrape_config_files, is not there"]
     );
 }
 

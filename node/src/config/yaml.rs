@@ -115,6 +115,7 @@ impl Scalar {
             text if truth(text).is_some() => "!!bool",
             text if integer(text).is_some() => "!!int",
             text if float(text).is_some() => "!!float",
+            text if is_date(text) => "!!timestamp",
             _ => "!!str",
         }
     }
@@ -167,6 +168,16 @@ pub fn float(text: &str) -> Option<f64> {
         return None;
     }
     text.parse().ok()
+}
+
+/// `2020-01-01`, with or without a time of day.
+fn is_date(text: &str) -> bool {
+    let four = text.len() > 4 && text.bytes().take(4).all(|byte| byte.is_ascii_digit());
+    let sign = |c: char| c.is_ascii_digit() || matches!(c, '-' | ':' | 'T' | 'Z' | '.' | '+' | ' ');
+    four && text.as_bytes().get(4) == Some(&b'-')
+        && text.bytes().filter(|byte| *byte == b'-').count() >= 2
+        && text.ends_with(|c: char| c.is_ascii_digit() || c == 'Z')
+        && text.chars().all(sign)
 }
 
 fn line_of(line: usize) -> u32 {
@@ -399,6 +410,8 @@ mod tests {
             ("0x10", "!!int"),
             ("1_000", "!!int"),
             ("1.5", "!!float"),
+            ("2020-01-01", "!!timestamp"),
+            ("2020-1", "!!str"),
             ("1e3", "!!float"),
             ("localhost:9090", "!!str"),
             ("-", "!!str"),
