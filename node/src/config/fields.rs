@@ -1,8 +1,9 @@
 //! Takes a YAML mapping apart, key by key and strictly.
 //!
 //! Each accessor names a key, says what type it must have and gives `None` when the key is
-//! absent, null (as good as absent) or wrong; what is wrong goes to [`Problems`]. The keys asked
-//! for are the keys that exist: [`Fields::finish`] refuses every other one.
+//! absent or wrong. A null is Go's zero value: the empty text, false, else as good as absent. What
+//! is wrong goes to [`Problems`]. The keys asked for are the keys that exist: [`Fields::finish`]
+//! refuses every other one.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -117,7 +118,14 @@ impl<'n, 'p> Fields<'n, 'p> {
             .map(PathBuf::from)
     }
 
+    /// Null is false, as in Go.
     pub fn truth(&self, name: &'static str) -> Option<bool> {
+        let null = self.raw(name)?.is_null();
+        if null { Some(false) } else { self.choice(name) }
+    }
+
+    /// A truth value that may be left open by null.
+    pub fn choice(&self, name: &'static str) -> Option<bool> {
         let node = self.node(name)?;
         let truth = match &node.value {
             Value::Scalar(scalar) if scalar.plain => yaml::truth(&scalar.text),
@@ -165,6 +173,7 @@ impl<'n, 'p> Fields<'n, 'p> {
     }
 
     pub fn duration(&self, name: &'static str) -> Option<Duration> {
+        self.node(name)?;
         let text = self.scalar(name, "string")?;
         let line = self.line_of(name);
         parse_duration(text)
@@ -259,8 +268,12 @@ impl<'n, 'p> Fields<'n, 'p> {
         Some(named.collect())
     }
 
+    /// The text of a scalar; null is the empty text, as in Go.
     fn scalar(&self, name: &'static str, go_type: &'static str) -> Option<&'n str> {
-        let node = self.node(name)?;
+        let node = self.raw(name)?;
+        if node.is_null() {
+            return Some("");
+        }
         if node.text().is_none() {
             self.wrong_type(node, go_type);
         }

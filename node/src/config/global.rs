@@ -233,7 +233,7 @@ impl Limits {
 
 impl Histograms {
     pub fn read(fields: &Fields<'_, '_>, inherited: Self) -> Self {
-        let choose = |name, inherited: Option<bool>| fields.truth(name).or(inherited);
+        let choose = |name, inherited: Option<bool>| fields.choice(name).or(inherited);
         Self {
             scrape_native: choose("scrape_native_histograms", inherited.scrape_native),
             convert_classic_to_nhcb: choose(

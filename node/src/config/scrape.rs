@@ -29,7 +29,7 @@ pub struct ScrapeConfig {
     pub scrape_protocols: Vec<ScrapeProtocol>,
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
     pub enable_compression: bool,
-    /// As written: a missing leading slash is added when the URL is built.
+    /// As written, empty included: a missing leading slash is added when the URL is built.
     pub metrics_path: String,
     pub scheme: String,
     pub limits: Limits,
@@ -184,7 +184,9 @@ fn read_job(fields: &Fields<'_, '_>, global: &Global) -> ScrapeConfig {
         scrape_protocols: protocols.unwrap_or_else(|| global.scrape_protocols.clone()),
         fallback_scrape_protocol: read_fallback(fields, &of_job),
         enable_compression: fields.truth("enable_compression").unwrap_or(true),
-        metrics_path: nonempty(fields, "metrics_path", "/metrics"),
+        metrics_path: fields
+            .text("metrics_path")
+            .unwrap_or_else(|| "/metrics".to_owned()),
         scheme: nonempty(fields, "scheme", "http"),
         limits: Limits::read(fields, global.limits),
         naming: Naming::read(fields, &global.naming),
@@ -317,9 +319,13 @@ fn read_discovery(fields: &Fields<'_, '_>) -> Vec<(&'static str, Kept)> {
     let read = sections.filter_map(|(name, _)| {
         let package = name.trim_end_matches("_sd_configs");
         let items = fields.items(name, &format!("[]*{package}.SDConfig"))?;
-        for item in items.iter().filter(|item| item.is_null()) {
-            let text = format!("empty or null section in {name}");
-            fields.whole(item.line, text, None);
+        for item in items {
+            if item.is_null() {
+                let text = format!("empty or null section in {name}");
+                fields.whole(item.line, text, None);
+            } else if !matches!(item.value, super::yaml::Value::Mapping(_)) {
+                fields.wrong_type(item, &format!("{package}.plain"));
+            }
         }
         Some((name, Kept(fields.node(name)?.clone())))
     });

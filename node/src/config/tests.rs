@@ -312,6 +312,20 @@ scrape_configs:
     load_text(&config.redacted_yaml()).unwrap();
 }
 
+/// A key without a value is Go's zero value, not the default: an empty replacement removes a label.
+#[test]
+fn a_key_without_a_value_is_empty() {
+    let text = "scrape_configs:\n- job_name: a\n  honor_timestamps:\n  scheme:\n  relabel_configs:\n  - target_label: b\n    replacement:\n    separator:\n";
+    let config = load_text(text).unwrap();
+    let job = &config.scrape_configs[0];
+    let rule = &job.relabel_configs[0];
+    assert_eq!(
+        (rule.replacement.as_str(), rule.separator.as_str()),
+        ("", "")
+    );
+    assert!(!job.honor_timestamps && job.scheme == "http");
+}
+
 #[test]
 fn explanations_name_the_key_that_was_meant() {
     let job = "scrape_configs:\n- job_name: a\n";
