@@ -50,3 +50,7 @@ pub const QUERY_POINTS_MAX: i64 = 11_000;
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Selections of one query under way at once.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
+/// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.
+pub const CONFIG_BYTES_MAX: usize = 16 << 20;
+pub const CONFIG_DEPTH_MAX: usize = 64;
+pub const CONFIG_NODES_MAX: usize = 2_000_000;

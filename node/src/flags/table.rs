@@ -1,0 +1,197 @@
+//! The one table of flags: name, kind, default, help, and whether it does something yet.
+//!
+//! `--help`, `/api/v1/status/flags`, parsing and the start-up warnings all read it.
+
+use super::Program;
+use super::prometheus::SERVER;
+use super::pushgateway::PUSHGATEWAY;
+
+/// One flag.
+#[derive(Debug)]
+pub struct Flag {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As text, as it would be written; empty when there is none.
+    pub default: &'static str,
+    pub help: &'static str,
+    pub state: State,
+}
+
+/// What values a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    /// Takes no value; `--no-name` turns it off.
+    Truth,
+    Duration,
+    /// Bytes with a unit.
+    Size,
+    /// A whole number from 0, also in the form `5e7`.
+    Number,
+    Float,
+    /// `host:port`, `:port`; may be given several times.
+    Addresses,
+    /// `host:port`, `:port`; empty for none.
+    Address,
+    /// Separated by commas, may be given several times.
+    List,
+    Choice(&'static [&'static str]),
+    /// A regular expression.
+    Regex,
+}
+
+/// Whether the flag does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Served,
+    /// Accepted so that existing units start; the text says what does not happen.
+    NotYet(&'static str),
+    /// Refused, because running without what it asks for would endanger data or answers.
+    Refused(&'static str),
+    /// Accepted, without meaning here and shown nowhere but in the list of flags.
+    Hidden(&'static str),
+}
+
+use Kind::{Address, Addresses, Choice, Duration, List, Number, Text};
+use State::{Refused, Served};
+
+pub const fn flag(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    state: State,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        name,
+        kind,
+        default,
+        help,
+        state,
+    }
+}
+
+pub const NO_TLS: State = Refused(
+    "TLS and authentication are not built in yet, and without them the listener would be open to everybody",
+);
+
+/// Ours: the push listener of a server.
+pub static PUSH: [Flag; 1] = [flag(
+    "push.listen-address",
+    Addresses,
+    ":9091",
+    Served,
+    "Address to listen on for pushes, with the Pushgateway's API. Can be repeated; empty for none.",
+)];
+
+/// Ours: how nodes find each other and form a cluster, and what every node does.
+pub static CLUSTER: [Flag; 10] = [
+    flag(
+        "cluster.listen-address",
+        Address,
+        ":9092",
+        Served,
+        "Address to listen on for the other nodes. Empty: this node stays alone.",
+    ),
+    flag(
+        "cluster.advertise-address",
+        Address,
+        "",
+        Served,
+        "Address under which the other nodes reach this one. Defaults to --cluster.listen-address when that names a host.",
+    ),
+    flag(
+        "cluster.join",
+        List,
+        "",
+        Served,
+        "Addresses of nodes to join, this one may be among them. Comma separated; can be repeated.",
+    ),
+    flag(
+        "cluster.bootstrap-expect",
+        Number,
+        "1",
+        Served,
+        "How many nodes must have found each other before they form a new cluster.",
+    ),
+    flag(
+        "cluster.shards",
+        Number,
+        "16",
+        Served,
+        "Shards of a new cluster, 1 to 4096. Fixed when the cluster is formed.",
+    ),
+    flag(
+        "cluster.replication-factor",
+        Number,
+        "3",
+        Served,
+        "Copies of each shard in a new cluster: 1, 3, 5 or 7.",
+    ),
+    flag(
+        "cluster.zone",
+        Text,
+        "",
+        Served,
+        "Failure zone of this node. Copies of a shard are spread over zones.",
+    ),
+    flag(
+        "consul.address",
+        Address,
+        "",
+        Served,
+        "Consul agent to register with and to find the other nodes through.",
+    ),
+    flag(
+        "consul.service",
+        Text,
+        "quorate",
+        Served,
+        "Name of the service registered in Consul.",
+    ),
+    flag(
+        "push.history-interval",
+        Duration,
+        "0s",
+        Served,
+        "How often a pushed group is repeated into the history while it lives. 0s: the global scrape_interval.",
+    ),
+];
+
+/// What every program takes.
+pub static LOG: [Flag; 2] = [
+    flag(
+        "log.level",
+        Choice(&["debug", "info", "warn", "error"]),
+        "info",
+        Served,
+        "Only log messages of this severity or above. One of: [debug, info, warn, error]",
+    ),
+    flag(
+        "log.format",
+        Choice(&["logfmt", "json"]),
+        "logfmt",
+        Served,
+        "Format of log messages. One of: [logfmt, json]",
+    ),
+];
+
+/// The flags of a program, in the order of its help.
+pub fn of(program: Program) -> impl Iterator<Item = &'static Flag> {
+    let (first, second): (&[Flag], &[Flag]) = match program {
+        Program::Quorate | Program::Prometheus => (&SERVER, &PUSH),
+        Program::Pushgateway => (&PUSHGATEWAY, &[]),
+    };
+    first.iter().chain(second).chain(&CLUSTER).chain(&LOG)
+}
+
+/// A flag's default in a program. A name that stands for another program opens just the ports
+/// that program opens: a Pushgateway may run beside it.
+pub fn default_of(flag: &Flag, program: Program) -> &'static str {
+    match (program, flag.name) {
+        (Program::Quorate, "web.enable-remote-write-receiver") => "true",
+        (Program::Prometheus, "push.listen-address") => "",
+        (Program::Prometheus | Program::Pushgateway, "cluster.listen-address") => "",
+        _ => flag.default,
+    }
+}
