@@ -8,9 +8,11 @@
 //! In reading order:
 //! - [`exposition`]: what both exposition formats have in common
 //! - [`text`], [`openmetrics`]: a scraped body, entry by entry
+//! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
 
 pub mod exposition;
 pub mod openmetrics;
+pub mod push;
 pub mod remote;
 pub mod text;

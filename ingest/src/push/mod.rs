@@ -1,0 +1,101 @@
+//! Pushgateway's side: the URL and body of a push, and the page that shows all groups.
+//!
+//! Promise: what pushgateway 1.11 takes is taken, with the same outcome; what it refuses is
+//! refused in its words, since scripts grep for them. Not here: the groups themselves
+//! ([`model::group`]) and whatever pushes of other groups hold: a page decides conflicts between
+//! groups when it is written.
+
+mod body;
+mod check;
+pub mod path;
+mod render;
+
+pub use body::parse;
+pub use render::render;
+
+/// Which names metrics and labels may have.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Letters, digits, `_`, and `:` in metric names.
+    #[default]
+    Legacy,
+    /// Any text, in quotes (`--push.enable-utf8-names`).
+    Utf8,
+}
+
+impl Names {
+    /// Whether a metric may be called `name`.
+    pub fn allow_metric(self, name: &str) -> bool {
+        match self {
+            Self::Legacy => is_legacy(name, true),
+            Self::Utf8 => !name.is_empty(),
+        }
+    }
+
+    /// Whether a label may be called `name`.
+    pub fn allow_label(self, name: &str) -> bool {
+        match self {
+            Self::Legacy => is_legacy(name, false),
+            Self::Utf8 => !name.is_empty(),
+        }
+    }
+}
+
+/// Why a body was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// No exposition; the group is left as it is.
+    #[error("text format parsing error in line {line}: {reason}")]
+    Format { line: usize, reason: String },
+    /// An exposition that cannot be a group's content; a failed push, which the group records.
+    #[error("pushed metrics are invalid or inconsistent with existing metrics: {0}")]
+    Inconsistent(String),
+}
+
+fn is_legacy(name: &str, colon: bool) -> bool {
+    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
+    name.bytes().next().is_some_and(letter) && name.bytes().all(|b| letter(b) || b.is_ascii_digit())
+}
+
+/// A text in double quotes as Go's `%q` writes it.
+fn quoted(text: impl AsRef<[u8]>) -> String {
+    let mut out = String::from('"');
+    for chunk in text.as_ref().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
+                c => out.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_is_that_of_go() {
+        assert_eq!(
+            quoted(b"a\"\\\n\x01\xff\xc3\xa9"),
+            "\"a\\\"\\\\\\n\\x01\\xff\u{e9}\""
+        );
+    }
+
+    #[test]
+    fn names_are_legacy_unless_asked() {
+        assert!(Names::Legacy.allow_metric("a:b_1") && !Names::Legacy.allow_label("a:b"));
+        assert!(!Names::Legacy.allow_metric("1a") && !Names::Legacy.allow_metric(""));
+        assert!(Names::Utf8.allow_label("a.b") && !Names::Utf8.allow_metric(""));
+    }
+}

@@ -1,0 +1,326 @@
+//! The page of a Pushgateway: all groups as one exposition in the text format.
+//!
+//! Laid out as client_golang does: families by name, metrics of a family by number of labels and
+//! then by label values, a metric's `le` or `quantile` behind its other labels. What two groups
+//! say differently is settled here, by group key order and never by an error: the first HELP
+//! stays, and a family that groups give different types is shown `untyped`.
+//!
+//! Names outside the legacy alphabet are quoted; labels pushed with an empty value are not shown
+//! (the store does not tell them from absent ones), those of the group are.
+
+use std::collections::BTreeMap;
+
+use model::group::{Family, FamilyKind, FamilySample, Group};
+use model::{Labels, number};
+
+use super::check::bound_label;
+use super::is_legacy;
+
+const PUSH_TIME: (&str, &str) = (
+    "push_time_seconds",
+    "Last Unix time when changing this group in the Pushgateway succeeded.",
+);
+const PUSH_FAILURE_TIME: (&str, &str) = (
+    "push_failure_time_seconds",
+    "Last Unix time when changing this group in the Pushgateway failed.",
+);
+
+/// Writes the exposition of all groups.
+pub fn render(groups: &[Group]) -> String {
+    let mut sorted: Vec<&Group> = groups.iter().collect();
+    sorted.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut page: BTreeMap<&str, Merged<'_>> = BTreeMap::new();
+    for group in sorted {
+        for family in &group.families {
+            page.entry(&family.name)
+                .or_insert_with(|| Merged::new(family.kind))
+                .add(family, group);
+        }
+        let times = [
+            (PUSH_TIME, group.push_time),
+            (PUSH_FAILURE_TIME, group.push_failure_time),
+        ];
+        for ((name, help), time) in times {
+            let family = page
+                .entry(name)
+                .or_insert_with(|| Merged::new(FamilyKind::Gauge));
+            family.help = Some(help);
+            let mut labels = BTreeMap::new();
+            group_labels(&mut labels, group);
+            family.metrics.push(Metric {
+                labels,
+                lines: vec![Line {
+                    suffix: "",
+                    bound: None,
+                    value: time.seconds(),
+                }],
+            });
+        }
+    }
+    let mut out = String::new();
+    for (name, family) in &mut page {
+        family.write(name, &mut out);
+    }
+    out
+}
+
+/// A family over all groups.
+struct Merged<'a> {
+    help: Option<&'a str>,
+    kind: FamilyKind,
+    metrics: Vec<Metric<'a>>,
+}
+
+/// One label set and the lines it takes.
+struct Metric<'a> {
+    labels: BTreeMap<&'a str, &'a str>,
+    lines: Vec<Line<'a>>,
+}
+
+struct Line<'a> {
+    suffix: &'static str,
+    /// `le` or `quantile` with its value.
+    bound: Option<(&'static str, &'a str)>,
+    value: f64,
+}
+
+impl<'a> Merged<'a> {
+    fn new(kind: FamilyKind) -> Self {
+        Self {
+            help: None,
+            kind,
+            metrics: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, family: &'a Family, group: &'a Group) {
+        self.help = self.help.or(family.help.as_deref());
+        if self.kind != family.kind {
+            self.kind = FamilyKind::Untyped;
+        }
+        let bound_label = bound_label(family.kind);
+        let same_metric = |a: &FamilySample, b: &FamilySample| {
+            bound_label.is_some_and(|bound| same_without(&a.labels, &b.labels, bound))
+        };
+        for samples in family.samples.chunk_by(same_metric) {
+            let mut labels: BTreeMap<_, _> = samples
+                .iter()
+                .flat_map(|s| s.labels.iter())
+                .filter(|(name, _)| Some(*name) != bound_label)
+                .collect();
+            group_labels(&mut labels, group);
+            let lines = samples.iter().map(|s| Line {
+                suffix: s.suffix,
+                bound: bound_label.and_then(|name| Some((name, s.labels.get(name)?))),
+                value: s.value,
+            });
+            self.metrics.push(Metric {
+                labels,
+                lines: lines.collect(),
+            });
+        }
+    }
+
+    fn write(&mut self, name: &str, out: &mut String) {
+        let shown = match is_legacy(name, true) {
+            true => name.to_owned(),
+            false => format!("\"{}\"", escape(name, true)),
+        };
+        if let Some(help) = self.help {
+            out.push_str(&format!("# HELP {shown} {}\n", escape(help, false)));
+        }
+        out.push_str(&format!("# TYPE {shown} {}\n", self.kind.as_str()));
+        self.metrics.sort_by(|a, b| {
+            let by_count = a.labels.len().cmp(&b.labels.len());
+            by_count.then_with(|| a.labels.values().cmp(b.labels.values()))
+        });
+        for metric in &self.metrics {
+            metric.write(name, out);
+        }
+    }
+}
+
+impl Metric<'_> {
+    fn write(&self, family: &str, out: &mut String) {
+        for line in &self.lines {
+            let legacy = is_legacy(family, true);
+            let mut comma = "";
+            if legacy {
+                out.push_str(family);
+                out.push_str(line.suffix);
+                out.push('{');
+            } else {
+                let name = escape(family, true);
+                out.push_str(&format!("{{\"{name}{}\"", line.suffix));
+                comma = ",";
+            }
+            for (name, value) in &self.labels {
+                out.push_str(comma);
+                write_label(name, value, out);
+                comma = ",";
+            }
+            if let Some((name, value)) = line.bound {
+                out.push_str(comma);
+                let number = number::parse(value).map(number::exposition);
+                write_label(name, number.as_deref().unwrap_or(value), out);
+            }
+            out.push_str("} ");
+            number::write_exposition(out, line.value);
+            out.push('\n');
+        }
+    }
+}
+
+fn write_label(name: &str, value: &str, out: &mut String) {
+    match is_legacy(name, false) {
+        true => out.push_str(name),
+        false => out.push_str(&format!("\"{}\"", escape(name, true))),
+    }
+    out.push_str(&format!("=\"{}\"", escape(value, true)));
+}
+
+/// The group's labels over whatever stands there, and the `instance=""` that tells a scraper to
+/// leave that label alone.
+fn group_labels<'a>(labels: &mut BTreeMap<&'a str, &'a str>, group: &'a Group) {
+    labels.extend(group.key.iter());
+    labels.entry("instance").or_insert("");
+}
+
+fn same_without(a: &Labels, b: &Labels, name: &str) -> bool {
+    let rest = |labels: &Labels| labels.without(name);
+    rest(a) == rest(b)
+}
+
+fn escape(text: &str, quotes: bool) -> String {
+    let text = text.replace('\\', r"\\").replace('\n', r"\n");
+    match quotes {
+        true => text.replace('"', "\\\""),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Timestamp;
+    use model::group::GroupingKey;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::push::{Names, parse, path};
+
+    fn group(path: &str, body: &str) -> Group {
+        let key = path::parse(&format!("/metrics/job/{path}"), Names::Utf8).unwrap();
+        let families = parse(body.as_bytes(), &key, Names::Utf8).unwrap();
+        Group {
+            key,
+            families,
+            push_time: Timestamp(1_795_233_497_814),
+            push_failure_time: Timestamp(0),
+        }
+    }
+
+    /// As pushgateway 1.11.2 shows the same pushes, but for the type of `n`: it refuses the second.
+    #[test]
+    fn groups_merge_into_one_exposition() {
+        let groups = [
+            group("b", "# TYPE h histogram\nh_bucket{le=\"2\"} 1\n"),
+            group(
+                "a/instance/i1",
+                "# HELP g first\n# TYPE g gauge\ng{z=\"1\",a=\"q\\\"\\n\"} 1.5e6\ng -0\n\
+                 # TYPE h histogram\nh_bucket{le=\"5\"} 1\nh_sum 4\nh_count 2\n\
+                 # TYPE n counter\nn 3\n",
+            ),
+            group("A/zone/", "# HELP g second\n# TYPE g gauge\ng 2\nn 1\n"),
+        ];
+        let expected = r#"# HELP g first
+# TYPE g gauge
+g{instance="i1",job="a"} 0
+g{instance="",job="A",zone=""} 2
+g{a="q\"\n",instance="i1",job="a",z="1"} 1.5e+06
+# TYPE h histogram
+h_bucket{instance="",job="b",le="2"} 1
+h_bucket{instance="",job="b",le="+Inf"} 0
+h_sum{instance="",job="b"} 0
+h_count{instance="",job="b"} 0
+h_bucket{instance="i1",job="a",le="5"} 1
+h_bucket{instance="i1",job="a",le="+Inf"} 2
+h_sum{instance="i1",job="a"} 4
+h_count{instance="i1",job="a"} 2
+# TYPE n untyped
+n{instance="i1",job="a"} 3
+n{instance="",job="A",zone=""} 1
+# HELP push_failure_time_seconds Last Unix time when changing this group in the Pushgateway failed.
+# TYPE push_failure_time_seconds gauge
+push_failure_time_seconds{instance="",job="b"} 0
+push_failure_time_seconds{instance="i1",job="a"} 0
+push_failure_time_seconds{instance="",job="A",zone=""} 0
+# HELP push_time_seconds Last Unix time when changing this group in the Pushgateway succeeded.
+# TYPE push_time_seconds gauge
+push_time_seconds{instance="",job="b"} 1.795233497814e+09
+push_time_seconds{instance="i1",job="a"} 1.795233497814e+09
+push_time_seconds{instance="",job="A",zone=""} 1.795233497814e+09
+"#;
+        assert_eq!(render(&groups), expected);
+    }
+
+    #[test]
+    fn names_beyond_the_legacy_alphabet_are_quoted() {
+        let page = render(&[group("a", "{\"a.b\",\"c d\"=\"e\"} 1\n")]);
+        assert!(page.contains(
+            "# TYPE \"a.b\" untyped\n{\"a.b\",\"c d\"=\"e\",instance=\"\",job=\"a\"} 1\n"
+        ));
+    }
+
+    fn family_text() -> impl Strategy<Value = String> {
+        let samples = prop::collection::btree_map("[a-c]{1,2}", "\\PC{1,5}|\"|\\\\|\n", 0..3);
+        (
+            "[a-f]{1,3}(\\.x)?",
+            prop_oneof![
+                Just("gauge"),
+                Just("counter"),
+                Just("histogram"),
+                Just("summary")
+            ],
+            prop::collection::vec((samples, any::<f64>()), 1..5),
+        )
+            .prop_map(|(name, kind, samples)| {
+                let mut text = format!("# TYPE \"{name}\" {kind}\n");
+                for (labels, value) in samples {
+                    let pairs: String = labels
+                        .iter()
+                        .map(|(n, v)| format!(",{n}=\"{}\"", escape(v, true)))
+                        .collect();
+                    let value = number::exposition(value);
+                    text.push_str(&match kind {
+                        "histogram" => format!("{{\"{name}_sum\"{pairs}}} {value}\n"),
+                        "summary" => {
+                            format!("{{\"{name}\"{pairs},quantile=\"0.5\"}} {value}\n")
+                        }
+                        _ => format!("{{\"{name}\"{pairs}}} {value}\n"),
+                    });
+                }
+                text
+            })
+    }
+
+    proptest! {
+        /// The page of a push, pushed to the same group, is the same page.
+        #[test]
+        fn what_is_rendered_parses_back(text in family_text()) {
+            let key = GroupingKey::new([("job".to_owned(), "j".to_owned())]).unwrap();
+            let Ok(families) = parse(text.as_bytes(), &key, Names::Utf8) else {
+                return Ok(()); // one series twice, or the like
+            };
+            let group = |families| Group {
+                key: key.clone(),
+                families,
+                push_time: Timestamp(1),
+                push_failure_time: Timestamp(0),
+            };
+            let page = render(&[group(families)]);
+            let again = parse(page.as_bytes(), &key, Names::Utf8);
+            prop_assert!(again.is_ok(), "{:?}\n{}", again, page);
+            prop_assert_eq!(render(&[group(again.unwrap())]), page);
+        }
+    }
+}
