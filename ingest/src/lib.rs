@@ -10,9 +10,11 @@
 //! - [`text`], [`openmetrics`]: a scraped body, entry by entry
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
+//! - [`relabel`]: rules that rewrite label sets
 
 pub mod exposition;
 pub mod openmetrics;
 pub mod push;
+pub mod relabel;
 pub mod remote;
 pub mod text;
