@@ -118,7 +118,6 @@ impl Scrape {
         if error.is_some() {
             reading.batch = Batch::default();
             reading.tracked.clear();
-            reading.added = 0;
         }
         let mut batch = reading.batch;
         for gone in self.present.difference(&reading.tracked) {
@@ -191,17 +190,28 @@ impl Scrape {
             Format::Text => Parser::Text(text::Parser::new(&fetched.body)?),
             Format::OpenMetrics => Parser::OpenMetrics(openmetrics::Parser::new(&fetched.body)?),
         };
+        let samples_max = match self.target.limits.samples {
+            0 => usize::MAX,
+            samples => samples,
+        };
+        let mut samples = 0;
         while let Some(entry) = parser.next_entry()? {
             let Entry::Sample(line) = entry else { continue };
             reading.scraped += 1;
-            let Some(labels) = self.labels_of(line.series, &parser, reading)? else {
-                continue;
-            };
+            let (labels, is_new) = self.labels_of(line.series, &parser)?;
+            let Some(labels) = labels else { continue };
             reading.post_relabeling += 1;
             let timestamp = line.timestamp.filter(|_| self.target.honor_timestamps);
             if timestamp.is_none() && !reading.seen.insert(labels.clone()) {
                 continue;
             }
+            samples += 1;
+            // Beyond the limit only counting goes on, so that the report tells by how much.
+            if samples > samples_max {
+                self.lines.remove(line.series);
+                continue;
+            }
+            reading.added += usize::from(is_new);
             if timestamp.is_none() || self.target.track_timestamps_staleness {
                 reading.tracked.insert(labels.clone());
             }
@@ -209,9 +219,7 @@ impl Scrape {
                 .batch
                 .add_sample(labels, timestamp.unwrap_or(scraped_at), line.value);
         }
-        // Counted to the end, so that the report tells by how much.
-        let samples_max = self.target.limits.samples;
-        if samples_max > 0 && reading.post_relabeling > samples_max {
+        if samples > samples_max {
             return Err(ScrapeError::Limit("sample limit exceeded".to_owned()));
         }
         if !fetched.body.is_empty() {
@@ -220,30 +228,29 @@ impl Scrape {
         Ok(())
     }
 
-    /// The labels a sample line is stored under, from memory where the line was there before.
+    /// The labels a sample line is stored under, from memory where the line was there before, and
+    /// whether it is new.
     fn labels_of(
         &mut self,
         series: &str,
         parser: &Parser<'_>,
-        reading: &mut Reading,
-    ) -> Result<Option<Labels>, ScrapeError> {
+    ) -> Result<(Option<Labels>, bool), ScrapeError> {
         if let Some(line) = self.lines.get_mut(series) {
             line.seen = self.scrapes;
-            return Ok(line.labels.clone());
+            return Ok((line.labels.clone(), false));
         }
         let labels = stored_labels(&self.target, &parser.labels()?, |name| {
             parser.sets_empty(name)
         });
         if let Some(labels) = &labels {
             check(&self.target, labels)?;
-            reading.added += 1;
         }
         let line = Line {
             labels: labels.clone(),
             seen: self.scrapes,
         };
         self.lines.insert(series.into(), line);
-        Ok(labels)
+        Ok((labels, true))
     }
 }
 
@@ -296,17 +303,22 @@ fn check(target: &Target, labels: &Labels) -> Result<(), ScrapeError> {
     let name_max = limit(limits.label_name_bytes, limits::LABEL_BYTES_MAX);
     let value_max = limit(limits.label_value_bytes, limits::LABEL_BYTES_MAX);
     for (name, value) in labels {
-        let (rule, bytes, max) = if name.len() > name_max {
-            ("label_name_length_limit", name.len(), name_max)
-        } else if value.len() > value_max {
-            ("label_value_length_limit", value.len(), value_max)
-        } else {
-            continue;
-        };
         let label: String = name.chars().take(50).collect();
-        return Err(ScrapeError::Limit(format!(
-            "{rule} exceeded (metric: {metric}, label name: {label}, length: {bytes}, limit: {max})"
-        )));
+        let shown: String = value.chars().take(50).collect();
+        if name.len() > name_max {
+            let bytes = name.len();
+            return Err(ScrapeError::Limit(format!(
+                "label_name_length_limit exceeded (metric: {metric}, label name: {label}, \
+                 length: {bytes}, limit: {name_max})"
+            )));
+        }
+        if value.len() > value_max {
+            let bytes = value.len();
+            return Err(ScrapeError::Limit(format!(
+                "label_value_length_limit exceeded (metric: {metric}, label name: {label}, \
+                 value: {shown:?}, length: {bytes}, limit: {value_max})"
+            )));
+        }
     }
     Ok(())
 }
