@@ -93,6 +93,15 @@ impl<'a> Parser<'a> {
             Self::OpenMetrics(parser) => parser.labels(),
         }
     }
+
+    /// Whether the sample line read last gives the label an empty value. A label set does not
+    /// tell that from no label, but a job that honours labels does.
+    pub fn sets_empty(&self, name: &str) -> bool {
+        match self {
+            Self::Text(parser) => parser.sets_empty(name),
+            Self::OpenMetrics(parser) => parser.sets_empty(name),
+        }
+    }
 }
 
 /// The body as text; an error names the line of the first byte that is none.
@@ -242,6 +251,11 @@ impl<'a> Pieces<'a> {
         self.series = "";
         self.name = None;
         self.pairs.clear();
+    }
+
+    pub fn sets_empty(&self, name: &str) -> bool {
+        let mut pairs = self.pairs.iter();
+        pairs.any(|(n, value)| value.is_empty() && unescape(n) == name)
     }
 
     /// Unescapes, brings `le` and `quantile` into float form (Prometheus 3 stores them so) and

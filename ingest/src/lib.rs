@@ -10,9 +10,16 @@
 //! - [`text`], [`openmetrics`]: a scraped body, entry by entry
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
+//! - [`relabel`]: rules that rewrite label sets
+//! - [`scrape`]: targets, and the loop that scrapes one
+//! - [`gzip`], [`metrics`]: bodies undone within a bound; what is counted
 
 pub mod exposition;
+pub mod gzip;
+pub mod metrics;
 pub mod openmetrics;
 pub mod push;
+pub mod relabel;
 pub mod remote;
+pub mod scrape;
 pub mod text;

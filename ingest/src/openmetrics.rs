@@ -50,6 +50,11 @@ impl<'a> Parser<'a> {
         self.last.labels(self.kind)
     }
 
+    /// Whether the sample line read last gives the label an empty value.
+    pub fn sets_empty(&self, name: &str) -> bool {
+        self.last.sets_empty(name)
+    }
+
     fn comment(&mut self) -> Result<Option<Entry<'a>>, ParseError> {
         if self.cursor.eat_text("EOF") {
             self.cursor.eat(b'\n');

@@ -53,6 +53,11 @@ impl<'a> Parser<'a> {
         self.last.labels(self.kind)
     }
 
+    /// Whether the sample line read last gives the label an empty value.
+    pub fn sets_empty(&self, name: &str) -> bool {
+        self.last.sets_empty(name)
+    }
+
     fn skip_blanks(&mut self) {
         self.cursor.take_while(|b| b == b' ' || b == b'\t');
     }
