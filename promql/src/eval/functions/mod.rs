@@ -78,6 +78,8 @@ impl Evaluation<'_> {
             "label_join" => self.label_join(args),
             "sort" => Ok(sort::sorted(args.vector(), grid, false)),
             "sort_desc" => Ok(sort::sorted(args.vector(), grid, true)),
+            "sort_by_label" => Ok(sort::sorted_by_labels(args, grid, false)),
+            "sort_by_label_desc" => Ok(sort::sorted_by_labels(args, grid, true)),
             "histogram_quantile" => self.histogram_quantile(call, args, grid).await,
             name => Err(QueryError::Execution(format!(
                 "{name} is not supported yet"
