@@ -54,7 +54,12 @@ impl Notes {
 }
 
 fn note(notes: &mut Vec<String>, kind: &str, query: &str, place: &Expr, text: &str) {
-    let at = Position::of(query, place.span().start);
+    // Prometheus loses the place of a subquery that is an argument.
+    let start = match place {
+        Expr::Subquery(_) => 0,
+        place => place.span().start,
+    };
+    let at = Position::of(query, start);
     let note = format!("PromQL {kind}: {text} ({at})");
     if !notes.contains(&note) {
         notes.push(note);

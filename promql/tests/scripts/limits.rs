@@ -285,3 +285,34 @@ fn the_lookback_can_be_set_by_query() {
     assert!(!found(10, 10_000));
     assert!(found(3_600, 3_599_999));
 }
+
+#[test]
+fn labels_cannot_be_doubled_without_end() {
+    let (engine, memory) = (engine(EngineOptions::default()), hour(1));
+    for (call, tail) in [
+        ("label_join(", ", \"i\", \"\", \"i\", \"i\")"),
+        ("label_replace(", ", \"i\", \"$1$1\", \"i\", \"(.*)\")"),
+    ] {
+        let nested = |times: usize| format!("{}x{}", call.repeat(times), tail.repeat(times));
+        assert!(instant(&engine, &memory, &nested(10)).is_ok());
+        let error = instant(&engine, &memory, &nested(60)).unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+    }
+}
+
+#[test]
+fn whatever_parses_has_an_answer_or_an_error() {
+    let (engine, memory) = (engine(EngineOptions::default()), hour(2));
+    let texts = include_str!("../../src/parser/formats.txt").lines();
+    let texts = texts.filter_map(|line| line.split_once(" => "));
+    for (text, _) in texts {
+        for at in [Timestamp::MIN, Timestamp(1_800_000), Timestamp::MAX] {
+            let params = QueryParams::default();
+            let _outcome = block_on(engine.instant(&memory, text, at, &params));
+        }
+        let far = Timestamp(i64::MAX - 1);
+        let step = Duration::from_millis(i64::MAX as u64 / 2);
+        let params = QueryParams::default();
+        let _outcome = block_on(engine.range(&memory, text, Timestamp(0), far, step, &params));
+    }
+}

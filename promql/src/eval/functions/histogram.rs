@@ -29,7 +29,7 @@ impl Evaluation<'_> {
         for histogram in histograms {
             self.pace.expect(results.len() + 1, grid.steps)?;
             let mut values = vec![ABSENT; grid.steps];
-            let mut was_fixed = false;
+            let (mut is_first, mut fixed_first, mut fixed_later) = (true, false, false);
             for (step, value) in values.iter_mut().enumerate() {
                 self.pace.spend(histogram.buckets.len()).await?;
                 let at_step = histogram.buckets.iter().map(|&(upper_bound, at)| Bucket {
@@ -40,15 +40,22 @@ impl Evaluation<'_> {
                 if !buckets.is_empty() {
                     let (result, fixed) = quantile(q[step], &mut buckets);
                     *value = result;
-                    was_fixed |= fixed;
+                    fixed_first |= fixed && is_first;
+                    fixed_later |= fixed && !is_first;
+                    is_first = false;
                 }
             }
-            if was_fixed {
-                let name = quote(histogram.labels.metric_name());
-                let text = format!(
-                    "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name {name}"
-                );
-                self.notes.inform(self.query, argument(call, 1), &text);
+            let name = histogram.labels.metric_name();
+            // Prometheus has taken the name off after the first instant.
+            let later_name = if self.delayed_names { name } else { "" };
+            for (fixed, name) in [(fixed_first, name), (fixed_later, later_name)] {
+                if fixed {
+                    let name = quote(name);
+                    let text = format!(
+                        "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name {name}"
+                    );
+                    self.notes.inform(self.query, argument(call, 1), &text);
+                }
             }
             let mut column = Column {
                 labels: histogram.labels,
