@@ -75,11 +75,11 @@ fn shorten(mut notes: Vec<String>, kind: &str) -> Vec<String> {
     notes
 }
 
-/// A float as messages show it: the shortest text, with an exponent when it is very large or very
-/// small.
+/// A float as messages show it: the shortest text, with an exponent from a million on and below a
+/// ten-thousandth.
 fn short_float(value: f64) -> String {
     let magnitude = value.abs();
-    if value.is_finite() && magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if value.is_finite() && magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, exponent) = match exponent.strip_prefix('-') {
@@ -116,6 +116,8 @@ mod tests {
     fn floats_are_short() {
         assert_eq!(short_float(-1e30), "-1e+30");
         assert_eq!(short_float(1.5e-7), "1.5e-07");
+        assert_eq!(short_float(3_518_773.5), "3.5187735e+06");
+        assert_eq!(short_float(999_999.5), "999999.5");
         assert_eq!(short_float(f64::INFINITY), "+Inf");
         assert_eq!(short_float(1.5), "1.5");
     }
