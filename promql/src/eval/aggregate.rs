@@ -108,7 +108,8 @@ impl Evaluation<'_> {
         }
         let most = q.iter().copied().reduce(f64::max);
         let least = q.iter().copied().reduce(f64::min);
-        for q in [most, least].into_iter().flatten() {
+        let outside = [most.filter(|q| *q > 1.0), least.filter(|q| *q < 0.0)];
+        for q in outside.into_iter().flatten() {
             self.notes.warn_quantile(self.query, place, q);
         }
     }
