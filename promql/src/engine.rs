@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use model::limits::{QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX};
 use model::port::Clock;
-use model::source::{Consistency, Source};
+use model::source::{Consistency, Selection, Source};
 use model::{Labels, Samples, Series, Timestamp};
 
 use crate::ast::{Expr, Type};
@@ -233,9 +233,12 @@ impl Run<'_> {
         let deadline = clock.monotonic().saturating_add(timeout);
         let pace = Pace::new(clock, deadline, &self.engine.is_closed, options.samples_max);
         pace.check()?;
-        let data = tokio::time::timeout(timeout, select(source, &plan.selections))
-            .await
-            .map_err(|_elapsed| QueryError::Timeout)??;
+        let data = tokio::time::timeout(
+            timeout,
+            select(source, &plan.selections, options.samples_max),
+        )
+        .await
+        .map_err(|_elapsed| QueryError::Timeout)??;
         let data = Data::new(data, lookback_ms);
         let evaluation = Evaluation::new(self.query, data, pace, options.delayed_name_removal);
         let (columns, notes) = evaluation.run(&plan.steps).await?;
@@ -244,15 +247,25 @@ impl Run<'_> {
     }
 }
 
-/// Makes all selections, a few at a time; results in their order.
+/// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more
+/// than `samples_max`.
 async fn select(
     source: &dyn Source,
-    selections: &[model::source::Selection],
+    selections: &[Selection],
+    samples_max: usize,
 ) -> Result<Vec<Vec<Series>>, QueryError> {
     // A list, not the lazy map: through its closure the compiler cannot see that a query is Send.
     let fetches: Vec<_> = selections.iter().map(|s| source.select(s)).collect();
-    let fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
-    Ok(fetched.try_collect().await?)
+    let mut fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
+    let (mut sets, mut samples) = (Vec::with_capacity(selections.len()), 0);
+    while let Some(series) = fetched.try_next().await? {
+        samples += series.iter().map(|s| s.samples.len()).sum::<usize>();
+        if samples > samples_max {
+            return Err(QueryError::TooManySamples);
+        }
+        sets.push(series);
+    }
+    Ok(sets)
 }
 
 fn instant_value(columns: Columns, at: Timestamp) -> Value {

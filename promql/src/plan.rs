@@ -31,7 +31,7 @@ impl Grid {
     /// From `start` as long as `end` is not passed; none when it already is.
     pub fn between(start: i64, end: i64, step: i64) -> Self {
         let steps = match end.checked_sub(start) {
-            Some(length) if length >= 0 => length / step + 1,
+            Some(length) if length >= 0 => (length / step).saturating_add(1),
             Some(_) => 0,
             None => i64::MAX,
         };
@@ -319,8 +319,9 @@ const BOUND_TO_TIME: [&str; 11] = [
     "year",
 ];
 
-/// Whether `expr` has the same value at every instant.
-fn is_step_invariant(expr: &Expr) -> bool {
+/// Whether Prometheus takes `expr` to have the same value at every instant, and computes it at the
+/// first one only.
+pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
     match expr {
         Expr::Number(_) | Expr::String(_) => true,
         Expr::Vector(selector) => selector.shift.at.is_some(),
@@ -329,10 +330,8 @@ fn is_step_invariant(expr: &Expr) -> bool {
         Expr::Call(call) => {
             !BOUND_TO_TIME.contains(&call.function.name) && call.args.iter().all(is_step_invariant)
         }
-        Expr::Aggregate(aggregate) => {
-            is_step_invariant(&aggregate.expr)
-                && aggregate.param.as_deref().is_none_or(is_step_invariant)
-        }
+        // Prometheus does not look at the parameter.
+        Expr::Aggregate(aggregate) => is_step_invariant(&aggregate.expr),
         Expr::Binary(binary) => is_step_invariant(&binary.left) && is_step_invariant(&binary.right),
         Expr::Unary(unary) => is_step_invariant(&unary.expr),
         Expr::Paren(paren) => is_step_invariant(&paren.expr),
@@ -391,7 +390,7 @@ mod tests {
             ("time()", false),
             ("timestamp(x @ 5)", false),
             ("x @ 5 + x", false),
-            ("topk(time(), x @ 5)", false),
+            ("topk(time(), x @ 5)", true),
         ] {
             assert_eq!(
                 is_step_invariant(&crate::parse(text).unwrap()),

@@ -6,8 +6,8 @@ use model::labels::METRIC_NAME;
 
 use super::kahan::{Mean, Sum};
 use super::quantile::quantile;
-use super::{ABSENT, Column, Columns, Evaluation, is_present};
-use crate::ast::{Aggregate, AggregateOp};
+use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, Pace, is_present};
+use crate::ast::{Aggregate, AggregateOp, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
 use crate::printer::format_float;
@@ -56,7 +56,7 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let groups = Groups::of(aggregate, &columns);
+        let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         self.pace.expect(groups.count(), grid.steps)?;
         let mut folds = vec![vec![Fold::new(op); grid.steps]; groups.count()];
         for (column, &group) in columns.iter().zip(&groups.numbers) {
@@ -80,11 +80,10 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        if let (Some(place), false) = (aggregate.param.as_deref(), columns.is_empty()) {
-            q.iter()
-                .for_each(|&q| self.notes.warn_quantile(self.query, place, q));
+        if let Some(place) = aggregate.param.as_deref() {
+            self.warn_quantiles(place.unwrap_parens(), q);
         }
-        let groups = Groups::of(aggregate, &columns);
+        let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         let members = groups.members();
         let mut results = Vec::with_capacity(members.len());
         for members in &members {
@@ -100,6 +99,19 @@ impl Evaluation<'_> {
             results.push(values);
         }
         Ok(groups.columns(results.into_iter()))
+    }
+
+    /// Tells of NaN, or else of the furthest quantile outside 0 to 1 on either side.
+    fn warn_quantiles(&mut self, place: &Expr, q: &[f64]) {
+        if q.iter().any(|q| q.is_nan()) {
+            return self.notes.warn_quantile(self.query, place, f64::NAN);
+        }
+        let most = q.iter().copied().reduce(f64::max);
+        let least = q.iter().copied().reduce(f64::min);
+        let outside = [most.filter(|q| *q > 1.0), least.filter(|q| *q < 0.0)];
+        for q in outside.into_iter().flatten() {
+            self.notes.warn_quantile(self.query, place, q);
+        }
     }
 
     async fn count_values(
@@ -170,7 +182,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub fn of(aggregate: &Aggregate, columns: &[Column]) -> Self {
+    pub async fn of(
+        aggregate: &Aggregate,
+        columns: &[Column],
+        pace: &mut Pace<'_>,
+    ) -> Result<Self, QueryError> {
         let mut places: Map<Labels, usize> = Map::default();
         let mut groups = Self {
             numbers: Vec::with_capacity(columns.len()),
@@ -178,6 +194,7 @@ impl Groups {
             drop_name: Vec::new(),
         };
         for column in columns {
+            pace.spend(LABEL_COST).await?;
             let labels = group_labels(aggregate, &column.labels);
             let next = groups.labels.len();
             let number = *places.entry(labels.clone()).or_insert(next);
@@ -187,7 +204,7 @@ impl Groups {
             }
             groups.numbers.push(number);
         }
-        groups
+        Ok(groups)
     }
 
     pub fn count(&self) -> usize {

@@ -92,8 +92,8 @@ impl Evaluation<'_> {
             (left, right)
         };
         let mut signatures = Signatures::default();
-        let one_numbers = signatures.number(matching, &one);
-        let many_numbers = signatures.number(matching, &many);
+        let one_numbers = signatures.number(matching, &one, &mut self.pace).await?;
+        let many_numbers = signatures.number(matching, &many, &mut self.pace).await?;
         let mut partners = vec![Vec::new(); signatures.len()];
         for (at, &number) in one_numbers.iter().enumerate() {
             partners[number].push(at);
@@ -116,7 +116,7 @@ impl Evaluation<'_> {
                 join.check_unique(&one, ones, &anyone);
             }
         }
-        for (from, &number) in many.iter().zip(&many_numbers) {
+        for (from, &number) in many.iter().enumerate().zip(&many_numbers) {
             for &at in &partners[number] {
                 self.pace.expect(join.columns.len() + 1, grid.steps)?;
                 self.pace.spend(grid.steps).await?;
@@ -168,21 +168,28 @@ struct Joined {
     number: usize,
 }
 
-/// A match that is not allowed. Instants come first, so the earliest one is told.
+/// A match that is not allowed. Of several the one told is the first that going instant by
+/// instant, through the one side and then the many side, would meet.
 struct Failure {
-    step: usize,
+    place: (usize, Side, usize),
     message: String,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    One,
+    Many,
+}
+
 impl Join<'_> {
-    fn fail(&mut self, step: usize, message: impl FnOnce() -> String) {
+    fn fail(&mut self, place: (usize, Side, usize), message: impl FnOnce() -> String) {
         if self
             .failure
             .as_ref()
-            .is_none_or(|failure| step < failure.step)
+            .is_none_or(|failure| place < failure.place)
         {
             let message = message();
-            self.failure = Some(Failure { step, message });
+            self.failure = Some(Failure { place, message });
         }
     }
 
@@ -194,10 +201,11 @@ impl Join<'_> {
             let (Some(&first), Some(&second)) = (present.next(), present.next()) else {
                 continue;
             };
+            let place = (step, Side::One, second);
             let (first, second) = (&one[first].labels, &one[second].labels);
             let side = if self.is_swapped { "left" } else { "right" };
             let group = signature(self.matching, first);
-            return self.fail(step, || {
+            return self.fail(place, || {
                 format!(
                     "found duplicate series for the match group {group} on the {side} hand-side of the operation: [{second}, {first}];many-to-many matching not allowed: matching labels must be unique on one side"
                 )
@@ -206,7 +214,7 @@ impl Join<'_> {
     }
 
     /// Adds what a series of the many side gives with one of the one side.
-    fn pair(&mut self, many: &Column, one: &Column, number: usize) {
+    fn pair(&mut self, (at_many, many): (usize, &Column), one: &Column, number: usize) {
         let mut place = None;
         for step in 0..self.steps {
             let (m, o) = (many.values[step], one.values[step]);
@@ -218,7 +226,7 @@ impl Join<'_> {
                 continue;
             };
             if self.matching.cardinality == Cardinality::OneToOne && self.take(number, step) {
-                return self.fail(step, || {
+                return self.fail((step, Side::Many, at_many), || {
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".to_owned()
                 });
             }
@@ -234,7 +242,7 @@ impl Join<'_> {
             } else {
                 "vector cannot contain metrics with the same labelset"
             };
-            return self.fail(step, || message.to_owned());
+            return self.fail((step, Side::Many, at_many), || message.to_owned());
         }
     }
 

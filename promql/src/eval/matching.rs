@@ -4,8 +4,9 @@ use model::Labels;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
 
-use super::Column;
+use super::{Column, LABEL_COST, Pace};
 use crate::ast::Matching;
+use crate::error::QueryError;
 
 /// The labels two series must share to match.
 pub(super) fn signature(matching: &Matching, labels: &Labels) -> Labels {
@@ -27,15 +28,20 @@ pub(super) struct Signatures {
 
 impl Signatures {
     /// The number of each column's signature; new ones are numbered.
-    pub fn number(&mut self, matching: &Matching, columns: &[Column]) -> Vec<usize> {
-        let number = |column: &Column| {
+    pub async fn number(
+        &mut self,
+        matching: &Matching,
+        columns: &[Column],
+        pace: &mut Pace<'_>,
+    ) -> Result<Vec<usize>, QueryError> {
+        let mut numbers = Vec::with_capacity(columns.len());
+        for column in columns {
+            pace.spend(LABEL_COST).await?;
             let next = self.numbers.len();
-            *self
-                .numbers
-                .entry(signature(matching, &column.labels))
-                .or_insert(next)
-        };
-        columns.iter().map(number).collect()
+            let signature = signature(matching, &column.labels);
+            numbers.push(*self.numbers.entry(signature).or_insert(next));
+        }
+        Ok(numbers)
     }
 
     pub fn len(&self) -> usize {

@@ -32,6 +32,9 @@ use crate::plan::{Grid, Look, Op, Step};
 /// staleness markers are never selected, and arithmetic makes quiet NaNs.
 const ABSENT: f64 = STALE_NAN;
 
+/// What building one series' labels costs, in values.
+const LABEL_COST: usize = 100;
+
 fn is_present(value: f64) -> bool {
     !is_stale(value)
 }

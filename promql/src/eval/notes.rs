@@ -7,20 +7,27 @@ use crate::quote::quote;
 /// How many of each kind are told; of the rest only the number.
 const SHOWN_MAX: usize = 10;
 
-/// Warnings and infos, each once, in the order they came up.
+/// Warnings and infos, each text once, in the order they came up; the place is the last one that
+/// gave rise to it.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    warnings: Vec<String>,
-    infos: Vec<String>,
+    warnings: Vec<Note>,
+    infos: Vec<Note>,
+}
+
+#[derive(Debug)]
+struct Note {
+    text: String,
+    at: Position,
 }
 
 impl Notes {
     pub fn warn(&mut self, query: &str, place: &Expr, text: &str) {
-        note(&mut self.warnings, "warning", query, place, text);
+        note(&mut self.warnings, query, place, text);
     }
 
     pub fn inform(&mut self, query: &str, place: &Expr, text: &str) {
-        note(&mut self.infos, "info", query, place, text);
+        note(&mut self.infos, query, place, text);
     }
 
     /// As [`Self::warn`], about a quantile outside 0 to 1.
@@ -53,28 +60,39 @@ impl Notes {
     }
 }
 
-fn note(notes: &mut Vec<String>, kind: &str, query: &str, place: &Expr, text: &str) {
-    let at = Position::of(query, place.span().start);
-    let note = format!("PromQL {kind}: {text} ({at})");
-    if !notes.contains(&note) {
-        notes.push(note);
+fn note(notes: &mut Vec<Note>, query: &str, place: &Expr, text: &str) {
+    // Prometheus loses the place of a subquery that is an argument.
+    let start = match place {
+        Expr::Subquery(_) => 0,
+        place => place.span().start,
+    };
+    let at = Position::of(query, start);
+    match notes.iter_mut().find(|note| note.text == text) {
+        Some(note) => note.at = at,
+        None => notes.push(Note {
+            text: text.to_owned(),
+            at,
+        }),
     }
 }
 
-fn shorten(mut notes: Vec<String>, kind: &str) -> Vec<String> {
-    if notes.len() > SHOWN_MAX {
-        let omitted = notes.len() - SHOWN_MAX;
-        notes.truncate(SHOWN_MAX);
-        notes.push(format!("{omitted} more {kind} annotations omitted"));
+fn shorten(notes: Vec<Note>, kind: &str) -> Vec<String> {
+    let omitted = notes.len().saturating_sub(SHOWN_MAX);
+    let shown = notes.into_iter().take(SHOWN_MAX);
+    let mut texts: Vec<String> = shown
+        .map(|note| format!("PromQL {kind}: {} ({})", note.text, note.at))
+        .collect();
+    if omitted > 0 {
+        texts.push(format!("{omitted} more {kind} annotations omitted"));
     }
-    notes
+    texts
 }
 
-/// A float as messages show it: the shortest text, with an exponent when it is very large or very
-/// small.
+/// A float as messages show it: the shortest text, with an exponent from a million on and below a
+/// ten-thousandth.
 fn short_float(value: f64) -> String {
     let magnitude = value.abs();
-    if value.is_finite() && magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if value.is_finite() && magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, exponent) = match exponent.strip_prefix('-') {
@@ -111,6 +129,8 @@ mod tests {
     fn floats_are_short() {
         assert_eq!(short_float(-1e30), "-1e+30");
         assert_eq!(short_float(1.5e-7), "1.5e-07");
+        assert_eq!(short_float(3_518_773.5), "3.5187735e+06");
+        assert_eq!(short_float(999_999.5), "999999.5");
         assert_eq!(short_float(f64::INFINITY), "+Inf");
         assert_eq!(short_float(1.5), "1.5");
     }

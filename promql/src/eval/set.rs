@@ -16,8 +16,8 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         let mut signatures = Signatures::default();
-        let left_numbers = signatures.number(matching, &left);
-        let right_numbers = signatures.number(matching, &right);
+        let left_numbers = signatures.number(matching, &left, &mut self.pace).await?;
+        let right_numbers = signatures.number(matching, &right, &mut self.pace).await?;
         let count = signatures.len();
         match op {
             BinaryOp::Or => {

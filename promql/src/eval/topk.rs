@@ -18,7 +18,9 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let members = Groups::of(aggregate, &columns).members();
+        let members = Groups::of(aggregate, &columns, &mut self.pace)
+            .await?
+            .members();
         let is_top = aggregate.op == AggregateOp::Topk;
         let mut kept = vec![vec![ABSENT; grid.steps]; columns.len()];
         let mut order = Vec::new();

@@ -98,10 +98,12 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
     Ok(total_ms)
 }
 
-/// Milliseconds of a number of seconds, cut towards zero; `None` when it is no duration.
+/// Milliseconds of a number of seconds, rounded to nanoseconds and then cut towards zero; `None`
+/// when it is no duration.
 pub(super) fn seconds_as_ms(seconds: f64) -> Option<i64> {
     let limit = i64::MAX as f64 / 1e9;
-    (seconds > -limit && seconds < limit).then_some((seconds * 1000.0) as i64)
+    let nanoseconds = (seconds * 1e9).round();
+    (seconds > -limit && seconds < limit).then_some(nanoseconds as i64 / 1_000_000)
 }
 
 /// A string token's value. The lexer has checked its escapes.

@@ -45,7 +45,7 @@ pub(super) fn column(place: &Expr, values: Vec<f64>) -> Vec<Column> {
 
 /// What the selector demands by `=`, each label once; a label with another matcher is unsure.
 fn labels(place: &Expr) -> Labels {
-    let matchers = match place {
+    let matchers = match place.unwrap_parens() {
         Expr::Vector(selector) => &selector.matchers,
         Expr::Matrix(matrix) => &matrix.selector.matchers,
         _ => return Labels::default(),

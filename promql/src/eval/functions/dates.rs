@@ -19,6 +19,21 @@ pub(super) fn of_one_instant(name: &str) -> Option<fn(i64) -> f64> {
     })
 }
 
+/// What NaN, infinities and other numbers that are no 64-bit count of seconds give: the parts of
+/// the instant that Prometheus (on amd64) converts them all to.
+pub(super) fn of_no_instant(name: &str) -> f64 {
+    match name {
+        "minute" => 30.0,
+        "hour" => 15.0,
+        "day_of_week" => 0.0,
+        "day_of_month" => 4.0,
+        "day_of_year" => 339.0,
+        "days_in_month" => 31.0,
+        "month" => 12.0,
+        _ => 292_277_026_596.0,
+    }
+}
+
 struct Date {
     year: i64,
     month: i64,

@@ -26,10 +26,10 @@ impl Evaluation<'_> {
             .for_each(|&q| self.notes.warn_quantile(self.query, argument(call, 0), q));
         let histograms = self.histograms(argument(call, 1), &columns);
         let mut results = Vec::with_capacity(histograms.len());
-        let mut was_fixed = false;
         for histogram in histograms {
             self.pace.expect(results.len() + 1, grid.steps)?;
             let mut values = vec![ABSENT; grid.steps];
+            let (mut is_first, mut fixed_first, mut fixed_later) = (true, false, false);
             for (step, value) in values.iter_mut().enumerate() {
                 self.pace.spend(histogram.buckets.len()).await?;
                 let at_step = histogram.buckets.iter().map(|&(upper_bound, at)| Bucket {
@@ -40,7 +40,21 @@ impl Evaluation<'_> {
                 if !buckets.is_empty() {
                     let (result, fixed) = quantile(q[step], &mut buckets);
                     *value = result;
-                    was_fixed |= fixed;
+                    fixed_first |= fixed && is_first;
+                    fixed_later |= fixed && !is_first;
+                    is_first = false;
+                }
+            }
+            let name = histogram.labels.metric_name();
+            // Prometheus has taken the name off after the first instant.
+            let later_name = if self.delayed_names { name } else { "" };
+            for (fixed, name) in [(fixed_first, name), (fixed_later, later_name)] {
+                if fixed {
+                    let name = quote(name);
+                    let text = format!(
+                        "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name {name}"
+                    );
+                    self.notes.inform(self.query, argument(call, 1), &text);
                 }
             }
             let mut column = Column {
@@ -50,10 +64,6 @@ impl Evaluation<'_> {
             };
             self.drop_name(&mut column);
             results.push(column);
-        }
-        if was_fixed {
-            let text = "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)";
-            self.notes.inform(self.query, argument(call, 1), text);
         }
         Ok(Columns::Vector(super::super::merge(results)?))
     }
@@ -66,8 +76,10 @@ impl Evaluation<'_> {
             let bound = column.labels.get(UPPER_BOUND).unwrap_or_default();
             let Ok(upper_bound) = bound.parse::<f64>() else {
                 let shown = quote(bound);
-                let text =
-                    format!("bucket label \"le\" is missing or has a malformed value of {shown}");
+                let name = quote(column.labels.metric_name());
+                let text = format!(
+                    "bucket label \"le\" is missing or has a malformed value of {shown} for metric name {name}"
+                );
                 self.notes.warn(self.query, place, &text);
                 continue;
             };

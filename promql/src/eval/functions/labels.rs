@@ -1,15 +1,28 @@
 //! Functions that rewrite labels.
 
 use model::labels::METRIC_NAME;
+use model::limits::LABEL_BYTES_MAX;
 use model::matcher::compile_anchored;
 
-use super::super::{Column, distinct};
+use super::super::{Column, LABEL_COST, distinct};
 use super::{Args, Columns, Evaluation};
 use crate::error::QueryError;
 
+/// How long a label may be on the way to one of at most `LABEL_BYTES_MAX`.
+const EXPANDED_BYTES_MAX: usize = 16 << 20;
+
+/// Nested calls could otherwise double a label as often as a query is deep.
+fn bound(bytes: usize, bytes_max: usize) -> Result<(), QueryError> {
+    if bytes > bytes_max {
+        let message = format!("label value would be longer than {LABEL_BYTES_MAX} bytes");
+        return Err(QueryError::Execution(message));
+    }
+    Ok(())
+}
+
 impl Evaluation<'_> {
     /// Sets a label to what a pattern finds in another one; series it does not match stay.
-    pub(super) fn label_replace(&mut self, mut args: Args) -> Result<Columns, QueryError> {
+    pub(super) async fn label_replace(&mut self, mut args: Args) -> Result<Columns, QueryError> {
         let mut columns = args.vector();
         let destination = args.string();
         let (replacement, _) = args.string();
@@ -20,11 +33,15 @@ impl Evaluation<'_> {
             QueryError::Execution(message)
         })?;
         let destination = label_name(destination, "destination", "label_replace")?;
+        let references = replacement.matches('$').count();
         for column in &mut columns {
+            self.pace.spend(LABEL_COST).await?;
             let value = column.labels.get(&source).unwrap_or_default();
             if let Some(captures) = regex.captures(value) {
+                bound(references.saturating_mul(value.len()), EXPANDED_BYTES_MAX)?;
                 let mut replaced = String::new();
                 captures.expand(&replacement, &mut replaced);
+                bound(replaced.len(), LABEL_BYTES_MAX)?;
                 set(column, &destination, &replaced);
             }
         }
@@ -32,7 +49,7 @@ impl Evaluation<'_> {
     }
 
     /// Sets a label to several others' values, joined.
-    pub(super) fn label_join(&mut self, mut args: Args) -> Result<Columns, QueryError> {
+    pub(super) async fn label_join(&mut self, mut args: Args) -> Result<Columns, QueryError> {
         let mut columns = args.vector();
         let destination = args.string();
         let (separator, _) = args.string();
@@ -42,10 +59,13 @@ impl Evaluation<'_> {
         }
         let destination = label_name(destination, "destination", "label_join")?;
         for column in &mut columns {
+            self.pace.spend(LABEL_COST).await?;
             let values: Vec<&str> = sources
                 .iter()
                 .map(|source| column.labels.get(source).unwrap_or_default())
                 .collect();
+            let bytes: usize = values.iter().map(|v| v.len() + separator.len()).sum();
+            bound(bytes, LABEL_BYTES_MAX)?;
             let joined = values.join(&separator);
             set(column, &destination, &joined);
         }

@@ -3,7 +3,7 @@
 //! Where the standard library leaves the last bit to the platform (`log2`, `pow` of whole
 //! exponents, …) the steps are those of Go's library, which Prometheus calls.
 
-use std::f64::consts::{LN_2, LN_10, PI};
+use std::f64::consts::{LOG2_E, LOG10_2, PI};
 
 use super::{ABSENT, Args, Columns, Evaluation, is_present};
 use crate::error::QueryError;
@@ -18,7 +18,7 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         "exp" => f64::exp,
         "ln" => f64::ln,
         "log2" => log2,
-        "log10" => |v| log2(v) * (LN_2 / LN_10),
+        "log10" => |v| log2(v) * LOG10_2,
         "sqrt" => f64::sqrt,
         "sgn" => |v| {
             if v < 0.0 {
@@ -53,7 +53,7 @@ fn log2(value: f64) -> f64 {
     if fraction == 0.5 {
         return f64::from(exponent - 1);
     }
-    fraction.ln() * (1.0 / LN_2) + f64::from(exponent)
+    fraction.ln() * LOG2_E + f64::from(exponent)
 }
 
 /// `value = fraction · 2^exponent` with the fraction's magnitude in `0.5 .. 1`; zero, infinities
@@ -91,18 +91,35 @@ fn scale(mut fraction: f64, mut exponent: i32) -> f64 {
     fraction * 2_f64.powi(exponent)
 }
 
-/// `base` to the power of `exponent`. Whole exponents by repeated squaring.
+/// `base` to the power of `exponent`: the fraction by exponential and logarithm, the whole part
+/// by repeated squaring.
 pub(in crate::eval) fn pow(base: f64, exponent: f64) -> f64 {
-    let is_whole = exponent.fract() == 0.0 && exponent.abs() < 1e9;
-    if !is_whole || !base.is_finite() || base == 0.0 || exponent == 0.0 {
+    let is_special = base == 0.0 || base == 1.0 || !base.is_finite();
+    if is_special || exponent == 0.0 || exponent.abs() >= 1e9 || exponent.is_nan() {
         return base.powf(exponent);
     }
-    let (mut square, mut square_exponent) = split(base);
+    let (mut whole, mut fraction) = (exponent.abs().trunc(), exponent.abs().fract());
+    if exponent.abs() == 0.5 {
+        let root = base.sqrt();
+        return if exponent > 0.0 { root } else { 1.0 / root };
+    }
+    if fraction != 0.0 && base < 0.0 {
+        return f64::NAN;
+    }
     let (mut result, mut result_exponent) = (1.0, 0_i32);
-    let mut left = exponent.abs() as u64;
+    if fraction != 0.0 {
+        if fraction > 0.5 {
+            (whole, fraction) = (whole + 1.0, fraction - 1.0);
+        }
+        result = (fraction * base.ln()).exp();
+    }
+    let (mut square, mut square_exponent) = split(base);
+    let mut left = whole as u64;
     while left != 0 {
         if square_exponent.abs() > 1 << 12 {
-            return base.powf(exponent);
+            // Far beyond what a float holds, either way.
+            result_exponent += square_exponent;
+            break;
         }
         if left & 1 == 1 {
             result *= square;
@@ -223,6 +240,11 @@ mod tests {
         assert_eq!(pow(10.0, -3.0), 0.001);
         assert_eq!(pow(2.0, 1023.0), 2_f64.powi(1023));
         assert_eq!(pow(2.0, 5000.0), f64::INFINITY);
+        assert_eq!(pow(2.0, -5000.0), 0.0);
+        assert_eq!(pow(-3.0, 9999.0), f64::NEG_INFINITY);
+        assert_eq!(pow(1e-300, 123_456.0), 0.0);
+        assert_eq!(pow(2.0, 0.5), 2_f64.sqrt());
+        assert_eq!(pow(4.0, 1.5), 8.0);
         assert_eq!(pow(0.0, -1.0), f64::INFINITY);
         assert_eq!(pow(f64::NAN, 0.0), 1.0);
         assert!(pow(-8.0, 1.0 / 3.0).is_nan());

@@ -16,7 +16,7 @@ use model::Labels;
 use super::{ABSENT, Column, Columns, Evaluation, is_present, value_at};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
-use crate::plan::Grid;
+use crate::plan::{Grid, is_step_invariant};
 
 /// Arguments as they come from the stack, in order.
 struct Args(std::vec::IntoIter<Columns>);
@@ -56,7 +56,8 @@ impl Evaluation<'_> {
             return self.map(args.vector(), function).await;
         }
         if let Some(function) = dates::of_one_instant(call.function.name) {
-            return self.date(function, args.0.next(), grid).await;
+            let vector = args.0.next();
+            return self.date(call.function.name, function, vector, grid).await;
         }
         if let Some(function) = over_time::of_windows(call.function.name) {
             return self.over_windows(call, function, args, grid).await;
@@ -74,10 +75,12 @@ impl Evaluation<'_> {
                 self.absent_over_time(argument(call, 0), args.next().into_ranges(), grid)
                     .await
             }
-            "label_replace" => self.label_replace(args),
-            "label_join" => self.label_join(args),
+            "label_replace" => self.label_replace(args).await,
+            "label_join" => self.label_join(args).await,
             "sort" => Ok(sort::sorted(args.vector(), grid, false)),
             "sort_desc" => Ok(sort::sorted(args.vector(), grid, true)),
+            "sort_by_label" => Ok(sort::sorted_by_labels(args, grid, false)),
+            "sort_by_label_desc" => Ok(sort::sorted_by_labels(args, grid, true)),
             "histogram_quantile" => self.histogram_quantile(call, args, grid).await,
             name => Err(QueryError::Execution(format!(
                 "{name} is not supported yet"
@@ -122,6 +125,7 @@ impl Evaluation<'_> {
     /// A function of instants: of the vector's values, or of the evaluation's own instants.
     async fn date(
         &mut self,
+        name: &str,
         function: fn(i64) -> f64,
         vector: Option<Columns>,
         grid: Grid,
@@ -130,7 +134,12 @@ impl Evaluation<'_> {
             Some(vector) => vector.into_vector(),
             None => vec![unlabelled(seconds(grid))],
         };
-        self.map(columns, |seconds| function(seconds as i64)).await
+        let limit = i64::MAX as f64;
+        let part = |seconds: f64| match seconds >= -limit && seconds < limit {
+            true => function(seconds as i64),
+            false => dates::of_no_instant(name),
+        };
+        self.map(columns, part).await
     }
 }
 
@@ -149,6 +158,17 @@ fn unlabelled(values: Vec<f64>) -> Column {
     }
 }
 
+/// An argument as messages point at it: without the parentheses around it, unless its value never
+/// changes.
+fn place(arg: &Expr) -> &Expr {
+    if is_step_invariant(arg) {
+        arg
+    } else {
+        arg.unwrap_parens()
+    }
+}
+
 fn argument(call: &Call, at: usize) -> &Expr {
-    call.args.get(at).expect("the parser counted the arguments")
+    let arg = call.args.get(at).expect("the parser counted the arguments");
+    place(arg)
 }

@@ -146,7 +146,7 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         let (mut ranges, mut scalars, mut scalar_places) = (None, Vec::new(), Vec::new());
-        for (columns, place) in args.0.zip(&call.args) {
+        for (columns, place) in args.0.zip(call.args.iter().map(super::place)) {
             match columns {
                 Columns::Ranges(found) => ranges = Some((found, place)),
                 other => {

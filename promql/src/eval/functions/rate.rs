@@ -99,7 +99,7 @@ fn regression(window: &Window<'_>, origin: i64) -> (f64, f64) {
     let (mut n, mut x_sum, mut y_sum) = (0.0, Sum::default(), Sum::default());
     let (mut xy_sum, mut xx_sum) = (Sum::default(), Sum::default());
     for (time, &y) in window.times.iter().zip(window.values) {
-        let x = (time.0 - origin) as f64 / 1000.0;
+        let x = time.0.saturating_sub(origin) as f64 / 1000.0;
         n += 1.0;
         x_sum.add(x);
         y_sum.add(y);

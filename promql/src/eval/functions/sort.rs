@@ -1,8 +1,8 @@
-//! `sort` and `sort_desc`: the order of an instant's answer. Over time there is no such order.
+//! `sort`, `sort_by_label` and their descending kin: the order of an instant's answer. Over time there is no such order.
 
 use std::cmp::Ordering;
 
-use super::{Column, Columns, value_at};
+use super::{Args, Column, Columns, value_at};
 use crate::plan::Grid;
 
 /// By value, NaN last either way.
@@ -27,5 +27,86 @@ fn order(a: f64, b: f64, is_descending: bool) -> Ordering {
                 order
             }
         }
+    }
+}
+
+/// By the named labels in natural order, then by all labels.
+pub(super) fn sorted_by_labels(mut args: Args, grid: Grid, is_descending: bool) -> Columns {
+    let mut columns = args.vector();
+    let names: Vec<String> = args.0.map(|name| name.into_string().0).collect();
+    if grid.steps == 1 {
+        columns.sort_by(|a, b| {
+            let order = by_labels(&names, a, b);
+            if is_descending {
+                order.reverse()
+            } else {
+                order
+            }
+        });
+    }
+    Columns::Vector(columns)
+}
+
+fn by_labels(names: &[String], a: &Column, b: &Column) -> Ordering {
+    for name in names {
+        let [a, b] = [a, b].map(|column| column.labels.get(name).unwrap_or_default());
+        let order = natural(a, b);
+        if order.is_ne() {
+            return order;
+        }
+    }
+    a.labels.cmp(&b.labels)
+}
+
+/// Runs of digits compare as numbers, everything else character by character.
+fn natural(mut a: &str, mut b: &str) -> Ordering {
+    while !a.is_empty() && !b.is_empty() {
+        let (a_digits, a_rest) = digits(a);
+        let (b_digits, b_rest) = digits(b);
+        let (order, rest) = if a_digits.is_empty() || b_digits.is_empty() {
+            let (mut a_chars, mut b_chars) = (a.chars(), b.chars());
+            let order = a_chars.next().cmp(&b_chars.next());
+            (order, (a_chars.as_str(), b_chars.as_str()))
+        } else {
+            (numeric(a_digits, b_digits), (a_rest, b_rest))
+        };
+        if order.is_ne() {
+            return order;
+        }
+        (a, b) = rest;
+    }
+    a.len().cmp(&b.len())
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// Compares numbers of any length.
+fn numeric(a: &str, b: &str) -> Ordering {
+    let [a_value, b_value] = [a, b].map(|digits| digits.trim_start_matches('0'));
+    let by_value = a_value
+        .len()
+        .cmp(&b_value.len())
+        .then_with(|| a_value.cmp(b_value));
+    by_value.then_with(|| a.len().cmp(&b.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_inside_names_compare_as_numbers() {
+        let sorted = [
+            "", "1.2.3", "1.111.3", "2", "4m5", "4m600", "4m1000", "10", "a9b", "a10b",
+        ];
+        let mut names = sorted;
+        names.reverse();
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, sorted);
     }
 }
