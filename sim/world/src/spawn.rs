@@ -13,3 +13,22 @@ impl Spawn for SimSpawn {
         Task::new(tokio::spawn(future).abort_handle())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn a_dropped_task_ends() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let waits = async move {
+            std::future::pending::<()>().await;
+            drop(sender);
+        };
+        let task = SimSpawn.spawn("waits", waits.boxed());
+        assert!(!task.is_finished());
+        drop(task);
+        assert!(receiver.await.is_err());
+    }
+}
