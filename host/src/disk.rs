@@ -30,11 +30,8 @@ pub struct HostDisk {
 impl HostDisk {
     /// Creates the directory if need be, durably.
     pub fn new(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        create_root(root)?;
         let root = root.canonicalize()?;
-        if let Some(parent) = root.parent() {
-            flush_names(parent)?;
-        }
         Ok(Self {
             root: root.into(),
             handles: Arc::new(Handles::new()),
@@ -151,6 +148,25 @@ impl Disk for HostDisk {
         let dir = self.at(dir)?;
         blocking(move || flush_names(&dir)).await
     }
+}
+
+/// Creates a directory and what is missing above it, durably. What is there already may lie in a
+/// directory this process cannot open, and is left alone.
+pub(crate) fn create_root(root: &Path) -> io::Result<()> {
+    if root.as_os_str().is_empty() || root.is_dir() {
+        return Ok(());
+    }
+    let parent = root.parent().unwrap_or(Path::new(""));
+    create_root(parent)?;
+    match fs::create_dir(root) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && root.is_dir() => {}
+        created => created?,
+    }
+    flush_names(if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    })
 }
 
 /// An open file: idle, or busy with the call before.
@@ -297,6 +313,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = HostDisk::new(&dir.path().join("not/yet/there")).unwrap();
         sim_world::contract::check(&disk).await;
+    }
+
+    #[test]
+    fn a_root_is_made_from_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("a/b");
+        HostDisk::new(&root).unwrap();
+        HostDisk::new(&root).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(HostDisk::new(&dir.path().join("file")).is_err());
+        assert!(HostDisk::new(&dir.path().join("file/below")).is_err());
     }
 
     #[tokio::test]

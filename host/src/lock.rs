@@ -7,6 +7,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use crate::disk::create_root;
+
 const NAME: &str = "lock";
 
 /// Holds a data directory until dropped.
@@ -18,7 +20,7 @@ pub struct Lock {
 
 /// Takes `root`, which is created if need be, for this process alone.
 pub fn lock(root: &Path) -> io::Result<Lock> {
-    std::fs::create_dir_all(root)?;
+    create_root(root)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
