@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::port::{read_all, replace};
+use model::port::{Dice, read_all, replace};
 
 use super::*;
 
