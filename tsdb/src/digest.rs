@@ -2,7 +2,7 @@
 //!
 //! Series and samples are summed (wrapping) over hashes of each, so that the sum does not care
 //! how they are laid out, can follow every change at once, and can be taken again from the files
-//! to see whether they still hold what was applied.
+//! to see whether they still hold what was applied ([`Shard::verify`](crate::Shard::verify)).
 
 use model::hash::xxh3;
 use model::{Labels, SeriesId, Timestamp};
