@@ -40,3 +40,6 @@ pub const QUERY_DEPTH_MAX: usize = 128;
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+
+/// The directory of one sealed block, decompressed: what a lying length can make us hold.
+pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::limits::BLOCK_DIRECTORY_BYTES_MAX;
 use model::port::Disk;
 use model::{SeriesId, Timestamp};
 
@@ -15,9 +16,6 @@ use crate::chunk::{BLOCK_CHUNK_SAMPLES, Chunk, Point};
 use crate::error::StorageError;
 use crate::fields::{Fields, Malformed};
 use crate::file::FileEntry;
-
-/// A directory, decompressed: what a lying length can make us hold.
-const DIRECTORY_BYTES_MAX: u64 = 1 << 30;
 
 /// An open block. Holds its directory in memory, no samples and no open file.
 pub struct Reader {
@@ -220,7 +218,7 @@ fn decode_footer(bytes: &[u8]) -> Result<Footer, Malformed> {
 
 /// Grows with what really comes out, never with what is promised.
 fn decompress(bytes: &[u8], raw_len: u64) -> Option<Vec<u8>> {
-    if raw_len > DIRECTORY_BYTES_MAX {
+    if raw_len > BLOCK_DIRECTORY_BYTES_MAX {
         return None;
     }
     let mut raw = Vec::new();
