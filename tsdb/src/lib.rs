@@ -22,7 +22,7 @@
 //! - [`block`], [`checkpoint`], [`manifest`], [`file`], [`fields`]: what stands on the disk
 //! - [`part`], [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
-//! - [`retention`]: when to drop what; [`digest`], [`metrics`], [`error`]
+//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`metrics`], [`error`]
 
 pub mod bits;
 pub mod block;
@@ -41,6 +41,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod part;
 pub mod retention;
+pub mod sealing;
 pub mod select;
 pub mod series;
 pub mod shard;
