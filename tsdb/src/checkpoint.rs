@@ -247,8 +247,7 @@ fn take_blocks(fields: &mut Fields<'_>) -> Result<Vec<String>, Malformed> {
 
 fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
     put_bytes(out, labels.as_canonical());
-    put_varint(out, u64::from(head.last.is_some()));
-    head.last.iter().for_each(|&point| put_point(out, point));
+    put_optional_time(out, head.last);
     put_varint(out, head.chunks.len() as u64);
     for chunk in &head.chunks {
         put_varint(out, u64::from(chunk.count));
@@ -262,10 +261,7 @@ fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
 
 fn take_series(fields: &mut Fields<'_>) -> Result<(Labels, HeadImage), Malformed> {
     let labels = fields.labels()?;
-    let last = match fields.flag()? {
-        true => Some(take_point(fields)?),
-        false => None,
-    };
+    let last = fields.optional_time()?;
     let chunks = (0..fields.count(18)?)
         .map(|_| take_chunk(fields))
         .collect::<Result<_, _>>()?;

@@ -23,7 +23,8 @@ pub enum StorageError {
 
 /// Why a shard does not open.
 pub type OpenError = StorageError;
-/// Why a snapshot was not installed; the old state stands, in memory and on disk.
+/// Why a snapshot was not installed. After `Corrupt` the old state stands, in memory and on disk;
+/// after `Io` either does.
 pub type InstallError = StorageError;
 /// Why a command could not be applied; nothing was changed.
 pub type ApplyError = StorageError;

@@ -21,8 +21,8 @@ pub struct Head {
 /// `closed`; `late` strictly increases.
 #[derive(Debug, Default)]
 pub struct HeadSeries {
-    /// The newest sample ever stored, sealed and dropped ones included.
-    last: Option<Point>,
+    /// The newest instant ever stored, sealed and dropped ones included: later ones are nowhere.
+    last: Option<Timestamp>,
     closed: Vec<Chunk>,
     open: Option<Appender>,
     late: Vec<Point>,
@@ -31,7 +31,7 @@ pub struct HeadSeries {
 /// A series' share of the head as a copy: what a checkpoint keeps.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HeadImage {
-    pub last: Option<Point>,
+    pub last: Option<Timestamp>,
     pub chunks: Vec<Chunk>,
     pub late: Vec<Point>,
 }
@@ -153,7 +153,7 @@ impl HeadSeries {
         self.closed.iter().cloned().chain(open)
     }
 
-    pub fn last(&self) -> Option<Point> {
+    pub fn last(&self) -> Option<Timestamp> {
         self.last
     }
 
@@ -177,10 +177,7 @@ impl HeadSeries {
 
     /// Stores a sample that the series does not have.
     pub fn insert(&mut self, point: Point) {
-        self.last = match self.last {
-            Some(last) if last.at > point.at => Some(last),
-            _ => Some(point),
-        };
+        self.last = self.last.max(Some(point.at));
         match &mut self.open {
             None => self.open = Some(Appender::new(point)),
             Some(open) if point.at <= open.last().at => self.insert_late(point),

@@ -16,7 +16,7 @@ use model::group::{Group, GroupingKey};
 use model::port::{Disk, World};
 use model::{Labels, SeriesId, Timestamp};
 use tokio::sync::Mutex;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::block::{self, Frozen, Reader, Sealed};
 use crate::checkpoint;
@@ -309,7 +309,8 @@ impl Shard {
 
     /// Puts a snapshot's files in the place of this shard's, on disk and in memory. Each file is
     /// taken from `staged`, or from the shard itself when it is not there, and read whole first;
-    /// `staged` stays the caller's. Until the manifest is replaced the old state stands.
+    /// `staged` stays the caller's. Until the manifest is replaced the old state stands. Nothing may
+    /// be applied meanwhile.
     pub async fn install(
         &self,
         staged: &Path,
@@ -351,7 +352,7 @@ impl Shard {
         *self.durable.write().expect(UNPOISONED) = Some(position);
     }
 
-    /// Counts and logs an error on its way out.
+    /// Counts an error on its way out; whoever ends it logs it.
     pub(crate) fn note(&self, error: StorageError) -> StorageError {
         count_corruption(&self.metrics, &error);
         error
@@ -461,7 +462,6 @@ const UNPOISONED: &str = "a command panicked while it changed the shard";
 fn count_corruption(metrics: &Metrics, found: &StorageError) {
     if let StorageError::Corrupt { .. } = found {
         metrics.corruptions.inc();
-        error!(error = %found, "stored bytes are wrong");
     }
 }
 

@@ -275,7 +275,8 @@ impl State {
             SeriesRef::Known(id) => id,
             SeriesRef::New(index) => self.table.resolve(&write.labels[index as usize])?,
         };
-        self.head.series(id)?.last().filter(|last| at < last.at)?;
+        let last = self.head.series(id)?.last();
+        last.filter(|last| at <= *last)?;
         let mut parts = Vec::new();
         for block in &self.sealed {
             block.parts(id, at, at, &mut parts);
@@ -424,12 +425,10 @@ fn stored_value(
     at: Timestamp,
     recalled: &Recalled,
 ) -> Option<u64> {
-    let last = series.last()?;
-    match at.cmp(&last.at) {
-        std::cmp::Ordering::Greater => None,
-        std::cmp::Ordering::Equal => Some(last.bits),
-        std::cmp::Ordering::Less => series.find(at).or_else(|| recalled.get(id, at)),
+    if series.last().is_none_or(|last| at > last) {
+        return None;
     }
+    series.find(at).or_else(|| recalled.get(id, at))
 }
 
 fn digest_of(id: SeriesId, parts: &[Part]) -> u64 {
