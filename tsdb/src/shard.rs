@@ -250,16 +250,17 @@ impl Shard {
             )
         });
         let mut entries = Vec::with_capacity(sealed.len() + 1);
-        for block in &sealed {
+        for block in sealed {
             entries.push(match block {
                 Sealed::Stored(reader) => reader.file().clone(),
-                Sealed::Frozen(frozen) => self.store(frozen, &image.labels).await?,
+                Sealed::Frozen(frozen) => self.store(&frozen, &image.labels).await?,
             });
         }
         let entry = checkpoint::write(&*self.disk, &self.dir, &image, &entries).await?;
         self.metrics.checkpoints.inc();
         self.metrics.checkpoint_bytes.inc_by(entry.len);
         entries.push(entry);
+        // The names of all new files before the one that makes them count.
         self.disk.flush_dir(&self.dir).await?;
         let next = Manifest {
             position: Some(position.clone()),
@@ -374,12 +375,12 @@ impl Shard {
         Ok(recalled)
     }
 
-    /// Writes one sealed block; once it is durable, reads go to the file.
+    /// Writes one sealed block; once its bytes are durable, reads go to the file. Its name becomes
+    /// durable with the checkpoint's, before any manifest holds it.
     async fn store(&self, frozen: &Frozen, labels: &[Labels]) -> io::Result<FileEntry> {
         let labels_of = |id: SeriesId| labels[id.0 as usize].clone();
         let (entry, meta, entries) =
             block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
-        self.disk.flush_dir(&self.dir).await?;
         self.metrics.blocks_written.inc();
         self.metrics.block_bytes.inc_by(entry.len);
         let reader = Reader::new(self.disk.clone(), &self.dir, entry.clone(), meta, &entries);

@@ -391,30 +391,16 @@ impl State {
         }
     }
 
-    /// Names of retired block files that nobody reads and `named` (by the manifest) does not hold.
+    /// Names of retired block files that nobody reads and that are not `named` by the manifest.
     pub fn take_unused(&mut self, named: impl Fn(&str) -> bool) -> Vec<String> {
-        let live = |name: &str| {
-            self.sealed.iter().any(|block| match block {
-                Sealed::Stored(reader) => reader.file().name == name,
-                Sealed::Frozen(_) => false,
-            })
-        };
-        let mut unused = Vec::new();
-        let mut kept = Vec::new();
-        for reader in std::mem::take(&mut self.retired) {
-            let name = &reader.file().name;
-            if live(name) {
-                // An installed snapshot brought the same file: it has another owner.
-                continue;
-            }
-            if Arc::strong_count(&reader) > 1 || named(name) {
-                kept.push(reader);
-            } else {
-                unused.push(name.clone());
-            }
-        }
+        let in_use =
+            |reader: &Arc<Reader>| Arc::strong_count(reader) > 1 || named(&reader.file().name);
+        let (kept, unused): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(in_use);
         self.retired = kept;
-        unused
+        let names = |reader: &Arc<Reader>| reader.file().name.clone();
+        unused.iter().map(names).collect()
     }
 }
 

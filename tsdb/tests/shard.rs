@@ -63,10 +63,7 @@ fn an_old_sample_again_is_stored_another_value_a_duplicate_wherever_it_lies() {
         assert_eq!(apply(&replica, again()).await, expected, "sealed in memory");
         replica.checkpoint().await.unwrap();
         assert_eq!(apply(&replica, again()).await, expected, "in a block file");
-        let retain = Command::Retain(RetainCommand {
-            before: Timestamp(11),
-        });
-        apply(&replica, retain).await;
+        apply(&replica, retain(11)).await;
         let gone = [0, 1, 2, 3].map(|row| (row, Reason::TooOld));
         assert_eq!(apply(&replica, again()).await, gone, "dropped");
     });
@@ -96,10 +93,7 @@ fn what_retention_dropped_is_not_called_stored() {
         let replica = Replica::new(1).await;
         apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
         apply(&replica, seal(1_001)).await;
-        let retain = Command::Retain(RetainCommand {
-            before: Timestamp(1_001),
-        });
-        apply(&replica, retain).await;
+        apply(&replica, retain(1_001)).await;
         assert!(replica.everything().await.is_empty());
         let again = write(&up(), &[(1_000, 2.0)]);
         assert_eq!(apply(&replica, again).await, [], "inside the window: taken");
@@ -180,10 +174,7 @@ fn a_pinned_snapshot_outlives_what_it_was_made_of() {
         let one = replica.shard.snapshot().await.unwrap();
         let other = replica.shard.snapshot().await.unwrap();
         assert_ne!(one.dir, other.dir);
-        let retain = Command::Retain(RetainCommand {
-            before: Timestamp(500),
-        });
-        apply(&replica, retain).await;
+        apply(&replica, retain(500)).await;
         replica.checkpoint().await.unwrap();
         let disk = &*replica.world.disk;
         let here = disk.list(DIR.as_ref()).await.unwrap();
@@ -201,13 +192,89 @@ fn a_pinned_snapshot_outlives_what_it_was_made_of() {
     });
 }
 
-#[test]
-fn applying_goes_on_while_a_checkpoint_is_written() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// Runs a future on a runtime with timers, which a slow disk needs.
+fn run_slow<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .unwrap();
-    runtime.block_on(async {
+        .unwrap()
+        .block_on(future)
+}
+
+const SLOW: Option<std::ops::Range<Duration>> =
+    Some(Duration::from_micros(50)..Duration::from_micros(200));
+
+fn retain(before: i64) -> Command {
+    Command::Retain(RetainCommand {
+        before: Timestamp(before),
+    })
+}
+
+#[test]
+fn a_block_dropped_while_a_checkpoint_names_it_stays_until_the_next() {
+    run_slow(async {
+        let mut replica = Replica::new(1).await;
+        let mut log = vec![write(&up(), &[(0, 1.0), (1_000, 2.0)]), seal(500)];
+        replica.catch_up(&log).await.unwrap();
+        replica.checkpoint().await.unwrap();
+        log.push(write(&up(), &[(1_001, 1.0)]));
+        replica.catch_up(&log).await.unwrap();
+        replica.disk.set_latency(SLOW);
+        let dropping = async {
+            tokio::task::yield_now().await;
+            apply(&replica, retain(500)).await;
+        };
+        let (position, ()) = tokio::join!(replica.checkpoint(), dropping);
+        assert_eq!(position.unwrap().index, 3);
+        replica.disk.set_latency(None);
+        log.push(retain(500));
+        let expected = replica.shard.digest();
+        replica
+            .reopen(&log)
+            .await
+            .expect("the manifest's block is there");
+        assert_eq!(replica.shard.digest(), expected);
+        replica.checkpoint().await.unwrap();
+        assert_eq!(replica.shard.files().await.len(), 1);
+        let here = replica.world.disk.list(DIR.as_ref()).await.unwrap();
+        assert_eq!(here.len(), 2, "checkpoint and manifest: {here:?}");
+    });
+}
+
+#[test]
+fn a_selection_reads_on_in_a_block_that_is_dropped_meanwhile() {
+    run_slow(async {
+        let replica = Replica::new(1).await;
+        for n in 0..200 {
+            let labels = Labels::from_pairs([("__name__", format!("m{n}").as_str())]);
+            apply(&replica, write(&labels, &[(n, 1.0), (n + 1, 2.0)])).await;
+        }
+        apply(&replica, seal(500)).await;
+        replica.checkpoint().await.unwrap();
+        let expected = replica.everything().await;
+        assert_eq!(expected.len(), 200);
+        replica.disk.set_latency(SLOW);
+        let dropping = async {
+            tokio::task::yield_now().await;
+            apply(&replica, retain(500)).await;
+            replica.checkpoint().await.unwrap();
+        };
+        let (found, ()) = tokio::join!(replica.everything(), dropping);
+        assert_eq!(found, expected);
+        replica.disk.set_latency(None);
+        replica.checkpoint().await.unwrap();
+        let here = replica.world.disk.list(DIR.as_ref()).await.unwrap();
+        assert_eq!(
+            here.len(),
+            2,
+            "the block's file goes once nobody reads: {here:?}"
+        );
+    });
+}
+
+#[test]
+fn applying_goes_on_while_a_checkpoint_is_written() {
+    run_slow(async {
         let mut replica = Replica::new(1).await;
         let mut log = Vec::new();
         for n in 0..300 {
@@ -215,9 +282,7 @@ fn applying_goes_on_while_a_checkpoint_is_written() {
         }
         log.push(seal(1_000));
         replica.catch_up(&log).await.unwrap();
-        replica
-            .disk
-            .set_latency(Some(Duration::from_micros(50)..Duration::from_micros(200)));
+        replica.disk.set_latency(SLOW);
         let begun_at = log.len() as u64;
         let checkpoint = async { replica.shard.checkpoint(opaque).await.unwrap() };
         let go_on = async {
