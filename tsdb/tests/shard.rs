@@ -227,6 +227,10 @@ fn a_block_dropped_while_a_checkpoint_names_it_stays_until_the_next() {
         let (position, ()) = tokio::join!(replica.checkpoint(), dropping);
         assert_eq!(position.unwrap().index, 3);
         replica.disk.set_latency(None);
+        for file in replica.shard.files().await {
+            let whole = file.verify(&*replica.world.disk, DIR.as_ref()).await;
+            whole.expect("what the manifest names is there");
+        }
         log.push(retain(500));
         let expected = replica.shard.digest();
         replica
