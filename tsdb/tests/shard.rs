@@ -357,3 +357,28 @@ fn an_index_is_applied_once() {
         let _ = replica.shard.apply(5, &seal(0)).await;
     });
 }
+
+/// The log's owner runs these on tasks of its own; that they may move between threads is part of
+/// the interface.
+#[test]
+fn all_that_waits_can_be_spawned() {
+    fn spawnable<T: Send>(future: T) -> T {
+        future
+    }
+    run(async {
+        let replica = Replica::new(1).await;
+        let shard = &replica.shard;
+        spawnable(shard.apply(1, &seal(0))).await.unwrap();
+        let position = spawnable(shard.checkpoint(opaque)).await.unwrap();
+        let snapshot = spawnable(shard.snapshot()).await.unwrap();
+        let dir = snapshot.dir.clone();
+        spawnable(shard.install(&dir, &snapshot.files, position))
+            .await
+            .unwrap();
+        spawnable(snapshot.release()).await.unwrap();
+        spawnable(shard.verify()).await.unwrap();
+        spawnable(support::replica::open(&replica.world))
+            .await
+            .unwrap();
+    });
+}
