@@ -27,6 +27,11 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Recent log entries kept in memory, all groups together.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
+/// Files kept open so that block reads do not reopen them.
+pub const READ_HANDLES_MAX: usize = 512;
+/// Connections the system holds for a listener before they are accepted.
+pub const LISTEN_BACKLOG: u32 = 1024;
+
 /// A compiled regular expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
 /// A PromQL text, and how deep its tree may be.
