@@ -87,7 +87,9 @@ pub trait Log: Send + Sync {
     /// Why acknowledged records of `group` are lost here, if they are. Such a group shows an
     /// empty state that must not be believed; every operation fails but [`Log::remove_group`],
     /// which ends the quarantine. It can come back only as a new learner.
-    fn quarantined(&self, group: GroupId) -> Option<String>;
+    fn quarantined(&self, _group: GroupId) -> Option<String> {
+        None
+    }
 
     /// Queues entries, which must follow the group's last index without a gap. On return they
     /// can be read; `done` runs when they are durable.

@@ -79,14 +79,18 @@ pub(crate) async fn recover(
 ) -> Result<Recovered, OpenError> {
     prepare(disk, dir).await.map_err(at(dir))?;
     let numbers = list(disk, dir).await.map_err(at(dir))?;
-    let log = match find_log(disk, dir, &numbers).await? {
-        Some(log) => log,
-        None => dice.roll(),
+    let heads = read_heads(disk, dir, &numbers).await?;
+    let log = match heads.values().next() {
+        Some(head) => head.log,
+        None => search_log(disk, dir, &numbers)
+            .await?
+            .unwrap_or_else(|| dice.roll()),
     };
     let mut recovery = Reading {
         disk,
         dir,
         log,
+        heads,
         fold: Fold::default(),
         report: Recovery::default(),
         kept: Vec::new(),
@@ -127,39 +131,50 @@ async fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// The log's own random number, as the segments have it.
-async fn find_log(disk: &dyn Disk, dir: &Path, numbers: &[u32]) -> Result<Option<u64>, OpenError> {
-    let mut log = None;
+/// The first header of each segment that has one.
+async fn read_heads(
+    disk: &dyn Disk,
+    dir: &Path,
+    numbers: &[u32],
+) -> Result<BTreeMap<u32, Header>, OpenError> {
+    let mut heads: BTreeMap<u32, Header> = BTreeMap::new();
     for &number in numbers {
         let path = path_of(dir, number);
         let bytes = disk.read(&path, 0, HEADER_BYTES).await.map_err(at(&path))?;
         match Header::parse(&bytes) {
-            Ok(header) if log.is_some_and(|log| log != header.log) => {
+            Ok(head) if heads.values().next().is_some_and(|h| h.log != head.log) => {
                 return Err(OpenError::Foreign { path });
             }
-            Ok(header) => log = Some(header.log),
+            Ok(head) => drop(heads.insert(number, head)),
             Err(NoHeader::Version(version)) => return Err(OpenError::Version { path, version }),
             Err(NoHeader::Damaged) => {}
         }
     }
+    Ok(heads)
+}
+
+/// The log's own random number when no segment has its first header: that of any batch.
+async fn search_log(
+    disk: &dyn Disk,
+    dir: &Path,
+    numbers: &[u32],
+) -> Result<Option<u64>, OpenError> {
     for &number in numbers {
-        if log.is_some() {
-            break;
-        }
         let path = path_of(dir, number);
         let bytes = read_all(disk, &path).await.map_err(at(&path))?;
-        log = (0..bytes.len())
-            .filter_map(|from| Header::parse(bytes.get(from..)?).ok())
-            .map(|header| header.log)
-            .next();
+        let header = (0..bytes.len()).find_map(|from| Header::parse(bytes.get(from..)?).ok());
+        if let Some(header) = header {
+            return Ok(Some(header.log));
+        }
     }
-    Ok(log)
+    Ok(None)
 }
 
 struct Reading<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
     log: u64,
+    heads: BTreeMap<u32, Header>,
     fold: Fold,
     report: Recovery,
     /// Segments whose files remain.
@@ -170,6 +185,7 @@ impl Reading<'_> {
     async fn segment(&mut self, number: u32, next: Option<u32>) -> io::Result<()> {
         let path = path_of(self.dir, number);
         let len = self.disk.len(&path).await?;
+        self.compare_with_head(number, &path).await?;
         let footer_at = match read_footer(self.disk, &path, number, self.log, len).await? {
             Footer::Whole(header, summary) if header.lsn > self.fold.lsn => {
                 self.kept.push(number);
@@ -205,7 +221,7 @@ impl Reading<'_> {
                 piece.header.is_some_and(|h| h.kind == Kind::Footer) || Some(piece.at) == footer_at
             };
             if !pieces.iter().any(ends) {
-                let bits = self.lost_before(next, judged.lsn).await?;
+                let bits = self.lost_before(next, judged.lsn);
                 let what = format!("{} offset {len}: the end is damaged", path.display());
                 judged.summary.damage_all(bits, &what);
                 self.report.damage.push(what);
@@ -216,18 +232,29 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Where segments are not adjacent, one was deleted, or lost: what the next head says of the
+    /// entries before tells which.
+    async fn compare_with_head(&mut self, number: u32, path: &Path) -> io::Result<()> {
+        let Some(head) = self.heads.get(&number) else {
+            return Ok(());
+        };
+        if head.kind != Kind::Head || head.lsn <= self.fold.lsn.saturating_add(1) {
+            return Ok(());
+        }
+        let len = usize::try_from(head.extent()).map_err(io::Error::other)?;
+        let bytes = self.disk.read(path, 0, len).await?;
+        if let Some(states) = head.index(&bytes).and_then(|i| States::decode(&mut &i[..])) {
+            self.fold.compare(&states);
+        }
+        Ok(())
+    }
+
     /// Which groups may have had records after `lsn` in a segment whose end is damaged, by what
     /// the next segment's first header says.
-    async fn lost_before(&self, next: Option<u32>, lsn: u64) -> io::Result<u64> {
-        let Some(next) = next else {
-            return Ok(0);
-        };
-        let path = path_of(self.dir, next);
-        let bytes = self.disk.read(&path, 0, HEADER_BYTES).await?;
-        Ok(match Header::parse(&bytes) {
-            Ok(header) => lost_between(lsn, &header),
-            Err(_) => u64::MAX,
-        })
+    fn lost_before(&self, next: Option<u32>, lsn: u64) -> u64 {
+        let head = next.and_then(|next| self.heads.get(&next));
+        head.filter(|head| head.lsn > lsn)
+            .map_or(u64::MAX, |head| lost_between(lsn, head))
     }
 
     /// Applies the pieces in order and says what is missing between them.
@@ -366,12 +393,12 @@ struct Fold {
 
 impl Fold {
     /// Lays the next segment over those before. A group it does not name is gone.
-    fn apply(&mut self, summary: Summary, lsn: u64) {
+    fn apply(&mut self, mut summary: Summary, lsn: u64) {
         self.runs.retain(|group, _| {
             summary.states.groups.contains_key(group) && !summary.suspects(*group)
         });
-        for (&group, run) in &summary.entries {
-            lay_over(self.runs.entry(group).or_default(), run.clone());
+        for (group, run) in std::mem::take(&mut summary.entries) {
+            lay_over(self.runs.entry(group).or_default(), run);
         }
         for (group, state) in &summary.states.groups {
             if let Some(runs) = self.runs.get_mut(group) {
@@ -380,6 +407,17 @@ impl Fold {
         }
         self.states = summary.states;
         self.lsn = lsn;
+    }
+
+    /// Drops a group's entries when `states`, of a later segment's start, had another entry in
+    /// the place of one of them: then they were overwritten by a segment that is not there. Two
+    /// entries of one index and term are the same, and so is all before them (Raft, section 5.3).
+    fn compare(&mut self, states: &States) {
+        self.runs.retain(|group, runs| {
+            let last = states.groups.get(group).and_then(|state| state.held.last);
+            let here = last.and_then(|last| runs.iter().find_map(|run| run.get(last.index)));
+            here.is_none_or(|(id, _)| Some(id) == last)
+        });
     }
 
     /// Ends with one run per group, without gaps; a group that should have more than there is

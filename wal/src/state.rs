@@ -94,6 +94,8 @@ impl States {
             return true;
         }
         if self.damage_of(group).is_some() {
+            // From now on known by name.
+            self.damage(group, LOST);
             return false;
         }
         self.groups.entry(group).or_default().apply(change);
