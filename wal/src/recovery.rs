@@ -185,7 +185,6 @@ impl Reading<'_> {
     async fn segment(&mut self, number: u32, next: Option<u32>) -> io::Result<()> {
         let path = path_of(self.dir, number);
         let len = self.disk.len(&path).await?;
-        self.compare_with_head(number, &path).await?;
         let footer_at = match read_footer(self.disk, &path, number, self.log, len).await? {
             Footer::Whole(header, summary) if header.lsn > self.fold.lsn => {
                 self.kept.push(number);
@@ -229,23 +228,6 @@ impl Reading<'_> {
             self.fold.apply(judged.summary, judged.lsn);
         }
         self.kept.push(number);
-        Ok(())
-    }
-
-    /// Where segments are not adjacent, one was deleted, or lost: what the next head says of the
-    /// entries before tells which.
-    async fn compare_with_head(&mut self, number: u32, path: &Path) -> io::Result<()> {
-        let Some(head) = self.heads.get(&number) else {
-            return Ok(());
-        };
-        if head.kind != Kind::Head || head.lsn <= self.fold.lsn.saturating_add(1) {
-            return Ok(());
-        }
-        let len = usize::try_from(head.extent()).map_err(io::Error::other)?;
-        let bytes = self.disk.read(path, 0, len).await?;
-        if let Some(states) = head.index(&bytes).and_then(|i| States::decode(&mut &i[..])) {
-            self.fold.compare(&states);
-        }
         Ok(())
     }
 
@@ -407,17 +389,6 @@ impl Fold {
         }
         self.states = summary.states;
         self.lsn = lsn;
-    }
-
-    /// Drops a group's entries when `states`, of a later segment's start, had another entry in
-    /// the place of one of them: then they were overwritten by a segment that is not there. Two
-    /// entries of one index and term are the same, and so is all before them (Raft, section 5.3).
-    fn compare(&mut self, states: &States) {
-        self.runs.retain(|group, runs| {
-            let last = states.groups.get(group).and_then(|state| state.held.last);
-            let here = last.and_then(|last| runs.iter().find_map(|run| run.get(last.index)));
-            here.is_none_or(|(id, _)| Some(id) == last)
-        });
     }
 
     /// Ends with one run per group, without gaps; a group that should have more than there is

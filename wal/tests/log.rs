@@ -343,6 +343,14 @@ fn twin_run(seed: u64, lives: Vec<(usize, End)>) {
     });
 }
 
+/// A segment whose entries were overwritten is deleted; the head behind it still names them, which
+/// must not cast doubt on the entries from before.
+#[test]
+fn a_deleted_segment_of_overwritten_entries_is_not_missed() {
+    let lives = vec![(15, End::Close), (17, End::Close), (0, End::Close)];
+    twin_run(6_476_228_994_123_501_222, lives);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
