@@ -73,7 +73,11 @@ impl Index {
             .map(|(id, state)| {
                 let written = runs.remove(&id).unwrap_or_default();
                 let group = Group {
-                    state,
+                    // Which segment holds what is in the positions.
+                    state: State {
+                        places: Vec::new(),
+                        ..state
+                    },
                     written,
                     ..Group::default()
                 };

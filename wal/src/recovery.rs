@@ -403,11 +403,7 @@ impl Fold {
                 continue;
             }
             match <[Run; 1]>::try_from(runs) {
-                Ok([run])
-                    if (run.first..run.end()) == expected && run.last() == state.held.last =>
-                {
-                    whole.insert(group, run);
-                }
+                Ok([run]) if is_whole(&run, &state) => drop(whole.insert(group, run)),
                 _ => {
                     let Range { start, end } = expected;
                     let what = format!("entries are missing between {start} and {}", end - 1);
@@ -417,6 +413,16 @@ impl Fold {
         }
         (self.states, whole)
     }
+}
+
+/// Whether the run has the entries the state speaks of, each from the segment it names: an older
+/// copy of an index may otherwise fill the hole that a lost file leaves.
+fn is_whole(run: &Run, state: &State) -> bool {
+    (run.first..run.end()) == state.indexes()
+        && run.last() == state.held.last
+        && (run.first..)
+            .zip(&run.positions)
+            .all(|(index, position)| state.segment_of(index) == Some(position.segment))
 }
 
 fn lay_over(runs: &mut Vec<Run>, mut newer: Run) {
@@ -547,6 +553,23 @@ mod tests {
         let four = segment(three.states.clone(), 4, &[Change::Purge(id(1, 1))]);
         let (states, runs) = fold(&[&one, &three, &four]);
         assert_eq!((states.damage_of(G), terms(&runs)), (None, vec![(2, 1)]));
+    }
+
+    #[test]
+    fn an_overwritten_entry_does_not_stand_in_for_a_missing_one() {
+        let one = segment(States::default(), 1, &[append(1, 0), append(1, 1)]);
+        let keep_first = Change::Truncate(Some(id(1, 0)));
+        let two = segment(one.states.clone(), 2, &[keep_first, append(2, 1)]);
+        let three = segment(two.states.clone(), 3, &[append(2, 2)]);
+        let (states, runs) = fold(&[&one, &three]);
+        assert!(runs.is_empty() && states.damage_of(G).is_some());
+        // Here the head of three names two's entry, but nothing of two is needed in the end.
+        let three = segment(two.states.clone(), 3, &[keep_first, append(3, 1)]);
+        let (states, runs) = fold(&[&one, &three]);
+        assert_eq!(
+            (states.damage_of(G), terms(&runs)),
+            (None, vec![(0, 1), (1, 3)])
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! head of each segment, so no old segment is kept for a vote or a mark.
 //!
 //! What stays true: applying the records of a log in order gives the state at its end; a group
-//! marked damaged stays so, whatever is said of it, until it is removed.
+//! marked damaged stays so, whatever is said of it, until it is removed; the places of a group
+//! cover exactly the entries it holds.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,12 +15,22 @@ use crate::batch::mask;
 use crate::record::{Change, get_log_id, put_log_id};
 use crate::{GroupState, LogId, Vote};
 
+/// From which index on a group's entries lie in which segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub first: u64,
+    pub segment: u32,
+}
+
 /// One group without its entries.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct State {
     pub held: GroupState,
     /// The oldest entry's index, or the one that comes next when there is none.
     pub first: u64,
+    /// Where the entries lie, oldest first: tells, when a file is gone, whether it is missed, and
+    /// that an older copy of an index does not stand in for it.
+    pub places: Vec<Place>,
     /// Why the group is in quarantine.
     pub damaged: Option<String>,
 }
@@ -54,14 +65,47 @@ impl State {
         }
     }
 
-    fn apply(&mut self, change: &Change) {
+    /// The segment in which the entry `index` lies.
+    pub fn segment_of(&self, index: u64) -> Option<u32> {
+        let after = self.places.partition_point(|place| place.first <= index);
+        Some(self.places.get(after.checked_sub(1)?)?.segment)
+    }
+
+    /// Applies a record of `segment`.
+    fn apply(&mut self, change: &Change, segment: u32) {
         match *change {
-            Change::Append { id, .. } => self.append(id),
+            Change::Append { id, .. } => {
+                self.append(id);
+                self.places.retain(|place| place.first < id.index);
+                if self.places.last().is_none_or(|p| p.segment != segment) {
+                    let first = id.index;
+                    self.places.push(Place { first, segment });
+                }
+            }
             Change::Vote(vote) => self.held.vote = Some(vote),
             Change::Committed(mark) => self.held.committed = mark,
-            Change::Truncate(last) => self.held.last = last,
-            Change::Purge(upto) => self.purge(upto),
+            Change::Truncate(last) => {
+                self.held.last = last;
+                self.trim_places();
+            }
+            Change::Purge(upto) => {
+                self.purge(upto);
+                self.trim_places();
+            }
             Change::Remove => unreachable!("removing is a matter of all states"),
+        }
+    }
+
+    fn trim_places(&mut self) {
+        let held = self.indexes();
+        self.places.retain(|place| place.first < held.end);
+        let past = self.places.partition_point(|p| p.first <= held.start);
+        self.places.drain(..past.saturating_sub(1));
+        if let Some(oldest) = self.places.first_mut() {
+            oldest.first = held.start;
+        }
+        if held.is_empty() {
+            self.places.clear();
         }
     }
 }
@@ -87,8 +131,8 @@ impl States {
         }
     }
 
-    /// Applies one record. False when the group is in quarantine, so nothing was done.
-    pub fn apply(&mut self, group: GroupId, change: &Change) -> bool {
+    /// Applies a record of `segment`. False when the group is in quarantine, so nothing was done.
+    pub fn apply(&mut self, group: GroupId, change: &Change, segment: u32) -> bool {
         if *change == Change::Remove {
             self.remove(group);
             return true;
@@ -98,7 +142,7 @@ impl States {
             self.damage(group, LOST);
             return false;
         }
-        self.groups.entry(group).or_default().apply(change);
+        self.groups.entry(group).or_default().apply(change, segment);
         true
     }
 
@@ -185,6 +229,11 @@ fn encode_state(out: &mut BytesMut, group: GroupId, state: &State) {
     for id in [held.committed, held.purged, held.last] {
         put_log_id(out, id.unwrap_or(nowhere));
     }
+    out.put_u32_le(u32::try_from(state.places.len()).expect("segments have 32-bit numbers"));
+    for place in &state.places {
+        out.put_u64_le(place.first);
+        out.put_u32_le(place.segment);
+    }
 }
 
 fn decode_state(bytes: &mut &[u8]) -> Option<(GroupId, State)> {
@@ -207,9 +256,17 @@ fn decode_state(bytes: &mut &[u8]) -> Option<(GroupId, State)> {
         last: has(HAS_LAST).then_some(last),
     };
     let damaged = has(DAMAGED).then(|| EARLIER_DAMAGE.to_owned());
+    let mut places = Vec::new();
+    for _ in 0..bytes.try_get_u32_le().ok()? {
+        places.push(Place {
+            first: bytes.try_get_u64_le().ok()?,
+            segment: bytes.try_get_u32_le().ok()?,
+        });
+    }
     let state = State {
         held,
         first,
+        places,
         damaged,
     };
     Some((group, state))
@@ -247,6 +304,16 @@ mod tests {
                     last: Some(id(9, 50)),
                 },
                 first: 31,
+                places: vec![
+                    Place {
+                        first: 31,
+                        segment: 4,
+                    },
+                    Place {
+                        first: 40,
+                        segment: 7,
+                    },
+                ],
                 damaged: None,
             },
         );
@@ -277,14 +344,44 @@ mod tests {
     }
 
     #[test]
+    fn places_follow_the_entries() {
+        let group = GroupId(1);
+        let mut states = States::default();
+        let mut places = |change, segment| -> Vec<(u64, u32)> {
+            assert!(states.apply(group, &change, segment));
+            let places = &states.groups[&group].places;
+            places.iter().map(|p| (p.first, p.segment)).collect()
+        };
+        let append = |term, index| Change::Append {
+            id: id(term, index),
+            len: 0,
+            crc: 0,
+        };
+        assert_eq!(places(append(1, 5), 1), [(5, 1)]);
+        assert_eq!(places(append(1, 6), 1), [(5, 1)]);
+        assert_eq!(places(append(1, 7), 2), [(5, 1), (7, 2)]);
+        assert_eq!(places(append(1, 8), 3), [(5, 1), (7, 2), (8, 3)]);
+        assert_eq!(places(Change::Purge(id(1, 5)), 3), [(6, 1), (7, 2), (8, 3)]);
+        assert_eq!(places(Change::Purge(id(1, 6)), 3), [(7, 2), (8, 3)]);
+        let cut = Change::Truncate(Some(id(1, 7)));
+        assert_eq!(places(cut, 3), [(7, 2)]);
+        assert_eq!(places(append(2, 8), 5), [(7, 2), (8, 5)]);
+        assert_eq!(places(Change::Truncate(Some(id(1, 6))), 5), []);
+        assert_eq!(places(append(3, 7), 6), [(7, 6)]);
+        assert_eq!(places(Change::Purge(id(9, 50)), 6), []);
+        let state = &states.groups[&group];
+        assert_eq!(state.segment_of(51), None);
+    }
+
+    #[test]
     fn removing_ends_a_quarantine_also_of_a_group_never_seen() {
         let mut states = States::default();
         states.damage_all(mask(GroupId(1)) | mask(GroupId(2)), "damaged");
         states.damage(GroupId(7), "damaged");
-        assert!(!states.apply(GroupId(1), &Change::Purge(id(1, 1))));
+        assert!(!states.apply(GroupId(1), &Change::Purge(id(1, 1)), 1));
         for group in [1, 2, 7].map(GroupId) {
             assert!(states.damage_of(group).is_some());
-            assert!(states.apply(group, &Change::Remove));
+            assert!(states.apply(group, &Change::Remove, 1));
             assert_eq!(states.damage_of(group), None);
         }
         assert_eq!(states.damage_of(GroupId(3)), None);

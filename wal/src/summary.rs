@@ -38,7 +38,7 @@ impl Summary {
     /// Applies one record, whose payload lies at `offset` of `segment`.
     pub fn apply(&mut self, record: &Record, segment: u32, offset: u64) {
         let group = record.group;
-        if !self.states.apply(group, &record.change) {
+        if !self.states.apply(group, &record.change, segment) {
             return;
         }
         match record.change {

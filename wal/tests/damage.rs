@@ -291,6 +291,32 @@ async fn a_lost_segment_file_is_noticed_when_its_entries_are_needed() {
     assert_eq!(log.state(B).vote, Some(vote(2)));
 }
 
+/// The lost file held a truncation and what was appended then. The entries from before, which
+/// would fill the hole seamlessly, must not come back.
+#[tokio::test]
+async fn a_lost_segment_file_does_not_bring_back_what_it_had_overwritten() {
+    let disk = SimDisk::new(1);
+    let one_batch = Options {
+        segment_bytes: 300,
+        ..small()
+    };
+    let (log, _) = open(&disk, one_batch.clone()).await;
+    let first = (0..4).map(|index| entry(1, index, 50)).collect();
+    append(&log, A, first).await.unwrap();
+    assert_eq!(files(&disk).await.len(), 1);
+    log.truncate_after(A, Some(id(1, 0))).await.unwrap();
+    let second = (1..4).map(|index| entry(2, index, 50)).collect();
+    append(&log, A, second).await.unwrap();
+    assert_eq!(files(&disk).await.len(), 2);
+    append(&log, A, vec![entry(2, 4, 50)]).await.unwrap();
+    log.closed().await;
+    disk.kill();
+    let lost = files(&disk).await.remove(1);
+    disk.remove(&lost).await.unwrap();
+    let (_, recovery) = open(&disk, one_batch).await;
+    assert_eq!(victims(&recovery), [A]);
+}
+
 /// What a crash can leave behind the last batch, besides what the simulated disk makes up.
 #[tokio::test]
 async fn strange_tails_are_cut() {
