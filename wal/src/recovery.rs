@@ -374,12 +374,12 @@ struct Fold {
 }
 
 impl Fold {
-    /// Lays the next segment over those before. A group it does not name is gone.
-    fn apply(&mut self, mut summary: Summary, lsn: u64) {
-        self.runs.retain(|group, _| {
-            summary.states.groups.contains_key(group) && !summary.suspects(*group)
-        });
-        for (group, run) in std::mem::take(&mut summary.entries) {
+    /// Lays the next segment over those before. A group it does not name is gone; one in
+    /// quarantine holds no index, so its older entries go too.
+    fn apply(&mut self, summary: Summary, lsn: u64) {
+        self.runs
+            .retain(|group, _| summary.states.groups.contains_key(group));
+        for (group, run) in summary.entries {
             lay_over(self.runs.entry(group).or_default(), run);
         }
         for (group, state) in &summary.states.groups {

@@ -4,7 +4,7 @@
 //!
 //! Promise: applying a segment's records one by one and reading its footer give the same summary.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, BytesMut};
 use model::{GroupId, NodeId};
@@ -20,10 +20,6 @@ pub(crate) struct Summary {
     pub states: States,
     /// Entries of this segment alone; no group with none.
     pub entries: BTreeMap<GroupId, Run>,
-    /// Groups (as bits, and by name) of which records in this segment are lost. An unread
-    /// truncation may be among them, so older entries of theirs prove nothing.
-    pub suspect_bits: u64,
-    pub suspects: BTreeSet<GroupId>,
 }
 
 impl Summary {
@@ -67,25 +63,17 @@ impl Summary {
         }
     }
 
-    /// Notes that a record of `group` is lost.
+    /// Notes that a record of `group` is lost. A truncation may be among what is lost, so its
+    /// entries from before prove nothing any more.
     pub fn damage(&mut self, group: GroupId, what: &str) {
         self.states.damage(group, what);
         self.entries.remove(&group);
-        self.suspects.insert(group);
     }
 
     /// Notes that records of any group with a bit in `groups` may be lost.
     pub fn damage_all(&mut self, groups: u64, what: &str) {
         self.states.damage_all(groups, what);
         self.entries.retain(|&group, _| mask(group) & groups == 0);
-        self.suspect_bits |= groups;
-    }
-
-    /// Whether older entries of `group` prove nothing.
-    pub fn suspects(&self, group: GroupId) -> bool {
-        self.suspect_bits & mask(group) != 0
-            || self.suspects.contains(&group)
-            || self.states.damage_of(group).is_some()
     }
 
     fn trim(&mut self, group: GroupId, change: impl FnOnce(&mut Run)) {
@@ -256,8 +244,9 @@ mod tests {
         let mut summary = example();
         summary.damage_all(mask(GroupId(1)), "damaged");
         append(&mut summary, 1, 3, 6, 910);
-        assert!(summary.entries.is_empty() && summary.suspects(GroupId(1)));
-        assert!(!summary.suspects(GroupId(4)));
+        assert!(summary.entries.is_empty());
+        assert!(summary.states.damage_of(GroupId(1)).is_some());
+        assert_eq!(summary.states.damage_of(GroupId(4)), None);
         apply(&mut summary, 1, Change::Remove);
         append(&mut summary, 1, 5, 0, 920);
         assert_eq!(summary.entries[&GroupId(1)].last(), Some(id(5, 0)));
