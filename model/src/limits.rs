@@ -36,6 +36,7 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 pub const LOG_BATCH_BYTES_MAX: usize = 8 << 20;
 /// Appends waiting for the log's writer.
 pub const LOG_QUEUE_MAX: usize = 4096;
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Recent log entries kept in memory, all groups together.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
