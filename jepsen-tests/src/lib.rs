@@ -17,6 +17,16 @@ pub mod splitmix;
 
 pub mod plan;
 
+pub mod http;
+
+pub mod cluster;
+
+pub mod nemesis;
+
 pub mod history;
+
+pub mod client;
+
+pub mod workload;
 
 pub mod checker;
