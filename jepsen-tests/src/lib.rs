@@ -29,4 +29,8 @@ pub mod client;
 
 pub mod workload;
 
+pub mod run;
+
 pub mod checker;
+
+pub mod report;
