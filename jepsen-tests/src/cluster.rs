@@ -1,23 +1,17 @@
-//! The processes under test: started, killed, paused, and never left behind.
-//!
-//! Signals go to recorded children only. Each child is started through a launcher
-//! ([`become_node`]) that asks the kernel to kill it when the harness dies, whatever the harness
-//! dies of; dropping [`Cluster`] kills those still alive.
+//! Nodes of one cluster on this host: their ports, directories and flags, the faults done to them,
+//! and what they say of themselves.
 
-use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::http::{Connection, Reply};
+use crate::process::{Process, Program};
 
 /// Where a node answers: Prometheus' API and Pushgateway's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +24,7 @@ pub struct Target {
 #[derive(Debug, Clone)]
 pub struct Start {
     pub binary: PathBuf,
-    /// This harness' own program, for [`become_node`].
+    /// This harness' own program, for [`crate::process::become_node`].
     pub launcher: PathBuf,
     /// Set for the nodes only.
     pub environment: Vec<(String, String)>,
@@ -38,51 +32,31 @@ pub struct Start {
 
 /// Nodes on one host, each a process.
 pub struct Cluster {
-    start: Start,
     nodes: Vec<Node>,
 }
 
 struct Node {
     target: Target,
-    peer: SocketAddr,
-    directory: PathBuf,
-    child: Option<Child>,
-    paused: bool,
+    process: Process,
 }
 
-const STOP_DEADLINE: Duration = Duration::from_secs(15);
 const PROBE_DEADLINE: Duration = Duration::from_millis(1_000);
 
 impl Cluster {
     /// Chooses ports and lays out `directory/node-N`; starts nothing.
-    pub fn prepare(start: Start, nodes: usize, directory: &Path) -> anyhow::Result<Self> {
-        let mut ports = free_ports(nodes * 3)?.into_iter();
-        let mut address = || {
-            let port = ports.next().context("ports were counted")?;
-            anyhow::Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        };
-        let mut laid_out = Vec::new();
-        for n in 0..nodes {
-            let directory = directory.join(format!("node-{n}"));
-            std::fs::create_dir_all(&directory)
-                .with_context(|| format!("create {}", directory.display()))?;
-            let config = "global:\n  scrape_interval: 15s\n";
-            std::fs::write(directory.join("prometheus.yml"), config)?;
-            laid_out.push(Node {
-                target: Target {
-                    api: address()?,
-                    push: address()?,
-                },
-                peer: address()?,
-                directory,
-                child: None,
-                paused: false,
-            });
-        }
-        Ok(Self {
-            start,
-            nodes: laid_out,
-        })
+    pub fn prepare(start: &Start, nodes: usize, directory: &Path) -> anyhow::Result<Self> {
+        let ports = free_ports(nodes * 3)?;
+        let addresses: Vec<SocketAddr> = ports
+            .into_iter()
+            .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .collect();
+        let peers: Vec<SocketAddr> = addresses.chunks_exact(3).map(|own| own[2]).collect();
+        let nodes = addresses
+            .chunks_exact(3)
+            .enumerate()
+            .map(|(n, own)| lay_out(start, own, &peers, &directory.join(format!("node-{n}"))))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { nodes })
     }
 
     pub fn targets(&self) -> Vec<Target> {
@@ -98,168 +72,84 @@ impl Cluster {
         self.nodes.is_empty()
     }
 
-    pub fn pid(&self, n: usize) -> Option<u32> {
-        self.nodes[n].child.as_ref().map(Child::id)
-    }
-
-    pub fn log_path(&self, n: usize) -> PathBuf {
-        self.nodes[n].directory.join("log")
+    /// One node's process, to do something to it.
+    pub fn process(&mut self, n: usize) -> &mut Process {
+        &mut self.nodes[n].process
     }
 
     pub fn start_all(&mut self) -> anyhow::Result<()> {
-        (0..self.nodes.len()).try_for_each(|n| self.start(n))
-    }
-
-    /// Starts node `n` unless it runs.
-    pub fn start(&mut self, n: usize) -> anyhow::Result<()> {
-        if self.nodes[n].child.is_some() {
-            return Ok(());
-        }
-        let arguments = self.arguments(n);
-        let node = &mut self.nodes[n];
-        let log = open_log(&node.directory.join("log"))?;
-        let child = Command::new(&self.start.launcher)
-            .arg("become-node")
-            .arg(&self.start.binary)
-            .args(arguments)
-            .envs(self.start.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", self.start.launcher.display()))?;
-        node.child = Some(child);
-        node.paused = false;
-        Ok(())
-    }
-
-    /// SIGKILL, and waits until the process is gone.
-    pub fn kill(&mut self, n: usize) -> anyhow::Result<()> {
-        let node = &mut self.nodes[n];
-        if let Some(mut child) = node.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        node.paused = false;
-        Ok(())
+        self.processes().try_for_each(Process::start)
     }
 
     /// SIGKILL to all before the first is waited for.
     pub fn kill_all(&mut self) -> anyhow::Result<()> {
-        for child in self.nodes.iter_mut().filter_map(|n| n.child.as_mut()) {
-            child.kill()?;
-        }
-        (0..self.nodes.len()).try_for_each(|n| self.kill(n))
+        self.processes().try_for_each(Process::strike)?;
+        self.processes().try_for_each(Process::kill)
     }
 
-    /// SIGTERM, then waits; a node that does not end is killed, and that is an error.
-    pub async fn stop(&mut self, n: usize) -> anyhow::Result<()> {
-        self.signal(n, Signal::TERM)?;
-        let deadline = Instant::now() + STOP_DEADLINE;
-        let node = &mut self.nodes[n];
-        while let Some(child) = &mut node.child {
-            if child.try_wait()?.is_some() {
-                node.child = None;
-            } else if Instant::now() > deadline {
-                self.kill(n)?;
-                bail!("node {n} did not stop within {STOP_DEADLINE:?} of SIGTERM");
-            } else {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-        Ok(())
-    }
-
-    pub fn pause(&mut self, n: usize) -> anyhow::Result<()> {
-        self.signal(n, Signal::STOP)?;
-        self.nodes[n].paused = true;
-        Ok(())
-    }
-
-    pub fn resume(&mut self, n: usize) -> anyhow::Result<()> {
-        self.signal(n, Signal::CONT)?;
-        self.nodes[n].paused = false;
-        Ok(())
-    }
-
-    /// Nodes that ended without being asked, with how; they count as stopped from now on.
+    /// Nodes that ended without being asked, with how.
     pub fn reap(&mut self) -> anyhow::Result<Vec<(usize, String)>> {
         let mut died = Vec::new();
-        for (n, node) in self.nodes.iter_mut().enumerate() {
-            let Some(child) = &mut node.child else {
-                continue;
-            };
-            if let Some(status) = child.try_wait()? {
-                node.child = None;
-                died.push((n, status.to_string()));
-            }
+        for (n, process) in self.processes().enumerate() {
+            died.extend(process.reap()?.map(|status| (n, status)));
         }
         Ok(died)
     }
 
     /// Everything runs and nothing is paused.
     pub fn heal(&mut self) -> anyhow::Result<()> {
-        for n in 0..self.nodes.len() {
-            if self.nodes[n].paused {
-                self.resume(n)?;
-            }
-            self.start(n)?;
-        }
-        Ok(())
+        self.processes().try_for_each(Process::heal)
     }
 
-    fn signal(&self, n: usize, signal: Signal) -> anyhow::Result<()> {
-        match &self.nodes[n].child {
-            Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
-            None => bail!("node {n} does not run"),
-        }
+    /// The end of every node's log.
+    pub fn last_words(&mut self) -> String {
+        let words = self.processes().enumerate();
+        let words = words.map(|(n, process)| format!("node {n}:\n  {}\n", process.last_words()));
+        words.collect()
     }
 
-    fn arguments(&self, n: usize) -> Vec<String> {
-        let node = &self.nodes[n];
-        let join: Vec<String> = self.nodes.iter().map(|n| n.peer.to_string()).collect();
-        let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
-        vec![
-            flag("storage.tsdb.path", &node.directory.join("data").display()),
-            flag(
-                "config.file",
-                &node.directory.join("prometheus.yml").display(),
-            ),
-            flag("web.listen-address", &node.target.api),
-            flag("push.listen-address", &node.target.push),
-            flag("cluster.listen-address", &node.peer),
-            flag("cluster.advertise-address", &node.peer),
-            flag("cluster.join", &join.join(",")),
-            flag("cluster.bootstrap-expect", &self.nodes.len()),
-            "--web.enable-lifecycle".to_owned(),
-            "--web.enable-remote-write-receiver".to_owned(),
-        ]
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.nodes.iter_mut().map(|node| &mut node.process)
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            if let Some(mut child) = node.child.take() {
-                // Already gone is as good; there is nobody to tell in a drop.
-                child.kill().ok();
-                child.wait().ok();
-            }
-        }
-    }
-}
-
-/// Turns this process into `command`, to be killed by the kernel when its parent dies.
-/// Returns only if that failed.
-pub fn become_node(command: &[std::ffi::OsString]) -> anyhow::Error {
-    let Some((binary, arguments)) = command.split_first() else {
-        return anyhow::anyhow!("become-node needs a program");
-    };
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        return anyhow::anyhow!("tie the node's life to the harness: {error}");
-    }
-    let error = Command::new(binary).args(arguments).exec();
-    anyhow::anyhow!("run {}: {error}", binary.display())
+fn lay_out(
+    start: &Start,
+    own: &[SocketAddr],
+    peers: &[SocketAddr],
+    directory: &Path,
+) -> anyhow::Result<Node> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("create {}", directory.display()))?;
+    let config = directory.join("prometheus.yml");
+    std::fs::write(&config, "global:\n  scrape_interval: 15s\n")?;
+    let join: Vec<String> = peers.iter().map(SocketAddr::to_string).collect();
+    let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
+    let arguments = vec![
+        flag("storage.tsdb.path", &directory.join("data").display()),
+        flag("config.file", &config.display()),
+        flag("web.listen-address", &own[0]),
+        flag("push.listen-address", &own[1]),
+        flag("cluster.listen-address", &own[2]),
+        flag("cluster.advertise-address", &own[2]),
+        flag("cluster.join", &join.join(",")),
+        flag("cluster.bootstrap-expect", &peers.len()),
+        "--web.enable-lifecycle".to_owned(),
+        "--web.enable-remote-write-receiver".to_owned(),
+    ];
+    Ok(Node {
+        target: Target {
+            api: own[0],
+            push: own[1],
+        },
+        process: Process::new(Program {
+            launcher: start.launcher.clone(),
+            binary: start.binary.clone(),
+            arguments,
+            environment: start.environment.clone(),
+            log: directory.join("log"),
+        }),
+    })
 }
 
 /// Waits until every target answers 200 on `/-/ready`; false when `deadline` passes first.
@@ -332,7 +222,7 @@ impl StatusAnswer {
 /// Ports nobody holds, below the range the kernel gives to outgoing connections: a port from
 /// inside it could be taken while its node is down. Each call goes on where the last one of this
 /// process stopped, for the ports it gave are not bound yet.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 20_000;
     let end = ephemeral_start().clamp(FIRST + 1_000, 60_000);
@@ -357,14 +247,6 @@ fn ephemeral_start() -> u32 {
         .ok()
         .and_then(|text| text.split_whitespace().next()?.parse().ok())
         .unwrap_or(32_768)
-}
-
-fn open_log(path: &Path) -> anyhow::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]

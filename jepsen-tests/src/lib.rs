@@ -19,6 +19,8 @@ pub mod plan;
 
 pub mod http;
 
+pub mod process;
+
 pub mod cluster;
 
 pub mod nemesis;

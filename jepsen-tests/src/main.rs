@@ -14,8 +14,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use jepsen_tests::checker::Verdict;
-use jepsen_tests::cluster::{Start, Target, become_node};
+use jepsen_tests::cluster::{Start, Target};
 use jepsen_tests::plan::{FaultKind, Plan, Settings, Workload, generate};
+use jepsen_tests::process::{BECOME_NODE, become_node};
 use jepsen_tests::run::{Backend, Outcome, check, read_plan, run};
 use lexopt::ValueExt;
 
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<OsString> = arguments.collect();
     match command.to_str() {
-        Some("become-node") => {
+        Some(BECOME_NODE) => {
             eprintln!("jepsen-tests: {:#}", become_node(&rest));
             ExitCode::from(3)
         }

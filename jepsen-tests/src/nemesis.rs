@@ -65,10 +65,14 @@ impl<'a> Nemesis<'a> {
         let struck = Instant::now();
         eprintln!("  fault {} on {nodes:?}", fault.kind.as_str());
         let result = match fault.kind {
-            FaultKind::Pause => nodes.iter().try_for_each(|&n| self.cluster.pause(n)),
-            FaultKind::Restart => self.cluster.stop(nodes[0]).await,
+            FaultKind::Pause => nodes
+                .iter()
+                .try_for_each(|&n| self.cluster.process(n).pause()),
+            FaultKind::Restart => self.cluster.process(nodes[0]).stop().await,
             FaultKind::KillAll => self.cluster.kill_all(),
-            _ => nodes.iter().try_for_each(|&n| self.cluster.kill(n)),
+            _ => nodes
+                .iter()
+                .try_for_each(|&n| self.cluster.process(n).kill()),
         };
         if let Err(error) = result {
             done = false;
@@ -81,8 +85,8 @@ impl<'a> Nemesis<'a> {
         let t1 = self.recorder.now();
         for &n in &nodes {
             match fault.kind {
-                FaultKind::Pause => self.cluster.resume(n).context("resume")?,
-                _ => self.cluster.start(n)?,
+                FaultKind::Pause => self.cluster.process(n).resume().context("resume")?,
+                _ => self.cluster.process(n).start()?,
             }
         }
         self.records.push(FaultRecord {
@@ -155,7 +159,7 @@ impl<'a> Nemesis<'a> {
                 done: true,
                 note: Some(status),
             });
-            self.cluster.start(n)?;
+            self.cluster.process(n).start()?;
         }
         Ok(())
     }

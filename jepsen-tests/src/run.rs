@@ -93,13 +93,13 @@ async fn local(
     recorder: &Recorder,
 ) -> anyhow::Result<(Vec<FaultRecord>, Ending)> {
     let nodes = directory.join("nodes");
-    let mut cluster = Cluster::prepare(start, plan.settings.nodes, &nodes)?;
+    let mut cluster = Cluster::prepare(&start, plan.settings.nodes, &nodes)?;
     let targets = cluster.targets();
     cluster.start_all()?;
     if !all_ready(&targets, START_DEADLINE).await {
         bail!(
             "the nodes are not ready after {START_DEADLINE:?}; their last words:\n{}",
-            last_words(&cluster)
+            cluster.last_words()
         );
     }
     let (scope, mut ending) = scope(plan, directory, true);
@@ -134,7 +134,7 @@ async fn local(
     }
     for n in 0..cluster.len() {
         // A node that is stuck is killed by this too; that it was stuck is already in the verdict.
-        if let Err(error) = cluster.stop(n).await {
+        if let Err(error) = cluster.process(n).stop().await {
             eprintln!("  stop of node {n}: {error:#}");
         }
     }
@@ -272,16 +272,6 @@ async fn read_all(
         }
     }
     Ok(())
-}
-
-fn last_words(cluster: &Cluster) -> String {
-    let tail = |n: usize| {
-        let log = std::fs::read_to_string(cluster.log_path(n)).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(10)..];
-        format!("node {n}:\n  {}\n", tail.join("\n  "))
-    };
-    (0..cluster.len()).map(tail).collect()
 }
 
 fn panics(directory: &Path, nodes: usize) -> anyhow::Result<Vec<(usize, String)>> {

@@ -143,12 +143,12 @@ fn no_process_outlives_its_cluster() {
         .enable_all()
         .build()
         .unwrap();
-    let mut cluster = Cluster::prepare(start(None), 3, directory.path()).unwrap();
+    let mut cluster = Cluster::prepare(&start(None), 3, directory.path()).unwrap();
     cluster.start_all().unwrap();
     let minute = std::time::Duration::from_secs(60);
     assert!(runtime.block_on(all_ready(&cluster.targets(), minute)));
-    cluster.pause(1).unwrap();
-    let pids: Vec<u32> = (0..3).filter_map(|n| cluster.pid(n)).collect();
+    cluster.process(1).pause().unwrap();
+    let pids: Vec<u32> = (0..3).filter_map(|n| cluster.process(n).pid()).collect();
     assert_eq!(pids.len(), 3);
     drop(cluster);
     for pid in pids {
