@@ -96,12 +96,7 @@ async fn local(
     let mut cluster = Cluster::prepare(&start, plan.settings.nodes, &nodes)?;
     let targets = cluster.targets();
     cluster.start_all()?;
-    if !all_ready(&targets, START_DEADLINE).await {
-        bail!(
-            "the nodes are not ready after {START_DEADLINE:?}; their last words:\n{}",
-            cluster.last_words()
-        );
-    }
+    first_ready(&mut cluster, &targets).await?;
     let (scope, mut ending) = scope(plan, directory, true);
     let context = context(plan, &scope, &targets, recorder);
     let (begin, end) = span(plan);
@@ -139,6 +134,22 @@ async fn local(
         }
     }
     Ok((faults, ending))
+}
+
+/// Waits until all nodes are ready for the first time; one that ends instead is an error at once.
+async fn first_ready(cluster: &mut Cluster, targets: &[Target]) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_DEADLINE;
+    while !all_ready(targets, Duration::from_millis(200)).await {
+        if let Some((n, status)) = cluster.reap()?.first() {
+            let words = cluster.last_words();
+            bail!("node {n} ended before it was ready, {status}; last words:\n{words}");
+        }
+        if Instant::now() > deadline {
+            let words = cluster.last_words();
+            bail!("not ready after {START_DEADLINE:?}; last words:\n{words}");
+        }
+    }
+    Ok(())
 }
 
 async fn remote(
