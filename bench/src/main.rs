@@ -1,2 +1,83 @@
-//! Side by side with Prometheus.
-fn main() {}
+//! Side by side with Prometheus: the same remote-write data into quorate (one node; three nodes,
+//! every sample on three disks) and into Prometheus, on this machine, in one run; one table.
+//!
+//! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
+//! [`measure`] the processes, ask [`query`]s -> medians in a [`table`].
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an outermost tool: it measures real processes by the real clock"
+)]
+
+mod measure;
+mod options;
+mod query;
+mod round;
+mod send;
+mod shape;
+mod system;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use jepsen_tests::process::{BECOME_NODE, become_node};
+
+use options::Options;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == BECOME_NODE).is_some() {
+        let command: Vec<_> = arguments.collect();
+        eprintln!("bench: {:#}", become_node(&command));
+        return ExitCode::FAILURE;
+    }
+    match Options::parse(arguments).and_then(|options| bench(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let directory = &options.directory;
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("create {}", directory.display()))?;
+    let mut figures = Vec::new();
+    for n in 0..options.runs {
+        for shape in options.shapes() {
+            for &kind in &options.systems {
+                eprintln!(
+                    "run {} of {}: {}, {}",
+                    n + 1,
+                    options.runs,
+                    kind.name(),
+                    shape.name()
+                );
+                let figure = runtime
+                    .block_on(round::run(options, kind, shape))
+                    .with_context(|| format!("{}, {}", kind.name(), shape.name()))?;
+                eprintln!("  {}", figure.line());
+                figures.push(figure);
+            }
+        }
+    }
+    let facts = table::Facts::gather(options)?;
+    let text = table::markdown(&facts, &figures);
+    let stem = format!("{}", facts.began_s);
+    let json = serde_json::json!({"facts": facts, "figures": figures});
+    std::fs::write(
+        directory.join(format!("{stem}.json")),
+        serde_json::to_string_pretty(&json)?,
+    )?;
+    let path = directory.join(format!("{stem}.md"));
+    std::fs::write(&path, &text)?;
+    println!("{text}");
+    eprintln!("written to {} and {stem}.json", path.display());
+    Ok(())
+}

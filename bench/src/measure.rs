@@ -1,0 +1,87 @@
+//! What a process costs, from /proc and its data directory.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::Context;
+
+/// User and system CPU seconds of a process and all its threads, those that ended included.
+pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let ticks = cpu_ticks(&text).with_context(|| format!("{path} reads {text:?}"))?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Peak resident memory of a process, in bytes.
+pub fn peak_memory_bytes(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    high_water_kib(&text)
+        .map(|kib| kib * 1024)
+        .with_context(|| format!("{path} has no VmHWM"))
+}
+
+/// What a directory takes on the disk, as du counts: allocated blocks, not lengths.
+pub fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
+    let mut total = 0;
+    let entries =
+        std::fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        total += match metadata.is_dir() {
+            true => disk_bytes(&entry.path())?,
+            false => metadata.blocks() * 512,
+        };
+    }
+    Ok(total)
+}
+
+/// proc(5): the name is in parentheses and may hold anything; utime and stime are the 14th and
+/// 15th field, the 12th and 13th after it.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn high_water_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_from_their_fields() {
+        let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 170 30 0 0 20 0 1 0 9";
+        assert_eq!(cpu_ticks(stat), Some(200));
+        assert_eq!(cpu_ticks("12 (cut"), None);
+        let status = "VmPeak:\t 10 kB\nVmHWM:\t  4096 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(high_water_kib(status), Some(4096));
+    }
+
+    #[test]
+    fn this_process_costs_something() {
+        let pid = std::process::id();
+        assert!(peak_memory_bytes(pid).unwrap() > 1 << 16);
+        assert!(cpu_seconds(pid).is_ok());
+    }
+
+    #[test]
+    fn disks_are_counted_in_blocks_through_folders() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("data"), vec![7; 1 << 20]).unwrap();
+        let sparse = std::fs::File::create(inner.join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        let bytes = disk_bytes(directory.path()).unwrap();
+        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+    }
+}

@@ -1,0 +1,212 @@
+//! Medians as a table, with what one must know to read it.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::options::Options;
+use crate::round::Figure;
+use crate::shape::Shape;
+use crate::system::Kind;
+
+/// Under what the figures came about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Facts {
+    pub began_s: i64,
+    pub machine: String,
+    pub versions: Vec<String>,
+    pub series: u32,
+    pub rounds: u32,
+    pub runs: u32,
+    pub senders: u32,
+}
+
+impl Facts {
+    pub fn gather(options: &Options) -> anyhow::Result<Self> {
+        let binaries = options.quorate.iter().chain(&options.prometheus);
+        let versions = binaries.map(|binary| version(binary)).collect();
+        Ok(Self {
+            began_s: jepsen_tests::client::wall_ms() / 1000,
+            machine: machine()?,
+            versions,
+            series: options.series,
+            rounds: options.rounds,
+            runs: options.runs,
+            senders: options.senders,
+        })
+    }
+}
+
+pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
+    let mut text = format!(
+        "{} series, {} samples each, {} senders, median of {} runs. {}.\n\n",
+        facts.series, facts.rounds, facts.senders, facts.runs, facts.machine
+    );
+    for version in &facts.versions {
+        put(&mut text, format_args!("- {version}\n"));
+    }
+    text += "\n| request | system | CPU s per million samples | bytes per sample on disk | \
+             peak memory MiB | samples/s | sent again |\n|---|---|---:|---:|---:|---:|---:|\n";
+    let rows = rows(figures);
+    for (shape, kind, of) in &rows {
+        let cut = if of.iter().any(|f| f.cut) {
+            " (cut short)"
+        } else {
+            ""
+        };
+        put(
+            &mut text,
+            format_args!(
+                "| {}{cut} | {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |\n",
+                shape.name(),
+                kind.name(),
+                median(of, Figure::cpu_s_per_million),
+                median(of, Figure::disk_bytes_per_sample),
+                median(of, |f| f.peak_memory_bytes as f64 / (1 << 20) as f64),
+                median(of, Figure::samples_per_second),
+                median(of, |f| f.retries as f64),
+            ),
+        );
+    }
+    queries(&mut text, &rows);
+    text += "\nCPU and memory are sums over all nodes, CPU without the queries, memory with them; disk is all data directories after a \
+             clean stop, every replica counted. quorate acknowledges after an fsync on a majority; \
+             Prometheus acknowledges before any.\n";
+    text
+}
+
+fn queries(text: &mut String, rows: &[(Shape, Kind, Vec<&Figure>)]) {
+    let Some(first) = rows.first().and_then(|(_, _, of)| of.first()) else {
+        return;
+    };
+    let names: Vec<&String> = first.queries.keys().collect();
+    text.push_str("\n| query, median ms | system |");
+    for name in &names {
+        put(text, format_args!(" {name} |"));
+    }
+    put(
+        text,
+        format_args!("\n|---|---|{}\n", "---:|".repeat(names.len())),
+    );
+    for (shape, kind, of) in rows {
+        put(text, format_args!("| {} | {} |", shape.name(), kind.name()));
+        for name in &names {
+            let answers: Result<Vec<f64>, &String> = of
+                .iter()
+                .map(|f| f.queries[*name].as_ref().copied())
+                .collect();
+            match answers {
+                Ok(times) => put(text, format_args!(" {:.1} |", middle(times))),
+                Err(error) => put(text, format_args!(" {} |", one_line(error))),
+            }
+        }
+        text.push('\n');
+    }
+}
+
+/// The figures of each shape and system, in the order of their first appearance.
+fn rows(figures: &[Figure]) -> Vec<(Shape, Kind, Vec<&Figure>)> {
+    let mut rows: Vec<(Shape, Kind, Vec<&Figure>)> = Vec::new();
+    for figure in figures {
+        let same =
+            |row: &&mut (Shape, Kind, Vec<&Figure>)| (row.0, row.1) == (figure.shape, figure.kind);
+        match rows.iter_mut().find(same) {
+            Some(row) => row.2.push(figure),
+            None => rows.push((figure.shape, figure.kind, vec![figure])),
+        }
+    }
+    rows
+}
+
+fn median(figures: &[&Figure], of: impl Fn(&Figure) -> f64) -> f64 {
+    middle(figures.iter().map(|figure| of(figure)).collect())
+}
+
+/// The upper of the two in the middle when there is no one.
+fn middle(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '|'], " ").chars().take(80).collect()
+}
+
+fn version(binary: &std::path::Path) -> String {
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    let output = std::process::Command::new(binary).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    match text
+        .ok()
+        .and_then(|text| text.lines().next().map(str::to_owned))
+    {
+        Some(line) => line,
+        None => format!("{name}, version unknown"),
+    }
+}
+
+fn machine() -> anyhow::Result<String> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
+    let cores = std::thread::available_parallelism()?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(format!("{cores} cores ({model}), Linux {}", kernel.trim()))
+}
+
+fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a String grows");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(kind: Kind, cpu_s: f64) -> Figure {
+        Figure {
+            kind,
+            shape: Shape::Wide,
+            samples: 2_000_000,
+            retries: 1,
+            elapsed_s: 4.0,
+            cpu_s,
+            disk_bytes: 3_000_000,
+            peak_memory_bytes: 64 << 20,
+            queries: [
+                ("a".to_owned(), Ok(1.5)),
+                ("b".to_owned(), Err("400: not|yet\n".to_owned())),
+            ]
+            .into(),
+            cut: false,
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_median_of_its_runs() {
+        let one = Kind::Quorate { nodes: 1 };
+        let figures = [
+            figure(one, 9.0),
+            figure(Kind::Prometheus, 6.0),
+            figure(one, 2.0),
+            figure(one, 4.0),
+        ];
+        let facts = Facts {
+            began_s: 0,
+            machine: "2 cores".into(),
+            versions: vec!["quorate 0".into()],
+            series: 10,
+            rounds: 20,
+            runs: 3,
+            senders: 4,
+        };
+        let text = markdown(&facts, &figures);
+        let row = "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 64 | 500000 | 1 |";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("| Prometheus | 3.00 |"), "{text}");
+        assert!(text.contains("| 1.5 | 400: not yet  |"), "{text}");
+    }
+}
