@@ -93,8 +93,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_millis(total_ms))
 }
 
-/// Writes a duration as Prometheus does: `1h30m`, `15s`, `0s`. Weeks, days and years only when
-/// they divide the whole.
+/// Writes a duration as Prometheus does: `1h30m`, `15s`, `0s`. Years and weeks only when they
+/// divide what is left: 36 hours are `1d12h`, ten days `10d`.
 pub fn format_duration(duration: Duration) -> String {
     let mut ms = duration.as_millis() as u64;
     if ms == 0 {
@@ -102,7 +102,7 @@ pub fn format_duration(duration: Duration) -> String {
     }
     let mut text = String::new();
     for (unit, unit_ms) in UNITS {
-        let exact = matches!(unit, "y" | "w" | "d");
+        let exact = matches!(unit, "y" | "w");
         if exact && !ms.is_multiple_of(unit_ms) {
             continue;
         }
@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn durations_write_as_prometheus_writes_them() {
-        for text in ["0s", "324ms", "15s", "5m", "1h30m", "1d", "2w", "1y", "90s"] {
+        for text in [
+            "0s", "324ms", "15s", "5m", "1h30m", "1d", "1d12h", "8d", "2w", "1y", "90s",
+        ] {
             let written = format_duration(parse_duration(text).unwrap());
             let expected = if text == "90s" { "1m30s" } else { text };
             assert_eq!(written, expected);
