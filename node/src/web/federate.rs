@@ -87,7 +87,20 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_asked_is_nothing() {
-        assert_eq!(twin().get("/federate").await.seen(), (200, ""));
+        for path in ["/federate", "/federate?match[]={}"] {
+            assert_eq!(twin().get(path).await.seen(), (200, ""), "{path}");
+        }
+    }
+
+    /// Other endpoints refuse a selector that matches the empty label set; this one does not.
+    #[tokio::test]
+    async fn a_label_that_is_missing_may_be_asked_for() {
+        let twin = twin();
+        twin.store.add(&[("__name__", "bare")], NOW, 1.0);
+        let answer = twin.get("/federate?match[]={job=%22%22}").await;
+        assert_eq!(answer.code, 200);
+        assert!(answer.text().contains("bare{"), "{}", answer.text());
+        assert!(!answer.text().contains("t_int"), "{}", answer.text());
     }
 
     #[tokio::test]

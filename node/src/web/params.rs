@@ -124,11 +124,7 @@ impl Form {
     /// One list of matchers per `match[]`, each of which names something.
     pub fn matchers(&self) -> Result<Vec<Vec<Matcher>>, String> {
         let lists: Result<Vec<_>, _> = self.all("match[]").map(promql::parse_matchers).collect();
-        let lists = lists.map_err(|e| match e.message.as_str() {
-            // Prometheus checks this behind the parser, so it names no place.
-            EMPTY => EMPTY.to_owned(),
-            _ => e.to_string(),
-        })?;
+        let lists = lists.map_err(|e| e.to_string())?;
         match lists.iter().any(|l| l.iter().all(Matcher::matches_empty)) {
             true => Err(EMPTY.to_owned()),
             false => Ok(lists),

@@ -44,17 +44,14 @@ pub fn parse_with(text: &str, options: ParseOptions) -> Result<Expr, ParseError>
     Err(parser.first_error())
 }
 
-/// Reads a bare vector selector, as `match[]` takes it.
+/// Reads a bare vector selector, as `match[]` takes it. One that names nothing, like `{}`, is read
+/// too: some callers take it, as Prometheus' federation does.
 pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let mut parser = Parser::new(text, ParseOptions::default())?;
     let parsed = parser.whole(Parser::bare_selector);
     let (Ok(selector), true) = (parsed, parser.errors.is_empty()) else {
         return Err(parser.first_error());
     };
-    if selector.matchers.iter().all(Matcher::matches_empty) {
-        let message = "match[] must contain at least one non-empty matcher";
-        return Err(ParseError::new(text, selector.span, message));
-    }
     Ok(selector.matchers)
 }
 
