@@ -45,6 +45,11 @@ impl Action {
         let named = ACTIONS.iter().find(|(_, action)| *action == self);
         named.expect("every action has a name").0
     }
+
+    /// The names of all actions.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ACTIONS.iter().map(|(name, _)| *name)
+    }
 }
 
 impl std::str::FromStr for Action {
@@ -85,6 +90,57 @@ impl Default for RelabelConfig {
     }
 }
 
+impl RelabelConfig {
+    /// Why the fields do not fit the action, in Prometheus' words.
+    pub fn complaint(&self) -> Option<String> {
+        use Action::{
+            DropEqual, HashMod, KeepEqual, LabelDrop, LabelKeep, LabelMap, Lowercase, Replace,
+            Uppercase,
+        };
+        let (action, defaults) = (self.action, Self::default());
+        let name = action.as_str();
+        if action == HashMod && self.modulus == 0 {
+            return Some("relabel configuration for hashmod requires non-zero modulus".to_owned());
+        }
+        let needs_target = matches!(
+            action,
+            Replace | KeepEqual | DropEqual | HashMod | Lowercase | Uppercase
+        );
+        if needs_target && self.target_label.is_empty() {
+            return Some(format!(
+                "relabel configuration for {name} action requires 'target_label' value"
+            ));
+        }
+        let plain_replacement = self.replacement == defaults.replacement;
+        if matches!(action, Lowercase | Uppercase | KeepEqual | DropEqual) && !plain_replacement {
+            return Some(format!("'replacement' can not be set for {name} action"));
+        }
+        if action == LabelMap && self.replacement.is_empty() {
+            return Some(format!(
+                "{:?} is invalid 'replacement' for {name} action",
+                ""
+            ));
+        }
+        let equal = matches!(action, KeepEqual | DropEqual);
+        let plain_regex = self.regex == defaults.regex;
+        let plain_rest = self.modulus == 0 && self.separator == defaults.separator;
+        if equal && !(plain_regex && plain_rest) {
+            return Some(format!(
+                "{name} action requires only 'source_labels' and `target_label`, and no other fields"
+            ));
+        }
+        let only_regex = self.source_labels.is_empty() && self.target_label.is_empty();
+        if matches!(action, LabelDrop | LabelKeep)
+            && !(only_regex && plain_rest && plain_replacement)
+        {
+            return Some(format!(
+                "{name} action requires only 'regex', and no other fields"
+            ));
+        }
+        None
+    }
+}
+
 /// Why a rule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelabelError {
@@ -104,7 +160,7 @@ pub struct Rule {
 impl Rule {
     pub fn new(config: RelabelConfig) -> Result<Self, RelabelError> {
         let regex = compile_anchored(&config.regex)?;
-        match complaint(&config) {
+        match config.complaint() {
             Some(text) => Err(RelabelError::Rule(text)),
             None => Ok(Self { config, regex }),
         }
@@ -195,53 +251,6 @@ pub fn apply(rules: &[Rule], labels: &mut LabelsBuilder) -> bool {
 fn hash(text: &str) -> u64 {
     let digest: [u8; 16] = Md5::digest(text).into();
     u128::from_be_bytes(digest) as u64
-}
-
-/// Why the fields do not fit the action, in Prometheus' words.
-fn complaint(config: &RelabelConfig) -> Option<String> {
-    use Action::{
-        DropEqual, HashMod, KeepEqual, LabelDrop, LabelKeep, LabelMap, Lowercase, Replace,
-        Uppercase,
-    };
-    let (action, defaults) = (config.action, RelabelConfig::default());
-    let name = action.as_str();
-    if action == HashMod && config.modulus == 0 {
-        return Some("relabel configuration for hashmod requires non-zero modulus".to_owned());
-    }
-    let needs_target = matches!(
-        action,
-        Replace | KeepEqual | DropEqual | HashMod | Lowercase | Uppercase
-    );
-    if needs_target && config.target_label.is_empty() {
-        return Some(format!(
-            "relabel configuration for {name} action requires 'target_label' value"
-        ));
-    }
-    let plain_replacement = config.replacement == defaults.replacement;
-    if matches!(action, Lowercase | Uppercase | KeepEqual | DropEqual) && !plain_replacement {
-        return Some(format!("'replacement' can not be set for {name} action"));
-    }
-    if action == LabelMap && config.replacement.is_empty() {
-        return Some(format!(
-            "{:?} is invalid 'replacement' for {name} action",
-            ""
-        ));
-    }
-    let equal = matches!(action, KeepEqual | DropEqual);
-    let plain_regex = config.regex == defaults.regex;
-    let plain_rest = config.modulus == 0 && config.separator == defaults.separator;
-    if equal && !(plain_regex && plain_rest) {
-        return Some(format!(
-            "{name} action requires only 'source_labels' and `target_label`, and no other fields"
-        ));
-    }
-    let only_regex = config.source_labels.is_empty() && config.target_label.is_empty();
-    if matches!(action, LabelDrop | LabelKeep) && !(only_regex && plain_rest && plain_replacement) {
-        return Some(format!(
-            "{name} action requires only 'regex', and no other fields"
-        ));
-    }
-    None
 }
 
 #[cfg(test)]

@@ -34,7 +34,6 @@ use model::limits::CONFIG_BYTES_MAX;
 pub use global::{Global, Histograms, Limits, Naming, ScrapeProtocol};
 pub use http_client::{Auth, Header, HttpClient, Proxy, SecretSource, Tls};
 pub use problem::ConfigError;
-pub use relabel::{RelabelAction, RelabelConfig};
 pub use scrape::{ScrapeConfig, StaticConfig};
 pub use secret::Secret;
 pub use surroundings::{Machine, Surroundings};

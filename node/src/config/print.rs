@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
+use ingest::relabel::RelabelConfig;
 use model::time::format_duration;
 
 use super::emit::{Map, Out, redacted};
 use super::global::{Global, Limits, ScrapeProtocol};
 use super::http_client::{Auth, HttpClient, SecretSource};
-use super::relabel::RelabelConfig;
 use super::scrape::{ScrapeConfig, StaticConfig};
 use super::secret::{REDACTED, redacted_url};
 use super::size::format_size;

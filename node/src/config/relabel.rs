@@ -1,77 +1,12 @@
-//! `relabel_configs` and `metric_relabel_configs`, checked but not compiled.
+//! `relabel_configs` and `metric_relabel_configs`, checked but not compiled: rules are `ingest`'s own.
 
+use ingest::relabel::{Action, RelabelConfig};
 use model::matcher::compile_anchored;
 
 use super::fields::Fields;
 use super::problem::{Help, Kind, Problem, Problems};
 use super::yaml::Node;
 use crate::nearest::nearest;
-
-/// One rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelabelConfig {
-    pub source_labels: Vec<String>,
-    pub separator: String,
-    /// Compiles, anchored at both ends.
-    pub regex: String,
-    /// Above zero when the action is [`RelabelAction::HashMod`].
-    pub modulus: u64,
-    pub target_label: String,
-    pub replacement: String,
-    pub action: RelabelAction,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelabelAction {
-    Replace,
-    Keep,
-    Drop,
-    KeepEqual,
-    DropEqual,
-    HashMod,
-    LabelMap,
-    LabelDrop,
-    LabelKeep,
-    Lowercase,
-    Uppercase,
-}
-
-use RelabelAction as Action;
-
-const ACTIONS: [(&str, Action); 11] = [
-    ("replace", Action::Replace),
-    ("keep", Action::Keep),
-    ("drop", Action::Drop),
-    ("keepequal", Action::KeepEqual),
-    ("dropequal", Action::DropEqual),
-    ("hashmod", Action::HashMod),
-    ("labelmap", Action::LabelMap),
-    ("labeldrop", Action::LabelDrop),
-    ("labelkeep", Action::LabelKeep),
-    ("lowercase", Action::Lowercase),
-    ("uppercase", Action::Uppercase),
-];
-
-impl RelabelAction {
-    pub fn as_str(self) -> &'static str {
-        let named = ACTIONS.iter().find(|(_, action)| *action == self);
-        named.map_or("", |(name, _)| name)
-    }
-}
-
-impl Default for RelabelConfig {
-    fn default() -> Self {
-        Self {
-            source_labels: Vec::new(),
-            separator: ";".to_owned(),
-            regex: "(.*)".to_owned(),
-            modulus: 0,
-            target_label: String::new(),
-            replacement: "$1".to_owned(),
-            action: Action::Replace,
-        }
-    }
-}
 
 /// Reads a list of rules. `section` names it as Prometheus does in "empty or null … rule".
 pub fn read_rules(
@@ -109,8 +44,10 @@ fn read_rule(node: &Node, place: String, problems: &Problems) -> Option<RelabelC
         action: action(&fields),
     };
     fields.refuse_unknown(|_, _| None);
-    if fields.is_clean() {
-        check(&rule, &fields);
+    if fields.is_clean()
+        && let Some(text) = rule.complaint()
+    {
+        fields.whole(fields.line, text, None);
     }
     fields.is_clean().then_some(rule)
 }
@@ -143,74 +80,19 @@ fn action(fields: &Fields<'_, '_>) -> Action {
     let Some(text) = fields.text("action") else {
         return Action::Replace;
     };
+    if let Ok(action) = text.parse() {
+        return action;
+    }
     let lower = text.to_lowercase();
-    let known = ACTIONS.iter().find(|(name, _)| *name == lower);
-    known.map_or_else(
-        || {
-            let names = || ACTIONS.iter().map(|(name, _)| *name);
-            let meant =
-                nearest(&lower, names()).map_or(String::new(), |m| format!("did you mean {m}? "));
-            let all: Vec<&str> = names().collect();
-            let sentence = format!(
-                "{text:?} is no relabel action; {meant}Known: {}",
-                all.join(", ")
-            );
-            let line = fields.line_of("action");
-            let text = format!("unknown relabel action {text:?}");
-            fields.value(line, text, Some(Help::sentence(sentence)));
-            Action::Replace
-        },
-        |(_, action)| *action,
-    )
-}
-
-/// What the fields must be together.
-fn check(rule: &RelabelConfig, fields: &Fields<'_, '_>) {
-    let default = RelabelConfig::default();
-    let name = rule.action.as_str();
-    let needs_target = matches!(
-        rule.action,
-        Action::Replace
-            | Action::HashMod
-            | Action::Lowercase
-            | Action::Uppercase
-            | Action::KeepEqual
-            | Action::DropEqual
+    let meant =
+        nearest(&lower, Action::names()).map_or(String::new(), |m| format!("did you mean {m}? "));
+    let all: Vec<&str> = Action::names().collect();
+    let sentence = format!(
+        "{text:?} is no relabel action; {meant}Known: {}",
+        all.join(", ")
     );
-    let rest_default = rule.separator == default.separator
-        && rule.replacement == default.replacement
-        && rule.modulus == 0;
-    let refuse = |text: String| fields.whole(fields.line, text, None);
-    if rule.action == Action::HashMod && rule.modulus == 0 {
-        refuse("relabel configuration for hashmod requires non-zero modulus".to_owned());
-    } else if needs_target && rule.target_label.is_empty() {
-        refuse(format!(
-            "relabel configuration for {name} action requires 'target_label' value"
-        ));
-    }
-    let plain_replacement = matches!(
-        rule.action,
-        Action::Lowercase | Action::Uppercase | Action::KeepEqual | Action::DropEqual
-    );
-    if plain_replacement && rule.replacement != default.replacement {
-        refuse(format!("'replacement' can not be set for {name} action"));
-    }
-    match rule.action {
-        Action::LabelMap if rule.replacement.is_empty() => {
-            refuse("\"\" is invalid 'replacement' for labelmap action".to_owned());
-        }
-        Action::LabelDrop | Action::LabelKeep
-            if !(rest_default && rule.source_labels.is_empty() && rule.target_label.is_empty()) =>
-        {
-            refuse(format!(
-                "{name} action requires only 'regex', and no other fields"
-            ));
-        }
-        Action::KeepEqual | Action::DropEqual if !(rest_default && rule.regex == default.regex) => {
-            refuse(format!(
-                "{name} action requires only 'source_labels' and `target_label`, and no other fields"
-            ));
-        }
-        _ => {}
-    }
+    let line = fields.line_of("action");
+    let text = format!("unknown relabel action {text:?}");
+    fields.value(line, text, Some(Help::sentence(sentence)));
+    Action::Replace
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ingest::relabel::RelabelConfig;
+
 use super::fields::Fields;
 use super::global::{self, Global, Histograms, Limits, Naming, ScrapeProtocol};
 use super::http_client::{Auth, HttpClient, joined};
 use super::mistake;
 use super::problem::{Help, Problems};
-use super::relabel::{RelabelConfig, read_rules};
+use super::relabel::read_rules;
 use super::sections::Kept;
 use super::yaml::Node;
 
