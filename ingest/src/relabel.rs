@@ -157,6 +157,13 @@ pub struct Rule {
     regex: Regex,
 }
 
+/// Rules are equal when they were configured alike.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
+}
+
 impl Rule {
     pub fn new(config: RelabelConfig) -> Result<Self, RelabelError> {
         let regex = compile_anchored(&config.regex)?;

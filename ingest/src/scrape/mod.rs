@@ -51,6 +51,9 @@ pub enum FetchError {
     BodyTooLarge,
     #[error("Get {url:?}: context deadline exceeded")]
     Timeout { url: String },
+    /// No request was made: a limit or a setting forbids it.
+    #[error("{0}")]
+    Refused(String),
     /// Connecting, TLS, a broken answer.
     #[error("Get {url:?}: {reason}")]
     Transport { url: String, reason: String },

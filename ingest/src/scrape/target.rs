@@ -74,7 +74,7 @@ impl ScrapeJob {
 pub struct TargetError(String);
 
 /// One thing to scrape.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// What its series carry: no label that begins with `__`.
     pub labels: Labels,

@@ -351,7 +351,10 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
                     "there is no agent mode, and a server would store what an agent only forwards";
                 return Err(refused("enable-feature", feature, why));
             }
-            "expand-external-labels" | "remote-write-receiver" => {}
+            "expand-external-labels"
+            | "remote-write-receiver"
+            | "promql-experimental-functions"
+            | "promql-delayed-name-removal" => {}
             _ => warnings.push(format!("--enable-feature={feature} has no effect yet")),
         }
     }

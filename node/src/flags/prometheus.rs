@@ -157,7 +157,7 @@ pub static SERVER: [Flag; 65] = [
         "web.page-title",
         Text,
         "Prometheus Time Series Collection and Processing Server",
-        Served,
+        NotYet("there are no pages yet"),
         "Title of the pages.",
     ),
     flag(
@@ -185,7 +185,7 @@ pub static SERVER: [Flag; 65] = [
         "storage.tsdb.retention.size",
         Size,
         "0B",
-        Served,
+        NotYet("blocks are removed by age only"),
         "Bytes that blocks may take, with a unit: B, KB, MB, GB, TB, PB, EB, by powers of 2. 0B: no limit.",
     ),
     flag(

@@ -1,7 +1,7 @@
 //! Request bodies, bounded before they are buffered.
 //!
 //! Promise: one body never holds more than the caller's bound, all together never more than
-//! [`HTTP_BODIES_BYTES_MAX`], and none waits longer than [`READ_TIME_MAX`]. Not here: what the
+//! [`HTTP_BODIES_BYTES_MAX`], and none waits longer than the budget says. Not here: what the
 //! bytes mean.
 
 use std::io::Read;
@@ -16,7 +16,7 @@ use model::limits::HTTP_BODIES_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How long a whole body may take (Prometheus' `--web.read-timeout`).
+/// The default of `--web.read-timeout`.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Why there is no body.
@@ -26,7 +26,7 @@ pub enum BodyError {
     TooLarge(usize),
     #[error("{0}")]
     Broken(String),
-    #[error("request body did not arrive within five minutes")]
+    #[error("request body did not arrive in time")]
     TooSlow,
     /// Other requests hold what there is.
     #[error("too many request bodies are being read")]
@@ -38,20 +38,25 @@ pub enum BodyError {
 pub struct Budget {
     /// One permit per [`Budget::UNIT_BYTES`].
     units: Arc<Semaphore>,
+    /// How long a whole body may take.
+    read_time_max: Duration,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self::new(HTTP_BODIES_BYTES_MAX)
+        Self::new(HTTP_BODIES_BYTES_MAX, READ_TIME_MAX)
     }
 }
 
 impl Budget {
     const UNIT_BYTES: usize = 1 << 10;
 
-    pub fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize, read_time_max: Duration) -> Self {
         let units = Arc::new(Semaphore::new(bytes / Self::UNIT_BYTES));
-        Self { units }
+        Self {
+            units,
+            read_time_max,
+        }
     }
 
     /// Makes `held` cover `bytes`.
@@ -92,7 +97,7 @@ pub async fn read(body: Body, bytes_max: usize, budget: &Budget) -> Result<Held,
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(BodyError::TooLarge(bytes_max));
     }
-    let collected = timeout(READ_TIME_MAX, collect(body, bytes_max, budget));
+    let collected = timeout(budget.read_time_max, collect(body, bytes_max, budget));
     collected.await.unwrap_or(Err(BodyError::TooSlow))
 }
 
@@ -178,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_bodies_together_are_bounded() {
-        let budget = Budget::new(4 << 10);
+        let budget = Budget::new(4 << 10, READ_TIME_MAX);
         let body = |bytes: usize| read(Body::from(vec![0; bytes]), 1 << 20, &budget);
         let first = body(3000).await.unwrap();
         assert_eq!(body(2000).await.unwrap_err(), BodyError::Overloaded);

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt, stream};
 
 use super::{Shared, instant};
 
-/// The API's pages may be read from any origin, as Prometheus' `--web.cors.origin=.*` says.
+/// What Prometheus adds for any origin, allowed or not.
 const CORS: [(HeaderName, &str); 3] = [
     (
         header::ACCESS_CONTROL_ALLOW_HEADERS,
@@ -37,7 +37,7 @@ pub async fn date(State(api): State<Shared>, request: Request, next: Next) -> Re
 }
 
 /// Adds what browsers want to see.
-pub async fn cross_origin(request: Request, next: Next) -> Response {
+pub async fn cross_origin(State(api): State<Shared>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = next.run(request).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -49,7 +49,10 @@ pub async fn cross_origin(request: Request, next: Next) -> Response {
         for (name, value) in CORS {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let allowed = &api.settings.cors_origin;
+        if origin.to_str().is_ok_and(|origin| allowed.is_match(origin)) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
     }
     response
 }

@@ -42,7 +42,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Response};
 
-pub use serve::serve;
+pub use serve::{Bounds, serve};
 pub use state::{ApiState, Status};
 
 type Shared = Arc<ApiState>;
@@ -74,7 +74,10 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/api/v1/status/flags", get_json(status::flags))
         .route("/api/v1/status/runtimeinfo", get_json(status::runtime))
         .route_layer(from_fn(encoding::compress))
-        .route_layer(from_fn(encoding::cross_origin));
+        .route_layer(from_fn_with_state(
+            Arc::clone(&state),
+            encoding::cross_origin,
+        ));
     let texts = Router::new()
         .route("/federate", only("GET, OPTIONS", get(federate::federate)))
         .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
@@ -102,8 +105,9 @@ pub fn api_router(state: ApiState) -> Router {
 /// The listener of Pushgateway.
 pub fn push_router(state: ApiState) -> Router {
     let state = Arc::new(state);
+    let path = state.settings.telemetry_path.clone();
     let metrics = Router::new()
-        .route("/metrics", only("GET, OPTIONS", get(push::metrics)))
+        .route(&path, only("GET, OPTIONS", get(push::metrics)))
         .route_layer(from_fn(encoding::compress));
     metrics
         .route("/-/healthy", only("GET, OPTIONS", get(push::ok)))
@@ -179,6 +183,9 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use model::matcher::compile_anchored;
+
+    use super::state::Settings;
     use super::twin::Twin;
 
     const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
@@ -311,6 +318,27 @@ mod tests {
             (options.code, options.header("allow")),
             (200, "GET, OPTIONS")
         );
+    }
+
+    /// Prometheus 3.5.3 with `--web.cors.origin='https?://a\.example'`.
+    #[tokio::test]
+    async fn other_origins_may_be_shut_out() {
+        let twin = Twin::with(Settings {
+            cors_origin: compile_anchored("https?://a\\.example").unwrap(),
+            ..Settings::default()
+        });
+        for (origin, allowed) in [
+            ("http://a.example", "http://a.example"),
+            ("http://b.example", ""),
+            ("http://a.example.org", ""),
+        ] {
+            let path = "/api/v1/status/flags";
+            let answer = twin
+                .api_request("GET", path, &[("origin", origin)], "")
+                .await;
+            assert_eq!(answer.header("access-control-allow-origin"), allowed);
+            assert_eq!(answer.code, 200);
+        }
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ use model::group::{Family, Group, GroupingKey, PushOp};
 use model::limits::EXPOSITION_BYTES_MAX;
 use tracing::warn;
 
+use crate::scrape::CLUSTER_HEADER;
+
 use super::body::BodyError;
 use super::errors::{TextError, method_not_allowed, not_found};
 use super::{Shared, body, lifecycle, text};
@@ -32,13 +34,24 @@ pub async fn ready(State(api): State<Shared>) -> Response {
     lifecycle::unready(&api).unwrap_or_else(|| text("OK"))
 }
 
-/// Every group of the cluster, then the node's own telemetry.
-pub async fn metrics(State(api): State<Shared>) -> Result<Response, TextError> {
-    let groups = api.groups.groups().await?;
+/// Every group of the cluster, then the node's own telemetry. A node of this cluster that scrapes
+/// gets the telemetry alone: the groups are in the cluster's history, and would be stored twice.
+pub async fn metrics(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, TextError> {
+    let groups = match is_our_own(&api, &headers) {
+        true => Vec::new(),
+        false => api.groups.groups().await?,
+    };
     let mut exposition = ingest::push::render(&groups);
     append_own(&mut exposition, &groups, &api.status.push_metrics_text());
     let kind = [(header::CONTENT_TYPE, Escaping::default().content_type())];
     Ok((kind, exposition).into_response())
+}
+
+fn is_our_own(api: &Shared, headers: &HeaderMap) -> bool {
+    let (Some(asker), Some(own)) = (headers.get(CLUSTER_HEADER), api.status.cluster_id()) else {
+        return false;
+    };
+    asker.as_bytes() == own.to_string().as_bytes()
 }
 
 /// `/metrics/job/…`; every other path is not found.
@@ -184,6 +197,7 @@ mod tests {
     use std::io::Write;
     use std::sync::atomic::Ordering;
 
+    use super::super::state::Settings;
     use super::super::twin::{Answer, Twin};
 
     async fn send(twin: &Twin, method: &str, path: &str, body: &str) -> Answer {
@@ -379,6 +393,32 @@ un{instance="",job="j"} 5
         assert_eq!(answer.text().matches("# TYPE own ").count(), 1);
         assert!(answer.text().contains("own{instance=\"\",job=\"x\"} 7\n"));
         assert!(answer.text().ends_with("# TYPE theirs gauge\ntheirs 2\n"));
+    }
+
+    /// Pushed series are repeated into the history as they are; a scrape would add them again.
+    #[tokio::test]
+    async fn our_own_scraper_gets_no_groups() {
+        let twin = Twin::new();
+        send(&twin, "PUT", "/metrics/job/x", "a 1\n").await;
+        for (id, shown) in [
+            ("000000000000000000000000000000ab", false),
+            ("000000000000000000000000000000ac", true),
+        ] {
+            let headers = [("x-quorate-cluster", id)];
+            let answer = twin.push_request("GET", "/metrics", &headers, "").await;
+            assert_eq!(answer.text().contains("job=\"x\""), shown, "{id}");
+            assert!(answer.text().ends_with("theirs 2\n"), "{id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn telemetry_is_where_it_was_put() {
+        let twin = Twin::with(Settings {
+            telemetry_path: "/own".to_owned(),
+            ..Settings::default()
+        });
+        assert_eq!(send(&twin, "GET", "/own", "").await.code, 200);
+        assert_eq!(send(&twin, "GET", "/metrics", "").await.code, 404);
     }
 
     #[tokio::test]

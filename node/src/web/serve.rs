@@ -1,7 +1,7 @@
 //! One listener and its connections.
 //!
-//! Promise: never more than [`HTTP_CONNECTIONS_MAX`] connections; one that neither sends nor takes
-//! a byte for [`IDLE_MAX`] is closed (the client in the field that never closes its own is why);
+//! Promise: never more connections than [`Bounds`] say, over all listeners; one that neither sends
+//! nor takes a byte for as long as they say is closed (the client in the field that never closes its own is why);
 //! headers beyond [`HTTP_HEADER_BYTES_MAX`] are refused; every task is owned here and ends with the
 //! listener. HTTP/1.1 and, by its preface, HTTP/2 without TLS.
 
@@ -29,17 +29,44 @@ pub const STOP_MAX: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: too many open files do not close themselves at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What connections may be there; all listeners of a node share one.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    slots: Arc<Semaphore>,
+    /// How many slots there are.
+    connections_max: u32,
+    idle_max: Duration,
+}
+
+impl Bounds {
+    pub fn new(connections_max: usize, idle_max: Duration) -> Self {
+        let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
+        let connections_max = u32::try_from(connections_max).unwrap_or(u32::MAX);
+        Self {
+            slots: Arc::new(Semaphore::new(connections_max as usize)),
+            connections_max,
+            idle_max,
+        }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self::new(HTTP_CONNECTIONS_MAX, IDLE_MAX)
+    }
+}
+
 /// Serves until `stop` turns true, then lets requests under way finish for [`STOP_MAX`].
 pub async fn serve(
     mut listener: Box<dyn Listener>,
     router: Router,
     spawn: Arc<dyn Spawn>,
+    bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
-    let slots = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
     let connections = Tasks::new(spawn);
     loop {
-        let slot = Arc::clone(&slots).acquire_owned();
+        let slot = Arc::clone(&bounds.slots).acquire_owned();
         let accepted = async {
             let slot = slot.await.expect("the semaphore is never closed");
             (listener.accept().await, slot)
@@ -55,6 +82,7 @@ pub async fn serve(
                     connection,
                     router.clone(),
                     connections.spawner(),
+                    bounds.idle_max,
                     stop.clone(),
                 );
                 connections.start("http connection", async move {
@@ -69,8 +97,8 @@ pub async fn serve(
         }
     }
     drop(listener);
-    let all = u32::try_from(HTTP_CONNECTIONS_MAX).expect("a small constant");
-    if timeout(STOP_MAX, slots.acquire_many(all)).await.is_err() {
+    let all = bounds.slots.acquire_many(bounds.connections_max);
+    if timeout(STOP_MAX, all).await.is_err() {
         warn!("connections were cut off while the node stopped");
     }
 }
@@ -79,6 +107,7 @@ async fn serve_connection(
     connection: Box<dyn Connection>,
     router: Router,
     spawn: Arc<dyn Spawn>,
+    idle_max: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     let streams = Tasks::new(spawn);
@@ -87,7 +116,7 @@ async fn serve_connection(
         .http1()
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .header_read_timeout(IDLE_MAX)
+        .header_read_timeout(idle_max)
         .max_buf_size(HTTP_HEADER_BYTES_MAX);
     builder
         .http2()
@@ -95,7 +124,7 @@ async fn serve_connection(
         .auto_date_header(false)
         .max_header_list_size(HTTP_HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(HTTP_STREAMS_MAX);
-    let io = TokioIo::new(IdleBounded::new(connection));
+    let io = TokioIo::new(IdleBounded::new(connection, idle_max));
     let service = TowerToHyperService::new(router);
     let mut served = pin!(builder.serve_connection(io, service));
     let result = tokio::select! {
@@ -155,20 +184,22 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
     }
 }
 
-/// A connection that fails once no byte has moved for [`IDLE_MAX`] to twice that.
+/// A connection that fails once no byte has moved for `idle_max` to twice that.
 ///
 /// The timer is looked at when it fires, not set back at each byte: that costs nothing per byte.
 struct IdleBounded<C> {
     connection: C,
     timer: Pin<Box<Sleep>>,
+    idle_max: Duration,
     moved: bool,
 }
 
 impl<C> IdleBounded<C> {
-    fn new(connection: C) -> Self {
+    fn new(connection: C, idle_max: Duration) -> Self {
         Self {
             connection,
-            timer: Box::pin(sleep(IDLE_MAX)),
+            timer: Box::pin(sleep(idle_max)),
+            idle_max,
             moved: true,
         }
     }
@@ -180,7 +211,7 @@ impl<C> IdleBounded<C> {
             if !std::mem::take(&mut self.moved) {
                 return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "idle connection"));
             }
-            self.timer = Box::pin(sleep(IDLE_MAX));
+            self.timer = Box::pin(sleep(self.idle_max));
         }
     }
 

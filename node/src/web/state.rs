@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ingest::push::Names;
+use model::matcher::compile_anchored;
 use model::port::Clock;
 use model::sink::{Groups, Sink};
 use model::source::Source;
 use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
 use promql::Engine;
+use regex::Regex;
 use serde::{Serialize, Serializer};
 use tokio::sync::Semaphore;
 
@@ -59,6 +61,10 @@ pub struct Settings {
     pub lifecycle: bool,
     /// `--push.enable-utf8-names`.
     pub push_names: Names,
+    /// `--web.telemetry-path` of the push listener.
+    pub telemetry_path: String,
+    /// `--web.cors.origin`: pages of these origins may read the API.
+    pub cors_origin: Regex,
 }
 
 impl Default for Settings {
@@ -69,6 +75,8 @@ impl Default for Settings {
             remote_write_receiver: true,
             lifecycle: false,
             push_names: Names::default(),
+            telemetry_path: "/metrics".to_owned(),
+            cors_origin: compile_anchored(".*").expect("a constant"),
         }
     }
 }
@@ -87,7 +95,9 @@ pub trait Status: Send + Sync {
     fn build(&self) -> Build;
     fn runtime(&self) -> Runtime;
     fn cluster(&self) -> ClusterStatus;
-    fn targets(&self) -> Targets;
+    /// `None` while there is no cluster.
+    fn cluster_id(&self) -> Option<ClusterId>;
+    async fn targets(&self) -> Targets;
     /// The node's own telemetry in the text format, for `/metrics` of the API's listener.
     fn metrics_text(&self) -> String;
     /// The same for `/metrics` of the push listener, where the pushed groups stand above it.

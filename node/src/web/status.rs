@@ -91,7 +91,7 @@ pub async fn cluster(State(api): State<Shared>, form: Form) -> Response {
 
 /// Scrape targets; `state` and `scrapePool` narrow them.
 pub async fn targets(State(api): State<Shared>, form: Form) -> Response {
-    let all = api.status.targets();
+    let all = api.status.targets().await;
     let state = form.first("state").to_lowercase();
     let shows = |kind: &str| matches!(state.as_str(), "" | "any") || state == kind;
     let pool = form.first("scrapePool");

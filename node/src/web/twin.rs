@@ -293,7 +293,11 @@ impl Status for Store {
         }
     }
 
-    fn targets(&self) -> Targets {
+    fn cluster_id(&self) -> Option<model::ClusterId> {
+        Some(model::ClusterId(0xab))
+    }
+
+    async fn targets(&self) -> Targets {
         let labels = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied());
         let target = Target {
             discovered_labels: labels(&[

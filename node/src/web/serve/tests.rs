@@ -56,7 +56,8 @@ impl Server {
             "server",
             Box::pin(async move {
                 let listener = Box::new(Pipes(incoming));
-                serve(listener, router, Arc::new(TokioSpawn), stopping).await;
+                let bounds = Bounds::default();
+                serve(listener, router, Arc::new(TokioSpawn), bounds, stopping).await;
                 end.send_replace(true);
             }),
         );
