@@ -23,8 +23,14 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 pub const LOG_BATCH_BYTES_MAX: usize = 8 << 20;
 /// Appends waiting for the log's writer.
 pub const LOG_QUEUE_MAX: usize = 4096;
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Recent log entries kept in memory, all groups together.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// Files kept open so that block reads do not reopen them.
+pub const READ_HANDLES_MAX: usize = 512;
+/// Connections the system holds for a listener before they are accepted.
+pub const LISTEN_BACKLOG: u32 = 1024;
 
 /// A compiled regular expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -35,3 +41,6 @@ pub const QUERY_DEPTH_MAX: usize = 128;
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+
+/// The directory of one sealed block, decompressed: what a lying length can make us hold.
+pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;

@@ -1,1 +1,60 @@
-//! One shard on one disk: head, chunks, blocks, index, checkpoints, push groups
+//! One shard on one disk, as a deterministic replicated state machine.
+//!
+//! The replicated log is the write-ahead log. [`Shard::apply`] changes memory only and is a pure
+//! function of the log: no clock, no dice, no order of a hash map, no local setting. From time to
+//! time [`Shard::checkpoint`] writes sealed blocks, the head and a manifest that carries the
+//! applied index; the log up to there may then be purged. A restart loads the manifest's files and
+//! the caller applies the log's tail again.
+//!
+//! What stays true:
+//! - (series, timestamp) is written once: the first value in log order stays, compared by bits.
+//! - Series ids are assigned in log order and never used again. A registered series lives for
+//!   ever; nothing collects those without samples yet.
+//! - Two replicas at one log index have one [`Shard::digest`], whatever their files look like.
+//! - Bytes from a disk are checked before they are believed: a wrong one is an error that names
+//!   file and section, never another answer.
+//!
+//! It knows neither Raft nor HTTP. In reading order:
+//! - [`command`]: what the log holds; [`state`]: what applying it does
+//! - [`head`], [`chunk`], [`bits`]: recent samples in memory
+//! - [`series`], [`index`]: label sets, ids, and how matchers find them
+//! - [`groups`], [`fences`]: push groups and scrape leases
+//! - [`block`], [`checkpoint`], [`manifest`], [`file`], [`fields`]: what stands on the disk
+//! - [`part`], [`select`]: reading across head and blocks
+//! - [`shard`], [`snapshot`]: the whole, with its locks and files
+//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`metrics`], [`error`]
+
+pub mod bits;
+pub mod block;
+pub mod checkpoint;
+pub mod chunk;
+pub mod command;
+pub mod digest;
+pub mod error;
+pub mod fences;
+pub mod fields;
+pub mod file;
+pub mod groups;
+pub mod head;
+pub mod index;
+pub mod manifest;
+pub mod metrics;
+pub mod part;
+pub mod retention;
+pub mod sealing;
+pub mod select;
+pub mod series;
+pub mod shard;
+pub mod snapshot;
+pub mod state;
+
+pub use command::{
+    Command, CommandError, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand,
+    WriteRows,
+};
+pub use error::{ApplyError, InstallError, OpenError, StorageError};
+pub use file::FileEntry;
+pub use metrics::Metrics;
+pub use shard::{Position, Shard, Stats};
+pub use snapshot::SnapshotFiles;
+pub use state::Outcome;

@@ -9,6 +9,14 @@
 //! - After the first failed write or flush nothing is ever acknowledged again.
 //!
 //! It purposely does not know what an entry means, nor what Raft is beyond terms and indexes.
+//!
+//! In reading order; the format is drawn in `docs/format/log.md`:
+//! - `record`, `batch`: what one write looks like
+//! - `run`, `state`, `summary`: what the records of one segment amount to
+//! - `segment`, `recovery`: files, footers, scanning; from files back to memory
+//! - `index`: what is held, in memory
+//! - `writer`, `log`: the task that writes, and the face it has for replicas
+//! - `metrics`
 
 use std::io;
 use std::ops::Range;
@@ -16,6 +24,22 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::{GroupId, NodeId};
+
+mod batch;
+mod index;
+mod log;
+mod metrics;
+mod record;
+mod recovery;
+mod run;
+mod segment;
+mod state;
+mod summary;
+mod writer;
+
+pub use log::{Options, SegmentedLog};
+pub use metrics::Metrics;
+pub use recovery::{OpenError, Quarantine, Recovery};
 
 /// A position in a group's log and the leadership that created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +83,13 @@ pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub trait Log: Send + Sync {
     /// What is held of `group`; all empty for a group never seen.
     fn state(&self, group: GroupId) -> GroupState;
+
+    /// Why acknowledged records of `group` are lost here, if they are. Such a group shows an
+    /// empty state that must not be believed; every operation fails but [`Log::remove_group`],
+    /// which ends the quarantine. It can come back only as a new learner.
+    fn quarantined(&self, _group: GroupId) -> Option<String> {
+        None
+    }
 
     /// Queues entries, which must follow the group's last index without a gap. On return they
     /// can be read; `done` runs when they are durable.

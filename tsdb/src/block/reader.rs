@@ -1,0 +1,326 @@
+//! Reads a block's file by range: magic, footer and directory when it is opened, a chunk when it
+//! is asked for. Every byte is under a checksum that is looked at before the byte is believed.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::limits::BLOCK_DIRECTORY_BYTES_MAX;
+use model::port::Disk;
+use model::{SeriesId, Timestamp};
+
+use super::writer::{Entry, FOOTER_BYTES, FOOTER_MAGIC, MAGIC};
+use super::{ChunkRef, Meta};
+use crate::chunk::{BLOCK_CHUNK_SAMPLES, Chunk, Point};
+use crate::error::StorageError;
+use crate::fields::{Fields, Malformed};
+use crate::file::FileEntry;
+
+/// An open block. Holds its directory in memory, no samples and no open file.
+pub struct Reader {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: FileEntry,
+    meta: Meta,
+    /// By series and time.
+    chunks: Vec<ChunkRef>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({})", self.file.name)
+    }
+}
+
+/// The footer's words.
+struct Footer {
+    directory_offset: u64,
+    directory_len: u64,
+    directory_raw_len: u64,
+    directory_crc32c: u32,
+    meta: Meta,
+}
+
+impl Reader {
+    /// A reader of a file that was just written from these very entries.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        file: FileEntry,
+        meta: Meta,
+        entries: &[Entry],
+    ) -> Self {
+        Self {
+            disk,
+            path: dir.join(&file.name),
+            file,
+            meta,
+            chunks: entries.iter().flat_map(|e| e.chunks.clone()).collect(),
+        }
+    }
+
+    /// Opens the file, and returns the series it says it holds for the caller to compare with its
+    /// own.
+    pub async fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        file: FileEntry,
+    ) -> Result<(Self, Vec<Entry>), StorageError> {
+        let path = dir.join(&file.name);
+        let raw = RawFile {
+            disk: &*disk,
+            path: &path,
+            entry: &file,
+        };
+        let footer = raw.footer().await?;
+        let entries = raw.directory(&footer).await?;
+        let reader = Self::new(disk.clone(), dir, file, footer.meta, &entries);
+        Ok((reader, entries))
+    }
+
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    pub fn file(&self) -> &FileEntry {
+        &self.file
+    }
+
+    /// All chunks, by series and time.
+    pub fn all_chunks(&self) -> &[ChunkRef] {
+        &self.chunks
+    }
+
+    /// The chunks of one series, in time order.
+    pub fn chunks(&self, id: SeriesId) -> &[ChunkRef] {
+        let from = self.chunks.partition_point(|c| c.series < id);
+        let to = self.chunks.partition_point(|c| c.series <= id);
+        &self.chunks[from..to]
+    }
+
+    /// Reads and checks one chunk.
+    pub async fn read(&self, chunk: &ChunkRef) -> Result<Vec<Point>, StorageError> {
+        let raw = RawFile {
+            disk: &*self.disk,
+            path: &self.path,
+            entry: &self.file,
+        };
+        let data = raw.read(chunk.offset, chunk.len as usize, "chunk").await?;
+        if crc32c::crc32c(&data) != chunk.crc32c {
+            let reason = format!("wrong checksum at {}", chunk.offset);
+            return Err(raw.corrupt("chunk", reason));
+        }
+        let chunk = Chunk {
+            min: chunk.min,
+            max: chunk.max,
+            count: chunk.count,
+            data,
+        };
+        chunk.decode().map_err(|e| raw.corrupt("chunk", e))
+    }
+}
+
+/// The bytes of a block's file, with their errors.
+struct RawFile<'a> {
+    disk: &'a dyn Disk,
+    path: &'a Path,
+    entry: &'a FileEntry,
+}
+
+impl RawFile<'_> {
+    fn corrupt(&self, section: &'static str, reason: impl ToString) -> StorageError {
+        StorageError::corrupt(&self.entry.name, section, reason)
+    }
+
+    async fn read(
+        &self,
+        offset: u64,
+        len: usize,
+        section: &'static str,
+    ) -> Result<Bytes, StorageError> {
+        let bytes = self
+            .disk
+            .read(self.path, offset, len)
+            .await
+            .map_err(|e| StorageError::io("read", &self.entry.name, e))?;
+        if bytes.len() != len {
+            return Err(self.corrupt(section, "file ends early"));
+        }
+        Ok(bytes)
+    }
+
+    async fn footer(&self) -> Result<Footer, StorageError> {
+        let len = self.disk.len(self.path).await;
+        let len = len.map_err(|e| StorageError::io("open", &self.entry.name, e))?;
+        let least = (MAGIC.len() + FOOTER_BYTES) as u64;
+        if len != self.entry.len || len < least {
+            let reason = format!("{len} bytes instead of {}", self.entry.len);
+            return Err(self.corrupt("file", reason));
+        }
+        let magic = self.read(0, MAGIC.len(), "magic").await?;
+        if magic[..] != MAGIC {
+            return Err(self.corrupt("magic", "not a block of a known version"));
+        }
+        let offset = len - FOOTER_BYTES as u64;
+        let bytes = self.read(offset, FOOTER_BYTES, "footer").await?;
+        let footer = decode_footer(&bytes).map_err(|e| self.corrupt("footer", e))?;
+        let end = footer.directory_offset.checked_add(footer.directory_len);
+        if end != Some(offset) || footer.directory_offset < MAGIC.len() as u64 {
+            return Err(self.corrupt("footer", "the directory does not end at the footer"));
+        }
+        Ok(footer)
+    }
+
+    async fn directory(&self, footer: &Footer) -> Result<Vec<Entry>, StorageError> {
+        let corrupt = |reason: &str| self.corrupt("directory", reason);
+        let len = usize::try_from(footer.directory_len).map_err(|_| corrupt("too long"))?;
+        let bytes = self.read(footer.directory_offset, len, "directory").await?;
+        if crc32c::crc32c(&bytes) != footer.directory_crc32c {
+            return Err(corrupt("wrong checksum"));
+        }
+        let raw = decompress(&bytes, footer.directory_raw_len)
+            .ok_or_else(|| corrupt("does not decompress to its length"))?;
+        let entries = decode_directory(&raw).map_err(|e| self.corrupt("directory", e))?;
+        match consistent(&entries, footer) {
+            true => Ok(entries),
+            false => Err(corrupt("differs from the footer")),
+        }
+    }
+}
+
+fn decode_footer(bytes: &[u8]) -> Result<Footer, Malformed> {
+    let mut fields = Fields::new(bytes);
+    let body = Fields::new(bytes).take(FOOTER_BYTES - FOOTER_MAGIC.len() - 4)?;
+    let footer = Footer {
+        directory_offset: fields.u64()?,
+        directory_len: fields.u64()?,
+        directory_raw_len: fields.u64()?,
+        directory_crc32c: fields.u32()?,
+        meta: Meta {
+            id: fields.u64()?,
+            min: fields.time()?,
+            max: fields.time()?,
+            series: fields.u64()?,
+            samples: fields.u64()?,
+            digest: fields.u64()?,
+        },
+    };
+    if fields.u32()? != crc32c::crc32c(body) {
+        return Err(Malformed("wrong checksum"));
+    }
+    if fields.take(FOOTER_MAGIC.len())? != FOOTER_MAGIC {
+        return Err(Malformed("wrong magic"));
+    }
+    fields.end()?;
+    Ok(footer)
+}
+
+/// Grows with what really comes out, never with what is promised.
+fn decompress(bytes: &[u8], raw_len: u64) -> Option<Vec<u8>> {
+    if raw_len > BLOCK_DIRECTORY_BYTES_MAX {
+        return None;
+    }
+    let mut raw = Vec::new();
+    let decoder = zstd::stream::read::Decoder::new(bytes).ok()?;
+    decoder.take(raw_len + 1).read_to_end(&mut raw).ok()?;
+    (raw.len() as u64 == raw_len).then_some(raw)
+}
+
+fn decode_directory(raw: &[u8]) -> Result<Vec<Entry>, Malformed> {
+    let mut fields = Fields::new(raw);
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut offset = MAGIC.len() as u64;
+    while !fields.is_empty() {
+        let step = fields.varint()?;
+        let last = entries.last().map(|e| e.id.0);
+        let id = last.unwrap_or(0).checked_add(step);
+        let id = id.ok_or(Malformed("series id overflows"))?;
+        if last.is_some() && step == 0 {
+            return Err(Malformed("a series stands twice"));
+        }
+        let labels = fields.labels()?;
+        let chunks = decode_chunks(&mut fields, SeriesId(id), &mut offset)?;
+        entries.push(Entry {
+            id: SeriesId(id),
+            labels,
+            chunks,
+        });
+    }
+    Ok(entries)
+}
+
+fn decode_chunks(
+    fields: &mut Fields<'_>,
+    series: SeriesId,
+    offset: &mut u64,
+) -> Result<Vec<ChunkRef>, Malformed> {
+    let mut chunks: Vec<ChunkRef> = Vec::new();
+    for _ in 0..fields.count(8)? {
+        let last = chunks.last().map(|c| c.max);
+        let base = last.unwrap_or_default();
+        let min = Timestamp(base.0.wrapping_add(fields.zigzag()?));
+        let max = Timestamp(min.0.wrapping_add(fields.varint()? as i64));
+        let count = fields.varint()?;
+        let count = u16::try_from(count).map_err(|_| Malformed("chunk too large"))?;
+        let len = fields.varint_u32()?;
+        let crc32c = fields.u32()?;
+        let ordered = min <= max && last.is_none_or(|last| last < min);
+        if !ordered || count == 0 || count > BLOCK_CHUNK_SAMPLES {
+            return Err(Malformed("a chunk's range or count is impossible"));
+        }
+        chunks.push(ChunkRef {
+            series,
+            min,
+            max,
+            count,
+            offset: *offset,
+            len,
+            crc32c,
+        });
+        *offset = offset
+            .checked_add(u64::from(len))
+            .ok_or(Malformed("chunks overflow the file"))?;
+    }
+    match chunks.is_empty() {
+        true => Err(Malformed("a series without chunks")),
+        false => Ok(chunks),
+    }
+}
+
+/// Whether the directory is the one the footer speaks of.
+fn consistent(entries: &[Entry], footer: &Footer) -> bool {
+    let chunks = || entries.iter().flat_map(|e| &e.chunks);
+    let samples: u64 = chunks().map(|c| u64::from(c.count)).sum();
+    let end = chunks().last().map(|c| c.offset + u64::from(c.len));
+    let min = chunks().map(|c| c.min).min();
+    let max = chunks().map(|c| c.max).max();
+    entries.len() as u64 == footer.meta.series
+        && samples == footer.meta.samples
+        && end == Some(footer.directory_offset)
+        && (min, max) == (Some(footer.meta.min), Some(footer.meta.max))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_directories_and_footers_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_directory(&bytes);
+            let _ = decode_footer(&bytes);
+            let _ = decompress(&bytes, 100);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_swells_is_cut_off() {
+        let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap();
+        assert_eq!(decompress(&bomb, 100), None);
+        assert_eq!(decompress(&bomb, u64::MAX), None);
+        assert!(decompress(&bomb, 1 << 20).is_some());
+    }
+}

@@ -1,0 +1,337 @@
+//! Everything of a shard that is not in blocks, as one file: series, head, groups, fences, and
+//! which blocks belong to it (docs/format/checkpoint.md).
+//!
+//! The file is a row of sections, each with its checksum. The last one says that the file is
+//! whole; sizes named in the first are held against what was found.
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use model::port::Disk;
+use model::{Labels, Timestamp};
+
+use crate::chunk::{Chunk, Point};
+use crate::digest::Sums;
+use crate::fences::Fences;
+use crate::fields::{
+    Fields, Malformed, put_bytes, put_optional_time, put_time, put_u32, put_u64, put_varint,
+};
+use crate::file::{FileEntry, FileKind, FileWriter};
+use crate::groups::{Groups, put_group, take_group};
+use crate::head::HeadImage;
+
+const MAGIC: [u8; 8] = *b"qckpt\x00\x01\n";
+
+const META: u8 = 1;
+const SERIES: u8 = 2;
+const GROUPS: u8 = 3;
+const FENCES: u8 = 4;
+const END: u8 = 5;
+
+/// Records gathered before a section is cut.
+const SECTION_BYTES: usize = 1 << 20;
+
+/// A shard's state beside its blocks, as a copy.
+#[derive(Debug, Default, Clone)]
+pub struct Image {
+    pub applied_index: u64,
+    pub max_time: Option<Timestamp>,
+    pub sealed_before: Option<Timestamp>,
+    pub sums: Sums,
+    /// By series id.
+    pub labels: Vec<Labels>,
+    /// By series id, as long as `labels`.
+    pub head: Vec<HeadImage>,
+    pub groups: Groups,
+    pub fences: Fences,
+}
+
+/// Where a checkpoint's bytes are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{section}: {malformed}")]
+pub struct Damage {
+    pub section: &'static str,
+    #[source]
+    pub malformed: Malformed,
+}
+
+/// Writes `image` with the names of its blocks, and makes the bytes durable; the caller flushes
+/// the directory.
+pub async fn write(
+    disk: &dyn Disk,
+    dir: &Path,
+    image: &Image,
+    blocks: &[FileEntry],
+) -> io::Result<FileEntry> {
+    let kind = FileKind::Checkpoint(image.applied_index);
+    let mut writer = Sections {
+        file: FileWriter::create(disk, dir, kind).await?,
+        payload: Vec::new(),
+    };
+    writer.file.append(Bytes::from_static(&MAGIC)).await?;
+    put_meta(&mut writer.payload, image, blocks);
+    writer.cut(META).await?;
+    for (labels, head) in image.labels.iter().zip(&image.head) {
+        put_series(&mut writer.payload, labels, head);
+        writer.cut_when_full(SERIES).await?;
+    }
+    writer.cut(SERIES).await?;
+    for group in image.groups.iter() {
+        put_group(&mut writer.payload, group);
+        writer.cut_when_full(GROUPS).await?;
+    }
+    writer.cut(GROUPS).await?;
+    for (target, epoch) in image.fences.iter() {
+        put_u64(&mut writer.payload, target);
+        put_u64(&mut writer.payload, epoch);
+        writer.cut_when_full(FENCES).await?;
+    }
+    writer.cut(FENCES).await?;
+    writer.cut(END).await?;
+    writer.file.finish().await
+}
+
+/// Cuts records into sections.
+struct Sections<'d> {
+    file: FileWriter<'d>,
+    payload: Vec<u8>,
+}
+
+impl Sections<'_> {
+    async fn cut_when_full(&mut self, kind: u8) -> io::Result<()> {
+        match self.payload.len() >= SECTION_BYTES {
+            true => self.cut(kind).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn cut(&mut self, kind: u8) -> io::Result<()> {
+        let mut section = Vec::with_capacity(self.payload.len() + 13);
+        section.push(kind);
+        put_u64(&mut section, self.payload.len() as u64);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&section), &self.payload);
+        put_u32(&mut section, crc);
+        section.append(&mut self.payload);
+        self.file.append(section.into()).await
+    }
+}
+
+/// Reads a checkpoint's bytes, and the names of the blocks that belong to it.
+pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
+    let mut fields = Fields::new(bytes);
+    let magic = fields.take(MAGIC.len());
+    if magic.map_err(damage("magic"))? != MAGIC {
+        let malformed = Malformed("not a checkpoint of a known version");
+        return Err(damage("magic")(malformed));
+    }
+    let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
+    if kind != META {
+        return Err(damage("meta")(Malformed("not in front")));
+    }
+    let mut meta = Fields::new(payload);
+    let (mut image, counts) = take_meta(&mut meta).map_err(damage("meta"))?;
+    let blocks = take_blocks(&mut meta).map_err(damage("meta"))?;
+    let mut groups = Vec::new();
+    let mut fences = Vec::new();
+    loop {
+        let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
+        let mut records = Fields::new(payload);
+        let (name, taken) = match kind {
+            SERIES => (
+                "series",
+                take_all(&mut records, |r| {
+                    let (labels, head) = take_series(r)?;
+                    image.labels.push(labels);
+                    image.head.push(head);
+                    Ok(())
+                }),
+            ),
+            GROUPS => (
+                "groups",
+                take_all(&mut records, |r| {
+                    groups.push(take_group(r)?);
+                    Ok(())
+                }),
+            ),
+            FENCES => (
+                "fences",
+                take_all(&mut records, |r| {
+                    fences.push((r.u64()?, r.u64()?));
+                    Ok(())
+                }),
+            ),
+            END => {
+                records.end().and(fields.end()).map_err(damage("end"))?;
+                break;
+            }
+            _ => ("section", Err(Malformed("unknown kind"))),
+        };
+        taken.map_err(damage(name))?;
+    }
+    let found = [image.labels.len(), groups.len(), fences.len()];
+    image.groups = Groups::new(image.groups.floor(), groups);
+    image.fences = fences.into_iter().collect();
+    let distinct = [image.labels.len(), image.groups.len(), image.fences.len()];
+    if counts != found.map(|n| n as u64) || distinct != found {
+        return Err(damage("meta")(Malformed("counts differ from what follows")));
+    }
+    Ok((image, blocks))
+}
+
+fn damage(section: &'static str) -> impl Fn(Malformed) -> Damage {
+    move |malformed| Damage { section, malformed }
+}
+
+fn take_section<'a>(fields: &mut Fields<'a>) -> Result<(u8, &'a [u8]), Malformed> {
+    let header = fields.clone().take(9)?;
+    let kind = fields.u8()?;
+    let len = usize::try_from(fields.u64()?).map_err(|_| Malformed("too long"))?;
+    let expected = fields.u32()?;
+    let payload = fields.take(len)?;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(header), payload);
+    match crc == expected {
+        true => Ok((kind, payload)),
+        false => Err(Malformed("wrong checksum")),
+    }
+}
+
+fn take_all(
+    records: &mut Fields<'_>,
+    mut take: impl FnMut(&mut Fields<'_>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    while !records.is_empty() {
+        take(records)?;
+    }
+    Ok(())
+}
+
+fn put_meta(out: &mut Vec<u8>, image: &Image, blocks: &[FileEntry]) {
+    put_u64(out, image.applied_index);
+    put_optional_time(out, image.max_time);
+    put_optional_time(out, image.sealed_before);
+    put_u64(out, image.sums.series);
+    put_u64(out, image.sums.samples);
+    put_time(out, image.groups.floor());
+    let counts = [image.labels.len(), image.groups.len(), image.fences.len()];
+    counts.iter().for_each(|&n| put_u64(out, n as u64));
+    put_varint(out, blocks.len() as u64);
+    for block in blocks {
+        put_bytes(out, block.name.as_bytes());
+    }
+}
+
+fn take_meta(fields: &mut Fields<'_>) -> Result<(Image, [u64; 3]), Malformed> {
+    let image = Image {
+        applied_index: fields.u64()?,
+        max_time: fields.optional_time()?,
+        sealed_before: fields.optional_time()?,
+        sums: Sums {
+            series: fields.u64()?,
+            samples: fields.u64()?,
+        },
+        groups: Groups::new(fields.time()?, []),
+        ..Image::default()
+    };
+    let counts = [fields.u64()?, fields.u64()?, fields.u64()?];
+    Ok((image, counts))
+}
+
+fn take_blocks(fields: &mut Fields<'_>) -> Result<Vec<String>, Malformed> {
+    let names = (0..fields.count(1)?)
+        .map(|_| fields.text().map(str::to_owned))
+        .collect::<Result<_, _>>()?;
+    fields.end()?;
+    Ok(names)
+}
+
+fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
+    put_bytes(out, labels.as_canonical());
+    put_optional_time(out, head.last);
+    put_varint(out, head.chunks.len() as u64);
+    for chunk in &head.chunks {
+        put_varint(out, u64::from(chunk.count));
+        put_time(out, chunk.min);
+        put_time(out, chunk.max);
+        put_bytes(out, &chunk.data);
+    }
+    put_varint(out, head.late.len() as u64);
+    head.late.iter().for_each(|&point| put_point(out, point));
+}
+
+fn take_series(fields: &mut Fields<'_>) -> Result<(Labels, HeadImage), Malformed> {
+    let labels = fields.labels()?;
+    let last = fields.optional_time()?;
+    let chunks = (0..fields.count(18)?)
+        .map(|_| take_chunk(fields))
+        .collect::<Result<_, _>>()?;
+    let late = (0..fields.count(16)?)
+        .map(|_| take_point(fields))
+        .collect::<Result<_, _>>()?;
+    Ok((labels, HeadImage { last, chunks, late }))
+}
+
+fn take_chunk(fields: &mut Fields<'_>) -> Result<Chunk, Malformed> {
+    let count = u16::try_from(fields.varint()?).map_err(|_| Malformed("chunk too large"))?;
+    Ok(Chunk {
+        count,
+        min: fields.time()?,
+        max: fields.time()?,
+        data: Bytes::copy_from_slice(fields.bytes()?),
+    })
+}
+
+fn put_point(out: &mut Vec<u8>, point: Point) {
+    put_time(out, point.at);
+    put_u64(out, point.bits);
+}
+
+fn take_point(fields: &mut Fields<'_>) -> Result<Point, Malformed> {
+    Ok(Point {
+        at: fields.time()?,
+        bits: fields.u64()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A section with its right checksum, so that random payloads reach the record decoders.
+    fn section(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut section = vec![kind];
+        put_u64(&mut section, payload.len() as u64);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&section), payload);
+        put_u32(&mut section, crc);
+        [&section, payload].concat()
+    }
+
+    fn empty_meta() -> Vec<u8> {
+        let mut meta = Vec::new();
+        put_meta(&mut meta, &Image::default(), &[]);
+        section(META, &meta)
+    }
+
+    #[test]
+    fn the_smallest_checkpoint_decodes() {
+        let bytes = [&MAGIC[..], &empty_meta(), &section(END, &[])].concat();
+        assert!(decode(&bytes).is_ok());
+        let unfinished = [&MAGIC[..], &empty_meta()].concat();
+        assert!(decode(&unfinished).is_err());
+        let trailing = [&bytes[..], &[0]].concat();
+        assert!(decode(&trailing).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in 0u8..7, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&payload);
+            let _ = decode(&[&MAGIC[..], &payload].concat());
+            let _ = decode(&[&MAGIC[..], &section(META, &payload), &section(END, &[])].concat());
+            let bytes = [&MAGIC[..], &empty_meta(), &section(kind, &payload), &section(END, &[])];
+            let _ = decode(&bytes.concat());
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! A run of samples of one series, compressed: delta-of-delta timestamps and XORed values.
+//!
+//! The coding is that of "Gorilla: A Fast, Scalable, In-Memory Time Series Database" (Pelkonen et
+//! al., VLDB 2015) with wider timestamp buckets; docs/format/chunk.md draws it. All arithmetic on
+//! timestamps wraps, so that any two of them have a delta, and values are bits: every NaN stays
+//! the NaN it was.
+//!
+//! A chunk knows its count and its first and last timestamp from whoever stores it; bytes that do
+//! not decode to exactly those are an error.
+
+use bytes::Bytes;
+use model::Timestamp;
+
+use crate::bits::{BitReader, BitWriter};
+
+/// Samples of a chunk in the head.
+pub const HEAD_CHUNK_SAMPLES: u16 = 120;
+/// Samples of a chunk in a block: fewer headers, still cheap to decode for one lookup.
+pub const BLOCK_CHUNK_SAMPLES: u16 = 480;
+
+/// One sample by its bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Point {
+    pub at: Timestamp,
+    pub bits: u64,
+}
+
+impl Point {
+    pub fn new(at: Timestamp, value: f64) -> Self {
+        Self {
+            at,
+            bits: value.to_bits(),
+        }
+    }
+}
+
+/// Why bytes are not the chunk they are said to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    #[error("chunk ends early")]
+    Truncated,
+    #[error("bytes behind the last sample")]
+    Trailing,
+    #[error("timestamps do not increase")]
+    OutOfOrder,
+    #[error("count or time range differs from what was noted")]
+    NotAsNoted,
+}
+
+/// A finished run of samples. Cheap to clone.
+///
+/// Invariants: `count >= 1`; timestamps strictly increase from `min` to `max`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    pub min: Timestamp,
+    pub max: Timestamp,
+    pub count: u16,
+    pub data: Bytes,
+}
+
+impl Chunk {
+    /// Decodes and checks everything.
+    pub fn decode(&self) -> Result<Vec<Point>, ChunkError> {
+        let mut points = Vec::with_capacity(usize::from(self.count));
+        let mut decoder = Decoder::new(&self.data, self.count);
+        while let Some(point) = decoder.next_point()? {
+            if points
+                .last()
+                .is_some_and(|last: &Point| last.at >= point.at)
+            {
+                return Err(ChunkError::OutOfOrder);
+            }
+            points.push(point);
+        }
+        decoder.finish()?;
+        let ends = (points.first().map(|p| p.at), points.last().map(|p| p.at));
+        if ends != (Some(self.min), Some(self.max)) {
+            return Err(ChunkError::NotAsNoted);
+        }
+        Ok(points)
+    }
+
+    /// Decodes a chunk that this process encoded or has checked when it was loaded.
+    pub fn points(&self) -> Vec<Point> {
+        self.decode().expect("a chunk in memory decodes")
+    }
+
+    /// Whether the chunk's time range meets `start ..= end`.
+    pub fn overlaps(&self, start: Timestamp, end: Timestamp) -> bool {
+        self.min <= end && self.max >= start
+    }
+}
+
+/// Cuts points, which must strictly increase, into chunks of at most `samples_max`.
+pub fn encode(points: &[Point], samples_max: u16) -> Vec<Chunk> {
+    points
+        .chunks(usize::from(samples_max))
+        .filter_map(|run| {
+            let (first, rest) = run.split_first()?;
+            let mut appender = Appender::new(*first);
+            rest.iter().for_each(|&point| appender.append(point));
+            Some(appender.chunk())
+        })
+        .collect()
+}
+
+/// What both sides remember between two samples.
+#[derive(Debug, Clone, Copy)]
+struct Previous {
+    point: Point,
+    delta: i64,
+    /// The window of meaningful bits that '10' refers to; `significant` is 0 before the first.
+    leading: u32,
+    significant: u32,
+}
+
+impl Previous {
+    fn start(point: Point) -> Self {
+        Self {
+            point,
+            delta: 0,
+            leading: 0,
+            significant: 0,
+        }
+    }
+}
+
+/// A chunk that still grows.
+#[derive(Debug, Clone)]
+pub struct Appender {
+    writer: BitWriter,
+    min: Timestamp,
+    count: u16,
+    previous: Previous,
+}
+
+impl Appender {
+    pub fn new(first: Point) -> Self {
+        let mut writer = BitWriter::default();
+        writer.push(first.at.0 as u64, 64);
+        writer.push(first.bits, 64);
+        Self {
+            writer,
+            min: first.at,
+            count: 1,
+            previous: Previous::start(first),
+        }
+    }
+
+    /// Goes on with a finished chunk.
+    pub fn resume(chunk: &Chunk) -> Result<Self, ChunkError> {
+        chunk.decode()?;
+        let mut decoder = Decoder::new(&chunk.data, chunk.count);
+        while decoder.next_point()?.is_some() {}
+        let writer = BitWriter::resume(&chunk.data, decoder.reader.position())
+            .ok_or(ChunkError::Trailing)?;
+        Ok(Self {
+            writer,
+            min: chunk.min,
+            count: chunk.count,
+            previous: decoder.previous.ok_or(ChunkError::NotAsNoted)?,
+        })
+    }
+
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    pub fn min(&self) -> Timestamp {
+        self.min
+    }
+
+    pub fn last(&self) -> Point {
+        self.previous.point
+    }
+
+    pub fn bytes_len(&self) -> usize {
+        self.writer.as_bytes().len()
+    }
+
+    /// Appends a point later than all before.
+    pub fn append(&mut self, point: Point) {
+        assert!(point.at > self.previous.point.at, "a chunk is in order");
+        self.push_timestamp(point.at);
+        self.push_value(point.bits);
+        self.previous.point = point;
+        self.count += 1;
+    }
+
+    /// The chunk so far, as a copy.
+    pub fn chunk(&self) -> Chunk {
+        Chunk {
+            min: self.min,
+            max: self.previous.point.at,
+            count: self.count,
+            data: Bytes::copy_from_slice(self.writer.as_bytes()),
+        }
+    }
+
+    fn push_timestamp(&mut self, at: Timestamp) {
+        let delta = at.0.wrapping_sub(self.previous.point.at.0);
+        let change = delta.wrapping_sub(self.previous.delta);
+        self.previous.delta = delta;
+        if change == 0 {
+            return self.writer.push(0, 1);
+        }
+        match BUCKETS.iter().find(|bucket| bucket.holds(change)) {
+            Some(bucket) => {
+                self.writer.push(bucket.prefix, bucket.prefix_bits);
+                self.writer.push(change as u64, bucket.bits);
+            }
+            None => {
+                self.writer.push(0b1111, 4);
+                self.writer.push(change as u64, 64);
+            }
+        }
+    }
+
+    fn push_value(&mut self, bits: u64) {
+        let xor = bits ^ self.previous.point.bits;
+        if xor == 0 {
+            return self.writer.push(0, 1);
+        }
+        let leading = xor.leading_zeros().min(31);
+        let trailing = xor.trailing_zeros();
+        let window = &mut self.previous;
+        let window_trailing = 64 - window.leading - window.significant;
+        if window.significant > 0 && leading >= window.leading && trailing >= window_trailing {
+            self.writer.push(0b10, 2);
+            return self.writer.push(xor >> window_trailing, window.significant);
+        }
+        window.leading = leading;
+        window.significant = 64 - leading - trailing;
+        let significant = window.significant;
+        self.writer.push(0b11, 2);
+        self.writer.push(u64::from(leading), 5);
+        self.writer.push(u64::from(significant - 1), 6);
+        self.writer.push(xor >> trailing, significant);
+    }
+}
+
+/// A range of delta-of-deltas with its own prefix: signed numbers of `bits` bits.
+struct Bucket {
+    prefix: u64,
+    prefix_bits: u32,
+    bits: u32,
+}
+
+impl Bucket {
+    fn holds(&self, change: i64) -> bool {
+        let half = 1i64 << (self.bits - 1);
+        (-half..half).contains(&change)
+    }
+}
+
+const BUCKETS: [Bucket; 3] = [
+    Bucket {
+        prefix: 0b10,
+        prefix_bits: 2,
+        bits: 12,
+    },
+    Bucket {
+        prefix: 0b110,
+        prefix_bits: 3,
+        bits: 17,
+    },
+    Bucket {
+        prefix: 0b1110,
+        prefix_bits: 4,
+        bits: 32,
+    },
+];
+
+/// Walks the samples of a chunk's bytes.
+struct Decoder<'a> {
+    reader: BitReader<'a>,
+    bytes_len: usize,
+    left: u16,
+    previous: Option<Previous>,
+}
+
+impl<'a> Decoder<'a> {
+    fn new(data: &'a [u8], count: u16) -> Self {
+        Self {
+            reader: BitReader::new(data),
+            bytes_len: data.len(),
+            left: count,
+            previous: None,
+        }
+    }
+
+    fn next_point(&mut self) -> Result<Option<Point>, ChunkError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        self.step().map(Some).ok_or(ChunkError::Truncated)
+    }
+
+    fn step(&mut self) -> Option<Point> {
+        let Some(mut previous) = self.previous else {
+            let at = Timestamp(self.reader.read(64)? as i64);
+            let bits = self.reader.read(64)?;
+            let point = Point { at, bits };
+            self.previous = Some(Previous::start(point));
+            return Some(point);
+        };
+        let change = self.read_change()?;
+        previous.delta = previous.delta.wrapping_add(change);
+        let at = Timestamp(previous.point.at.0.wrapping_add(previous.delta));
+        let bits = previous.point.bits ^ self.read_xor(&mut previous)?;
+        previous.point = Point { at, bits };
+        self.previous = Some(previous);
+        Some(previous.point)
+    }
+
+    fn read_change(&mut self) -> Option<i64> {
+        if !self.reader.bit()? {
+            return Some(0);
+        }
+        for bucket in &BUCKETS {
+            if !self.reader.bit()? {
+                let raw = self.reader.read(bucket.bits)?;
+                let unused = 64 - bucket.bits;
+                return Some((raw << unused) as i64 >> unused);
+            }
+        }
+        self.reader.read(64).map(|raw| raw as i64)
+    }
+
+    fn read_xor(&mut self, window: &mut Previous) -> Option<u64> {
+        if !self.reader.bit()? {
+            return Some(0);
+        }
+        if self.reader.bit()? {
+            window.leading = self.reader.read(5)? as u32;
+            window.significant = self.reader.read(6)? as u32 + 1;
+        }
+        // A window that a writer never makes: none yet, or wider than a word.
+        if window.significant == 0 || window.leading + window.significant > 64 {
+            return None;
+        }
+        let bits = self.reader.read(window.significant)?;
+        Some(bits << (64 - window.leading - window.significant))
+    }
+
+    /// All samples were read: nothing but zero padding may follow.
+    fn finish(&mut self) -> Result<(), ChunkError> {
+        let padding = (self.bytes_len * 8).saturating_sub(self.reader.position());
+        let zero = padding < 8 && self.reader.read(padding as u32) == Some(0);
+        if zero {
+            Ok(())
+        } else {
+            Err(ChunkError::Trailing)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::sample::STALE_NAN;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn odd_value() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            (-1000i32..1000).prop_map(|v| f64::from(v).to_bits()),
+            (0u32..100_000).prop_map(|v| (f64::from(v) / 10.0).to_bits()),
+            Just(STALE_NAN.to_bits()),
+            Just(0xfff8_0000_dead_beef),
+            Just(f64::INFINITY.to_bits()),
+            Just(f64::NEG_INFINITY.to_bits()),
+            Just((-0.0f64).to_bits()),
+            Just(1u64),
+        ]
+    }
+
+    fn odd_time() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            any::<i64>(),
+            (0i64..1000).prop_map(|n| n * 15_000),
+            0i64..100_000,
+            Just(i64::MIN),
+            Just(i64::MAX),
+        ]
+    }
+
+    fn points() -> impl Strategy<Value = Vec<Point>> {
+        prop::collection::btree_map(odd_time(), odd_value(), 1..300).prop_map(|map| {
+            map.into_iter()
+                .map(|(at, bits)| Point {
+                    at: Timestamp(at),
+                    bits,
+                })
+                .collect()
+        })
+    }
+
+    fn decode_all(chunks: &[Chunk]) -> Vec<Point> {
+        chunks.iter().flat_map(Chunk::points).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn decodes_to_what_was_encoded(points in points(), samples_max in 1u16..200) {
+            let chunks = encode(&points, samples_max);
+            prop_assert_eq!(decode_all(&chunks), points);
+        }
+
+        #[test]
+        fn a_resumed_appender_writes_the_same_bytes(points in points(), at in any::<prop::sample::Index>()) {
+            let cut = 1 + at.index(points.len());
+            let whole = encode(&points, 400).remove(0);
+            let half = encode(&points[..cut], 400).remove(0);
+            let mut resumed = Appender::resume(&half).unwrap();
+            points[cut..].iter().for_each(|&p| resumed.append(p));
+            prop_assert_eq!(resumed.chunk(), whole);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(data in prop::collection::vec(any::<u8>(), 0..200), count in any::<u16>()) {
+            let chunk = Chunk { min: Timestamp(0), max: Timestamp(1), count, data: data.into() };
+            prop_assert!(chunk.decode().is_err() || count > 0);
+            prop_assert!(Appender::resume(&chunk).is_err() || count > 0);
+        }
+
+        #[test]
+        fn a_chunk_cut_or_extended_is_refused(points in points()) {
+            let chunk = encode(&points, 400).remove(0);
+            let mut longer = chunk.clone();
+            longer.data = [&chunk.data[..], &[0]].concat().into();
+            prop_assert_eq!(longer.decode(), Err(ChunkError::Trailing));
+            let mut shorter = chunk.clone();
+            shorter.data = chunk.data.slice(..chunk.data.len() - 1);
+            prop_assert!(shorter.decode().is_err());
+        }
+    }
+
+    #[test]
+    fn regular_samples_take_two_bits_each() {
+        let points: Vec<_> = (0..120)
+            .map(|n| Point::new(Timestamp(1_700_000_000_000 + n * 15_000), 1.0))
+            .collect();
+        let chunk = encode(&points, 120).remove(0);
+        // 16 bytes for the first, three for the first delta, two bits for each other.
+        assert_eq!(chunk.data.len(), 16 + 33);
+    }
+}

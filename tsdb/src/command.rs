@@ -1,0 +1,541 @@
+//! What the replicated log holds for a shard, and its bytes (docs/format/command.md).
+//!
+//! Everything that is a decision (times, windows, cuts) was made by the proposer and stands in the
+//! command, so that applying it needs nothing else. Decoding checks what the engine relies on:
+//! columns of one length, references into the command's own tables in range.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use model::batch::Fence;
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
+use model::{Labels, SeriesId, Timestamp};
+
+use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
+
+const VERSION: u8 = 1;
+
+const WRITE: u8 = 1;
+const PUSH: u8 = 2;
+const SEAL: u8 = 3;
+const RETAIN: u8 = 4;
+
+/// One entry of the shard's log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Write(WriteCommand),
+    Push(PushCommand),
+    Seal(SealCommand),
+    Retain(RetainCommand),
+}
+
+/// Rows of one or several requests.
+///
+/// Invariants, checked by [`Command::decode`]: the columns of `rows` have one length; every
+/// [`SeriesRef::New`] is an index of `labels`; fences lie within the rows.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct WriteCommand {
+    pub proposed_at: Timestamp,
+    /// Rows older than the shard's newest sample by more than this are refused; below zero is zero.
+    pub out_of_order_window_ms: i64,
+    /// Rows later than `proposed_at` by more than this are refused; zero or below: no limit.
+    pub future_window_ms: i64,
+    /// Series the proposer could not resolve. They are registered in this order; one that is known
+    /// by the time of applying keeps its id.
+    pub labels: Vec<Labels>,
+    pub rows: WriteRows,
+    /// Leases under which ranges of rows were scraped.
+    pub fences: Vec<(Range<u32>, Fence)>,
+}
+
+/// Columns of equal length.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct WriteRows {
+    pub series: Vec<SeriesRef>,
+    pub timestamps: Vec<Timestamp>,
+    pub values: Vec<f64>,
+}
+
+impl WriteRows {
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    pub fn push(&mut self, series: SeriesRef, timestamp: Timestamp, value: f64) {
+        self.series.push(series);
+        self.timestamps.push(timestamp);
+        self.values.push(value);
+    }
+}
+
+/// Which series a row belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeriesRef {
+    /// Registered by an earlier entry of the log.
+    Known(SeriesId),
+    /// An index of [`WriteCommand::labels`].
+    New(u32),
+}
+
+/// One push on one group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PushCommand {
+    pub proposed_at: Timestamp,
+    pub key: GroupingKey,
+    pub op: PushOp,
+}
+
+/// Moves every head sample with `t < before` into an immutable block whose id is the log index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealCommand {
+    pub before: Timestamp,
+}
+
+/// Drops every sealed block whose newest sample has `t < before`. It is a command because what is
+/// stored decides whether a late row is a duplicate: replicas must forget at the same log index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainCommand {
+    pub before: Timestamp,
+}
+
+/// Why bytes are not a command of a version this program knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("command of unknown version {0}")]
+    UnknownVersion(u8),
+    #[error("malformed command: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+impl Command {
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION];
+        match self {
+            Self::Write(write) => {
+                out.push(WRITE);
+                put_write(&mut out, write);
+            }
+            Self::Push(push) => {
+                out.push(PUSH);
+                put_zigzag(&mut out, push.proposed_at.0);
+                put_key(&mut out, &push.key);
+                put_op(&mut out, &push.op);
+            }
+            Self::Seal(seal) => {
+                out.push(SEAL);
+                put_zigzag(&mut out, seal.before.0);
+            }
+            Self::Retain(retain) => {
+                out.push(RETAIN);
+                put_zigzag(&mut out, retain.before.0);
+            }
+        }
+        out.into()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
+        let mut fields = Fields::new(&bytes);
+        let version = fields.u8()?;
+        if version != VERSION {
+            return Err(CommandError::UnknownVersion(version));
+        }
+        let command = match fields.u8()? {
+            WRITE => Self::Write(take_write(&mut fields)?),
+            PUSH => Self::Push(PushCommand {
+                proposed_at: Timestamp(fields.zigzag()?),
+                key: take_key(&mut fields)?,
+                op: take_op(&mut fields)?,
+            }),
+            SEAL => Self::Seal(SealCommand {
+                before: Timestamp(fields.zigzag()?),
+            }),
+            RETAIN => Self::Retain(RetainCommand {
+                before: Timestamp(fields.zigzag()?),
+            }),
+            _ => return Err(Malformed("unknown kind of command").into()),
+        };
+        fields.end()?;
+        Ok(command)
+    }
+}
+
+fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
+    let rows = &write.rows;
+    assert!(
+        rows.timestamps.len() == rows.len() && rows.values.len() == rows.len(),
+        "columns of one length"
+    );
+    out.reserve(rows.len() * 14);
+    put_zigzag(out, write.proposed_at.0);
+    put_zigzag(out, write.out_of_order_window_ms);
+    put_zigzag(out, write.future_window_ms);
+    put_varint(out, write.labels.len() as u64);
+    for labels in &write.labels {
+        put_bytes(out, labels.as_canonical());
+    }
+    put_varint(out, rows.len() as u64);
+    for series in &rows.series {
+        let (kind, index) = match *series {
+            SeriesRef::Known(id) => (0, id.0),
+            SeriesRef::New(index) => (1, u64::from(index)),
+        };
+        assert!(index < 1 << 63, "series ids count from zero");
+        put_varint(out, index << 1 | kind);
+    }
+    let mut last = 0;
+    for at in &rows.timestamps {
+        put_zigzag(out, at.0.wrapping_sub(last));
+        last = at.0;
+    }
+    for value in &rows.values {
+        put_u64(out, value.to_bits());
+    }
+    put_varint(out, write.fences.len() as u64);
+    for (range, fence) in &write.fences {
+        put_u32(out, range.start);
+        put_u32(out, range.end);
+        put_u64(out, fence.target);
+        put_u64(out, fence.epoch);
+    }
+}
+
+fn take_write(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
+    let proposed_at = Timestamp(fields.zigzag()?);
+    let out_of_order_window_ms = fields.zigzag()?;
+    let future_window_ms = fields.zigzag()?;
+    let labels = (0..fields.count(1)?)
+        .map(|_| fields.labels())
+        .collect::<Result<Vec<_>, _>>()?;
+    let rows = take_rows(fields, labels.len())?;
+    let fences = (0..fields.count(24)?)
+        .map(|_| take_fence(fields, rows.len()))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(WriteCommand {
+        proposed_at,
+        out_of_order_window_ms,
+        future_window_ms,
+        labels,
+        rows,
+        fences,
+    })
+}
+
+fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malformed> {
+    // A row is at least one byte of series, one of time, and eight of value.
+    let count = fields.count(10)?;
+    let series = (0..count)
+        .map(|_| take_series_ref(fields, labels))
+        .collect::<Result<_, _>>()?;
+    let mut last = 0i64;
+    let timestamps = (0..count)
+        .map(|_| {
+            last = last.wrapping_add(fields.zigzag()?);
+            Ok(Timestamp(last))
+        })
+        .collect::<Result<_, _>>()?;
+    let values = (0..count)
+        .map(|_| fields.u64().map(f64::from_bits))
+        .collect::<Result<_, _>>()?;
+    Ok(WriteRows {
+        series,
+        timestamps,
+        values,
+    })
+}
+
+fn take_series_ref(fields: &mut Fields<'_>, labels: usize) -> Result<SeriesRef, Malformed> {
+    let raw = fields.varint()?;
+    let index = raw >> 1;
+    if raw & 1 == 0 {
+        return Ok(SeriesRef::Known(SeriesId(index)));
+    }
+    if index >= labels as u64 {
+        return Err(Malformed("a row points behind the new series"));
+    }
+    let index = u32::try_from(index).map_err(|_| Malformed("too many new series"))?;
+    Ok(SeriesRef::New(index))
+}
+
+fn take_fence(fields: &mut Fields<'_>, rows: usize) -> Result<(Range<u32>, Fence), Malformed> {
+    let range = fields.u32()?..fields.u32()?;
+    if range.start > range.end || range.end as usize > rows {
+        return Err(Malformed("a fence reaches beyond the rows"));
+    }
+    let (target, epoch) = (fields.u64()?, fields.u64()?);
+    Ok((range, Fence { target, epoch }))
+}
+
+/// Also the form in which checkpoints keep a grouping key.
+pub(crate) fn put_key(out: &mut Vec<u8>, key: &GroupingKey) {
+    put_varint(out, key.iter().count() as u64);
+    for (name, value) in key.iter() {
+        put_bytes(out, name.as_bytes());
+        put_bytes(out, value.as_bytes());
+    }
+}
+
+pub(crate) fn take_key(fields: &mut Fields<'_>) -> Result<GroupingKey, Malformed> {
+    let pairs = (0..fields.count(2)?)
+        .map(|_| Ok((fields.text()?.to_owned(), fields.text()?.to_owned())))
+        .collect::<Result<Vec<_>, Malformed>>()?;
+    GroupingKey::new(pairs).ok_or(Malformed("a grouping key has no job"))
+}
+
+fn put_op(out: &mut Vec<u8>, op: &PushOp) {
+    match op {
+        PushOp::Put(families) => {
+            out.push(1);
+            put_families(out, families);
+        }
+        PushOp::Post(families) => {
+            out.push(2);
+            put_families(out, families);
+        }
+        PushOp::Delete => out.push(3),
+        PushOp::Reject => out.push(4),
+    }
+}
+
+fn take_op(fields: &mut Fields<'_>) -> Result<PushOp, Malformed> {
+    match fields.u8()? {
+        1 => take_families(fields).map(PushOp::Put),
+        2 => take_families(fields).map(PushOp::Post),
+        3 => Ok(PushOp::Delete),
+        4 => Ok(PushOp::Reject),
+        _ => Err(Malformed("unknown push operation")),
+    }
+}
+
+const KINDS: [FamilyKind; 5] = [
+    FamilyKind::Counter,
+    FamilyKind::Gauge,
+    FamilyKind::Histogram,
+    FamilyKind::Summary,
+    FamilyKind::Untyped,
+];
+const SUFFIXES: [&str; 4] = ["", "_bucket", "_sum", "_count"];
+
+/// Also the form in which checkpoints keep a group's families.
+pub(crate) fn put_families(out: &mut Vec<u8>, families: &[Family]) {
+    put_varint(out, families.len() as u64);
+    for family in families {
+        put_bytes(out, family.name.as_bytes());
+        out.push(u8::from(family.help.is_some()));
+        if let Some(help) = &family.help {
+            put_bytes(out, help.as_bytes());
+        }
+        let kind = KINDS.iter().position(|kind| *kind == family.kind);
+        out.push(kind.expect("every kind has a number") as u8);
+        put_varint(out, family.samples.len() as u64);
+        for sample in &family.samples {
+            let suffix = SUFFIXES.iter().position(|text| *text == sample.suffix);
+            out.push(suffix.expect("a suffix is one of four") as u8);
+            put_bytes(out, sample.labels.as_canonical());
+            put_u64(out, sample.value.to_bits());
+        }
+    }
+}
+
+pub(crate) fn take_families(fields: &mut Fields<'_>) -> Result<Vec<Family>, Malformed> {
+    (0..fields.count(4)?).map(|_| take_family(fields)).collect()
+}
+
+fn take_family(fields: &mut Fields<'_>) -> Result<Family, Malformed> {
+    let name = fields.text()?.to_owned();
+    let help = match fields.flag()? {
+        true => Some(fields.text()?.to_owned()),
+        false => None,
+    };
+    let kind = KINDS
+        .get(usize::from(fields.u8()?))
+        .ok_or(Malformed("unknown kind of family"))?;
+    let samples = (0..fields.count(10)?)
+        .map(|_| take_family_sample(fields))
+        .collect::<Result<_, _>>()?;
+    Ok(Family {
+        name,
+        help,
+        kind: *kind,
+        samples,
+    })
+}
+
+fn take_family_sample(fields: &mut Fields<'_>) -> Result<FamilySample, Malformed> {
+    let suffix = SUFFIXES
+        .get(usize::from(fields.u8()?))
+        .ok_or(Malformed("unknown suffix"))?;
+    Ok(FamilySample {
+        suffix,
+        labels: fields.labels()?,
+        value: f64::from_bits(fields.u64()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn labels() -> impl Strategy<Value = Labels> {
+        prop::collection::btree_map("[a-c_]{1,6}", "[a-z]{0,5}", 0..4)
+            .prop_map(|pairs| Labels::from_pairs(&pairs))
+    }
+
+    fn write() -> impl Strategy<Value = Command> {
+        let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), any::<u64>());
+        let fence = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
+        (
+            any::<(i64, i64, i64)>(),
+            prop::collection::vec(labels(), 0..5),
+            prop::collection::vec(row, 0..50),
+            prop::collection::vec(fence, 0..3),
+        )
+            .prop_map(|(times, labels, raw_rows, raw_fences)| {
+                let mut rows = WriteRows::default();
+                for (new, id, at, bits) in raw_rows {
+                    let series = match new && !labels.is_empty() {
+                        true => SeriesRef::New((id % labels.len() as u64) as u32),
+                        false => SeriesRef::Known(SeriesId(id)),
+                    };
+                    rows.push(series, Timestamp(at), f64::from_bits(bits));
+                }
+                let len = rows.len() as u32 + 1;
+                let fences = raw_fences
+                    .into_iter()
+                    .map(|(a, b, target, epoch)| {
+                        let (a, b) = (a % len, b % len);
+                        (a.min(b)..a.max(b), Fence { target, epoch })
+                    })
+                    .collect();
+                Command::Write(WriteCommand {
+                    proposed_at: Timestamp(times.0),
+                    out_of_order_window_ms: times.1,
+                    future_window_ms: times.2,
+                    labels,
+                    rows,
+                    fences,
+                })
+            })
+    }
+
+    fn push() -> impl Strategy<Value = Command> {
+        let sample =
+            (0usize..4, labels(), any::<u64>()).prop_map(|(suffix, labels, bits)| FamilySample {
+                suffix: SUFFIXES[suffix],
+                labels,
+                value: f64::from_bits(bits),
+            });
+        let samples = prop::collection::vec(sample, 0..4);
+        let family = ("[a-z]{1,8}", any::<Option<String>>(), 0usize..5, samples).prop_map(
+            |(name, help, kind, samples)| Family {
+                name,
+                help,
+                kind: KINDS[kind],
+                samples,
+            },
+        );
+        let families = prop::collection::vec(family, 0..4);
+        (any::<i64>(), "[a-z]{1,5}", any::<String>(), 0..4, families).prop_map(
+            |(at, job, other, op, families)| {
+                let pairs = [("job".to_owned(), job), ("x".to_owned(), other)];
+                Command::Push(PushCommand {
+                    proposed_at: Timestamp(at),
+                    key: GroupingKey::new(pairs).unwrap(),
+                    op: match op {
+                        0 => PushOp::Put(families),
+                        1 => PushOp::Post(families),
+                        2 => PushOp::Delete,
+                        _ => PushOp::Reject,
+                    },
+                })
+            },
+        )
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let seal = any::<i64>().prop_map(|t| {
+            Command::Seal(SealCommand {
+                before: Timestamp(t),
+            })
+        });
+        let retain = any::<i64>().prop_map(|t| {
+            Command::Retain(RetainCommand {
+                before: Timestamp(t),
+            })
+        });
+        prop_oneof![write(), push(), seal, retain]
+    }
+
+    proptest! {
+        #[test]
+        fn commands_come_back_bit_by_bit(command in command()) {
+            let bytes = command.encode();
+            let decoded = Command::decode(bytes.clone()).unwrap();
+            // Compared as bytes and as text: NaN is not equal to itself.
+            prop_assert_eq!(decoded.encode(), bytes);
+            prop_assert_eq!(format!("{decoded:?}"), format!("{command:?}"));
+        }
+
+        #[test]
+        fn damaged_commands_are_refused_or_valid(command in command(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = command.encode().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(Command::Write(write)) = Command::decode(bytes.clone().into()) {
+                prop_assert_eq!(write.rows.timestamps.len(), write.rows.len());
+                prop_assert_eq!(write.rows.values.len(), write.rows.len());
+            }
+            bytes.truncate(at);
+            prop_assert!(Command::decode(bytes.into()).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
+            let _ = Command::decode(bytes.clone().into());
+            bytes.splice(0..0, [VERSION, kind]);
+            let _ = Command::decode(bytes.into());
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_fixed() {
+        let mut rows = WriteRows::default();
+        rows.push(SeriesRef::New(0), Timestamp(10), 1.0);
+        rows.push(SeriesRef::Known(SeriesId(3)), Timestamp(9), 0.0);
+        let command = Command::Write(WriteCommand {
+            proposed_at: Timestamp(5),
+            out_of_order_window_ms: 1,
+            future_window_ms: 0,
+            labels: vec![Labels::from_pairs([("a", "b")])],
+            rows,
+            fences: vec![(
+                0..2,
+                Fence {
+                    target: 7,
+                    epoch: 1,
+                },
+            )],
+        });
+        let bytes = [
+            &[1, 1, 10, 2, 0][..],
+            &[1, 4, 1, b'a', 1, b'b'],
+            &[2, 1, 6, 20, 1],
+            &1f64.to_le_bytes(),
+            &[0; 8],
+            &[1, 0, 0, 0, 0, 2, 0, 0, 0],
+            &[7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(command.encode(), bytes);
+        let later = [&[2], &bytes[1..]].concat();
+        assert_eq!(
+            Command::decode(later.into()),
+            Err(CommandError::UnknownVersion(2))
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! Push groups: the sequential specification of `model::group`, applied in log order.
+//!
+//! Push times are strictly monotone per group. So that they stay so when a group is deleted and
+//! pushed again, the newest instant of any deleted group is remembered once per shard and a new
+//! group starts behind it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::Timestamp;
+use model::group::{Family, Group, GroupingKey, PushOp};
+use model::sink::Pushed;
+
+use crate::command::{PushCommand, put_families, put_key, take_families, take_key};
+use crate::digest::Digest;
+use crate::fields::{Fields, Malformed, put_time};
+
+/// All groups of a shard. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Groups {
+    by_key: BTreeMap<GroupingKey, Arc<Group>>,
+    /// No group created from now on is pushed at or before this instant.
+    floor: Timestamp,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self::new(Timestamp(0), [])
+    }
+}
+
+impl Groups {
+    /// From a checkpoint.
+    pub fn new(floor: Timestamp, groups: impl IntoIterator<Item = Group>) -> Self {
+        Self {
+            by_key: groups
+                .into_iter()
+                .map(|group| (group.key.clone(), Arc::new(group)))
+                .collect(),
+            floor,
+        }
+    }
+
+    pub fn floor(&self) -> Timestamp {
+        self.floor
+    }
+
+    pub fn get(&self, key: &GroupingKey) -> Option<&Group> {
+        self.by_key.get(key).map(|group| &**group)
+    }
+
+    /// By key.
+    pub fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.by_key.values().map(|group| &**group)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    pub fn apply(&mut self, push: &PushCommand) -> Pushed {
+        let before = self.get(&push.key).cloned();
+        let mut group = before.clone().unwrap_or_else(|| empty_group(&push.key));
+        let last = match (&push.op, &before) {
+            (_, None) => self.floor,
+            (PushOp::Reject, Some(group)) => group.push_failure_time,
+            (_, Some(group)) => group.push_time,
+        };
+        let at = push.proposed_at.max(last.plus_ms(1));
+        match &push.op {
+            PushOp::Put(families) => {
+                group.families = by_name(families);
+                group.push_time = at;
+            }
+            PushOp::Post(families) => {
+                group.families.extend(families.iter().cloned());
+                group.families = by_name(&group.families);
+                group.push_time = at;
+            }
+            PushOp::Reject => group.push_failure_time = at,
+            PushOp::Delete => return self.delete(push, before, at),
+        }
+        self.by_key
+            .insert(push.key.clone(), Arc::new(group.clone()));
+        Pushed {
+            at,
+            before,
+            after: Some(group),
+        }
+    }
+
+    fn delete(&mut self, push: &PushCommand, before: Option<Group>, at: Timestamp) -> Pushed {
+        if let Some(group) = &before {
+            self.by_key.remove(&push.key);
+            let newest = group.push_time.max(group.push_failure_time);
+            self.floor = self.floor.max(newest);
+        }
+        Pushed {
+            at,
+            before,
+            after: None,
+        }
+    }
+
+    /// Adds everything that must be equal on every replica.
+    pub fn digest(&self, digest: &mut Digest) {
+        digest.word(self.floor.0 as u64).word(self.len() as u64);
+        let mut bytes = Vec::new();
+        for group in self.iter() {
+            bytes.clear();
+            put_group(&mut bytes, group);
+            digest.word(model::hash::xxh3(0, &bytes));
+        }
+    }
+}
+
+/// Sorted by name; of a name given twice the last one stays.
+fn by_name(families: &[Family]) -> Vec<Family> {
+    let map: BTreeMap<&str, &Family> = families.iter().map(|f| (f.name.as_str(), f)).collect();
+    map.into_values().cloned().collect()
+}
+
+fn empty_group(key: &GroupingKey) -> Group {
+    Group {
+        key: key.clone(),
+        families: Vec::new(),
+        push_time: Timestamp(0),
+        push_failure_time: Timestamp(0),
+    }
+}
+
+/// A group as checkpoints keep it.
+pub fn put_group(out: &mut Vec<u8>, group: &Group) {
+    put_key(out, &group.key);
+    put_time(out, group.push_time);
+    put_time(out, group.push_failure_time);
+    put_families(out, &group.families);
+}
+
+pub fn take_group(fields: &mut Fields<'_>) -> Result<Group, Malformed> {
+    Ok(Group {
+        key: take_key(fields)?,
+        push_time: fields.time()?,
+        push_failure_time: fields.time()?,
+        families: take_families(fields)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Labels;
+    use model::group::{FamilyKind, FamilySample};
+
+    use super::*;
+
+    fn key(job: &str) -> GroupingKey {
+        GroupingKey::new([("job".to_owned(), job.to_owned())]).unwrap()
+    }
+
+    fn family(name: &str, value: f64) -> Family {
+        Family {
+            name: name.to_owned(),
+            help: None,
+            kind: FamilyKind::Gauge,
+            samples: vec![FamilySample {
+                suffix: "",
+                labels: Labels::default(),
+                value,
+            }],
+        }
+    }
+
+    fn push(groups: &mut Groups, at: i64, op: PushOp) -> Pushed {
+        groups.apply(&PushCommand {
+            proposed_at: Timestamp(at),
+            key: key("a"),
+            op,
+        })
+    }
+
+    fn families(pushed: &Pushed) -> Vec<(String, f64)> {
+        let group = pushed.after.as_ref().unwrap();
+        let sample = |f: &Family| (f.name.clone(), f.samples[0].value);
+        group.families.iter().map(sample).collect()
+    }
+
+    #[test]
+    fn put_replaces_all_and_post_what_it_names() {
+        let mut groups = Groups::default();
+        let put = PushOp::Put(vec![family("y", 1.0), family("x", 1.0), family("x", 2.0)]);
+        let first = push(&mut groups, 10, put);
+        assert_eq!(first.before, None);
+        assert_eq!(families(&first), [("x".into(), 2.0), ("y".into(), 1.0)]);
+        let post = push(&mut groups, 20, PushOp::Post(vec![family("y", 5.0)]));
+        assert_eq!(families(&post), [("x".into(), 2.0), ("y".into(), 5.0)]);
+        assert_eq!(post.before, first.after);
+        let put = push(&mut groups, 30, PushOp::Put(vec![family("z", 0.0)]));
+        assert_eq!(families(&put), [("z".into(), 0.0)]);
+        let touched = push(&mut groups, 40, PushOp::Post(vec![]));
+        assert_eq!(families(&touched), [("z".into(), 0.0)]);
+        assert_eq!(touched.after.unwrap().push_time, Timestamp(40));
+    }
+
+    #[test]
+    fn push_time_never_stands_still_nor_goes_back() {
+        let mut groups = Groups::default();
+        assert_eq!(push(&mut groups, 100, PushOp::Put(vec![])).at.0, 100);
+        assert_eq!(push(&mut groups, 100, PushOp::Put(vec![])).at.0, 101);
+        assert_eq!(push(&mut groups, 7, PushOp::Post(vec![])).at.0, 102);
+        push(&mut groups, 50, PushOp::Delete);
+        assert_eq!(push(&mut groups, 60, PushOp::Put(vec![])).at.0, 103);
+    }
+
+    #[test]
+    fn a_refused_push_changes_the_failure_time_alone() {
+        let mut groups = Groups::default();
+        let refused = push(&mut groups, 5, PushOp::Reject).after.unwrap();
+        assert_eq!(refused.push_time, Timestamp(0));
+        assert_eq!(refused.push_failure_time, Timestamp(5));
+        push(&mut groups, 6, PushOp::Put(vec![family("x", 1.0)]));
+        let refused = push(&mut groups, 7, PushOp::Reject).after.unwrap();
+        assert_eq!(refused.push_time, Timestamp(6));
+        assert_eq!(refused.families.len(), 1);
+    }
+
+    #[test]
+    fn deleting_what_is_not_there_is_fine() {
+        let mut groups = Groups::default();
+        let deleted = push(&mut groups, 5, PushOp::Delete);
+        assert_eq!((deleted.before, deleted.after), (None, None));
+        push(&mut groups, 6, PushOp::Put(vec![]));
+        let deleted = push(&mut groups, 7, PushOp::Delete);
+        assert!(deleted.before.is_some() && deleted.after.is_none());
+        assert!(groups.is_empty());
+    }
+}

@@ -1,0 +1,374 @@
+//! Recent samples of every series, in memory.
+//!
+//! Per series: finished chunks, one that grows, and a sorted run of samples that came late. A
+//! sample of a series stands in one of them only; the caller has made sure of that before it
+//! inserts.
+
+use model::{SeriesId, Timestamp};
+
+use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
+use crate::part::Part;
+
+/// The head of all series, by id.
+#[derive(Debug, Default)]
+pub struct Head {
+    series: Vec<HeadSeries>,
+}
+
+/// One series' share of the head.
+///
+/// Invariants: chunks are in time order, `open` behind `closed`; without `open` there is no
+/// `closed`; `late` strictly increases.
+#[derive(Debug, Default)]
+pub struct HeadSeries {
+    /// The newest instant ever stored, sealed and dropped ones included: later ones are nowhere.
+    last: Option<Timestamp>,
+    closed: Vec<Chunk>,
+    open: Option<Appender>,
+    late: Vec<Point>,
+}
+
+/// A series' share of the head as a copy: what a checkpoint keeps.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct HeadImage {
+    pub last: Option<Timestamp>,
+    pub chunks: Vec<Chunk>,
+    pub late: Vec<Point>,
+}
+
+/// What sealing took out of one series: chunks in time order and late samples in time order.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub chunks: Vec<Chunk>,
+    pub late: Vec<Point>,
+}
+
+impl Taken {
+    /// All samples in time order.
+    pub fn points(&self) -> Vec<Point> {
+        let mut points: Vec<Point> = self.chunks.iter().flat_map(Chunk::points).collect();
+        if !self.late.is_empty() {
+            points.extend_from_slice(&self.late);
+            points.sort_unstable();
+        }
+        points
+    }
+
+    /// First and last instant.
+    pub fn range(&self) -> Option<(Timestamp, Timestamp)> {
+        range_of(&self.chunks, None, &self.late)
+    }
+
+    pub fn samples(&self) -> u64 {
+        let in_chunks: u64 = self.chunks.iter().map(|c| u64::from(c.count)).sum();
+        in_chunks + self.late.len() as u64
+    }
+}
+
+/// Sizes of the head.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct HeadStats {
+    pub samples: u64,
+    pub bytes: u64,
+    pub range: Option<(Timestamp, Timestamp)>,
+}
+
+impl Head {
+    /// Makes room for the series registered last.
+    pub fn add_series(&mut self) {
+        self.series.push(HeadSeries::default());
+    }
+
+    pub fn restore(images: Vec<HeadImage>) -> Result<Self, ChunkError> {
+        let series = images
+            .into_iter()
+            .map(HeadSeries::restore)
+            .collect::<Result<_, _>>()?;
+        Ok(Self { series })
+    }
+
+    pub fn series(&self, id: SeriesId) -> Option<&HeadSeries> {
+        self.series.get(usize::try_from(id.0).ok()?)
+    }
+
+    pub fn series_mut(&mut self, id: SeriesId) -> Option<&mut HeadSeries> {
+        self.series.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    pub fn images(&self) -> Vec<HeadImage> {
+        self.series.iter().map(HeadSeries::image).collect()
+    }
+
+    /// Takes out every sample before `before`, by series.
+    pub fn take_before(&mut self, before: Timestamp) -> Vec<(SeriesId, Taken)> {
+        let mut taken = Vec::new();
+        for (id, series) in self.series.iter_mut().enumerate() {
+            if let Some(part) = series.take_before(before) {
+                taken.push((SeriesId(id as u64), part));
+            }
+        }
+        taken
+    }
+
+    pub fn stats(&self) -> HeadStats {
+        let mut stats = HeadStats::default();
+        for series in &self.series {
+            series.add_stats(&mut stats);
+        }
+        stats
+    }
+}
+
+impl HeadSeries {
+    fn restore(image: HeadImage) -> Result<Self, ChunkError> {
+        let mut closed = image.chunks;
+        closed.iter().try_for_each(|c| c.decode().map(drop))?;
+        let ordered = closed.windows(2).all(|w| w[0].max < w[1].min);
+        let late_ordered = image.late.windows(2).all(|w| w[0].at < w[1].at);
+        if !ordered || !late_ordered {
+            return Err(ChunkError::OutOfOrder);
+        }
+        let open = closed
+            .pop()
+            .map(|chunk| Appender::resume(&chunk))
+            .transpose()?;
+        Ok(Self {
+            last: image.last,
+            closed,
+            open,
+            late: image.late,
+        })
+    }
+
+    fn image(&self) -> HeadImage {
+        HeadImage {
+            last: self.last,
+            chunks: self.chunks().collect(),
+            late: self.late.clone(),
+        }
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
+        let open = self.open.as_ref().map(Appender::chunk);
+        self.closed.iter().cloned().chain(open)
+    }
+
+    pub fn last(&self) -> Option<Timestamp> {
+        self.last
+    }
+
+    /// The value stored at `at` in the head.
+    pub fn find(&self, at: Timestamp) -> Option<u64> {
+        if let Ok(found) = self.late.binary_search_by_key(&at, |p| p.at) {
+            return Some(self.late[found].bits);
+        }
+        let open = self.open.as_ref()?;
+        if at >= open.min() {
+            return match at.cmp(&open.last().at) {
+                std::cmp::Ordering::Equal => Some(open.last().bits),
+                std::cmp::Ordering::Greater => None,
+                std::cmp::Ordering::Less => find_in(&open.chunk().points(), at),
+            };
+        }
+        let chunk = self.closed.partition_point(|chunk| chunk.max < at);
+        let chunk = self.closed.get(chunk).filter(|chunk| chunk.min <= at)?;
+        find_in(&chunk.points(), at)
+    }
+
+    /// Stores a sample that the series does not have.
+    pub fn insert(&mut self, point: Point) {
+        self.last = self.last.max(Some(point.at));
+        match &mut self.open {
+            None => self.open = Some(Appender::new(point)),
+            Some(open) if point.at <= open.last().at => self.insert_late(point),
+            Some(open) if open.count() < HEAD_CHUNK_SAMPLES => open.append(point),
+            Some(open) => {
+                self.closed.push(open.chunk());
+                *open = Appender::new(point);
+            }
+        }
+    }
+
+    fn insert_late(&mut self, point: Point) {
+        match self.late.binary_search_by_key(&point.at, |p| p.at) {
+            Ok(_) => unreachable!("a sample is inserted once"),
+            Err(place) => self.late.insert(place, point),
+        }
+    }
+
+    fn take_before(&mut self, before: Timestamp) -> Option<Taken> {
+        let late_cut = self.late.partition_point(|p| p.at < before);
+        let kept = self.late.split_off(late_cut);
+        let late = std::mem::replace(&mut self.late, kept);
+        let chunks = self.take_chunks_before(before);
+        (!late.is_empty() || !chunks.is_empty()).then_some(Taken { chunks, late })
+    }
+
+    fn take_chunks_before(&mut self, before: Timestamp) -> Vec<Chunk> {
+        let whole = self.closed.partition_point(|chunk| chunk.max < before);
+        let mut taken: Vec<Chunk> = self.closed.drain(..whole).collect();
+        if let Some(first) = self.closed.first_mut().filter(|c| c.min < before) {
+            let (old, new) = split(first, before);
+            taken.extend(old);
+            *first = new
+                .into_iter()
+                .next()
+                .expect("the chunk reaches beyond the cut");
+        } else if self.closed.is_empty() {
+            taken.extend(self.take_open_before(before));
+        }
+        taken
+    }
+
+    fn take_open_before(&mut self, before: Timestamp) -> Vec<Chunk> {
+        let Some(open) = self.open.as_ref().filter(|open| open.min() < before) else {
+            return Vec::new();
+        };
+        let (old, new) = split(&open.chunk(), before);
+        self.open = new
+            .first()
+            .map(|chunk| Appender::resume(chunk).expect("a chunk in memory decodes"));
+        old
+    }
+
+    /// Adds handles on everything that may hold samples in `start ..= end`.
+    pub fn parts(&self, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
+        let closed = self.closed.iter().filter(|c| c.overlaps(start, end));
+        parts.extend(closed.cloned().map(Part::Chunk));
+        if let Some(open) = &self.open
+            && open.min() <= end
+            && open.last().at >= start
+        {
+            parts.push(Part::Chunk(open.chunk()));
+        }
+        parts.extend(Part::points(&self.late, start, end));
+    }
+
+    fn add_stats(&self, stats: &mut HeadStats) {
+        let closed = self.closed.iter().map(|c| u64::from(c.count));
+        let open = self.open.iter().map(|open| u64::from(open.count()));
+        stats.samples += closed.chain(open).sum::<u64>() + self.late.len() as u64;
+        let closed = self.closed.iter().map(|c| c.data.len());
+        let open = self.open.iter().map(Appender::bytes_len);
+        let late = self.late.len() * size_of::<Point>();
+        stats.bytes += (closed.chain(open).sum::<usize>() + late) as u64;
+        let here = range_of(&self.closed, self.open.as_ref(), &self.late);
+        stats.range = join(stats.range, here);
+    }
+}
+
+/// The samples of a chunk before `before`, and the others.
+fn split(chunk: &Chunk, before: Timestamp) -> (Vec<Chunk>, Vec<Chunk>) {
+    let points = chunk.points();
+    let (old, new) = points.split_at(points.partition_point(|p| p.at < before));
+    (
+        encode(old, HEAD_CHUNK_SAMPLES),
+        encode(new, HEAD_CHUNK_SAMPLES),
+    )
+}
+
+/// The value at `at` among sorted points.
+pub fn find_in(points: &[Point], at: Timestamp) -> Option<u64> {
+    let found = points.binary_search_by_key(&at, |p| p.at).ok()?;
+    points.get(found).map(|p| p.bits)
+}
+
+/// The smallest range that holds both.
+pub fn join(
+    a: Option<(Timestamp, Timestamp)>,
+    b: Option<(Timestamp, Timestamp)>,
+) -> Option<(Timestamp, Timestamp)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (one, other) => one.or(other),
+    }
+}
+
+fn range_of(
+    chunks: &[Chunk],
+    open: Option<&Appender>,
+    late: &[Point],
+) -> Option<(Timestamp, Timestamp)> {
+    let closed = chunks.first().zip(chunks.last());
+    let closed = closed.map(|(first, last)| (first.min, last.max));
+    let open = open.map(|open| (open.min(), open.last().at));
+    let late = late.first().zip(late.last());
+    let late = late.map(|(first, last)| (first.at, last.at));
+    join(join(closed, open), late)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(series: &HeadSeries) -> Vec<Point> {
+        let image = series.image();
+        let taken = Taken {
+            chunks: image.chunks,
+            late: image.late,
+        };
+        taken.points()
+    }
+
+    fn filled(times: &[i64]) -> (HeadSeries, BTreeMap<i64, u64>) {
+        let mut series = HeadSeries::default();
+        let mut twin = BTreeMap::new();
+        for (n, &at) in times.iter().enumerate() {
+            if twin.contains_key(&at) {
+                continue;
+            }
+            twin.insert(at, n as u64);
+            series.insert(Point {
+                at: Timestamp(at),
+                bits: n as u64,
+            });
+        }
+        (series, twin)
+    }
+
+    fn as_points(twin: &BTreeMap<i64, u64>) -> Vec<Point> {
+        twin.iter()
+            .map(|(&at, &bits)| Point {
+                at: Timestamp(at),
+                bits,
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn keeps_every_sample_in_any_order_and_splits_where_told(
+            times in prop::collection::vec(prop_oneof![0i64..600, any::<i64>()], 1..700),
+            before in prop_oneof![0i64..600, any::<i64>()],
+        ) {
+            let (mut series, mut twin) = filled(&times);
+            prop_assert_eq!(all(&series), as_points(&twin));
+            for (&at, &bits) in &twin {
+                prop_assert_eq!(series.find(Timestamp(at)), Some(bits));
+                let next = at.wrapping_add(1);
+                prop_assert_eq!(series.find(Timestamp(next)), twin.get(&next).copied());
+            }
+            let restored = HeadSeries::restore(series.image()).unwrap();
+            prop_assert_eq!(restored.image(), series.image());
+
+            let last = series.last();
+            let newer = twin.split_off(&before);
+            let taken = series.take_before(Timestamp(before)).unwrap_or_default();
+            prop_assert_eq!(taken.points(), as_points(&twin));
+            prop_assert_eq!(taken.samples(), twin.len() as u64);
+            prop_assert_eq!(all(&series), as_points(&newer));
+            prop_assert_eq!(series.last(), last);
+        }
+    }
+
+    #[test]
+    fn long_runs_make_several_chunks() {
+        let (series, twin) = filled(&(0..1000).collect::<Vec<_>>());
+        assert_eq!(series.closed.len(), 1000 / usize::from(HEAD_CHUNK_SAMPLES));
+        assert_eq!(all(&series), as_points(&twin));
+    }
+}

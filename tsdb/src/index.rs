@@ -1,0 +1,149 @@
+//! The inverted index: label name, value, and the series that carry it.
+//!
+//! Prometheus' rules: a label that is not set compares as the empty text, so a matcher that
+//! matches the empty text also chooses series without the label, and can only take away.
+
+use std::collections::BTreeMap;
+
+use model::matcher::MatchOp;
+use model::{Labels, Matcher, SeriesId};
+
+/// Ids in ascending order.
+type Postings = Vec<SeriesId>;
+
+/// All registered series by label. Ids are added in ascending order, so postings stay sorted.
+#[derive(Debug, Default)]
+pub struct Index {
+    names: BTreeMap<String, BTreeMap<String, Postings>>,
+    all: Postings,
+}
+
+impl Index {
+    pub fn add(&mut self, id: SeriesId, labels: &Labels) {
+        assert!(
+            self.all.last().is_none_or(|last| *last < id),
+            "ids are added in order"
+        );
+        self.all.push(id);
+        for (name, value) in labels {
+            self.postings_mut(name, value).push(id);
+        }
+    }
+
+    /// Without allocating the name or value when it is there, as it nearly always is.
+    fn postings_mut(&mut self, name: &str, value: &str) -> &mut Postings {
+        if !self.names.contains_key(name) {
+            self.names.insert(name.to_owned(), BTreeMap::new());
+        }
+        let values = self.names.get_mut(name).expect("just made sure");
+        if !values.contains_key(value) {
+            values.insert(value.to_owned(), Vec::new());
+        }
+        values.get_mut(value).expect("just made sure")
+    }
+
+    /// Ids that all `matchers` choose, ascending; every id when there is no matcher.
+    pub fn select(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
+        let (taking, choosing): (Vec<_>, Vec<_>) = matchers.iter().partition(|m| m.matches_empty());
+        let mut chosen: Option<Postings> = None;
+        for matcher in choosing {
+            let postings = self.union(matcher, |value| matcher.matches(value));
+            chosen = Some(match chosen {
+                Some(before) => intersect(&before, &postings),
+                None => postings,
+            });
+        }
+        let mut chosen = chosen.unwrap_or_else(|| self.all.clone());
+        for matcher in taking {
+            if chosen.is_empty() {
+                break;
+            }
+            let postings = self.union(matcher, |value| !matcher.matches(value));
+            chosen = subtract(&chosen, &postings);
+        }
+        chosen
+    }
+
+    /// Series whose value of the matcher's label satisfies `wanted`.
+    fn union(&self, matcher: &Matcher, wanted: impl Fn(&str) -> bool) -> Postings {
+        let Some(values) = self.names.get(&matcher.name) else {
+            return Vec::new();
+        };
+        // One value decides: `="x"` wants it, `!="x"` (which matches empty) takes it away.
+        let single =
+            matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) && !matcher.value.is_empty();
+        if single {
+            return values.get(&matcher.value).cloned().unwrap_or_default();
+        }
+        let mut ids: Postings = values
+            .iter()
+            .filter(|(value, _)| wanted(value))
+            .flat_map(|(_, postings)| postings.iter().copied())
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+fn intersect(a: &[SeriesId], b: &[SeriesId]) -> Postings {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    let kept = short.iter().filter(|id| long.binary_search(id).is_ok());
+    kept.copied().collect()
+}
+
+fn subtract(from: &[SeriesId], what: &[SeriesId]) -> Postings {
+    let kept = from.iter().filter(|id| what.binary_search(id).is_err());
+    kept.copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::matcher::matches_all;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn series() -> impl Strategy<Value = Vec<Labels>> {
+        let labels = prop::collection::btree_map("[abc]", "[xyz]{0,2}", 0..3)
+            .prop_map(|pairs| Labels::from_pairs(&pairs));
+        prop::collection::vec(labels, 0..40)
+    }
+
+    fn matcher() -> impl Strategy<Value = Matcher> {
+        let op = prop_oneof![
+            Just(MatchOp::Equal),
+            Just(MatchOp::NotEqual),
+            Just(MatchOp::Regex),
+            Just(MatchOp::NotRegex),
+        ];
+        let value = prop_oneof![
+            Just(""),
+            Just("x"),
+            Just("xy"),
+            Just("x|y"),
+            Just(".*"),
+            Just(".+"),
+            Just("x.*"),
+            Just("|z"),
+        ];
+        (op, "[abcd]", value).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn chooses_what_a_walk_over_all_series_chooses(
+            series in series(),
+            matchers in prop::collection::vec(matcher(), 0..4),
+        ) {
+            let mut index = Index::default();
+            for (id, labels) in series.iter().enumerate() {
+                index.add(SeriesId(id as u64), labels);
+            }
+            let walked: Vec<_> = (0..series.len())
+                .filter(|&id| matches_all(&matchers, &series[id]))
+                .map(|id| SeriesId(id as u64))
+                .collect();
+            prop_assert_eq!(index.select(&matchers), walked);
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! One shard: its state behind a lock, its files behind another.
+//!
+//! Order of locks: the files' lock is taken first and may be held across waits; the state's lock
+//! is held briefly and never across one. Whatever removes or replaces a file holds the files' lock.
+//!
+//! Applying is `async` for one reason: a row older than its series' newest sample may already be
+//! stored in a block on disk, and whether it is decides the answer on every replica alike. That
+//! read happens before the state is touched; without such rows nothing waits.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use model::group::{Group, GroupingKey};
+use model::port::{Disk, World};
+use model::{Labels, SeriesId, Timestamp};
+use tokio::sync::Mutex;
+use tracing::info;
+
+use crate::block::{self, Frozen, Reader, Sealed};
+use crate::checkpoint;
+use crate::command::{Command, WriteCommand};
+use crate::digest;
+use crate::error::{ApplyError, InstallError, OpenError, StorageError};
+use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
+use crate::head::find_in;
+use crate::manifest::{self, Manifest};
+use crate::metrics::Metrics;
+use crate::retention::BlockRange;
+use crate::snapshot::{self, Released, SnapshotFiles};
+use crate::state::{Outcome, Recalled, State};
+
+/// Where in the log a set of files stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Everything up to this index is in the files.
+    pub index: u64,
+    /// What the log's owner wants kept beside it.
+    pub opaque: Bytes,
+}
+
+/// Sizes, for metrics and for deciding when to seal and checkpoint.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    pub applied_index: u64,
+    pub series: u64,
+    pub groups: u64,
+    pub head_samples: u64,
+    /// Of the head's compressed samples.
+    pub head_bytes: u64,
+    pub head_range: Option<(Timestamp, Timestamp)>,
+    pub blocks: u64,
+    pub block_samples: u64,
+    /// Of block files; blocks not written yet count nothing.
+    pub block_bytes: u64,
+    /// The newest sample ever stored.
+    pub max_time: Option<Timestamp>,
+    /// The furthest cut of any seal.
+    pub sealed_before: Option<Timestamp>,
+}
+
+/// One shard on one disk.
+pub struct Shard {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    metrics: Arc<Metrics>,
+    state: RwLock<State>,
+    /// What is durable, as of the manifest on disk.
+    durable: RwLock<Option<Position>>,
+    files: Mutex<Files>,
+    released: Released,
+}
+
+/// What the files' lock protects.
+struct Files {
+    manifest: Manifest,
+    pins: u64,
+}
+
+impl Shard {
+    /// Opens the shard in `dir`, a directory of its own; a new one holds nothing. The caller then
+    /// applies the log from behind [`Shard::position`].
+    pub async fn open(
+        world: &World,
+        dir: PathBuf,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let disk = world.disk.clone();
+        let manifest = open_manifest(&*disk, &dir).await?;
+        remove_leftovers(&*disk, &dir, &manifest)
+            .await
+            .map_err(|e| StorageError::io("clean", dir.to_string_lossy(), e))?;
+        let state = load(&disk, &dir, &manifest)
+            .await
+            .inspect_err(|e| count_corruption(&metrics, e))?;
+        info!(dir = %dir.display(), index = state.applied_index(), series = state.table().len(), "shard open");
+        Ok(Self {
+            disk,
+            dir,
+            metrics,
+            state: RwLock::new(state),
+            durable: RwLock::new(manifest.position.clone()),
+            files: Mutex::new(Files { manifest, pins: 0 }),
+            released: Released::default(),
+        })
+    }
+
+    /// Of the last durable checkpoint, loaded, written or installed.
+    pub fn position(&self) -> Option<Position> {
+        self.durable.read().expect(UNPOISONED).clone()
+    }
+
+    /// Applies one entry of the log; `index` must be above all before. On an error nothing has
+    /// changed and the replica cannot go on.
+    ///
+    /// Commands are applied one at a time: the caller waits for one before it begins the next.
+    pub async fn apply(&self, index: u64, command: &Command) -> Result<Outcome, ApplyError> {
+        let recalled = match command {
+            Command::Write(write) => self.recall(write).await?,
+            _ => Recalled::default(),
+        };
+        let outcome = self.write(|state| state.apply(index, command, &recalled));
+        if let (Command::Write(write), Outcome::Written { rejected }) = (command, &outcome) {
+            let stored = write.rows.len() - rejected.len();
+            self.metrics.samples_applied.inc_by(stored as u64);
+            for rejection in rejected {
+                self.metrics.rejected(rejection.reason).inc();
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Notes an entry of the log that holds no command.
+    pub fn advance(&self, index: u64) {
+        self.write(|state| state.advance(index));
+    }
+
+    pub fn applied_index(&self) -> u64 {
+        self.read(State::applied_index)
+    }
+
+    /// The id of a registered series.
+    pub fn resolve(&self, labels: &Labels) -> Option<SeriesId> {
+        self.read(|state| state.table().resolve(labels))
+    }
+
+    pub fn series_count(&self) -> usize {
+        self.read(|state| state.table().len())
+    }
+
+    /// First and last instant of samples that no seal has taken.
+    pub fn head_range(&self) -> Option<(Timestamp, Timestamp)> {
+        self.read(|state| state.head().stats().range)
+    }
+
+    /// Walks all series: for every few seconds, not for every write.
+    pub fn stats(&self) -> Stats {
+        self.read(|state| {
+            let head = state.head().stats();
+            let sealed = state.sealed();
+            Stats {
+                applied_index: state.applied_index(),
+                series: state.table().len() as u64,
+                groups: state.groups().len() as u64,
+                head_samples: head.samples,
+                head_bytes: head.bytes,
+                head_range: head.range,
+                blocks: sealed.len() as u64,
+                block_samples: sealed.iter().map(Sealed::samples).sum(),
+                block_bytes: sealed.iter().map(Sealed::file_bytes).sum(),
+                max_time: state.max_time(),
+                sealed_before: state.sealed_before(),
+            }
+        })
+    }
+
+    /// Sealed blocks, for [`retention::choose`](crate::retention::choose).
+    pub fn block_ranges(&self) -> Vec<BlockRange> {
+        self.read(|state| {
+            let ranges = state.sealed().iter().map(|block| BlockRange {
+                min: block.range().0,
+                max: block.range().1,
+                bytes: block.file_bytes(),
+            });
+            ranges.collect()
+        })
+    }
+
+    pub fn group(&self, key: &GroupingKey) -> Option<Group> {
+        self.read(|state| state.groups().get(key).cloned())
+    }
+
+    /// All groups, by key.
+    pub fn groups(&self) -> Vec<Group> {
+        self.read(|state| state.groups().iter().cloned().collect())
+    }
+
+    /// One word for the logical content: series with their ids, samples, groups, fences. Equal on
+    /// replicas at the same index, however their chunks and files lie.
+    pub fn digest(&self) -> u64 {
+        self.read(State::digest)
+    }
+
+    /// Reads every byte of every block and checks that head and blocks together still hold what
+    /// the digest says was applied.
+    pub async fn verify(&self) -> Result<(), StorageError> {
+        let (expected, mut sums, sealed) = self.read(|state| {
+            let sealed = state.sealed().to_vec();
+            (state.sums(), state.sums_of_content(), sealed)
+        });
+        for block in sealed {
+            let Sealed::Stored(reader) = block else {
+                continue;
+            };
+            let found = self.verify_block(&reader).await;
+            found.map_err(|e| self.note(e))?;
+            // The footer's digest was believed in `sums_of_content`; now it has been seen.
+        }
+        sums.series = sums.series.wrapping_sub(expected.series);
+        sums.samples = sums.samples.wrapping_sub(expected.samples);
+        match sums == digest::Sums::default() {
+            true => Ok(()),
+            false => Err(self.note(StorageError::corrupt(
+                self.dir.to_string_lossy(),
+                "head",
+                "content differs from the digest of what was applied",
+            ))),
+        }
+    }
+
+    /// Writes sealed blocks, the head and a manifest, and returns the position they stand for:
+    /// everything applied when it began. `opaque` is asked under the state's lock, with the
+    /// applied index, so that what it returns belongs to that state. Applying goes on meanwhile.
+    ///
+    /// After an error the files are in an unknown state: stop the node.
+    pub async fn checkpoint(
+        &self,
+        opaque: impl FnOnce(u64) -> Bytes + Send,
+    ) -> io::Result<Position> {
+        let mut files = self.files.lock().await;
+        self.remove_released().await?;
+        let (image, sealed, position) = self.read(|state| {
+            let index = state.applied_index();
+            let opaque = opaque(index);
+            (
+                state.image(),
+                state.sealed().to_vec(),
+                Position { index, opaque },
+            )
+        });
+        let mut entries = Vec::with_capacity(sealed.len() + 1);
+        for block in sealed {
+            entries.push(match block {
+                Sealed::Stored(reader) => reader.file().clone(),
+                Sealed::Frozen(frozen) => self.store(&frozen, &image.labels).await?,
+            });
+        }
+        let entry = checkpoint::write(&*self.disk, &self.dir, &image, &entries).await?;
+        self.metrics.checkpoints.inc();
+        self.metrics.checkpoint_bytes.inc_by(entry.len);
+        entries.push(entry);
+        // The names of all new files before the one that makes them count.
+        self.disk.flush_dir(&self.dir).await?;
+        let next = Manifest {
+            position: Some(position.clone()),
+            files: entries,
+        };
+        next.write(&*self.disk, &self.dir).await?;
+        let before = std::mem::replace(&mut files.manifest, next);
+        self.set_durable(position.clone());
+        self.sweep(&before, &files.manifest).await?;
+        Ok(position)
+    }
+
+    /// The files of the last checkpoint, pinned. `NotFound` before the first one.
+    pub async fn snapshot(&self) -> io::Result<SnapshotFiles> {
+        let mut files = self.files.lock().await;
+        self.remove_released().await?;
+        let Manifest {
+            position,
+            files: entries,
+        } = files.manifest.clone();
+        let position = position
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no checkpoint was written"))?;
+        files.pins += 1;
+        let name = format!("{:020}-{}", position.index, files.pins);
+        let dir = self.dir.join(snapshot::DIR).join(name);
+        remove_dir_if_there(&*self.disk, &dir).await?;
+        self.disk.create_dir_all(&dir).await?;
+        // Made before the links: if one fails, dropping it cleans up.
+        let pinned = SnapshotFiles::new(
+            position,
+            entries,
+            dir.clone(),
+            self.disk.clone(),
+            self.released.clone(),
+        );
+        for entry in &pinned.files {
+            let from = self.dir.join(&entry.name);
+            self.disk.link(&from, &dir.join(&entry.name)).await?;
+        }
+        Ok(pinned)
+    }
+
+    /// The files of the last checkpoint: a peer need not send those again.
+    pub async fn files(&self) -> Vec<FileEntry> {
+        self.files.lock().await.manifest.files.clone()
+    }
+
+    /// Puts a snapshot's files in the place of this shard's, on disk and in memory. Each file is
+    /// taken from `staged`, or from the shard itself when it is not there, and read whole first;
+    /// `staged` stays the caller's. Until the manifest is replaced the old state stands. Nothing may
+    /// be applied meanwhile.
+    pub async fn install(
+        &self,
+        staged: &Path,
+        files: &[FileEntry],
+        position: Position,
+    ) -> Result<(), InstallError> {
+        let mut own = self.files.lock().await;
+        for entry in files {
+            self.adopt(staged, entry).await.map_err(|e| self.note(e))?;
+        }
+        let io = |e| StorageError::io("install", manifest::NAME, e);
+        self.disk.flush_dir(&self.dir).await.map_err(io)?;
+        let next = Manifest {
+            position: Some(position.clone()),
+            files: files.to_vec(),
+        };
+        let state = load(&self.disk, &self.dir, &next)
+            .await
+            .map_err(|e| self.note(e))?;
+        next.write(&*self.disk, &self.dir).await.map_err(io)?;
+        let before = std::mem::replace(&mut own.manifest, next);
+        self.write(|current| {
+            let before = std::mem::replace(current, state);
+            current.retire(before);
+        });
+        self.set_durable(position);
+        self.sweep(&before, &own.manifest).await.map_err(io)
+    }
+
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().expect(UNPOISONED))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
+        write(&mut self.state.write().expect(UNPOISONED))
+    }
+
+    fn set_durable(&self, position: Position) {
+        *self.durable.write().expect(UNPOISONED) = Some(position);
+    }
+
+    /// Counts an error on its way out; whoever ends it logs it.
+    pub(crate) fn note(&self, error: StorageError) -> StorageError {
+        count_corruption(&self.metrics, &error);
+        error
+    }
+
+    /// What sealed blocks hold for the rows of `write`.
+    async fn recall(&self, write: &WriteCommand) -> Result<Recalled, StorageError> {
+        let mut recalled = Recalled::default();
+        for lookup in self.read(|state| state.lookups(write)) {
+            for part in &lookup.parts {
+                let points = part.decode().await.map_err(|e| self.note(e))?;
+                self.metrics.late_lookups.inc();
+                if let Some(bits) = find_in(&points, lookup.at) {
+                    let at = lookup.at;
+                    recalled.insert(lookup.id, crate::chunk::Point { at, bits });
+                }
+            }
+        }
+        Ok(recalled)
+    }
+
+    /// Writes one sealed block; once its bytes are durable, reads go to the file. Its name becomes
+    /// durable with the checkpoint's, before any manifest holds it.
+    async fn store(&self, frozen: &Frozen, labels: &[Labels]) -> io::Result<FileEntry> {
+        let labels_of = |id: SeriesId| labels[id.0 as usize].clone();
+        let (entry, meta, entries) =
+            block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
+        self.metrics.blocks_written.inc();
+        self.metrics.block_bytes.inc_by(entry.len);
+        let reader = Reader::new(self.disk.clone(), &self.dir, entry.clone(), meta, &entries);
+        self.write(|state| state.block_stored(Arc::new(reader)));
+        Ok(entry)
+    }
+
+    /// Checks one file of a snapshot and puts it among the shard's own, durable but not named by
+    /// any manifest yet.
+    async fn adopt(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
+        if entry.kind().is_none() {
+            return Err(StorageError::corrupt(
+                entry.name.escape_default().to_string(),
+                "name",
+                "not a name of a shard's file",
+            ));
+        }
+        let io = |e| StorageError::io("install", &entry.name, e);
+        let from = staged.join(&entry.name);
+        match self.disk.len(&from).await {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return entry.verify(&*self.disk, &self.dir).await;
+            }
+            found => found.map_err(io)?,
+        };
+        entry.verify(&*self.disk, staged).await?;
+        let mut file = self.disk.open(&from).await.map_err(io)?;
+        file.flush().await.map_err(io)?;
+        drop(file);
+        let temporary = self.dir.join("install.tmp");
+        let to = self.dir.join(&entry.name);
+        remove_if_there(&*self.disk, &temporary).await.map_err(io)?;
+        self.disk.link(&from, &temporary).await.map_err(io)?;
+        self.disk.rename(&temporary, &to).await.map_err(io)?;
+        // Renaming one link of a file onto another of the same file does nothing (POSIX).
+        remove_if_there(&*self.disk, &temporary).await.map_err(io)
+    }
+
+    /// Removes the files that only the manifest `before` named, and retired blocks.
+    async fn sweep(&self, before: &Manifest, now: &Manifest) -> io::Result<()> {
+        let old = before.files.iter().filter(|file| {
+            matches!(file.kind(), Some(FileKind::Checkpoint(_))) && !now.contains(&file.name)
+        });
+        let mut doomed: Vec<String> = old.map(|file| file.name.clone()).collect();
+        doomed.extend(self.write(|state| state.take_unused(|name| now.contains(name))));
+        for name in doomed {
+            remove_if_there(&*self.disk, &self.dir.join(name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_released(&self) -> io::Result<()> {
+        for dir in self.released.take() {
+            remove_dir_if_there(&*self.disk, &dir).await?;
+        }
+        Ok(())
+    }
+
+    async fn verify_block(&self, reader: &Reader) -> Result<(), StorageError> {
+        reader.file().verify(&*self.disk, &self.dir).await?;
+        let mut sum = 0u64;
+        for chunk in reader.all_chunks() {
+            let points = reader.read(chunk).await?;
+            sum = sum.wrapping_add(digest::samples(chunk.series, &points));
+        }
+        match sum == reader.meta().digest {
+            true => Ok(()),
+            false => Err(StorageError::corrupt(
+                &reader.file().name,
+                "footer",
+                "digest differs from the samples",
+            )),
+        }
+    }
+}
+
+/// A panic while the state changes leaves it half changed: every later use must stop too.
+const UNPOISONED: &str = "a command panicked while it changed the shard";
+
+fn count_corruption(metrics: &Metrics, found: &StorageError) {
+    if let StorageError::Corrupt { .. } = found {
+        metrics.corruptions.inc();
+    }
+}
+
+async fn open_manifest(disk: &dyn Disk, dir: &Path) -> Result<Manifest, StorageError> {
+    if let Some(manifest) = Manifest::read(disk, dir).await? {
+        return Ok(manifest);
+    }
+    let io = |e| StorageError::io("create", dir.to_string_lossy(), e);
+    let names = disk.list(dir).await.map_err(io)?;
+    if let Some(orphan) = names.iter().find(|name| is_finished_file(name)) {
+        let reason = format!("missing, while {} is there", orphan.display());
+        return Err(StorageError::corrupt(manifest::NAME, "manifest", reason));
+    }
+    disk.create_dir_all(dir).await.map_err(io)?;
+    let manifest = Manifest::default();
+    manifest.write(disk, dir).await.map_err(io)?;
+    let parent = dir.parent().unwrap_or(Path::new(""));
+    disk.flush_dir(parent).await.map_err(io)?;
+    Ok(manifest)
+}
+
+fn is_finished_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("block-") || name.starts_with("checkpoint-")
+}
+
+/// What a crash left: files no manifest names, temporary files, pins.
+async fn remove_leftovers(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> io::Result<()> {
+    for path in disk.list(dir).await? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let orphan = is_finished_file(&path) && !manifest.contains(&name);
+        if orphan || name.ends_with(".tmp") {
+            disk.remove(&dir.join(&*name)).await?;
+        }
+    }
+    remove_dir_if_there(disk, &dir.join(snapshot::DIR)).await
+}
+
+/// Reads what a manifest names.
+async fn load(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    manifest: &Manifest,
+) -> Result<State, StorageError> {
+    let Some(position) = &manifest.position else {
+        return Ok(State::default());
+    };
+    let damaged = |reason: &str| StorageError::corrupt(manifest::NAME, "files", reason);
+    let mut checkpoint = None;
+    let mut blocks = Vec::new();
+    for file in &manifest.files {
+        match file.kind() {
+            Some(FileKind::Block(id)) => blocks.push((id, file.clone())),
+            Some(FileKind::Checkpoint(index))
+                if index == position.index && checkpoint.is_none() =>
+            {
+                checkpoint = Some(file);
+            }
+            _ => return Err(damaged("a file that does not belong to the position")),
+        }
+    }
+    let checkpoint = checkpoint.ok_or_else(|| damaged("no checkpoint"))?;
+    blocks.sort_unstable();
+    if blocks.windows(2).any(|w| w[0].0 == w[1].0) {
+        return Err(damaged("two files of one block"));
+    }
+    let (image, mut named) = load_checkpoint(&**disk, dir, checkpoint).await?;
+    let corrupt = |reason: &str| StorageError::corrupt(&checkpoint.name, "meta", reason);
+    named.sort_unstable();
+    if image.applied_index != position.index || !named.iter().eq(blocks.iter().map(|b| &b.1.name)) {
+        return Err(corrupt("index or blocks differ from the manifest"));
+    }
+    let mut readers = Vec::with_capacity(blocks.len());
+    for (id, file) in blocks {
+        readers.push(load_block(disk, dir, id, file, &image.labels).await?);
+    }
+    State::restore(image, readers).map_err(|e| StorageError::corrupt(&checkpoint.name, "series", e))
+}
+
+async fn load_checkpoint(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: &FileEntry,
+) -> Result<(checkpoint::Image, Vec<String>), StorageError> {
+    let bytes = model::port::read_all(disk, &dir.join(&file.name))
+        .await
+        .map_err(|e| StorageError::io("read", &file.name, e))?;
+    if bytes.len() as u64 != file.len || crc32c::crc32c(&bytes) != file.crc32c {
+        return Err(StorageError::corrupt(&file.name, "file", "wrong checksum"));
+    }
+    checkpoint::decode(&bytes)
+        .map_err(|damage| StorageError::corrupt(&file.name, damage.section, damage.malformed))
+}
+
+/// Opens a block and holds its series against the register, so that its own copy of the labels
+/// need not be kept.
+async fn load_block(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    id: u64,
+    file: FileEntry,
+    labels: &[Labels],
+) -> Result<Arc<Reader>, StorageError> {
+    let name = file.name.clone();
+    let (reader, entries) = Reader::open(disk.clone(), dir, file).await?;
+    let known = |entry: &crate::block::Entry| {
+        let at = usize::try_from(entry.id.0).ok();
+        at.and_then(|at| labels.get(at)) == Some(&entry.labels)
+    };
+    if reader.meta().id != id || !entries.iter().all(known) {
+        let reason = "not the block or not the series it should be";
+        return Err(StorageError::corrupt(name, "directory", reason));
+    }
+    Ok(Arc::new(reader))
+}

@@ -1,0 +1,83 @@
+//! A checkpoint's files, pinned so that they can be sent while the shard goes on.
+//!
+//! A pin is a directory of hard links; removing a file from the shard leaves it there. Dropping
+//! the handle gives the directory back at the next checkpoint or snapshot, [`release`] at once. A
+//! crash leaves directories behind that the next opening removes: no pin outlives its process.
+//!
+//! [`release`]: SnapshotFiles::release
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use model::port::Disk;
+
+use crate::file::{FileEntry, remove_dir_if_there};
+use crate::shard::Position;
+
+/// The folder of all pins, in the shard's directory.
+pub const DIR: &str = "snapshots";
+
+/// Directories whose pins were dropped.
+#[derive(Debug, Default, Clone)]
+pub struct Released(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Released {
+    fn push(&self, dir: PathBuf) {
+        self.0.lock().expect("no panic under this lock").push(dir);
+    }
+
+    pub fn take(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0.lock().expect("no panic under this lock"))
+    }
+}
+
+/// Files that stay readable under `dir` until this is dropped or released.
+pub struct SnapshotFiles {
+    pub position: Position,
+    /// One checkpoint and its blocks.
+    pub files: Vec<FileEntry>,
+    /// Relative to the disk's root.
+    pub dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    released: Released,
+}
+
+impl std::fmt::Debug for SnapshotFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotFiles")
+            .field("position", &self.position)
+            .field("dir", &self.dir)
+            .field("files", &self.files)
+            .finish()
+    }
+}
+
+impl SnapshotFiles {
+    pub(crate) fn new(
+        position: Position,
+        files: Vec<FileEntry>,
+        dir: PathBuf,
+        disk: Arc<dyn Disk>,
+        released: Released,
+    ) -> Self {
+        Self {
+            position,
+            files,
+            dir,
+            disk,
+            released,
+        }
+    }
+
+    /// Removes the pin now.
+    pub async fn release(self) -> io::Result<()> {
+        remove_dir_if_there(&*self.disk, &self.dir).await
+    }
+}
+
+impl Drop for SnapshotFiles {
+    fn drop(&mut self) {
+        self.released.push(std::mem::take(&mut self.dir));
+    }
+}

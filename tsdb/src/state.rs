@@ -1,0 +1,455 @@
+//! What the log makes of a shard: the state in memory and how each command changes it.
+//!
+//! Nothing here waits or touches a disk. What applying needs to know from sealed blocks (the value
+//! an old sample already has) is read beforehand and handed in as [`Recalled`]; sealed content
+//! changes by commands alone, so it is the same when the command is applied.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use model::hash::Map;
+use model::sink::{Pushed, Reason, Rejection};
+use model::{Labels, Matcher, SeriesId, Timestamp};
+
+use crate::block::{Frozen, Reader, Sealed};
+use crate::checkpoint::Image;
+use crate::chunk::{ChunkError, Point};
+use crate::command::{Command, SeriesRef, WriteCommand};
+use crate::digest::{self, Digest, Sums};
+use crate::fences::Fences;
+use crate::groups::Groups;
+use crate::head::{Head, HeadSeries};
+use crate::part::Part;
+use crate::series::SeriesTable;
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Rows refused, ascending; all others are stored.
+    Written {
+        rejected: Vec<Rejection>,
+    },
+    Pushed(Pushed),
+    Sealed,
+    Retained,
+}
+
+/// Values that sealed blocks hold for rows of one command.
+#[derive(Debug, Default)]
+pub struct Recalled(Map<(SeriesId, Timestamp), u64>);
+
+impl Recalled {
+    pub fn insert(&mut self, id: SeriesId, point: Point) {
+        self.0.insert((id, point.at), point.bits);
+    }
+
+    fn get(&self, id: SeriesId, at: Timestamp) -> Option<u64> {
+        self.0.get(&(id, at)).copied()
+    }
+}
+
+/// One series' old rows that a command asks sealed blocks about, and where the answer may stand.
+#[derive(Debug)]
+pub struct Lookup {
+    pub id: SeriesId,
+    pub at: Timestamp,
+    pub parts: Vec<Part>,
+}
+
+/// A shard in memory.
+#[derive(Debug, Default)]
+pub struct State {
+    applied_index: u64,
+    table: SeriesTable,
+    head: Head,
+    /// By id, that is by log index.
+    sealed: Vec<Sealed>,
+    groups: Groups,
+    fences: Fences,
+    /// The newest sample ever stored.
+    max_time: Option<Timestamp>,
+    /// The furthest cut of any seal.
+    sealed_before: Option<Timestamp>,
+    sums: Sums,
+    /// Blocks that no longer count but whose files may still be named by a manifest or read.
+    retired: Vec<Arc<Reader>>,
+}
+
+impl State {
+    /// From a checkpoint and its blocks.
+    pub fn restore(image: Image, blocks: Vec<Arc<Reader>>) -> Result<Self, ChunkError> {
+        let mut table = SeriesTable::default();
+        for labels in &image.labels {
+            table.register(labels);
+        }
+        if table.len() != image.head.len() {
+            return Err(ChunkError::NotAsNoted);
+        }
+        let head = Head::restore(image.head)?;
+        let state = Self {
+            applied_index: image.applied_index,
+            table,
+            head,
+            sealed: blocks.into_iter().map(Sealed::Stored).collect(),
+            groups: image.groups,
+            fences: image.fences,
+            max_time: image.max_time,
+            sealed_before: image.sealed_before,
+            sums: image.sums,
+            retired: Vec::new(),
+        };
+        match state.sums_of_content() == state.sums {
+            true => Ok(state),
+            false => Err(ChunkError::NotAsNoted),
+        }
+    }
+
+    pub fn image(&self) -> Image {
+        Image {
+            applied_index: self.applied_index,
+            max_time: self.max_time,
+            sealed_before: self.sealed_before,
+            sums: self.sums,
+            labels: self.table.all().to_vec(),
+            head: self.head.images(),
+            groups: self.groups.clone(),
+            fences: self.fences.clone(),
+        }
+    }
+
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    pub fn table(&self) -> &SeriesTable {
+        &self.table
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub fn sealed(&self) -> &[Sealed] {
+        &self.sealed
+    }
+
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    pub fn max_time(&self) -> Option<Timestamp> {
+        self.max_time
+    }
+
+    pub fn sealed_before(&self) -> Option<Timestamp> {
+        self.sealed_before
+    }
+
+    pub fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// An entry of the log that holds no command.
+    pub fn advance(&mut self, index: u64) {
+        assert!(
+            index >= self.applied_index,
+            "the log is applied in order: {index} after {}",
+            self.applied_index
+        );
+        self.applied_index = index;
+    }
+
+    pub fn apply(&mut self, index: u64, command: &Command, recalled: &Recalled) -> Outcome {
+        assert!(
+            index > self.applied_index,
+            "the log is applied in order: {index} after {}",
+            self.applied_index
+        );
+        self.applied_index = index;
+        match command {
+            Command::Write(write) => Outcome::Written {
+                rejected: self.write(write, recalled),
+            },
+            Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
+            Command::Seal(seal) => {
+                self.seal(index, seal.before);
+                Outcome::Sealed
+            }
+            Command::Retain(retain) => {
+                self.retain(retain.before);
+                Outcome::Retained
+            }
+        }
+    }
+
+    fn write(&mut self, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
+        let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
+        let stale = self.fences.admit(&write.fences);
+        let bounds = Bounds::new(write, self.max_time);
+        let rows = &write.rows;
+        let mut rejected = Vec::new();
+        for (row, series) in rows.series.iter().enumerate() {
+            let id = match *series {
+                SeriesRef::Known(id) => id,
+                SeriesRef::New(index) => new[index as usize],
+            };
+            let point = Point::new(rows.timestamps[row], rows.values[row]);
+            let row = row as u32;
+            let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
+                true => Some(Reason::Fenced),
+                false => self.store(id, point, &bounds, recalled),
+            };
+            rejected.extend(refused.map(|reason| Rejection { row, reason }));
+        }
+        rejected
+    }
+
+    fn register(&mut self, labels: &Labels) -> SeriesId {
+        let (id, new) = self.table.register(labels);
+        if new {
+            self.head.add_series();
+            self.sums.add_series(id, labels);
+        }
+        id
+    }
+
+    /// Stores one sample, or says why not. Whether it is stored already comes before its age: a
+    /// repeated request gets the same answer however late it is.
+    fn store(
+        &mut self,
+        id: SeriesId,
+        point: Point,
+        bounds: &Bounds,
+        recalled: &Recalled,
+    ) -> Option<Reason> {
+        let series = self.head.series_mut(id);
+        let series = series.expect("the log registers a series before it is written to");
+        if let Some(bits) = stored_value(series, id, point.at, recalled) {
+            return (bits != point.bits).then_some(Reason::Duplicate);
+        }
+        if let Some(reason) = bounds.refuse(point.at) {
+            return Some(reason);
+        }
+        series.insert(point);
+        self.sums.add_sample(id, point);
+        self.max_time = self.max_time.max(Some(point.at));
+        None
+    }
+
+    fn seal(&mut self, index: u64, before: Timestamp) {
+        self.sealed_before = self.sealed_before.max(Some(before));
+        if let Some(frozen) = Frozen::new(index, self.head.take_before(before)) {
+            self.sealed.push(Sealed::Frozen(Arc::new(frozen)));
+        }
+    }
+
+    fn retain(&mut self, before: Timestamp) {
+        let (dropped, kept) = std::mem::take(&mut self.sealed)
+            .into_iter()
+            .partition(|block| block.range().1 < before);
+        self.sealed = kept;
+        for block in dropped {
+            self.sums.remove_samples(block.digest());
+            if let Sealed::Stored(reader) = block {
+                self.retired.push(reader);
+            }
+        }
+    }
+
+    /// Rows of `write` that may already be stored in a sealed block. Usually none: a row newer
+    /// than its series' newest sample is nowhere.
+    pub fn lookups(&self, write: &WriteCommand) -> Vec<Lookup> {
+        let newest = self.sealed.iter().map(|block| block.range().1).max();
+        let Some(newest) = newest else {
+            return Vec::new();
+        };
+        let rows = write.rows.series.iter().zip(&write.rows.timestamps);
+        rows.filter(|(_, at)| **at <= newest)
+            .filter_map(|(series, at)| self.lookup(write, *series, *at))
+            .collect()
+    }
+
+    fn lookup(&self, write: &WriteCommand, series: SeriesRef, at: Timestamp) -> Option<Lookup> {
+        let id = match series {
+            SeriesRef::Known(id) => id,
+            SeriesRef::New(index) => self.table.resolve(&write.labels[index as usize])?,
+        };
+        let last = self.head.series(id)?.last();
+        last.filter(|last| at <= *last)?;
+        let mut parts = Vec::new();
+        for block in &self.sealed {
+            block.parts(id, at, at, &mut parts);
+        }
+        (!parts.is_empty()).then_some(Lookup { id, at, parts })
+    }
+
+    /// Handles on all samples of the chosen series in `start ..= end`, by series id; series without
+    /// any are left out.
+    pub fn gather(
+        &self,
+        matchers: &[Matcher],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        self.gather_ids(self.table.select(matchers), start, end)
+    }
+
+    /// As [`State::gather`], for series that any of the lists chooses.
+    pub fn gather_any(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        if any_of.is_empty() {
+            return self.gather(&[], start, end);
+        }
+        let chosen: BTreeSet<SeriesId> = any_of
+            .iter()
+            .flat_map(|matchers| self.table.select(matchers))
+            .collect();
+        self.gather_ids(chosen, start, end)
+    }
+
+    fn gather_ids(
+        &self,
+        ids: impl IntoIterator<Item = SeriesId>,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        if start > end {
+            return Vec::new();
+        }
+        let mut gathered = Vec::new();
+        for id in ids {
+            let mut parts = Vec::new();
+            for block in &self.sealed {
+                block.parts(id, start, end, &mut parts);
+            }
+            if let Some(series) = self.head.series(id) {
+                series.parts(start, end, &mut parts);
+            }
+            if let Some(labels) = self.table.labels(id).filter(|_| !parts.is_empty()) {
+                gathered.push((labels.clone(), parts));
+            }
+        }
+        gathered
+    }
+
+    /// One word for all that the log has made of this shard; no layout, no index.
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest::default();
+        digest
+            .word(self.table.len() as u64)
+            .word(self.sums.series)
+            .word(self.sums.samples)
+            .time(self.max_time)
+            .time(self.sealed_before);
+        self.groups.digest(&mut digest);
+        for (target, epoch) in self.fences.iter() {
+            digest.word(target).word(epoch);
+        }
+        digest.finish()
+    }
+
+    /// The sums taken again from the head and from what the blocks' footers say.
+    pub fn sums_of_content(&self) -> Sums {
+        let mut sums = Sums::default();
+        for (id, labels) in self.table.all().iter().enumerate() {
+            let id = SeriesId(id as u64);
+            sums.add_series(id, labels);
+            if let Some(series) = self.head.series(id) {
+                let mut parts = Vec::new();
+                series.parts(Timestamp::MIN, Timestamp::MAX, &mut parts);
+                sums.samples = sums.samples.wrapping_add(digest_of(id, &parts));
+            }
+        }
+        for block in &self.sealed {
+            sums.samples = sums.samples.wrapping_add(block.digest());
+        }
+        sums
+    }
+
+    /// A block's file is durable: reads go there from now on.
+    pub fn block_stored(&mut self, reader: Arc<Reader>) {
+        let id = reader.meta().id;
+        match self.sealed.iter_mut().find(|block| block.id() == id) {
+            Some(block) => *block = Sealed::Stored(reader),
+            // Dropped by the log while it was written.
+            None => self.retired.push(reader),
+        }
+    }
+
+    /// This state takes the place of `before`, whose files must not vanish under a reader.
+    pub fn retire(&mut self, before: Self) {
+        self.retired.extend(before.retired);
+        for block in before.sealed {
+            if let Sealed::Stored(reader) = block {
+                self.retired.push(reader);
+            }
+        }
+    }
+
+    /// Names of retired block files that nobody reads and that are not `named` by the manifest.
+    pub fn take_unused(&mut self, named: impl Fn(&str) -> bool) -> Vec<String> {
+        let in_use =
+            |reader: &Arc<Reader>| Arc::strong_count(reader) > 1 || named(&reader.file().name);
+        let (kept, unused): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(in_use);
+        self.retired = kept;
+        let names = |reader: &Arc<Reader>| reader.file().name.clone();
+        unused.iter().map(names).collect()
+    }
+}
+
+/// The value a series has at `at`, in the head or in sealed blocks.
+fn stored_value(
+    series: &HeadSeries,
+    id: SeriesId,
+    at: Timestamp,
+    recalled: &Recalled,
+) -> Option<u64> {
+    if series.last().is_none_or(|last| at > last) {
+        return None;
+    }
+    series.find(at).or_else(|| recalled.get(id, at))
+}
+
+fn digest_of(id: SeriesId, parts: &[Part]) -> u64 {
+    let sums = parts.iter().map(|part| match part {
+        Part::Chunk(chunk) => digest::samples(id, &chunk.points()),
+        Part::Points(points) => digest::samples(id, points),
+        Part::Stored(..) => unreachable!("the head is in memory"),
+    });
+    sums.fold(0, u64::wrapping_add)
+}
+
+/// The instants a command's rows may have. Fixed when the command begins: a request that catches
+/// up series by series must not push its own later series out of the window.
+struct Bounds {
+    oldest: Option<Timestamp>,
+    newest: Option<Timestamp>,
+}
+
+impl Bounds {
+    fn new(write: &WriteCommand, max_time: Option<Timestamp>) -> Self {
+        let window_ms = write.out_of_order_window_ms.max(0);
+        let future_ms = write.future_window_ms;
+        Self {
+            oldest: max_time.map(|max| max.plus_ms(-window_ms)),
+            newest: (future_ms > 0).then(|| write.proposed_at.plus_ms(future_ms)),
+        }
+    }
+
+    fn refuse(&self, at: Timestamp) -> Option<Reason> {
+        if self.oldest.is_some_and(|oldest| at < oldest) {
+            return Some(Reason::TooOld);
+        }
+        if self.newest.is_some_and(|newest| at > newest) {
+            return Some(Reason::TooNew);
+        }
+        None
+    }
+}

@@ -1,0 +1,224 @@
+//! Power cuts at every change of the disk: what opens afterwards is the old state or the new one,
+//! and with the log's tail it is always the whole.
+
+mod support;
+
+use std::path::Path;
+
+use support::replica::{Replica, opaque, run};
+use support::{Row, Step, Windows, command};
+use tsdb::{Command, Position};
+
+fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
+    let rows = series
+        .map(|series| Row {
+            series,
+            from,
+            step: 10,
+            count,
+            value: series,
+        })
+        .collect();
+    let windows = Windows {
+        proposed_at: 0,
+        out_of_order_ms: 10_000,
+        future_ms: 0,
+    };
+    Step::Write(rows, windows, None)
+}
+
+/// A log with seals, late samples, a push and a drop, in three parts.
+fn log() -> [Vec<Command>; 3] {
+    use model::group::PushOp;
+    let parts = [
+        vec![
+            rows(0..5, 0, 200),
+            Step::Push("a".into(), 5, PushOp::Put(vec![])),
+            Step::Seal(1_000),
+        ],
+        vec![
+            rows(0..6, 2_000, 100),
+            rows(2..4, 505, 50),
+            Step::Seal(2_500),
+            Step::Seal(2_700),
+        ],
+        vec![
+            Step::Retain(1_000),
+            rows(0..3, 5_000, 10),
+            Step::Push("b".into(), 5, PushOp::Reject),
+            Step::Seal(5_020),
+        ],
+    ];
+    let as_command = |step: &Step| command(step, |_| None).expect("goes through the log");
+    parts.map(|steps| steps.iter().map(as_command).collect())
+}
+
+/// All parts up to `end` as one log.
+fn joined(end: usize) -> Vec<Command> {
+    log()[..end].concat()
+}
+
+async fn applied(seed: u64, end: usize) -> Replica {
+    let mut replica = Replica::new(seed).await;
+    replica.catch_up(&joined(end)).await.unwrap();
+    replica
+}
+
+fn position(index: u64) -> Position {
+    Position {
+        index,
+        opaque: opaque(index),
+    }
+}
+
+/// What one power cut may leave: the seeds of as many disks.
+const AFTERMATHS: u64 = 32;
+
+/// Cuts the power after each change that `act` makes, until it gets through, and opens what each
+/// cut may have left.
+async fn cut_everywhere(
+    prepare: impl AsyncFn() -> Replica,
+    act: impl AsyncFn(&Replica) -> bool,
+    may_stand_at: [Option<Position>; 2],
+) {
+    let whole = applied(0, 3).await;
+    let expected = (whole.shard.digest(), whole.everything().await);
+    let mut seen = [false; 2];
+    for cut in 0.. {
+        let replica = prepare().await;
+        replica.disk.crash_after(cut);
+        let succeeded = act(&replica).await;
+        let through = !replica.disk.is_dark();
+        assert!(succeeded || !through, "without a cut it succeeds");
+        for seed in 0..AFTERMATHS {
+            let disk = replica.disk.fork(cut * AFTERMATHS + seed);
+            let mut left = Replica::on(disk).await.expect("opens after a cut");
+            let stands_at = left.shard.position();
+            let which = may_stand_at.iter().position(|p| *p == stands_at);
+            let which = which.unwrap_or_else(|| panic!("cut {cut}: {stands_at:?}"));
+            assert!(!succeeded || which == 1, "cut {cut}: success was durable");
+            seen[which] = true;
+            left.catch_up(&joined(3)).await.unwrap();
+            assert_eq!((left.shard.digest(), left.everything().await), expected);
+            left.shard.verify().await.expect("verifies");
+            if seed == 0 {
+                // What the cut left must not be in the way of the next checkpoint.
+                left.checkpoint().await.expect("a checkpoint");
+                left.reopen(&[]).await.expect("opens");
+                assert_eq!(left.shard.digest(), expected.0, "cut {cut}");
+            }
+        }
+        if through {
+            assert!(cut > 10, "only {cut} cuts");
+            assert_eq!(seen, [true; 2], "both states were left by some cut");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_first_checkpoint_is_whole_or_was_never_there() {
+    run(async {
+        let last = joined(3).len() as u64;
+        cut_everywhere(
+            async || applied(0, 3).await,
+            async |replica| replica.checkpoint().await.is_ok(),
+            [None, Some(position(last))],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_later_checkpoint_is_whole_or_the_old_one_stands() {
+    run(async {
+        let (first, last) = (joined(2).len() as u64, joined(3).len() as u64);
+        cut_everywhere(
+            async || {
+                let mut replica = applied(0, 2).await;
+                replica.checkpoint().await.unwrap();
+                replica.catch_up(&joined(3)).await.unwrap();
+                replica
+            },
+            async |replica| replica.checkpoint().await.is_ok(),
+            [Some(position(first)), Some(position(last))],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn an_installed_snapshot_is_whole_or_the_old_state_stands() {
+    run(async {
+        let (first, last) = (joined(1).len() as u64, joined(3).len() as u64);
+        let leader = applied(100, 3).await;
+        leader.checkpoint().await.unwrap();
+        let snapshot = leader.shard.snapshot().await.unwrap();
+        let staged = Path::new("staged");
+        cut_everywhere(
+            async || {
+                let replica = applied(0, 1).await;
+                replica.checkpoint().await.unwrap();
+                replica.receive(&leader, &snapshot, staged).await.unwrap();
+                replica
+            },
+            async |replica| {
+                let position = snapshot.position.clone();
+                let shard = &replica.shard;
+                let installed = shard.install(staged, &snapshot.files, position).await;
+                let stands_at = shard.applied_index();
+                assert!(stands_at == last || (installed.is_err() && stands_at == first));
+                installed.is_ok()
+            },
+            [Some(position(first)), Some(position(last))],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_cut_while_opening_leaves_a_directory_that_opens() {
+    run(async {
+        let whole = applied(0, 1).await;
+        for cut in 0.. {
+            let disk = sim_world::SimDisk::new(cut);
+            disk.crash_after(cut);
+            let opened = Replica::on(disk.clone()).await;
+            let through = !disk.is_dark();
+            assert_eq!(opened.is_ok(), through);
+            disk.crash();
+            let mut replica = Replica::on(disk).await.expect("opens after a cut");
+            replica.catch_up(&joined(1)).await.unwrap();
+            assert_eq!(replica.shard.digest(), whole.shard.digest());
+            if through {
+                assert!(cut > 3, "only {cut} cuts");
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_failed_flush_or_append_is_an_error_and_loses_nothing_older() {
+    use sim_world::Operation;
+    run(async {
+        for operation in [
+            Operation::Append,
+            Operation::Flush,
+            Operation::FlushDir,
+            Operation::Rename,
+            Operation::Create,
+        ] {
+            let mut replica = applied(3, 2).await;
+            let old = replica.checkpoint().await.unwrap();
+            replica.catch_up(&joined(3)).await.unwrap();
+            let digest = replica.shard.digest();
+            replica.disk.fail(operation, 0);
+            let failed = replica.checkpoint().await;
+            assert!(failed.is_err(), "{operation:?}");
+            assert_eq!(replica.shard.position(), Some(old.clone()));
+            replica.reopen(&joined(3)).await.unwrap();
+            assert_eq!(replica.shard.digest(), digest, "{operation:?}");
+        }
+    });
+}

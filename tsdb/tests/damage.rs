@@ -1,0 +1,203 @@
+//! Bytes that rot, vanish or change places: an error that names the file, or no effect; never
+//! another answer.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use model::source::{Source, Take};
+use model::{Labels, Timestamp};
+use sim_world::SimDisk;
+use support::replica::{DIR, Replica, content, run, selection, world};
+use support::twin::Content;
+use support::{Row, Step, Windows, command, labels};
+use tsdb::{Command, StorageError};
+
+fn rows(series: std::ops::Range<u8>, from: i64, step: i64, count: u8) -> Command {
+    let rows = series
+        .map(|series| Row {
+            series,
+            from,
+            step,
+            count,
+            value: series,
+        })
+        .collect();
+    let windows = Windows {
+        proposed_at: 0,
+        out_of_order_ms: 10_000,
+        future_ms: 0,
+    };
+    command(&Step::Write(rows, windows, None), |_| None).unwrap()
+}
+
+fn log() -> Vec<Command> {
+    let seal = |before| command(&Step::Seal(before), |_| None).unwrap();
+    let put = model::group::PushOp::Put(vec![]);
+    let push = command(&Step::Push("a".into(), 5, put), |_| None).unwrap();
+    vec![
+        rows(0..3, 0, 10, 130),
+        seal(1_250),
+        push,
+        rows(1..4, 1_300, 7, 20),
+        rows(0..1, 1_301, 7, 5),
+        seal(1_350),
+    ]
+}
+
+/// A durable shard with two blocks, its files, and what it answers.
+struct Whole {
+    disk: SimDisk,
+    files: Vec<PathBuf>,
+    content: Content,
+    digest: u64,
+}
+
+async fn whole() -> Whole {
+    let mut replica = Replica::new(1).await;
+    replica.catch_up(&log()).await.unwrap();
+    replica.checkpoint().await.unwrap();
+    let files = replica.shard.files().await;
+    assert_eq!(files.len(), 3, "two blocks and a checkpoint");
+    let names = files.iter().map(|file| file.name.as_str());
+    Whole {
+        files: names
+            .chain(["manifest"])
+            .map(|n| Path::new(DIR).join(n))
+            .collect(),
+        content: replica.everything().await,
+        digest: replica.shard.digest(),
+        disk: replica.disk,
+    }
+}
+
+/// What a damaged disk answers: the truth, or an error by which the damage is known.
+async fn look(whole: &Whole, disk: SimDisk) -> Result<(), StorageError> {
+    let replica = Replica::on(disk).await?;
+    assert_eq!(replica.shard.digest(), whole.digest);
+    let everything = selection(&[], Timestamp::MIN, Timestamp::MAX, Take::All);
+    if let Ok(answer) = replica.shard.select(&everything).await {
+        assert_eq!(content(&answer), whole.content);
+    }
+    replica.shard.verify().await
+}
+
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    run(async {
+        let whole = whole().await;
+        look(&whole, whole.disk.fork(0)).await.expect("undamaged");
+        let disk = world(&whole.disk).disk;
+        for path in &whole.files {
+            let len = disk.len(path).await.unwrap();
+            assert!(len > 0);
+            for offset in 0..len {
+                let damaged = whole.disk.fork(0);
+                let bit = (offset % 8) as u8;
+                damaged.flip_bit(path, offset, bit).unwrap();
+                match look(&whole, damaged).await {
+                    Err(StorageError::Corrupt { file, .. }) => {
+                        assert!(path.ends_with(&file), "{path:?} is not {file}");
+                    }
+                    other => panic!("{path:?} byte {offset} bit {bit}: {other:?}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn cut_lengthened_lost_and_swapped_files_are_found() {
+    run(async {
+        let whole = whole().await;
+        for path in &whole.files {
+            for damage in ["cut", "lengthened", "empty", "lost"] {
+                let damaged = whole.disk.fork(0);
+                let disk = world(&damaged).disk;
+                let len = disk.len(path).await.unwrap();
+                let mut file = disk.open(path).await.unwrap();
+                match damage {
+                    "cut" => file.truncate(len - 1).await.unwrap(),
+                    "lengthened" => file.append(vec![b"x"[..].into()]).await.unwrap(),
+                    "empty" => file.truncate(0).await.unwrap(),
+                    _ => disk.remove(path).await.unwrap(),
+                }
+                let seen = look(&whole, damaged).await;
+                assert!(seen.is_err(), "{path:?} {damage}");
+            }
+        }
+        let damaged = whole.disk.fork(0);
+        let disk = world(&damaged).disk;
+        let [one, other] = [&whole.files[0], &whole.files[1]];
+        disk.rename(one, Path::new("aside")).await.unwrap();
+        disk.rename(other, one).await.unwrap();
+        disk.rename(Path::new("aside"), other).await.unwrap();
+        assert!(look(&whole, damaged).await.is_err(), "swapped blocks");
+    });
+}
+
+#[test]
+fn a_late_row_over_a_rotten_chunk_stops_the_replica() {
+    run(async {
+        let whole = whole().await;
+        let damaged = whole.disk.fork(0);
+        // The first chunk follows the magic: series 0 from instant 0 on.
+        damaged.flip_bit(&whole.files[0], 20, 3).unwrap();
+        let replica = Replica::on(damaged)
+            .await
+            .expect("chunks are read on demand");
+        let index = replica.shard.applied_index() + 1;
+        let late = rows(0..1, 10, 10, 1);
+        let error = replica.shard.apply(index, &late).await.unwrap_err();
+        assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
+        assert_eq!(replica.shard.applied_index(), index - 1);
+        let others: Vec<Labels> = (1..3).map(labels).collect();
+        for labels in others {
+            let instance = labels.get("instance").unwrap();
+            let matcher = model::Matcher::equal("instance", instance);
+            let found = replica
+                .select(&[matcher], Timestamp::MIN, Timestamp::MAX, Take::All)
+                .await;
+            assert_eq!(found.get(&labels), whole.content.get(&labels));
+        }
+    });
+}
+
+#[test]
+fn a_damaged_snapshot_is_not_installed() {
+    run(async {
+        let mut leader = Replica::new(1).await;
+        leader.catch_up(&log()).await.unwrap();
+        leader.checkpoint().await.unwrap();
+        let snapshot = leader.shard.snapshot().await.unwrap();
+        let mut follower = Replica::new(2).await;
+        follower.catch_up(&log()[..2]).await.unwrap();
+        let before = follower.shard.digest();
+        let staged = Path::new("staged");
+        for file in &snapshot.files {
+            follower.receive(&leader, &snapshot, staged).await.unwrap();
+            let path = staged.join(&file.name);
+            follower.disk.flip_bit(&path, file.len / 2, 1).unwrap();
+            let position = snapshot.position.clone();
+            let installed = follower.shard.install(staged, &snapshot.files, position);
+            let error = installed.await.unwrap_err();
+            assert!(error.to_string().starts_with(&file.name), "{error}");
+            assert_eq!(follower.shard.digest(), before);
+            assert_eq!(follower.shard.position(), None);
+        }
+        let mut evil = snapshot.files.clone();
+        evil[0].name = "../evil".into();
+        let position = snapshot.position.clone();
+        let refused = follower.shard.install(staged, &evil, position).await;
+        assert!(refused.is_err());
+        follower.receive(&leader, &snapshot, staged).await.unwrap();
+        let wrong = tsdb::Position {
+            index: snapshot.position.index + 1,
+            opaque: Default::default(),
+        };
+        let refused = follower.shard.install(staged, &snapshot.files, wrong).await;
+        assert!(refused.is_err());
+        follower.reopen(&log()).await.unwrap();
+        assert_eq!(follower.shard.digest(), leader.shard.digest());
+    });
+}

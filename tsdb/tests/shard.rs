@@ -1,0 +1,355 @@
+//! The shard's promises one by one.
+
+mod support;
+
+use std::time::Duration;
+
+use model::batch::Fence;
+use model::sink::Reason;
+use model::source::Take;
+use model::{Labels, Timestamp};
+use support::replica::{DIR, Replica, opaque, run};
+use tsdb::{
+    Command, Outcome, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows, retention,
+};
+
+const WINDOW_MS: i64 = 100;
+
+/// A write of `(timestamp, value)` to one series.
+fn write(labels: &Labels, points: &[(i64, f64)]) -> Command {
+    let mut rows = WriteRows::default();
+    for &(at, value) in points {
+        rows.push(SeriesRef::New(0), Timestamp(at), value);
+    }
+    Command::Write(WriteCommand {
+        proposed_at: Timestamp(1_000),
+        out_of_order_window_ms: WINDOW_MS,
+        future_window_ms: 10_000,
+        labels: vec![labels.clone()],
+        rows,
+        fences: Vec::new(),
+    })
+}
+
+fn seal(before: i64) -> Command {
+    Command::Seal(SealCommand {
+        before: Timestamp(before),
+    })
+}
+
+fn up() -> Labels {
+    Labels::from_pairs([("__name__", "up")])
+}
+
+/// Applies behind what was applied before, and returns the reasons by row.
+async fn apply(replica: &Replica, command: Command) -> Vec<(u32, Reason)> {
+    let index = replica.shard.applied_index() + 1;
+    match replica.shard.apply(index, &command).await.unwrap() {
+        Outcome::Written { rejected } => rejected.iter().map(|r| (r.row, r.reason)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn an_old_sample_again_is_stored_another_value_a_duplicate_wherever_it_lies() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(&replica, write(&up(), &[(0, 1.0), (10, 2.0)])).await;
+        apply(&replica, write(&up(), &[(5_000, 1.0)])).await;
+        let again = || write(&up(), &[(0, 1.0), (10, 9.0), (11, 1.0), (10, 2.0)]);
+        let expected = [(1, Reason::Duplicate), (2, Reason::TooOld)];
+        assert_eq!(apply(&replica, again()).await, expected, "in the head");
+        apply(&replica, seal(100)).await;
+        assert_eq!(apply(&replica, again()).await, expected, "sealed in memory");
+        replica.checkpoint().await.unwrap();
+        assert_eq!(apply(&replica, again()).await, expected, "in a block file");
+        apply(&replica, retain(11)).await;
+        let gone = [0, 1, 2, 3].map(|row| (row, Reason::TooOld));
+        assert_eq!(apply(&replica, again()).await, gone, "dropped");
+    });
+}
+
+/// Once the newest sample was not looked up in blocks, because the series remembered it; but a row
+/// before it in the same command had made the series forget, and it was stored a second time.
+#[test]
+fn the_newest_sealed_sample_comes_again_behind_a_newer_one() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
+        apply(&replica, seal(1_001)).await;
+        let again = write(&up(), &[(1_050, 1.0), (1_000, 1.0), (1_000, 2.0)]);
+        assert_eq!(apply(&replica, again).await, [(2, Reason::Duplicate)]);
+        let stored = replica.everything().await;
+        assert_eq!(stored[&up()].len(), 2);
+        replica.shard.verify().await.unwrap();
+    });
+}
+
+/// Once a series remembered the value of its newest sample after retention had dropped it, and
+/// called a repetition stored that no query could find.
+#[test]
+fn what_retention_dropped_is_not_called_stored() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
+        apply(&replica, seal(1_001)).await;
+        apply(&replica, retain(1_001)).await;
+        assert!(replica.everything().await.is_empty());
+        let again = write(&up(), &[(1_000, 2.0)]);
+        assert_eq!(apply(&replica, again).await, [], "inside the window: taken");
+        assert_eq!(replica.everything().await[&up()].len(), 1);
+    });
+}
+
+#[test]
+fn windows_hold_at_their_edges_and_within_one_command() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(&replica, write(&up(), &[(5_000, 1.0)])).await;
+        let other = Labels::from_pairs([("__name__", "other")]);
+        let edges = write(
+            &other,
+            &[(4_900, 1.0), (4_899, 1.0), (11_000, 1.0), (11_001, 1.0)],
+        );
+        let expected = [(1, Reason::TooOld), (3, Reason::TooNew)];
+        assert_eq!(apply(&replica, edges).await, expected);
+        // The newest sample of a command does not push the others of the command out.
+        let late = Labels::from_pairs([("__name__", "late")]);
+        let falling = write(&late, &[(10_990, 1.0), (10_950, 1.0), (10_900, 1.0)]);
+        assert_eq!(apply(&replica, falling).await, []);
+    });
+}
+
+#[test]
+fn samples_behind_a_seal_but_inside_the_window_are_taken() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(
+            &replica,
+            write(&up(), &[(900, 1.0), (950, 1.0), (1_000, 1.0)]),
+        )
+        .await;
+        apply(&replica, seal(1_000)).await;
+        assert_eq!(apply(&replica, write(&up(), &[(925, 2.0)])).await, []);
+        apply(&replica, seal(1_000)).await;
+        replica.checkpoint().await.unwrap();
+        assert_eq!(replica.shard.stats().blocks, 2, "they overlap");
+        let found = replica.everything().await;
+        assert_eq!(
+            found[&up()].keys().copied().collect::<Vec<_>>(),
+            [900, 925, 950, 1_000]
+        );
+        let (from, to) = (Timestamp(0), Timestamp(940));
+        let last = replica.select(&[], from, to, Take::Last).await;
+        assert_eq!(last[&up()].keys().copied().collect::<Vec<_>>(), [925]);
+    });
+}
+
+#[test]
+fn a_former_lease_holder_is_fenced() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let scraped = |epoch, at| {
+            let Command::Write(mut write) = write(&up(), &[(at, 1.0), (at + 1, 1.0)]) else {
+                unreachable!()
+            };
+            write.fences.push((0..1, Fence { target: 9, epoch }));
+            Command::Write(write)
+        };
+        assert_eq!(apply(&replica, scraped(2, 10)).await, []);
+        assert_eq!(apply(&replica, scraped(1, 20)).await, [(0, Reason::Fenced)]);
+        assert_eq!(apply(&replica, scraped(2, 30)).await, []);
+    });
+}
+
+#[test]
+fn a_pinned_snapshot_outlives_what_it_was_made_of() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let missing = replica.shard.snapshot().await.unwrap_err();
+        assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+        apply(&replica, write(&up(), &[(0, 1.0), (1_000, 2.0)])).await;
+        apply(&replica, seal(500)).await;
+        replica.checkpoint().await.unwrap();
+        let one = replica.shard.snapshot().await.unwrap();
+        let other = replica.shard.snapshot().await.unwrap();
+        assert_ne!(one.dir, other.dir);
+        apply(&replica, retain(500)).await;
+        replica.checkpoint().await.unwrap();
+        let disk = &*replica.world.disk;
+        let here = disk.list(DIR.as_ref()).await.unwrap();
+        assert_eq!(here.len(), 3, "checkpoint, manifest, pins: {here:?}");
+        for file in &one.files {
+            file.verify(disk, &one.dir).await.unwrap();
+        }
+        let dirs = [one.dir.clone(), other.dir.clone()];
+        one.release().await.unwrap();
+        assert_eq!(disk.list(&dirs[0]).await.unwrap().len(), 0);
+        assert_eq!(disk.list(&dirs[1]).await.unwrap().len(), 2);
+        drop(other);
+        replica.checkpoint().await.unwrap();
+        assert_eq!(disk.list(&dirs[1]).await.unwrap().len(), 0);
+    });
+}
+
+/// Runs a future on a runtime with timers, which a slow disk needs.
+fn run_slow<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+const SLOW: Option<std::ops::Range<Duration>> =
+    Some(Duration::from_micros(50)..Duration::from_micros(200));
+
+fn retain(before: i64) -> Command {
+    Command::Retain(RetainCommand {
+        before: Timestamp(before),
+    })
+}
+
+#[test]
+fn a_block_dropped_while_a_checkpoint_names_it_stays_until_the_next() {
+    run_slow(async {
+        let mut replica = Replica::new(1).await;
+        let mut log = vec![write(&up(), &[(0, 1.0), (1_000, 2.0)]), seal(500)];
+        replica.catch_up(&log).await.unwrap();
+        replica.checkpoint().await.unwrap();
+        log.push(write(&up(), &[(1_001, 1.0)]));
+        replica.catch_up(&log).await.unwrap();
+        replica.disk.set_latency(SLOW);
+        let dropping = async {
+            tokio::task::yield_now().await;
+            apply(&replica, retain(500)).await;
+        };
+        let (position, ()) = tokio::join!(replica.checkpoint(), dropping);
+        assert_eq!(position.unwrap().index, 3);
+        replica.disk.set_latency(None);
+        log.push(retain(500));
+        let expected = replica.shard.digest();
+        replica
+            .reopen(&log)
+            .await
+            .expect("the manifest's block is there");
+        assert_eq!(replica.shard.digest(), expected);
+        replica.checkpoint().await.unwrap();
+        assert_eq!(replica.shard.files().await.len(), 1);
+        let here = replica.world.disk.list(DIR.as_ref()).await.unwrap();
+        assert_eq!(here.len(), 2, "checkpoint and manifest: {here:?}");
+    });
+}
+
+#[test]
+fn a_selection_reads_on_in_a_block_that_is_dropped_meanwhile() {
+    run_slow(async {
+        let replica = Replica::new(1).await;
+        for n in 0..200 {
+            let labels = Labels::from_pairs([("__name__", format!("m{n}").as_str())]);
+            apply(&replica, write(&labels, &[(n, 1.0), (n + 1, 2.0)])).await;
+        }
+        apply(&replica, seal(500)).await;
+        replica.checkpoint().await.unwrap();
+        let expected = replica.everything().await;
+        assert_eq!(expected.len(), 200);
+        replica.disk.set_latency(SLOW);
+        let dropping = async {
+            tokio::task::yield_now().await;
+            apply(&replica, retain(500)).await;
+            replica.checkpoint().await.unwrap();
+        };
+        let (found, ()) = tokio::join!(replica.everything(), dropping);
+        assert_eq!(found, expected);
+        replica.disk.set_latency(None);
+        replica.checkpoint().await.unwrap();
+        let here = replica.world.disk.list(DIR.as_ref()).await.unwrap();
+        assert_eq!(
+            here.len(),
+            2,
+            "the block's file goes once nobody reads: {here:?}"
+        );
+    });
+}
+
+#[test]
+fn applying_goes_on_while_a_checkpoint_is_written() {
+    run_slow(async {
+        let mut replica = Replica::new(1).await;
+        let mut log = Vec::new();
+        for n in 0..300 {
+            log.push(write(&up(), &[(n * 10, n as f64)]));
+        }
+        log.push(seal(1_000));
+        replica.catch_up(&log).await.unwrap();
+        replica.disk.set_latency(SLOW);
+        let begun_at = log.len() as u64;
+        let checkpoint = async { replica.shard.checkpoint(opaque).await.unwrap() };
+        let go_on = async {
+            let mut more = Vec::new();
+            let mut before_durable = 0;
+            while before_durable < 20 || replica.shard.position().is_none() {
+                let n = 300 + more.len() as i64;
+                let commands = [write(&up(), &[(n * 10, 1.0)]), seal(n * 10 - 50)];
+                for command in commands {
+                    apply(&replica, command.clone()).await;
+                    more.push(command);
+                }
+                before_durable += i32::from(replica.shard.position().is_none());
+                tokio::task::yield_now().await;
+            }
+            more
+        };
+        let (position, more) = tokio::join!(checkpoint, go_on);
+        assert_eq!(position.index, begun_at);
+        log.extend(more);
+        replica.disk.set_latency(None);
+        let expected = (replica.shard.digest(), replica.everything().await);
+        replica.shard.verify().await.unwrap();
+        replica.reopen(&log).await.unwrap();
+        assert_eq!(
+            (replica.shard.digest(), replica.everything().await),
+            expected
+        );
+    });
+}
+
+#[test]
+fn retention_proposes_what_then_drops() {
+    run(async {
+        let replica = Replica::new(1).await;
+        for hour in 1..4 {
+            apply(&replica, write(&up(), &[(hour * 1_000, 1.0)])).await;
+            apply(&replica, seal(hour * 1_000 + 1)).await;
+        }
+        replica.checkpoint().await.unwrap();
+        let policy = retention::Policy {
+            retention_ms: 1_500,
+            bytes_max: 0,
+        };
+        let choose = || retention::choose(&replica.shard.block_ranges(), Timestamp(4_000), &policy);
+        let before = choose().expect("two blocks are too old");
+        apply(&replica, Command::Retain(RetainCommand { before })).await;
+        assert_eq!(choose(), None);
+        assert_eq!(replica.shard.stats().blocks, 1);
+        let bytes = replica.shard.stats().block_bytes;
+        replica.checkpoint().await.unwrap();
+        let files = replica.shard.files().await;
+        assert_eq!(files.len(), 2);
+        assert_eq!(replica.shard.stats().block_bytes, bytes);
+        let disk = &*replica.world.disk;
+        assert_eq!(disk.list(DIR.as_ref()).await.unwrap().len(), 3);
+    });
+}
+
+#[test]
+#[should_panic(expected = "the log is applied in order")]
+fn an_index_is_applied_once() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(&replica, seal(0)).await;
+        replica.shard.advance(5);
+        assert_eq!(replica.shard.applied_index(), 5);
+        let _ = replica.shard.apply(5, &seal(0)).await;
+    });
+}

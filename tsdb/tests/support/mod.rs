@@ -1,0 +1,203 @@
+//! A slow, obvious twin of the engine, and a replica on a simulated disk to hold against it.
+
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of this module"
+)]
+
+pub mod replica;
+pub mod twin;
+
+use model::batch::Fence;
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
+use model::{Labels, Timestamp};
+use proptest::prelude::*;
+use tsdb::{Command, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows};
+
+/// One thing that happens to the replicas.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Write(Vec<Row>, Windows, Option<Fence>),
+    Push(String, i64, PushOp),
+    Seal(i64),
+    Retain(i64),
+    Checkpoint(usize),
+    Reopen(usize),
+    /// Replica 1 misses what follows until it catches up or is sent a snapshot.
+    Lag,
+    CatchUp,
+    Install,
+}
+
+/// `count` samples of a series from `from` on, every `step` ms, values from a small set.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub series: u8,
+    pub from: i64,
+    pub step: i64,
+    pub count: u8,
+    pub value: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Windows {
+    pub proposed_at: i64,
+    pub out_of_order_ms: i64,
+    pub future_ms: i64,
+}
+
+/// Values whose bits an engine may be tempted to touch.
+pub const VALUES: [u64; 8] = [
+    0x7ff0_0000_0000_0002, // the staleness marker
+    0xfff8_0000_dead_beef, // a NaN with a payload
+    0x7ff0_0000_0000_0000, // +Inf
+    0x8000_0000_0000_0000, // -0
+    0,
+    1, // a denormal
+    0x3ff0_0000_0000_0000,
+    0x4024_3333_3333_3333,
+];
+
+pub fn labels(series: u8) -> Labels {
+    let zone = ["", "eu", "us"][usize::from(series) % 3];
+    let name = ["up", "down"][usize::from(series) % 2];
+    let instance = format!("i{series}");
+    Labels::from_pairs([("__name__", name), ("instance", &instance), ("zone", zone)])
+}
+
+pub fn key(job: &str) -> GroupingKey {
+    GroupingKey::new([("job".to_owned(), job.to_owned())]).expect("has a job")
+}
+
+/// The command a proposer makes of a step that goes through the log; series are named by id when
+/// `resolve` knows them.
+pub fn command(
+    step: &Step,
+    resolve: impl Fn(&Labels) -> Option<model::SeriesId>,
+) -> Option<Command> {
+    Some(match step {
+        Step::Write(rows, windows, fence) => Command::Write(write(rows, windows, *fence, resolve)),
+        Step::Push(job, at, op) => Command::Push(PushCommand {
+            proposed_at: Timestamp(*at),
+            key: key(job),
+            op: op.clone(),
+        }),
+        Step::Seal(before) => Command::Seal(SealCommand {
+            before: Timestamp(*before),
+        }),
+        Step::Retain(before) => Command::Retain(RetainCommand {
+            before: Timestamp(*before),
+        }),
+        _ => return None,
+    })
+}
+
+fn write(
+    rows: &[Row],
+    windows: &Windows,
+    fence: Option<Fence>,
+    resolve: impl Fn(&Labels) -> Option<model::SeriesId>,
+) -> WriteCommand {
+    let mut new = Vec::new();
+    let mut columns = WriteRows::default();
+    for row in rows {
+        let labels = labels(row.series);
+        let series = resolve(&labels).map_or_else(
+            || {
+                new.push(labels);
+                SeriesRef::New(new.len() as u32 - 1)
+            },
+            SeriesRef::Known,
+        );
+        for n in 0..i64::from(row.count) {
+            let at = row.from.saturating_add(row.step * n);
+            let bits = VALUES[(usize::from(row.value) + n as usize) % VALUES.len()];
+            columns.push(series, Timestamp(at), f64::from_bits(bits));
+        }
+    }
+    let end = columns.len() as u32;
+    WriteCommand {
+        proposed_at: Timestamp(windows.proposed_at),
+        out_of_order_window_ms: windows.out_of_order_ms,
+        future_window_ms: windows.future_ms,
+        labels: new,
+        rows: columns,
+        fences: fence
+            .map(|fence| (end / 2..end, fence))
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn time() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        20 => 0i64..4_000,
+        1 => prop_oneof![Just(i64::MIN), Just(-1), any::<i64>()],
+    ]
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (0u8..8, time(), 1i64..20, 1u8..200, 0u8..3).prop_map(|(series, from, step, count, value)| {
+        Row {
+            series,
+            from,
+            step,
+            count,
+            value,
+        }
+    })
+}
+
+fn windows() -> impl Strategy<Value = Windows> {
+    let out_of_order = prop_oneof![Just(-5i64), Just(0), Just(500), Just(i64::MAX)];
+    let future = prop_oneof![3 => Just(0i64), 1 => Just(2_000)];
+    (out_of_order, future).prop_map(|(out_of_order_ms, future_ms)| Windows {
+        proposed_at: 2_000,
+        out_of_order_ms,
+        future_ms,
+    })
+}
+
+fn fence() -> impl Strategy<Value = Fence> {
+    (0u64..3, 0u64..4).prop_map(|(target, epoch)| Fence { target, epoch })
+}
+
+fn push() -> impl Strategy<Value = Step> {
+    let family = ("[xyz]", 0u8..8).prop_map(|(name, value)| Family {
+        name,
+        help: None,
+        kind: FamilyKind::Gauge,
+        samples: vec![FamilySample {
+            suffix: "",
+            labels: Labels::default(),
+            value: f64::from_bits(VALUES[usize::from(value)]),
+        }],
+    });
+    let families = prop::collection::vec(family, 0..4);
+    ("[ab]", 0i64..100, families, 0..5).prop_map(|(job, at, families, op)| {
+        let op = match op {
+            0 => PushOp::Put(families),
+            1 | 2 => PushOp::Post(families),
+            3 => PushOp::Delete,
+            _ => PushOp::Reject,
+        };
+        Step::Push(job, at, op)
+    })
+}
+
+/// Steps of a life; `structure` is how often something happens to files rather than to the log.
+pub fn step(structure: u32) -> impl Strategy<Value = Step> {
+    let rows = prop::collection::vec(row(), 1..6);
+    prop_oneof![
+        8 => (rows, windows(), prop::option::weighted(0.3, fence()))
+            .prop_map(|(rows, windows, fence)| Step::Write(rows, windows, fence)),
+        2 => push(),
+        2 => time().prop_map(Step::Seal),
+        1 => (0i64..3_000).prop_map(Step::Retain),
+        2 * structure => (0usize..2).prop_map(Step::Checkpoint),
+        structure => (0usize..2).prop_map(Step::Reopen),
+        2 * structure => Just(Step::Lag),
+        structure => Just(Step::Install),
+        1 => Just(Step::CatchUp),
+    ]
+}

@@ -1,0 +1,174 @@
+//! What the engine should do, told as plainly as possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::group::{Family, Group, GroupingKey, PushOp};
+use model::matcher::matches_all;
+use model::sink::{Reason, Rejection};
+use model::{Labels, Matcher, Timestamp};
+use tsdb::{Command, PushCommand, SeriesRef, WriteCommand};
+
+/// Samples by series: instant to bits.
+pub type Content = BTreeMap<Labels, BTreeMap<i64, u64>>;
+
+#[derive(Debug, Default)]
+pub struct Twin {
+    pub ids: Vec<Labels>,
+    pub content: Content,
+    pub groups: BTreeMap<GroupingKey, Group>,
+    newest_deleted: i64,
+    max: Option<i64>,
+    epochs: BTreeMap<u64, u64>,
+    /// Samples not sealed yet, and those of each block.
+    head: BTreeSet<(i64, Labels)>,
+    blocks: Vec<BTreeSet<(i64, Labels)>>,
+}
+
+impl Twin {
+    /// The rejections of a write; nothing for other commands.
+    pub fn apply(&mut self, command: &Command) -> Vec<Rejection> {
+        match command {
+            Command::Write(write) => return self.write(write),
+            Command::Push(push) => self.push(push),
+            Command::Seal(seal) => self.seal(seal.before.0),
+            Command::Retain(retain) => self.retain(retain.before.0),
+        }
+        Vec::new()
+    }
+
+    fn write(&mut self, write: &WriteCommand) -> Vec<Rejection> {
+        for labels in &write.labels {
+            if !self.ids.contains(labels) {
+                self.ids.push(labels.clone());
+            }
+        }
+        let mut stale = BTreeSet::new();
+        for (rows, fence) in &write.fences {
+            let reached = self.epochs.entry(fence.target).or_default();
+            if fence.epoch < *reached {
+                stale.extend(rows.clone());
+            }
+            *reached = (*reached).max(fence.epoch);
+        }
+        let max_before = self.max;
+        let mut rejected = Vec::new();
+        for row in 0..write.rows.len() {
+            let labels = match write.rows.series[row] {
+                SeriesRef::Known(id) => self.ids[id.0 as usize].clone(),
+                SeriesRef::New(n) => write.labels[n as usize].clone(),
+            };
+            let at = write.rows.timestamps[row].0;
+            let bits = write.rows.values[row].to_bits();
+            let stored = self.content.get(&labels).and_then(|s| s.get(&at));
+            let reason = if stale.contains(&(row as u32)) {
+                Some(Reason::Fenced)
+            } else if stored.is_some() {
+                (stored != Some(&bits)).then_some(Reason::Duplicate)
+            } else if max_before
+                .is_some_and(|max| older(at, max, write.out_of_order_window_ms.max(0)))
+            {
+                Some(Reason::TooOld)
+            } else if write.future_window_ms > 0
+                && older(write.proposed_at.0, at, write.future_window_ms)
+            {
+                Some(Reason::TooNew)
+            } else {
+                self.content
+                    .entry(labels.clone())
+                    .or_default()
+                    .insert(at, bits);
+                self.head.insert((at, labels));
+                self.max = self.max.max(Some(at));
+                None
+            };
+            let row = row as u32;
+            rejected.extend(reason.map(|reason| Rejection { row, reason }));
+        }
+        rejected
+    }
+
+    fn push(&mut self, push: &PushCommand) {
+        let old = self.groups.get(&push.key).cloned();
+        let mut group = old.clone().unwrap_or(Group {
+            key: push.key.clone(),
+            families: Vec::new(),
+            push_time: Timestamp(0),
+            push_failure_time: Timestamp(0),
+        });
+        let after = |last: i64| Timestamp(push.proposed_at.0.max(last + 1));
+        let floor = self.newest_deleted;
+        let last = |time: Timestamp| old.as_ref().map_or(floor, |_| time.0);
+        match &push.op {
+            PushOp::Put(families) => {
+                group.push_time = after(last(group.push_time));
+                group.families = named(&[], families);
+            }
+            PushOp::Post(families) => {
+                group.push_time = after(last(group.push_time));
+                group.families = named(&group.families, families);
+            }
+            PushOp::Reject => {
+                group.push_failure_time = after(last(group.push_failure_time));
+            }
+            PushOp::Delete => {
+                if let Some(old) = self.groups.remove(&push.key) {
+                    let newest = old.push_time.max(old.push_failure_time).0;
+                    self.newest_deleted = self.newest_deleted.max(newest);
+                }
+                return;
+            }
+        }
+        self.groups.insert(push.key.clone(), group);
+    }
+
+    fn seal(&mut self, before: i64) {
+        let head = std::mem::take(&mut self.head);
+        let (old, new) = head.into_iter().partition(|(at, _)| *at < before);
+        self.head = new;
+        let old: BTreeSet<_> = old;
+        if !old.is_empty() {
+            self.blocks.push(old);
+        }
+    }
+
+    fn retain(&mut self, before: i64) {
+        for block in std::mem::take(&mut self.blocks) {
+            if block.last().is_some_and(|(at, _)| *at >= before) {
+                self.blocks.push(block);
+                continue;
+            }
+            for (at, labels) in block {
+                self.content.get_mut(&labels).expect("stored").remove(&at);
+            }
+        }
+        self.content.retain(|_, samples| !samples.is_empty());
+    }
+
+    pub fn select(&self, matchers: &[Matcher], start: i64, end: i64) -> Content {
+        let mut chosen = Content::new();
+        for (labels, samples) in &self.content {
+            if start > end || !matches_all(matchers, labels) {
+                continue;
+            }
+            let inside: BTreeMap<_, _> =
+                samples.range(start..=end).map(|(a, b)| (*a, *b)).collect();
+            if !inside.is_empty() {
+                chosen.insert(labels.clone(), inside);
+            }
+        }
+        chosen
+    }
+}
+
+/// `a < b - by`, without overflow.
+fn older(a: i64, b: i64, by: i64) -> bool {
+    i128::from(a) < i128::from(b) - i128::from(by)
+}
+
+fn named(old: &[Family], new: &[Family]) -> Vec<Family> {
+    let mut families = BTreeMap::new();
+    for family in old.iter().chain(new) {
+        families.insert(family.name.clone(), family.clone());
+    }
+    families.into_values().collect()
+}

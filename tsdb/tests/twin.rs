@@ -1,0 +1,248 @@
+//! The engine beside its twin: random lives with seals, checkpoints, power cuts and installed
+//! snapshots. Whatever happens to the files, outcomes and answers stay those of the log.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use model::matcher::MatchOp;
+use model::source::{Source, Take};
+use model::{Matcher, Timestamp};
+use proptest::prelude::*;
+use support::replica::{Replica, metadata, run};
+use support::twin::Twin;
+use support::{Step, command, step};
+use tsdb::{Command, Outcome};
+
+/// Two replicas of one log, and the truth.
+struct Life {
+    replicas: [Replica; 2],
+    twin: Twin,
+    log: Vec<Command>,
+    outcomes: Vec<String>,
+    /// Replica 1 is not fed.
+    lags: bool,
+}
+
+impl Life {
+    async fn new(seed: u64) -> Self {
+        Self {
+            replicas: [Replica::new(seed).await, Replica::new(seed + 1).await],
+            twin: Twin::default(),
+            log: Vec::new(),
+            outcomes: Vec::new(),
+            lags: false,
+        }
+    }
+
+    async fn step(&mut self, step: &Step) {
+        let leader = &self.replicas[0].shard;
+        if let Some(command) = command(step, |labels| leader.resolve(labels)) {
+            return self.propose(command).await;
+        }
+        match step {
+            Step::Checkpoint(n) => {
+                let replica = &self.replicas[*n];
+                let position = replica.checkpoint().await.expect("a checkpoint");
+                assert_eq!(position.index, replica.shard.applied_index());
+                assert_eq!(replica.shard.position(), Some(position));
+            }
+            Step::Reopen(n) => {
+                let known = self.log.len() as u64;
+                let log = match *n == 1 && self.lags {
+                    true => &self.log[..self.replicas[1].shard.applied_index() as usize],
+                    false => &self.log[..],
+                };
+                let outcomes = self.replicas[*n].reopen(log).await.expect("opens");
+                self.same_outcomes(log.len(), &outcomes);
+                assert!(self.replicas[*n].shard.applied_index() <= known);
+            }
+            Step::Lag => self.lags = true,
+            Step::CatchUp => self.catch_up().await,
+            Step::Install => self.install().await,
+            _ => unreachable!("the others go through the log"),
+        }
+    }
+
+    async fn propose(&mut self, command: Command) {
+        let command = Command::decode(command.encode()).expect("decodes");
+        let expected = self.twin.apply(&command);
+        self.log.push(command);
+        let outcomes = self.replicas[0].catch_up(&self.log).await.expect("applies");
+        assert_eq!(outcomes.len(), 1);
+        if let Outcome::Written { rejected } = &outcomes[0] {
+            assert_eq!(*rejected, expected);
+        }
+        self.outcomes.push(format!("{:?}", outcomes[0]));
+        if !self.lags {
+            self.catch_up().await;
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        self.lags = false;
+        let outcomes = self.replicas[1].catch_up(&self.log).await.expect("applies");
+        self.same_outcomes(self.log.len(), &outcomes);
+    }
+
+    /// The outcomes of the last commands before index `end` are those of the first time.
+    fn same_outcomes(&self, end: usize, again: &[Outcome]) {
+        let again: Vec<_> = again.iter().map(|o| format!("{o:?}")).collect();
+        assert_eq!(again, self.outcomes[end - again.len()..end]);
+    }
+
+    async fn install(&mut self) {
+        let [leader, follower] = &self.replicas;
+        leader.checkpoint().await.expect("a checkpoint");
+        let snapshot = leader.shard.snapshot().await.expect("a snapshot");
+        if snapshot.position.index <= follower.shard.applied_index() {
+            return snapshot.release().await.expect("released");
+        }
+        // The leader goes on while the files travel, and drops what it no longer needs.
+        leader.checkpoint().await.expect("a checkpoint");
+        let staged = Path::new("staged");
+        follower
+            .receive(leader, &snapshot, staged)
+            .await
+            .expect("received");
+        let position = snapshot.position.clone();
+        let installed = follower.shard.install(staged, &snapshot.files, position);
+        installed.await.expect("installed");
+        drop(snapshot);
+        assert_eq!(follower.shard.position(), follower_position(follower).await);
+        self.catch_up().await;
+    }
+
+    /// Blocks that both replicas have written are one file.
+    async fn check_blocks(&self) {
+        let [one, other] = [&self.replicas[0], &self.replicas[1]].map(|r| r.shard.files());
+        let (one, other) = (one.await, other.await);
+        let stem = |name: &str| name.rsplit_once('-').map(|(stem, _)| stem.to_owned());
+        for file in one.iter().filter(|file| file.name.starts_with("block-")) {
+            let same = other.iter().find(|o| stem(&o.name) == stem(&file.name));
+            assert!(same.is_none_or(|same| same == file));
+        }
+    }
+
+    async fn check(&self) {
+        self.check_blocks().await;
+        for (n, replica) in self.replicas.iter().enumerate() {
+            if n == 1 && self.lags {
+                continue;
+            }
+            assert_eq!(replica.everything().await, self.twin.content);
+            assert_eq!(
+                format!("{:?}", replica.shard.groups()),
+                format!("{:?}", self.twin.groups.values().collect::<Vec<_>>())
+            );
+            let shard = &replica.shard;
+            assert_eq!(shard.digest(), self.replicas[0].shard.digest());
+            let stats = shard.stats();
+            let stored: usize = self.twin.content.values().map(|s| s.len()).sum();
+            assert_eq!(stats.head_samples + stats.block_samples, stored as u64);
+            shard.verify().await.expect("verifies");
+            for (id, labels) in self.twin.ids.iter().enumerate() {
+                assert_eq!(shard.resolve(labels).map(|id| id.0), Some(id as u64));
+            }
+        }
+    }
+}
+
+/// The position the disk itself tells, by opening it a second time.
+async fn follower_position(replica: &Replica) -> Option<tsdb::Position> {
+    let copy = replica.disk.fork(7);
+    let opened = Replica::on(copy).await.expect("an installed shard opens");
+    opened.shard.position()
+}
+
+fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
+    let matcher = prop_oneof![
+        Just((MatchOp::Equal, "__name__", "up")),
+        Just((MatchOp::NotEqual, "zone", "eu")),
+        Just((MatchOp::Equal, "zone", "")),
+        Just((MatchOp::Regex, "instance", "i[0-3]")),
+        Just((MatchOp::NotRegex, "zone", "u.*|")),
+        Just((MatchOp::Equal, "nothing", "x")),
+    ];
+    let matcher = matcher.prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap());
+    prop::collection::vec(matcher, 0..3)
+}
+
+async fn check_selection(life: &Life, matchers: &[Matcher], start: i64, end: i64) {
+    let replica = &life.replicas[0];
+    let expected = life.twin.select(matchers, start, end);
+    let (from, to) = (Timestamp(start), Timestamp(end));
+    let all = replica.select(matchers, from, to, Take::All).await;
+    assert_eq!(all, expected);
+
+    let mut newest = expected.clone();
+    for samples in newest.values_mut() {
+        *samples = samples.split_off(&samples.last_key_value().unwrap().0.clone());
+    }
+    let last = replica.select(matchers, from, to, Take::Last).await;
+    assert_eq!(last, newest);
+
+    let selection = metadata(vec![matchers.to_vec(), matchers.to_vec()], start, end);
+    let series = replica.shard.series(&selection).await.unwrap();
+    assert!(series.iter().eq(expected.keys()));
+    let names: BTreeSet<_> = expected
+        .keys()
+        .flatten()
+        .map(|(n, _)| n.to_owned())
+        .collect();
+    assert!(
+        replica
+            .shard
+            .label_names(&selection)
+            .await
+            .unwrap()
+            .iter()
+            .eq(&names)
+    );
+    let zones: BTreeSet<_> = expected.keys().filter_map(|l| l.get("zone")).collect();
+    let values = replica
+        .shard
+        .label_values("zone", &selection)
+        .await
+        .unwrap();
+    assert!(values.iter().eq(zones));
+}
+
+proptest! {
+    #[test]
+    fn every_life_is_the_logs(seed in 0u64..1000, steps in prop::collection::vec(step(1), 1..50)) {
+        run(async {
+            let mut life = Life::new(seed).await;
+            for step in &steps {
+                life.step(step).await;
+                if !matches!(step, Step::Write(..) | Step::Push(..)) {
+                    life.check().await;
+                }
+            }
+            life.catch_up().await;
+            life.check().await;
+        });
+    }
+
+    #[test]
+    fn selections_answer_as_the_twin(
+        steps in prop::collection::vec(step(0), 1..15),
+        checkpoint in any::<bool>(),
+        asks in prop::collection::vec((matchers(), -10i64..5_000, -10i64..5_000), 1..8),
+    ) {
+        run(async {
+            let mut life = Life::new(1).await;
+            for step in &steps {
+                life.step(step).await;
+            }
+            if checkpoint {
+                life.step(&Step::Checkpoint(0)).await;
+            }
+            for (matchers, start, end) in &asks {
+                check_selection(&life, matchers, *start, *end).await;
+            }
+            check_selection(&life, &[], i64::MIN, i64::MAX).await;
+        });
+    }
+}
