@@ -447,4 +447,31 @@ mod tests {
         // 16 bytes for the first, three for the first delta, two bits for each other.
         assert_eq!(chunk.data.len(), 16 + 33);
     }
+
+    #[test]
+    fn the_bytes_are_fixed() {
+        let points = [(1_000, 1.0), (2_000, 1.0), (3_000, 3.0), (2_003_000, 3.0)];
+        let points = points.map(|(at, value)| Point::new(Timestamp(at), value));
+        let chunk = encode(&points, 120).remove(0);
+        let mut expected = [1_000u64.to_be_bytes(), 1f64.to_bits().to_be_bytes()].concat();
+        // 10 + 12 bits of 1000, same value; 0, xor of 1.0 and 3.0 with 1 leading zero and 12
+        // bits; 1110 + 32 bits of 1999000, same value.
+        let bits = concat!(
+            "10",
+            "001111101000",
+            "0",
+            "0",
+            "11",
+            "00001",
+            "001011",
+            "111111111111",
+            "1110",
+            "00000000000111101000000010011000",
+            "0",
+        );
+        let padded = format!("{bits:0<width$}", width = bits.len().next_multiple_of(8));
+        let byte = |at| u8::from_str_radix(&padded[at..at + 8], 2).unwrap();
+        expected.extend((0..padded.len()).step_by(8).map(byte));
+        assert_eq!(chunk.data, expected);
+    }
 }

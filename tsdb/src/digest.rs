@@ -29,6 +29,11 @@ impl Sums {
         self.samples = self.samples.wrapping_add(sample(id, point));
     }
 
+    /// Adds samples whose sum is known.
+    pub fn add_samples(&mut self, sum: u64) {
+        self.samples = self.samples.wrapping_add(sum);
+    }
+
     /// Takes away samples whose sum is known, as a dropped block's is.
     pub fn remove_samples(&mut self, sum: u64) {
         self.samples = self.samples.wrapping_sub(sum);

@@ -19,7 +19,7 @@
 //! - [`head`], [`chunk`], [`bits`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`]: push groups and scrape leases
-//! - [`block`], [`checkpoint`], [`manifest`], [`file`], [`fields`]: what stands on the disk
+//! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`part`], [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
 //! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`metrics`], [`error`]

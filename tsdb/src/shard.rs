@@ -29,7 +29,7 @@ use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::retention::BlockRange;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{Outcome, Recalled, State};
+use crate::state::{Outcome, Recalled, State, sums_of};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,27 +205,25 @@ impl Shard {
     /// Reads every byte of every block and checks that head and blocks together still hold what
     /// the digest says was applied.
     pub async fn verify(&self) -> Result<(), StorageError> {
-        let (expected, mut sums, sealed) = self.read(|state| {
-            let sealed = state.sealed().to_vec();
-            (state.sums(), state.sums_of_content(), sealed)
-        });
-        for block in sealed {
-            let Sealed::Stored(reader) = block else {
-                continue;
-            };
-            let found = self.verify_block(&reader).await;
-            found.map_err(|e| self.note(e))?;
-            // The footer's digest was believed in `sums_of_content`; now it has been seen.
-        }
-        sums.series = sums.series.wrapping_sub(expected.series);
-        sums.samples = sums.samples.wrapping_sub(expected.samples);
-        match sums == digest::Sums::default() {
-            true => Ok(()),
-            false => Err(self.note(StorageError::corrupt(
+        let (image, sealed) = self.read(|state| (state.image(), state.sealed().to_vec()));
+        let corrupt = |reason: &str| {
+            self.note(StorageError::corrupt(
                 self.dir.to_string_lossy(),
                 "head",
-                "content differs from the digest of what was applied",
-            ))),
+                reason,
+            ))
+        };
+        let mut sums = sums_of(&image).map_err(|e| corrupt(&e.to_string()))?;
+        for block in sealed {
+            if let Sealed::Stored(reader) = &block {
+                let found = self.verify_block(reader).await;
+                found.map_err(|e| self.note(e))?;
+            }
+            sums.add_samples(block.digest());
+        }
+        match sums == image.sums {
+            true => Ok(()),
+            false => Err(corrupt("content differs from what was applied")),
         }
     }
 

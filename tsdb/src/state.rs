@@ -79,30 +79,29 @@ pub struct State {
 impl State {
     /// From a checkpoint and its blocks.
     pub fn restore(image: Image, blocks: Vec<Arc<Reader>>) -> Result<Self, ChunkError> {
+        let mut sums = sums_of(&image)?;
+        for block in &blocks {
+            sums.add_samples(block.meta().digest);
+        }
         let mut table = SeriesTable::default();
         for labels in &image.labels {
             table.register(labels);
         }
-        if table.len() != image.head.len() {
+        if sums != image.sums || table.len() != image.head.len() {
             return Err(ChunkError::NotAsNoted);
         }
-        let head = Head::restore(image.head)?;
-        let state = Self {
+        Ok(Self {
             applied_index: image.applied_index,
             table,
-            head,
+            head: Head::restore(image.head)?,
             sealed: blocks.into_iter().map(Sealed::Stored).collect(),
             groups: image.groups,
             fences: image.fences,
             max_time: image.max_time,
             sealed_before: image.sealed_before,
-            sums: image.sums,
+            sums,
             retired: Vec::new(),
-        };
-        match state.sums_of_content() == state.sums {
-            true => Ok(state),
-            false => Err(ChunkError::NotAsNoted),
-        }
+        })
     }
 
     pub fn image(&self) -> Image {
@@ -144,10 +143,6 @@ impl State {
 
     pub fn sealed_before(&self) -> Option<Timestamp> {
         self.sealed_before
-    }
-
-    pub fn sums(&self) -> Sums {
-        self.sums
     }
 
     /// An entry of the log that holds no command.
@@ -353,24 +348,6 @@ impl State {
         digest.finish()
     }
 
-    /// The sums taken again from the head and from what the blocks' footers say.
-    pub fn sums_of_content(&self) -> Sums {
-        let mut sums = Sums::default();
-        for (id, labels) in self.table.all().iter().enumerate() {
-            let id = SeriesId(id as u64);
-            sums.add_series(id, labels);
-            if let Some(series) = self.head.series(id) {
-                let mut parts = Vec::new();
-                series.parts(Timestamp::MIN, Timestamp::MAX, &mut parts);
-                sums.samples = sums.samples.wrapping_add(digest_of(id, &parts));
-            }
-        }
-        for block in &self.sealed {
-            sums.samples = sums.samples.wrapping_add(block.digest());
-        }
-        sums
-    }
-
     /// A block's file is durable: reads go there from now on.
     pub fn block_stored(&mut self, reader: Arc<Reader>) {
         let id = reader.meta().id;
@@ -417,13 +394,18 @@ fn stored_value(
     series.find(at).or_else(|| recalled.get(id, at))
 }
 
-fn digest_of(id: SeriesId, parts: &[Part]) -> u64 {
-    let sums = parts.iter().map(|part| match part {
-        Part::Chunk(chunk) => digest::samples(id, &chunk.points()),
-        Part::Points(points) => digest::samples(id, points),
-        Part::Stored(..) => unreachable!("the head is in memory"),
-    });
-    sums.fold(0, u64::wrapping_add)
+/// The sums taken again from what a checkpoint or a copy of the state holds beside its blocks.
+pub fn sums_of(image: &Image) -> Result<Sums, ChunkError> {
+    let mut sums = Sums::default();
+    for (id, (labels, head)) in image.labels.iter().zip(&image.head).enumerate() {
+        let id = SeriesId(id as u64);
+        sums.add_series(id, labels);
+        sums.add_samples(digest::samples(id, &head.late));
+        for chunk in &head.chunks {
+            sums.add_samples(digest::samples(id, &chunk.decode()?));
+        }
+    }
+    Ok(sums)
 }
 
 /// The instants a command's rows may have. Fixed when the command begins: a request that catches

@@ -227,6 +227,10 @@ fn a_block_dropped_while_a_checkpoint_names_it_stays_until_the_next() {
         let (position, ()) = tokio::join!(replica.checkpoint(), dropping);
         assert_eq!(position.unwrap().index, 3);
         replica.disk.set_latency(None);
+        for file in replica.shard.files().await {
+            let whole = file.verify(&*replica.world.disk, DIR.as_ref()).await;
+            whole.expect("what the manifest names is there");
+        }
         log.push(retain(500));
         let expected = replica.shard.digest();
         replica
@@ -351,5 +355,30 @@ fn an_index_is_applied_once() {
         replica.shard.advance(5);
         assert_eq!(replica.shard.applied_index(), 5);
         let _ = replica.shard.apply(5, &seal(0)).await;
+    });
+}
+
+/// The log's owner runs these on tasks of its own; that they may move between threads is part of
+/// the interface.
+#[test]
+fn all_that_waits_can_be_spawned() {
+    fn spawnable<T: Send>(future: T) -> T {
+        future
+    }
+    run(async {
+        let replica = Replica::new(1).await;
+        let shard = &replica.shard;
+        spawnable(shard.apply(1, &seal(0))).await.unwrap();
+        let position = spawnable(shard.checkpoint(opaque)).await.unwrap();
+        let snapshot = spawnable(shard.snapshot()).await.unwrap();
+        let dir = snapshot.dir.clone();
+        spawnable(shard.install(&dir, &snapshot.files, position))
+            .await
+            .unwrap();
+        spawnable(snapshot.release()).await.unwrap();
+        spawnable(shard.verify()).await.unwrap();
+        spawnable(support::replica::open(&replica.world))
+            .await
+            .unwrap();
     });
 }
