@@ -60,13 +60,19 @@ pub struct Awaiting<A>(oneshot::Receiver<A>);
 
 impl<A> Awaiting<A> {
     pub async fn answer(self) -> Result<A, Broken> {
-        self.0.await.map_err(|_| Broken("the stream ended before the answer".to_owned()))
+        self.0
+            .await
+            .map_err(|_| Broken("the stream ended before the answer".to_owned()))
     }
 }
 
 impl<P: Protocol> Link<P> {
     pub fn new(world: World, protocol: P) -> Self {
-        Self { world, protocol: Arc::new(protocol), stream: tokio::sync::Mutex::default() }
+        Self {
+            world,
+            protocol: Arc::new(protocol),
+            stream: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Sends a question after those sent before it. Returns once it is on its way.
@@ -92,9 +98,18 @@ impl<P: Protocol> Link<P> {
     fn open(&self) -> Stream<P> {
         let (outgoing, questions) = mpsc::channel(OUTGOING_MAX);
         let pending: Pending<P> = Arc::new(Mutex::new(Some(BTreeMap::new())));
-        let reader = read(self.protocol.clone(), ReceiverStream::new(questions), pending.clone());
+        let reader = read(
+            self.protocol.clone(),
+            ReceiverStream::new(questions),
+            pending.clone(),
+        );
         let task = self.world.spawn.spawn("peer link", reader.boxed());
-        Stream { outgoing, pending, next_seq: 1, _reader: task }
+        Stream {
+            outgoing,
+            pending,
+            next_seq: 1,
+            _reader: task,
+        }
     }
 }
 
@@ -114,7 +129,9 @@ async fn read<P: Protocol>(
         Ok(mut answers) => {
             while let Some(Ok(answer)) = answers.next().await {
                 let mut pending = pending.lock().expect("not poisoned");
-                let waiting = pending.as_mut().and_then(|open| open.remove(&P::seq(&answer)));
+                let waiting = pending
+                    .as_mut()
+                    .and_then(|open| open.remove(&P::seq(&answer)));
                 if let Some(waiting) = waiting {
                     // Nobody listening means the asker gave up: fine.
                     waiting.send(answer).ok();

@@ -5,9 +5,10 @@
 //! [`model::port::Net`].
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use http::Uri;
@@ -25,8 +26,8 @@ use crate::raft::append_link::AppendLink;
 use crate::write_link::WriteLink;
 
 /// HTTP/2 windows: the default of 64 KiB caps one stream at a few MB/s over any delay.
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+pub const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// One other node, by address.
@@ -66,10 +67,11 @@ impl Peer {
     pub fn data(&self) -> ShardsClient<Channel> {
         shards_client(self.data.clone())
     }
+}
 
-    pub fn membership(&self) -> MembershipClient<Channel> {
-        MembershipClient::new(self.control.clone())
-    }
+/// Formation, joining and meta proposals, at `address`.
+pub fn membership_client(peers: &Peers, address: &str) -> MembershipClient<Channel> {
+    MembershipClient::new(peers.at(address).control.clone())
 }
 
 fn raft_client(channel: Channel) -> RaftClient<Channel> {
@@ -87,17 +89,31 @@ fn shards_client(channel: Channel) -> ShardsClient<Channel> {
 /// Every peer this node has spoken to.
 pub struct Peers {
     world: World,
-    cluster: ClusterId,
+    cluster: OnceLock<ClusterId>,
     by_address: Mutex<BTreeMap<String, Arc<Peer>>>,
 }
 
 impl Peers {
-    pub fn new(world: World, cluster: ClusterId) -> Self {
-        Self { world, cluster, by_address: Mutex::default() }
+    pub fn new(world: World) -> Self {
+        Self {
+            world,
+            cluster: OnceLock::new(),
+            by_address: Mutex::default(),
+        }
     }
 
+    /// What this node calls its cluster from now on.
+    pub fn belong_to(&self, cluster: ClusterId) {
+        let known = self.cluster.get_or_init(|| cluster);
+        assert_eq!(
+            *known, cluster,
+            "a node belongs to one cluster for its life"
+        );
+    }
+
+    /// The cluster this node belongs to; zero while it belongs to none.
     pub fn cluster(&self) -> ClusterId {
-        self.cluster
+        self.cluster.get().copied().unwrap_or_default()
     }
 
     pub fn at(&self, address: &str) -> Arc<Peer> {
@@ -111,6 +127,25 @@ impl Peers {
     }
 }
 
+/// No connection came about, so nothing was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("connecting")]
+pub struct NotConnected(#[source] io::Error);
+
+impl NotConnected {
+    /// Whether this is why a call failed.
+    pub fn caused(status: &tonic::Status) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = status.source();
+        while let Some(cause) = error {
+            if cause.is::<Self>() {
+                return true;
+            }
+            error = cause.source();
+        }
+        false
+    }
+}
+
 /// A lazily connected channel to `address`; each call on a broken one tries to connect again.
 pub fn channel(world: &World, address: &str) -> Channel {
     let net = world.net.clone();
@@ -119,10 +154,13 @@ pub fn channel(world: &World, address: &str) -> Channel {
         let (net, target) = (net.clone(), target.clone());
         async move {
             let connect = net.connect(&target);
-            let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            Ok::<_, io::Error>(TokioIo::new(Wire(connection)))
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+            let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+            let connection = connected
+                .map_err(timed_out)
+                .flatten()
+                .map_err(NotConnected)?;
+            Ok::<_, NotConnected>(TokioIo::new(Wire(connection)))
         }
     });
     // The connector knows where to go; the URI only has to be one.

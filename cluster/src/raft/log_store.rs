@@ -106,7 +106,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.log.truncate_after(self.group, last.as_ref().map(log_id_to_wal)).await
+        self.log
+            .truncate_after(self.group, last.as_ref().map(log_id_to_wal))
+            .await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

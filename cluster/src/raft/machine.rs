@@ -25,7 +25,7 @@ pub struct SnapshotFile {
 
 /// A machine's state at one log index, as immutable files on this node's disk.
 pub struct FileSet {
-    /// Index of the last command in it.
+    /// The last entry in it.
     pub index: u64,
     /// The [`Mark`] stored with it.
     pub opaque: Bytes,
@@ -38,11 +38,17 @@ pub struct FileSet {
 impl FileSet {
     fn meta(&self) -> io::Result<SnapshotMeta<LeaderId, u64, openraft::impls::BasicNode>> {
         let mark = Mark::decode(&self.opaque)?;
-        Ok(SnapshotMeta { last_log_id: Some(mark.log_id), last_membership: mark.members })
+        Ok(SnapshotMeta {
+            last_log_id: Some(mark.log_id),
+            last_membership: mark.members,
+        })
     }
 
     fn into_snapshot(self) -> io::Result<GroupSnapshot> {
-        Ok(Snapshot { meta: self.meta()?, snapshot: self })
+        Ok(Snapshot {
+            meta: self.meta()?,
+            snapshot: self,
+        })
     }
 }
 
@@ -55,17 +61,24 @@ pub type MarkAt = Box<dyn FnOnce(u64) -> Bytes + Send>;
 /// What a Raft group replicates. `apply` is a pure function of the log.
 #[async_trait]
 pub trait Machine: Send + Sync + 'static {
-    /// Applies one command. An error means the log is not ours to understand: the group stops.
-    fn apply(&self, index: u64, command: &Bytes) -> io::Result<Reply>;
+    /// Applies one command. An error means the log is not ours to understand, or the disk failed:
+    /// the group stops.
+    async fn apply(&self, index: u64, command: &Bytes) -> io::Result<Reply>;
+
+    /// Notes an entry that holds no command.
+    fn advance(&self, index: u64);
 
     /// Index and mark of the state loaded from disk.
     fn loaded(&self) -> Option<(u64, Bytes)>;
 
-    /// Writes the state as files; `None` while no command was ever applied.
-    async fn checkpoint(&self, mark_at: MarkAt) -> io::Result<Option<FileSet>>;
+    /// Writes the state as files and pins them.
+    async fn checkpoint(&self, mark_at: MarkAt) -> io::Result<FileSet>;
 
     /// The files of the last checkpoint, pinned.
     async fn current(&self) -> io::Result<Option<FileSet>>;
+
+    /// Files of the last checkpoint: a sender need not send those again.
+    async fn held(&self) -> Vec<SnapshotFile>;
 
     /// A directory of its own for an incoming snapshot with this index.
     async fn stage(&self, index: u64) -> io::Result<PathBuf>;
@@ -96,7 +109,11 @@ impl Applied {
 
     fn note(&mut self, entry: &Entry) {
         let LogId { leader_id, index } = entry.log_id;
-        if self.leaders.last().is_none_or(|(_, leader)| *leader != leader_id) {
+        if self
+            .leaders
+            .last()
+            .is_none_or(|(_, leader)| *leader != leader_id)
+        {
             self.leaders.push((index, leader_id));
         }
         if let EntryPayload::Membership(members) = &entry.payload {
@@ -107,7 +124,10 @@ impl Applied {
     }
 
     fn members(&self) -> StoredMembers {
-        self.members.last().map(|(_, members)| members.clone()).unwrap_or_default()
+        self.members
+            .last()
+            .map(|(_, members)| members.clone())
+            .unwrap_or_default()
     }
 
     /// The mark for `index`, forgetting what only earlier indexes need.
@@ -115,7 +135,9 @@ impl Applied {
         let at = self.leaders.partition_point(|(first, _)| *first <= index);
         let leader_id = self.leaders[at.checked_sub(1).expect("an applied index has a leader")].1;
         self.leaders.drain(..at - 1);
-        let at = self.members.partition_point(|(applied, _)| *applied <= index);
+        let at = self
+            .members
+            .partition_point(|(applied, _)| *applied <= index);
         let members = match at.checked_sub(1) {
             None => StoredMembers::default(),
             Some(last) => {
@@ -123,7 +145,10 @@ impl Applied {
                 self.members[0].1.clone()
             }
         };
-        Mark { log_id: LogId { leader_id, index }, members }
+        Mark {
+            log_id: LogId { leader_id, index },
+            members,
+        }
     }
 }
 
@@ -141,19 +166,28 @@ impl StateMachine {
             Some((index, opaque)) => {
                 let mark = Mark::decode(&opaque)?;
                 if mark.log_id.index != index {
-                    return Err(super::types::malformed("checkpoint: its mark is of another index"));
+                    return Err(super::types::malformed(
+                        "checkpoint: its mark is of another index",
+                    ));
                 }
                 Applied::from_mark(mark)
             }
         };
-        Ok(Self { machine, applied: Arc::new(Mutex::new(applied)) })
+        Ok(Self {
+            machine,
+            applied: Arc::new(Mutex::new(applied)),
+        })
     }
 
-    fn apply_one(&self, entry: &Entry) -> io::Result<Reply> {
+    async fn apply_one(&self, entry: &Entry) -> io::Result<Reply> {
         self.applied.lock().expect("not poisoned").note(entry);
+        let index = entry.log_id.index;
         match &entry.payload {
-            EntryPayload::Normal(payload) => self.machine.apply(entry.log_id.index, &payload.0),
-            EntryPayload::Blank | EntryPayload::Membership(_) => Ok(Reply::Nothing),
+            EntryPayload::Normal(payload) => self.machine.apply(index, &payload.0).await,
+            EntryPayload::Blank | EntryPayload::Membership(_) => {
+                self.machine.advance(index);
+                Ok(Reply::Nothing)
+            }
         }
     }
 }
@@ -173,7 +207,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            let reply = self.apply_one(&entry)?;
+            let reply = self.apply_one(&entry).await?;
             if let Some(responder) = responder {
                 responder.send(reply);
             }
@@ -182,7 +216,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { machine: self.machine.clone(), applied: self.applied.clone() }
+        Builder {
+            machine: self.machine.clone(),
+            applied: self.applied.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -190,16 +227,24 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta<LeaderId, u64, openraft::impls::BasicNode>,
         snapshot: FileSet,
     ) -> Result<(), io::Error> {
-        let log_id =
-            meta.last_log_id.ok_or_else(|| super::types::malformed("snapshot: no log id"))?;
+        let log_id = meta
+            .last_log_id
+            .ok_or_else(|| super::types::malformed("snapshot: no log id"))?;
         self.machine.install(snapshot).await?;
-        let mark = Mark { log_id, members: meta.last_membership.clone() };
+        let mark = Mark {
+            log_id,
+            members: meta.last_membership.clone(),
+        };
         *self.applied.lock().expect("not poisoned") = Applied::from_mark(mark);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<GroupSnapshot>, io::Error> {
-        self.machine.current().await?.map(FileSet::into_snapshot).transpose()
+        self.machine
+            .current()
+            .await?
+            .map(FileSet::into_snapshot)
+            .transpose()
     }
 }
 
@@ -214,13 +259,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<GroupSnapshot, io::Error> {
         let applied = self.applied.clone();
-        let mark_at = Box::new(move |index| {
-            applied.lock().expect("not poisoned").mark(index).encode()
-        });
-        match self.machine.checkpoint(mark_at).await? {
-            Some(files) => files.into_snapshot(),
-            None => Err(io::Error::other("a checkpoint was asked for before any command")),
-        }
+        let mark_at =
+            Box::new(move |index| applied.lock().expect("not poisoned").mark(index).encode());
+        self.machine.checkpoint(mark_at).await?.into_snapshot()
     }
 }
 
@@ -244,7 +285,13 @@ mod tests {
                 .unwrap(),
             ),
         };
-        Entry { log_id: LogId { leader_id: LeaderId { term, node_id: 1 }, index }, payload }
+        Entry {
+            log_id: LogId {
+                leader_id: LeaderId { term, node_id: 1 },
+                index,
+            },
+            payload,
+        }
     }
 
     #[test]
@@ -262,7 +309,11 @@ mod tests {
         for (index, term, voter) in [(0, 1, 7), (1, 1, 7), (2, 2, 7), (3, 2, 8), (4, 3, 8)] {
             let mark = applied.mark(index);
             assert_eq!(mark.log_id, entry(term, index, None).log_id);
-            assert_eq!(mark.members.voter_ids().collect::<Vec<_>>(), vec![voter], "at {index}");
+            assert_eq!(
+                mark.members.voter_ids().collect::<Vec<_>>(),
+                vec![voter],
+                "at {index}"
+            );
         }
         assert_eq!((applied.leaders.len(), applied.members.len()), (1, 1));
     }

@@ -9,17 +9,19 @@ use anyerror::AnyError;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
-use model::GroupId;
+use model::{ClusterId, GroupId};
 use openraft::base::BoxFuture as RaftFuture;
 use openraft::base::BoxStream as RaftStream;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
-use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::message::{TransferLeaderRequest, TransferLeaderResponse};
+use openraft::network::{
+    Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
+};
 use openraft::raft::{
     AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult, VoteRequest,
     VoteResponse,
 };
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use proto::node as wire;
 
 use super::machine::{FileSet, GroupSnapshot};
@@ -52,32 +54,45 @@ impl Network {
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = Client;
-
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Client {
+impl Network {
+    fn client(&self, target: u64, node: &BasicNode, heartbeats: bool) -> Client {
         Client {
-            cluster: self.peers.cluster().0,
+            cluster: self.peers.cluster(),
             group: self.group,
             to: target,
             peer: self.peers.at(&node.addr),
             disk: self.disk.clone(),
+            heartbeats,
         }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, true)
     }
 }
 
 /// Speaks to one replica.
 pub struct Client {
-    cluster: u128,
+    cluster: ClusterId,
     group: GroupId,
     to: u64,
     peer: Arc<Peer>,
     disk: Arc<dyn model::port::Disk>,
+    /// Whether appends go on the control connection, one at a time.
+    heartbeats: bool,
 }
 
 impl Client {
     fn cluster_id(&self) -> bytes::Bytes {
-        crate::identity::cluster_id_to_wire(model::ClusterId(self.cluster))
+        crate::convert::cluster_id_to_wire(self.cluster)
     }
 
     async fn control(
@@ -120,7 +135,11 @@ impl Client {
         match self.control(call, ttl).await? {
             wire::control_reply::Reply::Vote(reply) => {
                 let vote = vote_from_wire(reply.vote).map_err(|e| unreachable_because(&e))?;
-                Ok(VoteResponse::new(vote, reply.last.map(log_id_from_wire), reply.granted))
+                Ok(VoteResponse::new(
+                    vote,
+                    reply.last.map(log_id_from_wire),
+                    reply.granted,
+                ))
             }
             _ => Err(unreachable_because(&malformed("reply: not to a vote"))),
         }
@@ -177,6 +196,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
     where
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
+        if self.heartbeats {
+            return stream_append_sequential(self, input, option);
+        }
         let cluster_id = self.cluster_id();
         let (group, to) = (self.group.0, self.to);
         let peer = self.peer.clone();
@@ -198,8 +220,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
                     let broken = |e: Broken| unreachable_because(&e);
                     let timed_out = |_| unreachable_because(&Broken("no answer in time".into()));
                     let answer = asked.map_err(broken)?.answer();
-                    let reply =
-                        tokio::time::timeout(ttl, answer).await.map_err(timed_out)?.map_err(broken)?;
+                    let reply = tokio::time::timeout(ttl, answer)
+                        .await
+                        .map_err(timed_out)?
+                        .map_err(broken)?;
                     stream_result(reply)
                 }
                 .boxed()
@@ -239,7 +263,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
             vote: Some(vote_to_wire(&vote)),
             ..Default::default()
         };
-        let send = snapshot::send(self.peer.files(), self.disk.clone(), open, snapshot.snapshot);
+        let send = snapshot::send(
+            self.peer.files(),
+            self.disk.clone(),
+            open,
+            snapshot.snapshot,
+        );
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
@@ -275,6 +304,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
 /// A log id for a wire reply.
 pub fn matching(last: Option<LogId>) -> wire::Matching {
-    wire::Matching { last: last.as_ref().map(log_id_to_wire) }
+    wire::Matching {
+        last: last.as_ref().map(log_id_to_wire),
+    }
 }
-

@@ -61,6 +61,8 @@ pub type Entry = openraft::impls::Entry<LeaderId, EntryPayload<Payload, u64, Bas
 pub type Members = Membership<u64, BasicNode>;
 pub type StoredMembers = openraft::StoredMembership<LeaderId, u64, BasicNode>;
 pub type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+pub use openraft::ServerState;
+pub use openraft::async_runtime::WatchReceiver;
 pub type Raft = openraft::Raft<TypeConfig, super::machine::StateMachine>;
 
 /// First payload byte of a membership entry; an empty payload is a blank entry.
@@ -74,11 +76,21 @@ pub fn malformed(what: &str) -> io::Error {
 // ---- log ----
 
 pub fn log_id_to_wal(id: &LogId) -> wal::LogId {
-    wal::LogId { term: id.leader_id.term, node: NodeId(id.leader_id.node_id), index: id.index }
+    wal::LogId {
+        term: id.leader_id.term,
+        node: NodeId(id.leader_id.node_id),
+        index: id.index,
+    }
 }
 
 pub fn log_id_from_wal(id: wal::LogId) -> LogId {
-    LogId { leader_id: LeaderId { term: id.term, node_id: id.node.0 }, index: id.index }
+    LogId {
+        leader_id: LeaderId {
+            term: id.term,
+            node_id: id.node.0,
+        },
+        index: id.index,
+    }
 }
 
 pub fn vote_to_wal(vote: &Vote) -> wal::Vote {
@@ -91,17 +103,26 @@ pub fn vote_to_wal(vote: &Vote) -> wal::Vote {
 
 pub fn vote_from_wal(vote: wal::Vote) -> Vote {
     Vote {
-        leader_id: LeaderId { term: vote.term, node_id: vote.node.0 },
+        leader_id: LeaderId {
+            term: vote.term,
+            node_id: vote.node.0,
+        },
         committed: vote.committed,
     }
 }
 
 pub fn entry_to_wal(entry: Entry) -> wal::Entry {
-    wal::Entry { id: log_id_to_wal(&entry.log_id), payload: encode_payload(entry.payload) }
+    wal::Entry {
+        id: log_id_to_wal(&entry.log_id),
+        payload: encode_payload(entry.payload),
+    }
 }
 
 pub fn entry_from_wal(entry: wal::Entry) -> io::Result<Entry> {
-    Ok(Entry { log_id: log_id_from_wal(entry.id), payload: decode_payload(entry.payload)? })
+    Ok(Entry {
+        log_id: log_id_from_wal(entry.id),
+        payload: decode_payload(entry.payload)?,
+    })
 }
 
 fn encode_payload(payload: EntryPayload<Payload, u64, BasicNode>) -> Bytes {
@@ -143,13 +164,19 @@ impl MembersText {
     fn from_members(members: &Members) -> Self {
         Self {
             configs: members.get_joint_config().clone(),
-            nodes: members.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
+            nodes: members
+                .nodes()
+                .map(|(id, node)| (*id, node.addr.clone()))
+                .collect(),
         }
     }
 
     fn into_members(self) -> io::Result<Members> {
-        let nodes: std::collections::BTreeMap<u64, BasicNode> =
-            self.nodes.into_iter().map(|(id, addr)| (id, BasicNode { addr })).collect();
+        let nodes: std::collections::BTreeMap<u64, BasicNode> = self
+            .nodes
+            .into_iter()
+            .map(|(id, addr)| (id, BasicNode { addr }))
+            .collect();
         if self.configs.is_empty() && nodes.is_empty() {
             return Ok(Members::default());
         }
@@ -204,13 +231,20 @@ fn log_id_parts(id: &LogId) -> (u64, u64, u64) {
 }
 
 fn log_id_of_parts((term, node_id, index): (u64, u64, u64)) -> LogId {
-    LogId { leader_id: LeaderId { term, node_id }, index }
+    LogId {
+        leader_id: LeaderId { term, node_id },
+        index,
+    }
 }
 
 // ---- wire ----
 
 pub fn log_id_to_wire(id: &LogId) -> wire::LogId {
-    wire::LogId { term: id.leader_id.term, node_id: id.leader_id.node_id, index: id.index }
+    wire::LogId {
+        term: id.leader_id.term,
+        node_id: id.leader_id.node_id,
+        index: id.index,
+    }
 }
 
 pub fn log_id_from_wire(id: wire::LogId) -> LogId {
@@ -228,7 +262,10 @@ pub fn vote_to_wire(vote: &Vote) -> wire::Vote {
 pub fn vote_from_wire(vote: Option<wire::Vote>) -> io::Result<Vote> {
     let vote = vote.ok_or_else(|| malformed("message: no vote"))?;
     Ok(Vote {
-        leader_id: LeaderId { term: vote.term, node_id: vote.node_id },
+        leader_id: LeaderId {
+            term: vote.term,
+            node_id: vote.node_id,
+        },
         committed: vote.committed,
     })
 }
@@ -256,7 +293,10 @@ pub fn append_from_wire(append: Option<wire::AppendEntries>) -> io::Result<Appen
         .into_iter()
         .map(|entry| {
             let id = entry.id.ok_or_else(|| malformed("entry: no id"))?;
-            Ok(Entry { log_id: log_id_from_wire(id), payload: decode_payload(entry.payload)? })
+            Ok(Entry {
+                log_id: log_id_from_wire(id),
+                payload: decode_payload(entry.payload)?,
+            })
         })
         .collect::<io::Result<_>>()?;
     Ok(AppendRequest {
@@ -276,8 +316,16 @@ mod tests {
     }
 
     fn members() -> Members {
-        let nodes: std::collections::BTreeMap<_, _> =
-            (1..=3).map(|n| (n, BasicNode { addr: format!("h{n}:1") })).collect();
+        let nodes: std::collections::BTreeMap<_, _> = (1..=3)
+            .map(|n| {
+                (
+                    n,
+                    BasicNode {
+                        addr: format!("h{n}:1"),
+                    },
+                )
+            })
+            .collect();
         Members::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([1, 3])], nodes).unwrap()
     }
 
@@ -289,24 +337,42 @@ mod tests {
             EntryPayload::Membership(members()),
         ];
         for payload in payloads {
-            let entry = Entry { log_id: id(2, 7), payload };
+            let entry = Entry {
+                log_id: id(2, 7),
+                payload,
+            };
             assert_eq!(entry_from_wal(entry_to_wal(entry.clone())).unwrap(), entry);
             let request = AppendRequest {
-                vote: Vote { leader_id: LeaderId { term: 2, node_id: 3 }, committed: true },
+                vote: Vote {
+                    leader_id: LeaderId {
+                        term: 2,
+                        node_id: 3,
+                    },
+                    committed: true,
+                },
                 prev_log_id: Some(id(1, 6)),
                 entries: vec![entry.clone()],
                 leader_commit: None,
             };
             let back = append_from_wire(Some(append_to_wire(request.clone()))).unwrap();
-            assert_eq!((back.vote, back.prev_log_id), (request.vote, request.prev_log_id));
+            assert_eq!(
+                (back.vote, back.prev_log_id),
+                (request.vote, request.prev_log_id)
+            );
             assert_eq!(back.entries, vec![entry]);
         }
     }
 
     #[test]
     fn a_mark_survives_its_text() {
-        for members in [StoredMembers::new(Some(id(1, 1)), members()), StoredMembers::default()] {
-            let mark = Mark { log_id: id(4, 9), members };
+        for members in [
+            StoredMembers::new(Some(id(1, 1)), members()),
+            StoredMembers::default(),
+        ] {
+            let mark = Mark {
+                log_id: id(4, 9),
+                members,
+            };
             assert_eq!(Mark::decode(&mark.encode()).unwrap(), mark);
         }
         assert!(Mark::decode(b"{}").is_err());
