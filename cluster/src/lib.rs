@@ -1,3 +1,44 @@
-//! Series to shard to replicas: one Raft group per shard, log store, state machine, transport, membership, placement, Consul
+//! Series to shard to replicas: one Raft group per shard, one more for the cluster itself.
+//!
+//! What stays true:
+//! - A write or a push is acknowledged only after a majority of its shard's replicas hold it
+//!   flushed and the leader has applied it.
+//! - A strong read contains everything acknowledged before it began; a missing shard is an error.
+//! - A node promises once to be formed into a cluster, and a data directory belongs to one
+//!   cluster for its life.
+//! - Only [`raft`] names the Raft library.
+//!
+//! In reading order:
+//! - [`cluster`]: the node assembled; [`control`]: its loop
+//! - [`identity`], [`formation`], [`membership`]: who a node is, and how nodes become a cluster
+//! - [`meta`], [`placement`], [`catalogue`]: what the cluster agrees on about itself
+//! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
+//! - [`router`], [`history`]: any request on any node; push groups as history
+//! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
+//! - [`status`]: what a node can tell; [`consul`]: its place in a service catalogue
 
+pub mod catalogue;
+pub mod cluster;
 pub mod consul;
+pub mod control;
+pub mod convert;
+pub mod formation;
+pub mod history;
+pub mod identity;
+pub mod link;
+pub mod membership;
+pub mod meta;
+pub mod peer;
+pub mod placement;
+pub mod raft;
+pub mod refusal;
+pub mod router;
+pub mod shard;
+pub mod shards_service;
+pub mod status;
+pub mod write_link;
+
+pub use cluster::{Cluster, Options, StartError};
+pub use raft::group::Timing;
+pub use shard::upkeep::CheckpointPolicy;
+pub use status::Status;

@@ -130,8 +130,10 @@ impl SegmentedLog {
     /// Waits until the log can no longer be written; gives the reason. The node must end then.
     pub async fn failed(&self) -> String {
         let mut failure = self.shared.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
+        let failed = failure.wait_for(Option::is_some).await;
+        // The guard must not live across the wait below.
+        match failed.map(|why| why.clone().unwrap_or_default()) {
+            Ok(why) => why,
             // Never: this log holds the sender.
             Err(_) => std::future::pending().await,
         }

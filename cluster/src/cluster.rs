@@ -1,0 +1,550 @@
+//! One node of the cluster, assembled: what the binary and the simulation start.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use model::batch::Fence;
+use model::group::{Group, GroupingKey, PushOp};
+use model::limits::RPC_BYTES_MAX;
+use model::port::{Listener, Task, World};
+use model::sink::{Groups, Pushed, Sink, WriteError, Written};
+use model::source::{Source, SourceError};
+use model::{Batch, ClusterId, GroupId, NodeId, ShardId};
+use proto::node::membership_server::MembershipServer;
+use proto::node::raft_server::RaftServer;
+use proto::node::shards_server::ShardsServer;
+use tokio::sync::watch;
+
+use crate::catalogue::Catalogue;
+use crate::control::Control;
+use crate::convert::scoped;
+use crate::history::History;
+use crate::identity::Identity;
+use crate::membership::{self, Founding, Local};
+use crate::meta::MetaMachine;
+use crate::peer::{Peers, Wire};
+use crate::raft::group::Timing;
+use crate::raft::service as raft_service;
+use crate::raft::types::WatchReceiver;
+use crate::router::{Replicas, Router, ShardSource};
+use crate::shard::proposer::Windows;
+use crate::shard::upkeep::CheckpointPolicy;
+use crate::shards_service;
+use crate::status::{self, Status};
+
+/// The log's directory, below the node's root.
+const LOG_DIR: &str = "log";
+
+/// How a node takes part.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the gRPC listener binds.
+    pub listen: String,
+    /// What other nodes dial; empty means where `listen` was bound.
+    pub advertise: String,
+    /// Addresses that may know a cluster; the node's own may be among them.
+    pub join: Vec<String>,
+    /// Nodes that must have met before a cluster is formed.
+    pub bootstrap_expect: usize,
+    pub shards: u32,
+    pub replication_factor: usize,
+    pub zone: String,
+    pub version: String,
+    pub out_of_order_window_ms: i64,
+    /// How often living push groups are repeated into history.
+    pub history_interval: Duration,
+    pub retention: Option<Duration>,
+    pub timing: Timing,
+    pub checkpoint: CheckpointPolicy,
+    pub log: wal::Options,
+}
+
+impl Default for Options {
+    /// A cluster of one on the usual port.
+    fn default() -> Self {
+        Self {
+            listen: ":9092".to_owned(),
+            advertise: String::new(),
+            join: Vec::new(),
+            bootstrap_expect: 1,
+            shards: 16,
+            replication_factor: 3,
+            zone: String::new(),
+            version: String::new(),
+            out_of_order_window_ms: 30 * 60_000,
+            history_interval: Duration::from_secs(60),
+            retention: None,
+            timing: Timing::default(),
+            checkpoint: CheckpointPolicy::default(),
+            log: wal::Options::default(),
+        }
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("reading the node's identity")]
+    Identity(#[source] io::Error),
+    #[error(transparent)]
+    Log(#[from] wal::OpenError),
+    #[error("opening the meta state")]
+    Meta(#[source] io::Error),
+    #[error("listening on {address}")]
+    Listen {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("registering metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The settings that may change while the node runs.
+pub struct Settings {
+    out_of_order_window_ms: AtomicI64,
+}
+
+impl Windows for Settings {
+    fn out_of_order_ms(&self) -> i64 {
+        self.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// What every part of the node shares.
+pub struct Shared {
+    pub world: World,
+    pub options: Options,
+    pub node: NodeId,
+    pub log: Arc<wal::SegmentedLog>,
+    pub peers: Arc<Peers>,
+    pub groups: Arc<raft_service::Groups>,
+    pub replicas: Replicas,
+    pub meta_machine: Arc<MetaMachine>,
+    pub local: Arc<Local>,
+    pub router: Arc<Router>,
+    pub settings: Arc<Settings>,
+    pub engine_metrics: Arc<tsdb::Metrics>,
+    pub view: watch::Receiver<Arc<crate::meta::State>>,
+    /// Why the node must end, once it must.
+    pub failure: watch::Sender<Option<String>>,
+    /// Groups whose log is damaged here: they do not run.
+    pub quarantined: Mutex<BTreeMap<GroupId, String>>,
+}
+
+impl Shared {
+    /// Ends the node: its disk or a group's log cannot be trusted any more.
+    pub fn fail(&self, why: String) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(why);
+            first
+        });
+    }
+}
+
+/// One node of the cluster.
+pub struct Cluster {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<Task>>,
+}
+
+impl Cluster {
+    /// Opens the node's state and starts to listen. Forming or joining goes on behind.
+    pub async fn start(
+        world: World,
+        options: Options,
+        catalogue: Arc<dyn Catalogue>,
+        registry: &prometheus::Registry,
+    ) -> Result<Arc<Self>, StartError> {
+        let identity = Identity::load(&world).await.map_err(StartError::Identity)?;
+        let log_metrics = wal::Metrics::new(registry)?;
+        let (log, recovery) =
+            wal::SegmentedLog::open(&world, Path::new(LOG_DIR), options.log.clone(), log_metrics)
+                .await?;
+        report(&recovery);
+        let engine_metrics = Arc::new(tsdb::Metrics::new());
+        engine_metrics.register(registry)?;
+        let meta_machine = MetaMachine::open(world.disk.clone(), catalogue).await;
+        let meta_machine = Arc::new(meta_machine.map_err(StartError::Meta)?);
+        let listener = world.net.listen(&options.listen).await;
+        let listener = listener.map_err(|source| StartError::Listen {
+            address: options.listen.clone(),
+            source,
+        })?;
+        let address = advertised(&options, &*listener)?;
+        let shared = share(
+            world,
+            options,
+            identity,
+            log,
+            meta_machine,
+            engine_metrics,
+            address,
+        );
+        let mut tasks = vec![serve(&shared, listener)];
+        tasks.extend(run(&shared));
+        Ok(Arc::new(Self {
+            shared,
+            tasks: Mutex::new(tasks),
+        }))
+    }
+
+    pub fn node_id(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// `None` until the cluster is formed.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.shared.view.borrow().cluster_id()
+    }
+
+    /// Where other nodes reach this one.
+    pub fn address(&self) -> String {
+        self.shared.local.address.clone()
+    }
+
+    /// Whether this node can do its part: it is a member, every replica meant to be here runs and
+    /// has a leader.
+    pub fn ready(&self) -> Result<(), String> {
+        let state = self.shared.view.borrow().clone();
+        if !state.is_formed() {
+            let progress = self
+                .shared
+                .local
+                .progress
+                .lock()
+                .expect("not poisoned")
+                .clone();
+            return Err(format!("no cluster yet: {progress}"));
+        }
+        if let Some((group, why)) = self
+            .shared
+            .quarantined
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .next()
+        {
+            return Err(format!("the log of group {group} is damaged: {why}"));
+        }
+        let meta = self.shared.local.meta.get();
+        if meta
+            .and_then(|raft| raft.metrics().borrow_watched().current_leader)
+            .is_none()
+        {
+            return Err("the meta group has no leader".to_owned());
+        }
+        let replicas = self.shared.replicas.read().expect("not poisoned");
+        for shard in state.shards() {
+            let meant = state
+                .assignment(shard)
+                .is_some_and(|a| a.replicas.contains(&self.shared.node.0));
+            match replicas.get(&shard) {
+                None if meant => return Err(format!("shard {} is not open yet", shard.0)),
+                Some(replica) if replica.leader().is_none() => {
+                    return Err(format!("shard {} has no leader", shard.0));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn status(&self) -> Status {
+        let shared = &self.shared;
+        let state = shared.view.borrow().clone();
+        let replicas = shared.replicas.read().expect("not poisoned");
+        let of_shard = |shard: ShardId| match replicas.get(&shard) {
+            Some(replica) => status::of_group(&replica.raft),
+            None => status::absent(
+                state
+                    .assignment(shard)
+                    .map(|a| a.replicas.clone())
+                    .unwrap_or_default(),
+            ),
+        };
+        Status {
+            node_id: shared.node.0,
+            address: self.address(),
+            meta: match shared.local.meta.get() {
+                Some(raft) => status::of_group(raft),
+                None => status::absent(Vec::new()),
+            },
+            shards: state.shards().map(of_shard).collect(),
+            state,
+        }
+    }
+
+    /// One source per shard; none until the cluster is formed.
+    pub fn sources(&self) -> Vec<Arc<dyn Source>> {
+        let shards = self.shared.view.borrow().shards();
+        let source = |shard| {
+            Arc::new(ShardSource {
+                router: self.shared.router.clone(),
+                shard,
+            }) as Arc<dyn Source>
+        };
+        shards.map(source).collect()
+    }
+
+    /// The lease of a scrape target, while this node holds it.
+    pub fn scrape_fence(&self, target: u64) -> Option<Fence> {
+        let state = self.shared.view.borrow();
+        let own = state.lease_owner(target) == Some(self.shared.node);
+        own.then_some(Fence {
+            target,
+            epoch: state.lease_epoch,
+        })
+    }
+
+    /// Applied index and content digest of the replica here.
+    pub fn digest(&self, shard: ShardId) -> Option<(u64, u64)> {
+        let replica = self.shared.router.replica(shard)?;
+        Some((replica.engine.applied_index(), replica.engine.digest()))
+    }
+
+    /// More addresses that may know a cluster.
+    pub fn add_join_addresses(&self, addresses: Vec<String>) {
+        let mut join = self.shared.local.join.lock().expect("not poisoned");
+        for address in addresses {
+            if !join.contains(&address) {
+                join.push(address);
+            }
+        }
+    }
+
+    pub fn set_out_of_order_window(&self, window_ms: i64) {
+        self.shared
+            .settings
+            .out_of_order_window_ms
+            .store(window_ms, Ordering::Relaxed);
+    }
+
+    /// Resolves when the node must end, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.shared.failure.subscribe();
+        loop {
+            if let Some(reason) = failure.borrow_and_update().clone() {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                return "the node stopped".to_owned();
+            }
+        }
+    }
+
+    /// Hands leadership on, then stops everything and closes the log.
+    pub async fn stop(&self) {
+        let hand_on = crate::control::hand_leadership_on(&self.shared);
+        scoped(&self.shared.world.dice, hand_on).await;
+        self.tasks.lock().expect("not poisoned").clear();
+        for (_, running) in self.shared.groups.all() {
+            // Already stopped is as good.
+            running.raft.shutdown().await.ok();
+        }
+        self.shared.log.closed().await;
+    }
+}
+
+#[async_trait]
+impl Sink for Cluster {
+    async fn write(&self, batch: Batch) -> Result<Written, WriteError> {
+        self.shared.router.write(batch).await
+    }
+}
+
+#[async_trait]
+impl Groups for Cluster {
+    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
+        self.shared.router.push(key, op).await
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, SourceError> {
+        self.shared.router.groups().await
+    }
+}
+
+fn report(recovery: &wal::Recovery) {
+    if recovery.torn_bytes > 0 {
+        tracing::warn!(bytes = recovery.torn_bytes, "the log's torn end was cut");
+    }
+    for damage in &recovery.damage {
+        tracing::error!(damage, "the log is damaged");
+    }
+}
+
+/// The address others dial: the advertised one with the real port where it names port 0.
+fn advertised(options: &Options, listener: &dyn Listener) -> Result<String, StartError> {
+    if !options.advertise.is_empty() {
+        return Ok(options.advertise.clone());
+    }
+    let bound = listener.local_addr().map_err(|source| StartError::Listen {
+        address: options.listen.clone(),
+        source,
+    })?;
+    let host = options.listen.rsplit_once(':').map_or("", |(host, _)| host);
+    let host = match host {
+        "" | "0.0.0.0" | "[::]" => "127.0.0.1",
+        host => host,
+    };
+    Ok(format!("{host}:{}", bound.port()))
+}
+
+fn share(
+    world: World,
+    options: Options,
+    identity: Identity,
+    log: Arc<wal::SegmentedLog>,
+    meta_machine: Arc<MetaMachine>,
+    engine_metrics: Arc<tsdb::Metrics>,
+    address: String,
+) -> Arc<Shared> {
+    let node = identity.node();
+    let peers = Arc::new(Peers::new(world.clone()));
+    if let Some(cluster) = identity.cluster() {
+        peers.belong_to(cluster);
+    }
+    let view = meta_machine.watch();
+    let replicas: Replicas = Arc::new(RwLock::default());
+    let local = Arc::new(Local {
+        world: world.clone(),
+        peers: peers.clone(),
+        address,
+        zone: options.zone.clone(),
+        version: options.version.clone(),
+        founding: Founding {
+            bootstrap_expect: options.bootstrap_expect,
+            shards: options.shards,
+            replication_factor: options.replication_factor,
+        },
+        belongs: watch::Sender::new(identity.cluster()),
+        identity: tokio::sync::Mutex::new(identity),
+        join: Mutex::new(options.join.clone()),
+        meta: std::sync::OnceLock::new(),
+        view: view.clone(),
+        progress: Mutex::default(),
+    });
+    let router = Router::new(
+        node.0,
+        world.clone(),
+        peers.clone(),
+        replicas.clone(),
+        view.clone(),
+    );
+    let settings = Settings {
+        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
+    };
+    Arc::new(Shared {
+        world,
+        node,
+        log,
+        peers,
+        groups: Arc::default(),
+        replicas,
+        meta_machine,
+        local,
+        router: Arc::new(router),
+        settings: Arc::new(settings),
+        engine_metrics,
+        view,
+        failure: watch::Sender::new(None),
+        quarantined: Mutex::default(),
+        options,
+    })
+}
+
+/// Serves the three services on one listener.
+fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
+    let raft = raft_service::Service {
+        node: shared.node,
+        world: shared.world.clone(),
+        peers: shared.peers.clone(),
+        groups: shared.groups.clone(),
+    };
+    let shards = shards_service::Service {
+        world: shared.world.clone(),
+        peers: shared.peers.clone(),
+        replicas: shared.replicas.clone(),
+    };
+    let bounded = RPC_BYTES_MAX;
+    let router = tonic::transport::Server::builder()
+        .initial_stream_window_size(crate::peer::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(crate::peer::CONNECTION_WINDOW_BYTES)
+        .add_service(
+            RaftServer::new(raft)
+                .max_decoding_message_size(bounded)
+                .max_encoding_message_size(bounded),
+        )
+        .add_service(
+            ShardsServer::new(shards)
+                .max_decoding_message_size(bounded)
+                .max_encoding_message_size(bounded),
+        )
+        .add_service(MembershipServer::new(membership::Service(
+            shared.local.clone(),
+        )));
+    let incoming = futures::stream::unfold(listener, |mut listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => {
+                    return Some((Ok::<_, io::Error>(Wire(connection)), listener));
+                }
+                // One bad accept (no descriptors left, a peer gone) must not end the service.
+                Err(e) => {
+                    tracing::warn!(error = %e, "a node's connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    });
+    let owner = shared.clone();
+    let serve = async move {
+        if let Err(e) = router.serve_with_incoming(incoming).await {
+            owner.fail(format!("the gRPC listener ended: {e}"));
+        }
+    };
+    shared.world.spawn.spawn("grpc server", serve.boxed())
+}
+
+/// The node's own loops.
+fn run(shared: &Arc<Shared>) -> Vec<Task> {
+    let spawn = |name, future| {
+        shared
+            .world
+            .spawn
+            .spawn(name, scoped(&shared.world.dice, future))
+    };
+    let settle = {
+        let (shared, local) = (shared.clone(), shared.local.clone());
+        async move {
+            if let Err(e) = local.settle().await {
+                shared.fail(format!("writing the node's identity: {e}"));
+            }
+        }
+        .boxed()
+    };
+    let log = {
+        let shared = shared.clone();
+        async move {
+            let log = shared.log.clone();
+            let why = log.failed().await;
+            shared.fail(format!("the log cannot be written: {why}"));
+        }
+        .boxed()
+    };
+    let control = Control::new(shared.clone()).run().boxed();
+    let history = History::new(shared.clone()).run().boxed();
+    vec![
+        spawn("membership", settle),
+        spawn("log watch", log),
+        spawn("control", control),
+        spawn("push history", history),
+    ]
+}

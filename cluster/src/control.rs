@@ -1,0 +1,525 @@
+//! The node's control loop: makes what runs here equal to what the meta group says.
+//!
+//! Each round looks at the meta state and does the next small thing: start the meta replica, open
+//! a shard that belongs here, bring a led shard's Raft membership to its placement, close what
+//! moved away, seal and checkpoint. The meta leader also notes who lives and evens out placement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use model::port::Task;
+use model::{GroupId, ShardId};
+
+use crate::cluster::Shared;
+use crate::convert::scoped;
+use crate::meta::{Command, State};
+use crate::placement;
+use crate::raft::group::{self, Parts};
+use crate::raft::machine::Machine;
+use crate::raft::service::Running;
+use crate::raft::types::Raft;
+use crate::raft::types::WatchReceiver;
+use crate::shard::Replica;
+use crate::shard::replica::{Setup, dir_of};
+use crate::shard::upkeep::{Ages, Upkeep};
+
+const ROUND: Duration = Duration::from_millis(250);
+/// A founder that is not the first waits this long for the first to begin the group.
+const FOUNDER_PATIENCE: Duration = Duration::from_secs(5);
+/// A node the meta leader has not heard for so long holds no leases.
+const DEAD_AFTER: Duration = Duration::from_secs(2);
+/// Leadership returns to the preferred replica only when both have been steady for so long.
+const STEADY: Duration = Duration::from_secs(10);
+/// Entries the preferred replica may be behind when it is made leader.
+const TRANSFER_LAG_MAX: u64 = 64;
+/// Upkeep comes every so many rounds.
+const UPKEEP_ROUNDS: u64 = 8;
+/// Voters of the meta group; further nodes learn it.
+const META_VOTERS_MAX: usize = 5;
+/// Handing leadership on before a stop.
+const HAND_ON_MAX: Duration = Duration::from_secs(3);
+
+type Beats = BTreeMap<u64, (Option<String>, Duration)>;
+
+/// The loop and what it remembers.
+pub struct Control {
+    shared: Arc<Shared>,
+    started: Duration,
+    rounds: u64,
+    upkeep: BTreeMap<ShardId, Upkeep>,
+    /// When each group's present leadership was first seen.
+    leaders: BTreeMap<GroupId, (Option<u64>, Duration)>,
+    /// What the meta leader last heard of each node, and when that last changed.
+    beats: Beats,
+    /// Membership changes under way, at most one a group.
+    changing: Arc<Mutex<BTreeMap<GroupId, Task>>>,
+}
+
+impl Control {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            started: shared.world.clock.monotonic(),
+            shared,
+            rounds: 0,
+            upkeep: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            beats: Beats::new(),
+            changing: Arc::default(),
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            if let Err(e) = self.round().await {
+                self.shared.fail(e.to_string());
+                return;
+            }
+            self.rounds += 1;
+            let mut view = self.shared.view.clone();
+            // Whichever comes first; a closed view means the node is ending.
+            tokio::time::timeout(ROUND, view.changed()).await.ok();
+        }
+    }
+
+    async fn round(&mut self) -> io::Result<()> {
+        if self.shared.local.belongs.borrow().is_none() {
+            return Ok(());
+        }
+        self.start_meta().await?;
+        let state = self.shared.view.borrow().clone();
+        if !state.is_formed() {
+            return Ok(());
+        }
+        self.open_shards(&state).await?;
+        self.found_shards(&state).await;
+        self.check_groups()?;
+        self.note_leaders();
+        self.lead_shards(&state);
+        self.close_shards(&state).await?;
+        self.lead_meta(&state).await;
+        if self.rounds.is_multiple_of(UPKEEP_ROUNDS) {
+            self.keep_up().await?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.world.clock.monotonic()
+    }
+
+    /// A group with a damaged log does not run: it must neither vote nor acknowledge.
+    fn is_quarantined(&self, group: GroupId) -> bool {
+        let Some(why) = wal::Log::quarantined(&*self.shared.log, group) else {
+            return false;
+        };
+        let mut quarantined = self.shared.quarantined.lock().expect("not poisoned");
+        if quarantined.insert(group, why.clone()).is_none() {
+            tracing::error!(%group, why, "a group's log is damaged here; it does not run");
+        }
+        true
+    }
+
+    async fn start_meta(&mut self) -> io::Result<()> {
+        let shared = &self.shared;
+        if shared.local.meta.get().is_some() || self.is_quarantined(GroupId::META) {
+            return Ok(());
+        }
+        let machine: Arc<dyn Machine> = shared.meta_machine.clone();
+        let raft = group::start(Parts {
+            world: shared.world.clone(),
+            node: shared.node.0,
+            group: GroupId::META,
+            log: shared.log.clone(),
+            peers: shared.peers.clone(),
+            machine: machine.clone(),
+            timing: shared.options.timing,
+        })
+        .await?;
+        shared.groups.insert(
+            GroupId::META,
+            Running {
+                raft: raft.clone(),
+                machine,
+            },
+        );
+        // The only one who sets it.
+        shared.local.meta.set(raft).ok();
+        Ok(())
+    }
+
+    async fn open_shards(&mut self, state: &State) -> io::Result<()> {
+        let shared = self.shared.clone();
+        for shard in state.shards() {
+            let here = state
+                .assignment(shard)
+                .is_some_and(|a| a.replicas.contains(&shared.node.0));
+            let group = GroupId::of_shard(shard);
+            if !here || shared.router.replica(shard).is_some() || self.is_quarantined(group) {
+                continue;
+            }
+            let replica = Replica::open(Setup {
+                world: shared.world.clone(),
+                node: shared.node.0,
+                shard,
+                log: shared.log.clone(),
+                peers: shared.peers.clone(),
+                timing: shared.options.timing,
+                windows: shared.settings.clone(),
+                metrics: shared.engine_metrics.clone(),
+            })
+            .await?;
+            shared.groups.insert(group, replica.running());
+            shared
+                .replicas
+                .write()
+                .expect("not poisoned")
+                .insert(shard, Arc::new(replica));
+        }
+        Ok(())
+    }
+
+    /// Begins the Raft groups this node is a founder of: the first founder at once, the others
+    /// only if nothing happens.
+    async fn found_shards(&self, state: &State) {
+        let node = self.shared.node.0;
+        let patient = self.now() >= self.started + FOUNDER_PATIENCE;
+        for replica in self.replicas() {
+            let Some(assignment) = state.assignment(replica.shard) else {
+                continue;
+            };
+            let founders = &assignment.founders;
+            let turn = founders.first() == Some(&node) || (patient && founders.contains(&node));
+            if !turn || replica.raft.is_initialized().await.unwrap_or(true) {
+                continue;
+            }
+            let voters = addresses(state, founders);
+            if let Err(e) = group::initialize(&replica.raft, &voters).await {
+                tracing::warn!(shard = %replica.shard, error = %e, "group not begun");
+            }
+        }
+    }
+
+    fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.shared
+            .replicas
+            .read()
+            .expect("not poisoned")
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// A group that stopped by itself met an error it cannot go on from.
+    fn check_groups(&self) -> io::Result<()> {
+        for (group, running) in self.shared.groups.all() {
+            if let Err(fatal) = &running.raft.metrics().borrow_watched().running_state {
+                return Err(io::Error::other(format!("group {group} stopped: {fatal}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_leaders(&mut self) {
+        let now = self.now();
+        for (group, running) in self.shared.groups.all() {
+            let leader = running.raft.metrics().borrow_watched().current_leader;
+            let seen = self.leaders.entry(group).or_insert((leader, now));
+            if seen.0 != leader {
+                *seen = (leader, now);
+            }
+        }
+    }
+
+    /// Whether this node has led `group` for a while.
+    fn leads_steadily(&self, group: GroupId) -> bool {
+        let seen = self.leaders.get(&group);
+        seen.is_some_and(|(leader, since)| {
+            *leader == Some(self.shared.node.0) && self.now() >= *since + STEADY
+        })
+    }
+
+    fn lead_shards(&mut self, state: &State) {
+        self.changing
+            .lock()
+            .expect("not poisoned")
+            .retain(|_, task| !task.is_finished());
+        let mut transferred = false;
+        for replica in self.replicas().iter().filter(|replica| replica.leads()) {
+            let Some(assignment) = state.assignment(replica.shard) else {
+                continue;
+            };
+            let voters = voters_of(&replica.raft);
+            let wanted: BTreeSet<u64> = assignment.replicas.iter().copied().collect();
+            if voters != wanted || !assignment.settled {
+                self.change_shard(state, replica);
+            } else if !transferred {
+                transferred = self.prefer(state, replica, assignment.replicas[0]);
+            }
+        }
+    }
+
+    /// Brings a led shard's membership to its placement, beside the loop.
+    fn change_shard(&self, state: &State, replica: &Arc<Replica>) {
+        let group = GroupId::of_shard(replica.shard);
+        let mut changing = self.changing.lock().expect("not poisoned");
+        if changing.contains_key(&group) {
+            return;
+        }
+        let shard = replica.shard;
+        let replicas = state
+            .assignment(shard)
+            .map(|a| a.replicas.clone())
+            .unwrap_or_default();
+        let voters = addresses(state, &replicas);
+        let (replica, local) = (replica.clone(), self.shared.local.clone());
+        let change = async move {
+            let none = BTreeMap::new();
+            if let Err(e) = group::change_members(&replica.raft, &voters, &none).await {
+                tracing::warn!(%shard, error = %e, "membership not changed yet");
+                return;
+            }
+            let settled = Command::Settled {
+                shard: shard.0,
+                replicas,
+            };
+            if let Err(refusal) = local.propose(settled).await {
+                tracing::debug!(%shard, %refusal, "placement not settled yet");
+            }
+        };
+        let world = &self.shared.world;
+        let task = world
+            .spawn
+            .spawn("membership change", scoped(&world.dice, change));
+        changing.insert(group, task);
+    }
+
+    /// Gives a led shard back to its preferred leader; whether it did.
+    fn prefer(&self, state: &State, replica: &Arc<Replica>, preferred: u64) -> bool {
+        let group = GroupId::of_shard(replica.shard);
+        let alive = state
+            .members
+            .get(&preferred)
+            .is_some_and(|member| member.alive);
+        if preferred == self.shared.node.0 || !alive || !self.leads_steadily(group) {
+            return false;
+        }
+        if !is_close(&replica.raft, preferred) {
+            return false;
+        }
+        let raft = replica.raft.clone();
+        let transfer = async move { raft.trigger().transfer_leader(preferred).await.is_ok() };
+        let world = &self.shared.world;
+        let task = scoped(&world.dice, transfer.map(drop));
+        let mut changing = self.changing.lock().expect("not poisoned");
+        changing.insert(group, world.spawn.spawn("leadership transfer", task));
+        true
+    }
+
+    /// Closes replicas whose placement has settled elsewhere, and forgets their files and log.
+    async fn close_shards(&mut self, state: &State) -> io::Result<()> {
+        let node = self.shared.node.0;
+        for replica in self.replicas() {
+            let shard = replica.shard;
+            let moved = state
+                .assignment(shard)
+                .is_some_and(|a| a.settled && !a.replicas.contains(&node));
+            if !moved {
+                continue;
+            }
+            tracing::info!(%shard, "the shard moved away");
+            let group = GroupId::of_shard(shard);
+            self.shared.groups.remove(group);
+            self.shared
+                .replicas
+                .write()
+                .expect("not poisoned")
+                .remove(&shard);
+            // Stopped already is as good.
+            replica.raft.shutdown().await.ok();
+            wal::Log::remove_group(&*self.shared.log, group).await?;
+            self.shared
+                .world
+                .disk
+                .remove_dir_all(&dir_of(shard))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn lead_meta(&mut self, state: &State) {
+        let Some(meta) = self.shared.local.meta.get().cloned() else {
+            return;
+        };
+        if meta.metrics().borrow_watched().current_leader != Some(self.shared.node.0) {
+            self.beats.clear();
+            return;
+        }
+        self.change_meta(state, &meta);
+        if let Some(nodes) = self.hear(state, &meta) {
+            self.propose(Command::Alive { nodes }).await;
+        }
+        for (shard, replicas) in placement::rebalance(state) {
+            self.propose(Command::Place { shard, replicas }).await;
+        }
+    }
+
+    async fn propose(&self, command: Command) {
+        let once = self.shared.local.propose_once(&command);
+        if let Err(refusal) = scoped(&self.shared.world.dice, once).await {
+            tracing::debug!(?command, %refusal, "not committed; the next round asks again");
+        }
+    }
+
+    /// Nodes whose being heard differs from the state.
+    fn hear(&mut self, state: &State, meta: &Raft) -> Option<BTreeMap<u64, bool>> {
+        let now = self.now();
+        let heard: BTreeMap<u64, String> = {
+            let metrics = meta.metrics();
+            let metrics = metrics.borrow_watched();
+            let beats = metrics.heartbeat.iter().flatten();
+            beats
+                .filter_map(|(node, at)| Some((*node, format!("{:?}", at.as_ref()?))))
+                .collect()
+        };
+        let mut changed = BTreeMap::new();
+        for (node, member) in &state.members {
+            let last = heard.get(node).cloned();
+            let beat = self.beats.entry(*node).or_insert((None, now));
+            if beat.0 != last {
+                *beat = (last, now);
+            }
+            let alive = *node == self.shared.node.0 || now < beat.1 + DEAD_AFTER;
+            // A node just found silent may only be new to this leader.
+            if alive != member.alive && (!alive || beat.0.is_some() || *node == self.shared.node.0)
+            {
+                changed.insert(*node, alive);
+            }
+        }
+        (!changed.is_empty()).then_some(changed)
+    }
+
+    /// Every member follows the meta group; the first few vote.
+    fn change_meta(&self, state: &State, meta: &Raft) {
+        let mut changing = self.changing.lock().expect("not poisoned");
+        if changing.contains_key(&GroupId::META) {
+            return;
+        }
+        let voters = voters_of(meta);
+        let alive = |node: &&u64| state.members[node].alive;
+        let room = META_VOTERS_MAX.saturating_sub(voters.len());
+        let fresh = state
+            .members
+            .keys()
+            .filter(|node| !voters.contains(node))
+            .filter(alive);
+        let wanted: BTreeSet<u64> = voters.iter().chain(fresh.take(room)).copied().collect();
+        let known: BTreeSet<u64> = {
+            let metrics = meta.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics
+                .membership_config
+                .membership()
+                .nodes()
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        let learners: Vec<u64> = state
+            .members
+            .keys()
+            .filter(|node| !wanted.contains(node))
+            .copied()
+            .collect();
+        if wanted == voters && learners.iter().all(|node| known.contains(node)) {
+            return;
+        }
+        let wanted: Vec<u64> = wanted.into_iter().collect();
+        let (voters, learners) = (addresses(state, &wanted), addresses(state, &learners));
+        let raft = meta.clone();
+        let change = async move {
+            if let Err(e) = group::change_members(&raft, &voters, &learners).await {
+                tracing::warn!(error = %e, "meta membership not changed yet");
+            }
+        };
+        let world = &self.shared.world;
+        let task = world
+            .spawn
+            .spawn("meta membership", scoped(&world.dice, change));
+        changing.insert(GroupId::META, task);
+    }
+
+    async fn keep_up(&mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let ages = Ages {
+            out_of_order_window_ms: crate::shard::proposer::Windows::out_of_order_ms(
+                &*shared.settings,
+            ),
+            retention: shared.options.retention,
+        };
+        for replica in self.replicas() {
+            let upkeep = self.upkeep.entry(replica.shard).or_default();
+            upkeep
+                .round(
+                    &replica,
+                    &*shared.world.clock,
+                    &shared.options.checkpoint,
+                    ages,
+                )
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn voters_of(raft: &Raft) -> BTreeSet<u64> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().voter_ids().collect()
+}
+
+fn addresses(state: &State, nodes: &[u64]) -> BTreeMap<u64, String> {
+    nodes
+        .iter()
+        .filter_map(|id| Some((*id, state.address(*id)?.to_owned())))
+        .collect()
+}
+
+/// Whether a follower holds nearly all of this leader's log.
+fn is_close(raft: &Raft, follower: u64) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let matched = metrics
+        .replication
+        .as_ref()
+        .and_then(|r| r.get(&follower)?.as_ref());
+    matched.is_some_and(|id| id.index + TRANSFER_LAG_MAX >= last)
+}
+
+/// Before a stop: every group led here goes to a follower that is close behind.
+pub async fn hand_leadership_on(shared: &Shared) {
+    let deadline = shared.world.clock.monotonic() + HAND_ON_MAX;
+    loop {
+        let mut led = 0;
+        for (_, running) in shared.groups.all() {
+            let raft = &running.raft;
+            if raft.metrics().borrow_watched().current_leader != Some(shared.node.0) {
+                continue;
+            }
+            let heir = voters_of(raft)
+                .into_iter()
+                .find(|id| *id != shared.node.0 && is_close(raft, *id));
+            if let Some(heir) = heir {
+                led += 1;
+                // A group that has stopped needs no heir.
+                raft.trigger().transfer_leader(heir).await.ok();
+            }
+        }
+        if led == 0 || shared.world.clock.monotonic() >= deadline {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,513 @@
+//! Between the nouns of `model` and the node-to-node messages, and the small things both sides
+//! of a call need.
+//!
+//! Messages from a peer are checked like any outside bytes.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use model::batch::{Fence, Rows};
+use model::group::{Family, FamilyKind, FamilySample, Group, GroupingKey, PushOp};
+use model::port::Dice;
+use model::sink::{Reason, Rejection, Written};
+use model::source::{Consistency, MetadataSelection, Selection, Take};
+use model::{Batch, ClusterId, Labels, MatchOp, Matcher, Samples, Series, Timestamp};
+use openraft_rt::deterministic_rng::DeterministicRng;
+use openraft_rt_tokio::TokioRuntime;
+use proto::node as wire;
+
+use crate::refusal::Refusal;
+
+/// Gives a future the seeded random source that openraft asks its task for. Everything that
+/// calls openraft runs in such a scope.
+pub fn scoped<'a, F>(dice: &Arc<dyn Dice>, future: F) -> BoxFuture<'a, F::Output>
+where
+    F: Future + Send + 'a,
+{
+    DeterministicRng::<TokioRuntime>::scope(dice.roll(), future).boxed()
+}
+
+/// A message that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message: {0}")]
+pub struct Malformed(pub String);
+
+impl Malformed {
+    fn new(what: impl ToString) -> Self {
+        Self(what.to_string())
+    }
+}
+
+pub fn cluster_id_to_wire(id: ClusterId) -> Bytes {
+    Bytes::copy_from_slice(&id.0.to_be_bytes())
+}
+
+pub fn cluster_id_from_wire(bytes: &[u8]) -> Option<ClusterId> {
+    Some(ClusterId(u128::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+// ---- writes ----
+
+pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
+    wire::Batch {
+        labels: batch.series.iter().map(labels_to_wire).collect(),
+        series: batch.rows.series.clone(),
+        timestamps: batch.rows.timestamps.iter().map(|t| t.0).collect(),
+        values: batch.rows.values.clone(),
+        fence: batch.fence.map(|f| wire::Fence {
+            target: f.target,
+            epoch: f.epoch,
+        }),
+    }
+}
+
+pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
+    let batch = Batch {
+        series: batch
+            .labels
+            .iter()
+            .map(|b| labels_from_wire(b))
+            .collect::<Result<_, _>>()?,
+        rows: Rows {
+            series: batch.series,
+            timestamps: batch.timestamps.into_iter().map(Timestamp).collect(),
+            values: batch.values,
+        },
+        fence: batch.fence.map(|f| Fence {
+            target: f.target,
+            epoch: f.epoch,
+        }),
+    };
+    batch.validate().map_err(Malformed)?;
+    Ok(batch)
+}
+
+fn labels_to_wire(labels: &Labels) -> Bytes {
+    Bytes::copy_from_slice(labels.as_canonical())
+}
+
+fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
+    Labels::from_canonical(block).map_err(Malformed::new)
+}
+
+const REASONS: [Reason; 5] = [
+    Reason::TooOld,
+    Reason::TooNew,
+    Reason::Duplicate,
+    Reason::Fenced,
+    Reason::BadLabels,
+];
+
+pub fn written_to_wire(written: &Written) -> wire::Written {
+    let number = |reason| {
+        REASONS
+            .iter()
+            .position(|r| *r == reason)
+            .expect("all are listed") as u32
+    };
+    wire::Written {
+        rows: written.rejected.iter().map(|r| r.row).collect(),
+        reasons: written.rejected.iter().map(|r| number(r.reason)).collect(),
+    }
+}
+
+pub fn written_from_wire(written: wire::Written) -> Result<Written, Malformed> {
+    if written.rows.len() != written.reasons.len() {
+        return Err(Malformed::new("columns of different length"));
+    }
+    let rejection = |(row, reason): (u32, u32)| match REASONS.get(reason as usize) {
+        Some(&reason) => Ok(Rejection { row, reason }),
+        None => Err(Malformed(format!("reason {reason}"))),
+    };
+    let rejected = written.rows.into_iter().zip(written.reasons).map(rejection);
+    Ok(Written {
+        rejected: rejected.collect::<Result<_, _>>()?,
+    })
+}
+
+pub fn refusal_to_wire(refusal: Refusal) -> wire::ShardRefusal {
+    use wire::shard_refusal::Kind;
+    let (kind, leader, text) = match refusal {
+        Refusal::NotLeader(leader) => (Kind::NotLeader, leader, String::new()),
+        Refusal::Overloaded(text) => (Kind::Overloaded, None, text),
+        Refusal::Unavailable(text) => (Kind::Unavailable, None, text),
+        Refusal::TooLarge(text) => (Kind::TooLarge, None, text),
+        Refusal::Internal(text) => (Kind::Internal, None, text),
+    };
+    wire::ShardRefusal {
+        kind: kind.into(),
+        leader,
+        text,
+    }
+}
+
+pub fn refusal_from_wire(refusal: wire::ShardRefusal) -> Refusal {
+    use wire::shard_refusal::Kind;
+    match refusal.kind() {
+        Kind::NotLeader => Refusal::NotLeader(refusal.leader),
+        Kind::Overloaded => Refusal::Overloaded(refusal.text),
+        Kind::Unavailable | Kind::Unknown => Refusal::Unavailable(refusal.text),
+        Kind::TooLarge => Refusal::TooLarge(refusal.text),
+        Kind::Internal => Refusal::Internal(refusal.text),
+    }
+}
+
+// ---- groups ----
+
+const KINDS: [FamilyKind; 5] = [
+    FamilyKind::Untyped,
+    FamilyKind::Counter,
+    FamilyKind::Gauge,
+    FamilyKind::Histogram,
+    FamilyKind::Summary,
+];
+const SUFFIXES: [&str; 4] = ["", "_bucket", "_sum", "_count"];
+
+fn family_to_wire(family: &Family) -> wire::Family {
+    let sample = |s: &FamilySample| wire::FamilySample {
+        suffix: s.suffix.to_owned(),
+        labels: labels_to_wire(&s.labels),
+        value: s.value,
+    };
+    wire::Family {
+        name: family.name.clone(),
+        help: family.help.clone(),
+        kind: KINDS
+            .iter()
+            .position(|k| *k == family.kind)
+            .expect("all are listed") as u32,
+        samples: family.samples.iter().map(sample).collect(),
+    }
+}
+
+fn family_from_wire(family: wire::Family) -> Result<Family, Malformed> {
+    let sample = |s: wire::FamilySample| {
+        let suffix = SUFFIXES.iter().find(|known| **known == s.suffix);
+        Ok(FamilySample {
+            suffix: suffix.ok_or_else(|| Malformed::new("suffix"))?,
+            labels: labels_from_wire(&s.labels)?,
+            value: s.value,
+        })
+    };
+    Ok(Family {
+        name: family.name,
+        help: family.help,
+        kind: *KINDS
+            .get(family.kind as usize)
+            .ok_or_else(|| Malformed::new("kind"))?,
+        samples: family
+            .samples
+            .into_iter()
+            .map(sample)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+pub fn key_to_wire(key: &GroupingKey) -> Vec<wire::GroupingLabel> {
+    let label = |(name, value): (&str, &str)| wire::GroupingLabel {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    key.iter().map(label).collect()
+}
+
+pub fn key_from_wire(key: Vec<wire::GroupingLabel>) -> Result<GroupingKey, Malformed> {
+    let pairs = key.into_iter().map(|label| (label.name, label.value));
+    GroupingKey::new(pairs).ok_or_else(|| Malformed::new("grouping key without job"))
+}
+
+pub fn group_to_wire(group: &Group) -> wire::Group {
+    wire::Group {
+        key: key_to_wire(&group.key),
+        families: group.families.iter().map(family_to_wire).collect(),
+        push_time_ms: group.push_time.0,
+        push_failure_time_ms: group.push_failure_time.0,
+    }
+}
+
+pub fn group_from_wire(group: wire::Group) -> Result<Group, Malformed> {
+    Ok(Group {
+        key: key_from_wire(group.key)?,
+        families: group
+            .families
+            .into_iter()
+            .map(family_from_wire)
+            .collect::<Result<_, _>>()?,
+        push_time: Timestamp(group.push_time_ms),
+        push_failure_time: Timestamp(group.push_failure_time_ms),
+    })
+}
+
+pub fn op_to_wire(op: &PushOp) -> (wire::push_request::Op, Vec<wire::Family>) {
+    use wire::push_request::Op;
+    match op {
+        PushOp::Put(families) => (Op::Put, families.iter().map(family_to_wire).collect()),
+        PushOp::Post(families) => (Op::Post, families.iter().map(family_to_wire).collect()),
+        PushOp::Delete => (Op::Delete, Vec::new()),
+        PushOp::Reject => (Op::Reject, Vec::new()),
+    }
+}
+
+pub fn op_from_wire(
+    op: wire::push_request::Op,
+    families: Vec<wire::Family>,
+) -> Result<PushOp, Malformed> {
+    use wire::push_request::Op;
+    let families = || {
+        families
+            .into_iter()
+            .map(family_from_wire)
+            .collect::<Result<Vec<_>, Malformed>>()
+    };
+    Ok(match op {
+        Op::Put => PushOp::Put(families()?),
+        Op::Post => PushOp::Post(families()?),
+        Op::Delete => PushOp::Delete,
+        Op::Reject => PushOp::Reject,
+    })
+}
+
+// ---- reads ----
+
+const OPS: [MatchOp; 4] = [
+    MatchOp::Equal,
+    MatchOp::NotEqual,
+    MatchOp::Regex,
+    MatchOp::NotRegex,
+];
+
+fn matcher_to_wire(matcher: &Matcher) -> wire::Matcher {
+    wire::Matcher {
+        op: OPS
+            .iter()
+            .position(|op| *op == matcher.op)
+            .expect("all are listed") as u32,
+        name: matcher.name.clone(),
+        value: matcher.value.clone(),
+    }
+}
+
+fn matcher_from_wire(matcher: wire::Matcher) -> Result<Matcher, Malformed> {
+    let op = OPS
+        .get(matcher.op as usize)
+        .ok_or_else(|| Malformed::new("matcher"))?;
+    Matcher::new(*op, matcher.name, matcher.value).map_err(Malformed::new)
+}
+
+fn consistency(local: bool) -> Consistency {
+    if local {
+        Consistency::Local
+    } else {
+        Consistency::Strong
+    }
+}
+
+pub fn selection_to_wire(selection: &Selection) -> wire::SelectRequest {
+    wire::SelectRequest {
+        matchers: selection.matchers.iter().map(matcher_to_wire).collect(),
+        start_ms: selection.start.0,
+        end_ms: selection.end.0,
+        last_only: selection.take == Take::Last,
+        local: selection.consistency == Consistency::Local,
+        ..Default::default()
+    }
+}
+
+pub fn selection_from_wire(request: wire::SelectRequest) -> Result<Selection, Malformed> {
+    Ok(Selection {
+        matchers: request
+            .matchers
+            .into_iter()
+            .map(matcher_from_wire)
+            .collect::<Result<_, _>>()?,
+        start: Timestamp(request.start_ms),
+        end: Timestamp(request.end_ms),
+        take: if request.last_only {
+            Take::Last
+        } else {
+            Take::All
+        },
+        consistency: consistency(request.local),
+    })
+}
+
+pub fn series_to_wire(series: &Series) -> wire::Series {
+    wire::Series {
+        labels: labels_to_wire(&series.labels),
+        timestamps: series.samples.timestamps.iter().map(|t| t.0).collect(),
+        values: series.samples.values.clone(),
+    }
+}
+
+pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
+    let rising = series.timestamps.windows(2).all(|pair| pair[0] < pair[1]);
+    if !rising || series.timestamps.len() != series.values.len() {
+        return Err(Malformed::new("columns of a series"));
+    }
+    Ok(Series {
+        labels: labels_from_wire(&series.labels)?,
+        samples: Samples {
+            timestamps: series.timestamps.into_iter().map(Timestamp).collect(),
+            values: series.values,
+        },
+    })
+}
+
+pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
+    let set = |matchers: &Vec<Matcher>| wire::MatcherSet {
+        matchers: matchers.iter().map(matcher_to_wire).collect(),
+    };
+    wire::MetadataRequest {
+        any_of: selection.any_of.iter().map(set).collect(),
+        start_ms: selection.start.0,
+        end_ms: selection.end.0,
+        local: selection.consistency == Consistency::Local,
+        ..Default::default()
+    }
+}
+
+pub fn metadata_from_wire(request: wire::MetadataRequest) -> Result<MetadataSelection, Malformed> {
+    let set = |set: wire::MatcherSet| {
+        set.matchers
+            .into_iter()
+            .map(matcher_from_wire)
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(MetadataSelection {
+        any_of: request
+            .any_of
+            .into_iter()
+            .map(set)
+            .collect::<Result<_, _>>()?,
+        start: Timestamp(request.start_ms),
+        end: Timestamp(request.end_ms),
+        consistency: consistency(request.local),
+    })
+}
+
+pub fn label_sets_to_wire(sets: &[Labels]) -> Vec<Bytes> {
+    sets.iter().map(labels_to_wire).collect()
+}
+
+pub fn label_sets_from_wire(sets: Vec<Bytes>) -> Result<Vec<Labels>, Malformed> {
+    sets.iter().map(|block| labels_from_wire(block)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_survive_the_wire_and_bad_ones_do_not() {
+        let mut batch = Batch {
+            fence: Some(Fence {
+                target: 7,
+                epoch: 9,
+            }),
+            ..Batch::default()
+        };
+        batch.add_sample(
+            Labels::from_pairs([("__name__", "x")]),
+            Timestamp(-5),
+            f64::INFINITY,
+        );
+        let wire = batch_to_wire(&batch);
+        assert_eq!(batch_from_wire(wire.clone()), Ok(batch));
+        let bad_row = wire::Batch {
+            series: vec![1],
+            ..wire.clone()
+        };
+        assert!(batch_from_wire(bad_row).is_err());
+        let bad_labels = wire::Batch {
+            labels: vec![Bytes::from_static(b"\x05")],
+            ..wire
+        };
+        assert!(batch_from_wire(bad_labels).is_err());
+    }
+
+    #[test]
+    fn groups_and_ops_survive_the_wire() {
+        let families = vec![Family {
+            name: "h".into(),
+            help: Some("what".into()),
+            kind: FamilyKind::Histogram,
+            samples: vec![FamilySample {
+                suffix: "_bucket",
+                labels: Labels::from_pairs([("le", "+Inf")]),
+                value: 2.0,
+            }],
+        }];
+        let key = [
+            ("job".to_owned(), "a".to_owned()),
+            ("zone".to_owned(), String::new()),
+        ];
+        let group = Group {
+            key: GroupingKey::new(key).unwrap(),
+            families: families.clone(),
+            push_time: Timestamp(4),
+            push_failure_time: Timestamp(0),
+        };
+        assert_eq!(group_from_wire(group_to_wire(&group)), Ok(group));
+        for op in [
+            PushOp::Put(families.clone()),
+            PushOp::Post(families),
+            PushOp::Delete,
+            PushOp::Reject,
+        ] {
+            let (kind, sent) = op_to_wire(&op);
+            assert_eq!(op_from_wire(kind, sent), Ok(op));
+        }
+        assert!(group_from_wire(wire::Group::default()).is_err());
+    }
+
+    #[test]
+    fn rejections_and_refusals_survive_the_wire() {
+        let rejected = REASONS
+            .iter()
+            .zip(0..)
+            .map(|(&reason, row)| Rejection { row, reason });
+        let written = Written {
+            rejected: rejected.collect(),
+        };
+        assert_eq!(written_from_wire(written_to_wire(&written)), Ok(written));
+        for refusal in [
+            Refusal::NotLeader(Some(3)),
+            Refusal::NotLeader(None),
+            Refusal::Overloaded("a".into()),
+            Refusal::Unavailable("b".into()),
+            Refusal::TooLarge("c".into()),
+            Refusal::Internal("d".into()),
+        ] {
+            assert_eq!(refusal_from_wire(refusal_to_wire(refusal.clone())), refusal);
+        }
+    }
+
+    #[test]
+    fn selections_survive_the_wire() {
+        let matchers = vec![Matcher::new(MatchOp::NotRegex, "job", "a|b").unwrap()];
+        let selection = Selection {
+            matchers: matchers.clone(),
+            start: Timestamp(-1),
+            end: Timestamp::MAX,
+            take: Take::Last,
+            consistency: Consistency::Local,
+        };
+        assert_eq!(
+            selection_from_wire(selection_to_wire(&selection)),
+            Ok(selection)
+        );
+        let metadata = MetadataSelection {
+            any_of: vec![matchers, vec![]],
+            start: Timestamp::MIN,
+            end: Timestamp(3),
+            consistency: Consistency::Strong,
+        };
+        assert_eq!(
+            metadata_from_wire(metadata_to_wire(&metadata)),
+            Ok(metadata)
+        );
+    }
+}

@@ -1,0 +1,599 @@
+//! From a batch, a push or a selection to the shards concerned and back: any node takes any
+//! request.
+//!
+//! The leader of a shard is asked; who that is comes from the local replica, from the last answer,
+//! or from trying the replicas in turn. What was certainly not done is tried again elsewhere
+//! until the deadline; what may have been done is tried again only where a repeat changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use model::group::{Group, GroupingKey, PushOp};
+use model::hash::Map;
+use model::port::World;
+use model::sink::{Groups, Pushed, Rejection, Sink, WriteError, Written};
+use model::source::{MetadataSelection, Selection, Source, SourceError};
+use model::{Batch, Labels, Series, ShardId};
+use proto::node as wire;
+use tokio::sync::watch;
+
+use crate::convert;
+use crate::meta::State;
+use crate::peer::{NotConnected, Peer, Peers};
+use crate::refusal::Refusal;
+use crate::shard::Replica;
+
+/// How long a write or a read looks for a leader before it gives up.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// Between two rounds of looking.
+const PAUSE: Duration = Duration::from_millis(50);
+/// One question to a peer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Replicas on this node, by shard.
+pub type Replicas = Arc<RwLock<BTreeMap<ShardId, Arc<Replica>>>>;
+
+/// Finds shards and speaks to them.
+pub struct Router {
+    pub node: u64,
+    pub world: World,
+    pub peers: Arc<Peers>,
+    pub replicas: Replicas,
+    pub view: watch::Receiver<Arc<State>>,
+    /// Leaders that answers named, for shards without a replica here.
+    hints: Mutex<Map<ShardId, u64>>,
+}
+
+/// What a shard's leader will say.
+type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+
+/// Who to ask about a shard.
+enum Whom {
+    Here(Arc<Replica>),
+    There(Arc<Peer>),
+}
+
+impl Router {
+    pub fn new(
+        node: u64,
+        world: World,
+        peers: Arc<Peers>,
+        replicas: Replicas,
+        view: watch::Receiver<Arc<State>>,
+    ) -> Self {
+        Self {
+            node,
+            world,
+            peers,
+            replicas,
+            view,
+            hints: Mutex::default(),
+        }
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        self.view.borrow().clone()
+    }
+
+    pub fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
+        self.replicas
+            .read()
+            .expect("not poisoned")
+            .get(&shard)
+            .cloned()
+    }
+
+    /// Who probably leads `shard`. `attempt` walks the replicas when nobody is known to.
+    fn whom(&self, shard: ShardId, attempt: usize) -> Option<Whom> {
+        let state = self.state();
+        let replica = self.replica(shard);
+        let hint = || {
+            self.hints
+                .lock()
+                .expect("not poisoned")
+                .get(&shard)
+                .copied()
+        };
+        let known = replica.as_ref().and_then(|r| r.leader()).or_else(hint);
+        let replicas = &state.assignment(shard)?.replicas;
+        let node = known.unwrap_or(replicas[attempt % replicas.len()]);
+        match replica {
+            Some(replica) if node == self.node => Some(Whom::Here(replica)),
+            _ => Some(Whom::There(self.peers.at(state.address(node)?))),
+        }
+    }
+
+    fn note(&self, shard: ShardId, refusal: &Refusal) {
+        let mut hints = self.hints.lock().expect("not poisoned");
+        match refusal {
+            Refusal::NotLeader(Some(leader)) => drop(hints.insert(shard, *leader)),
+            _ => drop(hints.remove(&shard)),
+        }
+    }
+
+    /// Asks the shard's leader, looking for it until the deadline. `again` says which refusals
+    /// may be followed by another try.
+    async fn ask<'a, T>(
+        &self,
+        shard: ShardId,
+        again: fn(&Refusal) -> bool,
+        mut question: impl FnMut(Whom) -> Answer<'a, T> + Send,
+    ) -> Result<T, Refusal> {
+        let deadline = self.world.clock.monotonic() + DEADLINE;
+        let mut attempt = 0;
+        loop {
+            let refusal = match self.whom(shard, attempt) {
+                None => Refusal::Unavailable("the shard has no known place".to_owned()),
+                Some(whom) => match question(whom).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(refusal) => refusal,
+                },
+            };
+            self.note(shard, &refusal);
+            let late = self.world.clock.monotonic() >= deadline;
+            if late || !again(&refusal) {
+                return Err(refusal);
+            }
+            attempt += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn write_shard(&self, shard: ShardId, batch: &Batch) -> Result<Written, Refusal> {
+        // A repeated row is a no-op: whatever happened, asking again is right.
+        let question = |whom| -> Answer<'_, Written> {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => replica.write(batch.clone()).await,
+                    Whom::There(peer) => self.write_there(&peer, shard, batch).await,
+                }
+            })
+        };
+        self.ask(shard, is_passing, question).await
+    }
+
+    async fn write_there(
+        &self,
+        peer: &Peer,
+        shard: ShardId,
+        batch: &Batch,
+    ) -> Result<Written, Refusal> {
+        let frame = wire::WriteFrame {
+            cluster_id: self.cluster_id(),
+            seq: 0,
+            shard: shard.0,
+            batch: Some(convert::batch_to_wire(batch)),
+        };
+        let asked = async { peer.write.ask(frame).await?.answer().await };
+        let reply = tokio::time::timeout(ASK_TIMEOUT, asked)
+            .await
+            .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
+            .map_err(|broken| Refusal::Unavailable(broken.to_string()))?;
+        match reply.result {
+            Some(wire::write_reply::Result::Written(written)) => {
+                convert::written_from_wire(written).map_err(|e| Refusal::Internal(e.to_string()))
+            }
+            Some(wire::write_reply::Result::Refusal(r)) => Err(convert::refusal_from_wire(r)),
+            None => Err(Refusal::Internal("an empty answer".to_owned())),
+        }
+    }
+
+    fn cluster_id(&self) -> bytes::Bytes {
+        convert::cluster_id_to_wire(self.peers.cluster())
+    }
+
+    async fn push_there(
+        &self,
+        peer: &Peer,
+        shard: ShardId,
+        key: &GroupingKey,
+        op: &PushOp,
+    ) -> Result<Pushed, Refusal> {
+        let (kind, families) = convert::op_to_wire(op);
+        let request = wire::PushRequest {
+            cluster_id: self.cluster_id(),
+            shard: shard.0,
+            key: convert::key_to_wire(key),
+            op: kind.into(),
+            families,
+        };
+        let reply = call(peer.data().push(request)).await?;
+        refused(reply.refusal)?;
+        let group = |g: Option<wire::Group>| {
+            g.map(convert::group_from_wire)
+                .transpose()
+                .map_err(|e| Refusal::Internal(e.to_string()))
+        };
+        Ok(Pushed {
+            at: model::Timestamp(reply.at_ms),
+            before: group(reply.before)?,
+            after: group(reply.after)?,
+        })
+    }
+
+    async fn groups_there(&self, peer: &Peer, shard: ShardId) -> Result<Vec<Group>, Refusal> {
+        let request = wire::GroupsRequest {
+            cluster_id: self.cluster_id(),
+            shard: shard.0,
+        };
+        let reply = call(peer.data().groups(request)).await?;
+        refused(reply.refusal)?;
+        let groups: Result<_, _> = reply
+            .groups
+            .into_iter()
+            .map(convert::group_from_wire)
+            .collect();
+        groups.map_err(|e| Refusal::Internal(e.to_string()))
+    }
+
+    async fn groups_of(&self, shard: ShardId) -> Result<Vec<Group>, Refusal> {
+        let question = |whom| -> Answer<'_, Vec<Group>> {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => replica.groups().await,
+                    Whom::There(peer) => self.groups_there(&peer, shard).await,
+                }
+            })
+        };
+        self.ask(shard, is_passing, question).await
+    }
+
+    /// Stores what a group now stands for as ordinary samples, and ends the series it lost.
+    async fn write_history(&self, pushed: &Pushed) -> Result<(), WriteError> {
+        let mut batch = Batch::default();
+        let now: BTreeMap<Labels, f64> = pushed.after.iter().flat_map(Group::series).collect();
+        for (labels, _) in pushed.before.iter().flat_map(Group::series) {
+            if !now.contains_key(&labels) {
+                batch.add_sample(labels, pushed.at, model::sample::STALE_NAN);
+            }
+        }
+        for (labels, value) in now {
+            batch.add_sample(labels, pushed.at, value);
+        }
+        self.write(batch).await.map(drop)
+    }
+
+    /// Cuts a batch by shard, remembering which row came from where.
+    fn cut(&self, state: &State, batch: &Batch) -> BTreeMap<ShardId, (Batch, Vec<u32>)> {
+        let homes: Vec<ShardId> = batch
+            .series
+            .iter()
+            .map(|labels| state.shard_of(labels.as_canonical()))
+            .collect();
+        let mut parts: BTreeMap<ShardId, (Batch, Vec<u32>)> = BTreeMap::new();
+        let mut places: Vec<Option<u32>> = vec![None; batch.series.len()];
+        let rows = &batch.rows;
+        for (row, &series) in rows.series.iter().enumerate() {
+            let at = series as usize;
+            let (part, from) = parts.entry(homes[at]).or_default();
+            part.fence = batch.fence;
+            let place =
+                *places[at].get_or_insert_with(|| part.add_series(batch.series[at].clone()));
+            part.rows
+                .push(place, rows.timestamps[row], rows.values[row]);
+            from.push(row as u32);
+        }
+        parts
+    }
+}
+
+/// Refusals after which a read may be tried again.
+fn is_passing(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotLeader(_) | Refusal::Unavailable(_))
+}
+
+/// Refusals after which nothing was done for certain.
+fn is_harmless(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotLeader(_))
+}
+
+/// One unary call with its deadline. A connection that could not be made did nothing.
+async fn call<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Refusal> {
+    match tokio::time::timeout(ASK_TIMEOUT, call).await {
+        Err(_) => Err(Refusal::Unavailable("no answer in time".to_owned())),
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if NotConnected::caused(&status) => Err(Refusal::NotLeader(None)),
+        Ok(Err(status)) => Err(Refusal::Unavailable(status.to_string())),
+    }
+}
+
+fn refused(refusal: Option<wire::ShardRefusal>) -> Result<(), Refusal> {
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => Err(convert::refusal_from_wire(refusal)),
+    }
+}
+
+#[async_trait]
+impl Sink for Router {
+    async fn write(&self, batch: Batch) -> Result<Written, WriteError> {
+        let state = self.state();
+        if !state.is_formed() {
+            return Err(WriteError::Unavailable(Vec::new()));
+        }
+        let parts = self.cut(&state, &batch);
+        let mut writes: FuturesUnordered<_> = parts
+            .iter()
+            .map(|(shard, (part, _))| {
+                let write = self.write_shard(*shard, part);
+                async move { (*shard, write.await) }.boxed()
+            })
+            .collect();
+        let mut rejected = Vec::new();
+        let mut lost = Vec::new();
+        let mut overloaded = None;
+        while let Some((shard, result)) = writes.next().await {
+            match result {
+                Ok(written) => rejected.extend(written.rejected.iter().map(|r| Rejection {
+                    row: parts[&shard].1[r.row as usize],
+                    reason: r.reason,
+                })),
+                Err(Refusal::Overloaded(why)) => overloaded = Some(why),
+                Err(refusal) => {
+                    tracing::debug!(%shard, %refusal, "write not acknowledged");
+                    lost.push(shard);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            lost.sort_unstable();
+            return Err(WriteError::Unavailable(lost));
+        }
+        if let Some(why) = overloaded {
+            return Err(WriteError::Overloaded(why));
+        }
+        rejected.sort_unstable_by_key(|r| r.row);
+        Ok(Written { rejected })
+    }
+}
+
+#[async_trait]
+impl Groups for Router {
+    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
+        let state = self.state();
+        if !state.is_formed() {
+            return Err(WriteError::Unavailable(Vec::new()));
+        }
+        let shard = state.shard_of(&key.canonical());
+        let (key, op) = (&key, &op);
+        let question = |whom| -> Answer<'_, Pushed> {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => replica.push(key.clone(), op.clone()).await,
+                    Whom::There(peer) => self.push_there(&peer, shard, key, op).await,
+                }
+            })
+        };
+        let pushed = self.ask(shard, is_harmless, question).await;
+        let pushed = pushed.map_err(|refusal| match refusal {
+            Refusal::Overloaded(why) => WriteError::Overloaded(why),
+            _ => WriteError::Unavailable(vec![shard]),
+        })?;
+        self.write_history(&pushed).await?;
+        Ok(pushed)
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, SourceError> {
+        let state = self.state();
+        if !state.is_formed() {
+            return Err(SourceError::Unavailable(Vec::new()));
+        }
+        let questions = state.shards().map(|shard| {
+            let groups = self.groups_of(shard);
+            async move {
+                groups
+                    .await
+                    .map_err(|refusal| to_source_error(shard, refusal))
+            }
+            .boxed()
+        });
+        let answers = join_all(questions).await;
+        let mut groups = answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+        groups.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(groups)
+    }
+}
+
+fn to_source_error(shard: ShardId, refusal: Refusal) -> SourceError {
+    match refusal {
+        Refusal::TooLarge(what) => SourceError::TooLarge(what),
+        Refusal::Internal(what) => SourceError::Internal(what),
+        _ => SourceError::Unavailable(vec![shard]),
+    }
+}
+
+/// One shard of the cluster as a source, wherever it lives.
+pub struct ShardSource {
+    pub router: Arc<Router>,
+    pub shard: ShardId,
+}
+
+impl ShardSource {
+    async fn ask<'a, T>(
+        &self,
+        question: impl FnMut(Whom) -> Answer<'a, T> + Send,
+    ) -> Result<T, SourceError> {
+        let answer = self.router.ask(self.shard, is_passing, question).await;
+        answer.map_err(|refusal| to_source_error(self.shard, refusal))
+    }
+
+    /// Answers from the local replica when any replica's word is good enough.
+    fn near(&self, consistency: model::source::Consistency) -> Option<Arc<Replica>> {
+        match consistency {
+            model::source::Consistency::Local => self.router.replica(self.shard),
+            model::source::Consistency::Strong => None,
+        }
+    }
+
+    async fn metadata_there(
+        &self,
+        peer: &Peer,
+        kind: wire::metadata_request::Kind,
+        label: &str,
+        selection: &MetadataSelection,
+    ) -> Result<wire::MetadataReply, Refusal> {
+        let request = wire::MetadataRequest {
+            cluster_id: self.router.cluster_id(),
+            shard: self.shard.0,
+            kind: kind.into(),
+            label: label.to_owned(),
+            ..convert::metadata_to_wire(selection)
+        };
+        let mut reply = call(peer.data().metadata(request)).await?;
+        refused(reply.refusal.take())?;
+        Ok(reply)
+    }
+
+    async fn select_there(
+        &self,
+        peer: &Peer,
+        selection: &Selection,
+    ) -> Result<Vec<Series>, Refusal> {
+        let request = wire::SelectRequest {
+            cluster_id: self.router.cluster_id(),
+            shard: self.shard.0,
+            ..convert::selection_to_wire(selection)
+        };
+        let mut replies = call(peer.data().select(request)).await?;
+        let mut series = Vec::new();
+        loop {
+            let next = tokio::time::timeout(ASK_TIMEOUT, replies.message()).await;
+            let reply = next
+                .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
+                .map_err(|status| Refusal::Unavailable(status.to_string()))?;
+            let Some(reply) = reply else {
+                return Ok(series);
+            };
+            refused(reply.refusal)?;
+            for one in reply.series {
+                let one = convert::series_from_wire(one);
+                series.push(one.map_err(|e| Refusal::Internal(e.to_string()))?);
+            }
+        }
+    }
+}
+
+/// What the engine's own error means to the asker.
+pub fn engine_refusal(error: SourceError) -> Refusal {
+    match error {
+        SourceError::Unavailable(_) => Refusal::Unavailable(error.to_string()),
+        SourceError::TooLarge(what) => Refusal::TooLarge(what),
+        SourceError::Internal(what) => Refusal::Internal(what),
+    }
+}
+
+#[async_trait]
+impl Source for ShardSource {
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        if let Some(replica) = self.near(selection.consistency) {
+            return replica.engine.select(selection).await;
+        }
+        self.ask(|whom| {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        replica.settle(selection.consistency).await?;
+                        replica
+                            .engine
+                            .select(selection)
+                            .await
+                            .map_err(engine_refusal)
+                    }
+                    Whom::There(peer) => self.select_there(&peer, selection).await,
+                }
+            })
+        })
+        .await
+    }
+
+    async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+        if let Some(replica) = self.near(selection.consistency) {
+            return replica.engine.series(selection).await;
+        }
+        self.ask(|whom| {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        replica.settle(selection.consistency).await?;
+                        replica
+                            .engine
+                            .series(selection)
+                            .await
+                            .map_err(engine_refusal)
+                    }
+                    Whom::There(peer) => {
+                        let kind = wire::metadata_request::Kind::Series;
+                        let reply = self.metadata_there(&peer, kind, "", selection).await?;
+                        convert::label_sets_from_wire(reply.series)
+                            .map_err(|e| Refusal::Internal(e.to_string()))
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+        if let Some(replica) = self.near(selection.consistency) {
+            return replica.engine.label_names(selection).await;
+        }
+        self.ask(|whom| {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        replica.settle(selection.consistency).await?;
+                        replica
+                            .engine
+                            .label_names(selection)
+                            .await
+                            .map_err(engine_refusal)
+                    }
+                    Whom::There(peer) => {
+                        let kind = wire::metadata_request::Kind::LabelNames;
+                        Ok(self.metadata_there(&peer, kind, "", selection).await?.texts)
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        if let Some(replica) = self.near(selection.consistency) {
+            return replica.engine.label_values(name, selection).await;
+        }
+        self.ask(|whom| {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        replica.settle(selection.consistency).await?;
+                        replica
+                            .engine
+                            .label_values(name, selection)
+                            .await
+                            .map_err(engine_refusal)
+                    }
+                    Whom::There(peer) => {
+                        let kind = wire::metadata_request::Kind::LabelValues;
+                        Ok(self
+                            .metadata_there(&peer, kind, name, selection)
+                            .await?
+                            .texts)
+                    }
+                }
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,208 @@
+//! Group commit: what waits for a shard's leader becomes one entry.
+//!
+//! Writes queue up while earlier proposals are on their way, bounded in bytes; whatever waits is
+//! merged into the next entry. Series the engine knows travel as ids, others with their labels.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use model::batch::Fence;
+use model::hash::Map;
+use model::limits::{PROPOSAL_BYTES_MAX, PROPOSER_QUEUE_BYTES_MAX};
+use model::port::{Clock, Task, World};
+use model::sink::{Rejection, Written};
+use model::{Batch, Labels};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tsdb::{Command, Outcome, SeriesRef, Shard, WriteCommand};
+
+use crate::convert::scoped;
+use crate::raft::group;
+use crate::raft::types::{Raft, Reply};
+use crate::refusal::Refusal;
+
+/// Requests waiting, whatever their size.
+const REQUESTS_MAX: usize = 4096;
+/// Proposals of one shard under way: enough to keep the log busy, few enough to let writes merge.
+const IN_FLIGHT_MAX: usize = 4;
+/// A row's share of a proposal before it is encoded.
+const ROW_BYTES: usize = 24;
+
+/// How late and how early a sample may be; read anew for each proposal.
+pub trait Windows: Send + Sync {
+    fn out_of_order_ms(&self) -> i64;
+}
+
+struct Request {
+    batch: Batch,
+    bytes: usize,
+    done: oneshot::Sender<Result<Written, Refusal>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Accepts batches for one shard.
+pub struct Proposer {
+    requests: mpsc::Sender<Request>,
+    room: Arc<Semaphore>,
+    _task: Task,
+}
+
+impl Proposer {
+    pub fn start(world: &World, raft: Raft, engine: Arc<Shard>, windows: Arc<dyn Windows>) -> Self {
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        let worker = Worker {
+            raft,
+            engine,
+            windows,
+            clock: world.clock.clone(),
+        };
+        let task = scoped(&world.dice, worker.run(receiver));
+        Self {
+            requests,
+            room: Arc::new(Semaphore::new(PROPOSER_QUEUE_BYTES_MAX)),
+            _task: world.spawn.spawn("proposer", task),
+        }
+    }
+
+    /// Returns when the batch is committed and applied here, or was not taken.
+    pub async fn write(&self, batch: Batch) -> Result<Written, Refusal> {
+        let bytes = size_of(&batch).min(PROPOSER_QUEUE_BYTES_MAX);
+        let full = || Refusal::Overloaded("too many writes wait for this shard".to_owned());
+        let room = self
+            .room
+            .clone()
+            .try_acquire_many_owned(bytes as u32)
+            .map_err(|_| full())?;
+        let (done, result) = oneshot::channel();
+        let request = Request {
+            batch,
+            bytes,
+            done,
+            _room: room,
+        };
+        self.requests.try_send(request).map_err(|_| full())?;
+        let stopped = |_| Refusal::Unavailable("the replica stopped".to_owned());
+        result.await.map_err(stopped)?
+    }
+}
+
+fn size_of(batch: &Batch) -> usize {
+    let labels: usize = batch
+        .series
+        .iter()
+        .map(|labels| labels.as_canonical().len())
+        .sum();
+    labels + batch.rows.len() * ROW_BYTES
+}
+
+struct Worker {
+    raft: Raft,
+    engine: Arc<Shard>,
+    windows: Arc<dyn Windows>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Worker {
+    async fn run(self, mut requests: mpsc::Receiver<Request>) {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = under_way.next() => {}
+                first = requests.recv(), if under_way.len() < IN_FLIGHT_MAX => {
+                    let Some(first) = first else { return };
+                    under_way.push(self.propose(gather(first, &mut requests)));
+                }
+            }
+        }
+    }
+
+    async fn propose(&self, requests: Vec<Request>) {
+        let (command, spans) = self.merge(&requests);
+        match group::propose(&self.raft, Command::Write(command).encode()).await {
+            Ok(Reply::Shard(Outcome::Written { rejected })) => answer(requests, &spans, &rejected),
+            Ok(reply) => unreachable!("a write was answered with {reply:?}"),
+            Err(refusal) => {
+                for request in requests {
+                    // A client that went away needs no answer.
+                    request.done.send(Err(refusal.clone())).ok();
+                }
+            }
+        }
+    }
+
+    /// One command for all requests, and which of its rows are whose.
+    fn merge(&self, requests: &[Request]) -> (WriteCommand, Vec<Range<u32>>) {
+        let mut command = WriteCommand {
+            proposed_at: self.clock.now(),
+            out_of_order_window_ms: self.windows.out_of_order_ms(),
+            ..WriteCommand::default()
+        };
+        let mut unknown: Map<Labels, u32> = Map::default();
+        let mut spans = Vec::with_capacity(requests.len());
+        for request in requests {
+            let start = command.rows.len() as u32;
+            self.add(&mut command, &mut unknown, &request.batch);
+            let span = start..command.rows.len() as u32;
+            if let Some(Fence { target, epoch }) = request.batch.fence {
+                command.fences.push((span.clone(), Fence { target, epoch }));
+            }
+            spans.push(span);
+        }
+        (command, spans)
+    }
+
+    fn add(&self, command: &mut WriteCommand, unknown: &mut Map<Labels, u32>, batch: &Batch) {
+        let refs: Vec<SeriesRef> = batch
+            .series
+            .iter()
+            .map(|labels| match self.engine.resolve(labels) {
+                Some(id) => SeriesRef::Known(id),
+                None => SeriesRef::New(*unknown.entry(labels.clone()).or_insert_with(|| {
+                    command.labels.push(labels.clone());
+                    command.labels.len() as u32 - 1
+                })),
+            })
+            .collect();
+        command.rows.series.extend(
+            batch
+                .rows
+                .series
+                .iter()
+                .map(|&series| refs[series as usize]),
+        );
+        command
+            .rows
+            .timestamps
+            .extend_from_slice(&batch.rows.timestamps);
+        command.rows.values.extend_from_slice(&batch.rows.values);
+    }
+}
+
+/// What waits now, up to one proposal's size.
+fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+    let mut bytes = first.bytes;
+    let mut gathered = vec![first];
+    while bytes < PROPOSAL_BYTES_MAX {
+        let Ok(next) = requests.try_recv() else { break };
+        bytes += next.bytes;
+        gathered.push(next);
+    }
+    gathered
+}
+
+/// Tells each request what became of its own rows. `rejected` is ascending.
+fn answer(requests: Vec<Request>, spans: &[Range<u32>], rejected: &[Rejection]) {
+    for (request, span) in requests.into_iter().zip(spans) {
+        let from = rejected.partition_point(|r| r.row < span.start);
+        let to = rejected.partition_point(|r| r.row < span.end);
+        let own = |r: &Rejection| Rejection {
+            row: r.row - span.start,
+            reason: r.reason,
+        };
+        let written = Written {
+            rejected: rejected[from..to].iter().map(own).collect(),
+        };
+        request.done.send(Ok(written)).ok();
+    }
+}

@@ -1,0 +1,158 @@
+//! A shard's replica: opened from disk, joined to its group, asked by the node's services.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::group::{Group, GroupingKey, PushOp};
+use model::port::World;
+use model::sink::{Pushed, Written};
+use model::source::Consistency;
+use model::{Batch, GroupId, ShardId};
+use tsdb::{Command, Outcome, PushCommand, Shard};
+
+use super::machine::ShardMachine;
+use super::proposer::{Proposer, Windows};
+use crate::convert::scoped;
+use crate::peer::Peers;
+use crate::raft::group::{self, Parts, Timing};
+use crate::raft::machine::Machine;
+use crate::raft::service::Running;
+use crate::raft::types::WatchReceiver;
+use crate::raft::types::{Raft, Reply};
+use crate::refusal::Refusal;
+
+/// The directory of all shards, below the node's root.
+pub const DIR: &str = "shards";
+
+/// Opens a replica with these.
+pub struct Setup {
+    pub world: World,
+    pub node: u64,
+    pub shard: ShardId,
+    pub log: Arc<dyn wal::Log>,
+    pub peers: Arc<Peers>,
+    pub timing: Timing,
+    pub windows: Arc<dyn Windows>,
+    pub metrics: Arc<tsdb::Metrics>,
+}
+
+/// One shard on this node.
+pub struct Replica {
+    pub shard: ShardId,
+    pub engine: Arc<Shard>,
+    pub raft: Raft,
+    machine: Arc<dyn Machine>,
+    proposer: Proposer,
+    world: World,
+}
+
+/// A shard's directory; the engine's own lies inside it.
+pub fn dir_of(shard: ShardId) -> PathBuf {
+    Path::new(DIR).join(format!("{:05}", shard.0))
+}
+
+impl Replica {
+    pub async fn open(setup: Setup) -> io::Result<Self> {
+        let Setup {
+            world,
+            node,
+            shard,
+            log,
+            peers,
+            timing,
+            windows,
+            metrics,
+        } = setup;
+        let dir = dir_of(shard);
+        make_dir(&world, &dir).await?;
+        let engine = Shard::open(&world, dir.join("engine"), metrics).await?;
+        let engine = Arc::new(engine);
+        let machine: Arc<dyn Machine> =
+            Arc::new(ShardMachine::new(engine.clone(), world.disk.clone(), dir));
+        let parts = Parts {
+            world: world.clone(),
+            node,
+            group: GroupId::of_shard(shard),
+            log,
+            peers,
+            machine: machine.clone(),
+            timing,
+        };
+        let raft = group::start(parts).await?;
+        let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows);
+        Ok(Self {
+            shard,
+            engine,
+            raft,
+            machine,
+            proposer,
+            world,
+        })
+    }
+
+    /// For the Raft service's table.
+    pub fn running(&self) -> Running {
+        Running {
+            raft: self.raft.clone(),
+            machine: self.machine.clone(),
+        }
+    }
+
+    pub async fn write(&self, batch: Batch) -> Result<Written, Refusal> {
+        self.must_lead()?;
+        self.proposer.write(batch).await
+    }
+
+    pub async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, Refusal> {
+        self.must_lead()?;
+        let command = PushCommand {
+            proposed_at: self.world.clock.now(),
+            key,
+            op,
+        };
+        let proposal = group::propose(&self.raft, Command::Push(command).encode());
+        match scoped(&self.world.dice, proposal).await? {
+            Reply::Shard(Outcome::Pushed(pushed)) => Ok(pushed),
+            reply => unreachable!("a push was answered with {reply:?}"),
+        }
+    }
+
+    /// The groups, containing every push acknowledged before.
+    pub async fn groups(&self) -> Result<Vec<Group>, Refusal> {
+        self.settle(Consistency::Strong).await?;
+        Ok(self.engine.groups())
+    }
+
+    /// Waits until reading the engine gives what `consistency` promises.
+    pub async fn settle(&self, consistency: Consistency) -> Result<(), Refusal> {
+        match consistency {
+            Consistency::Local => Ok(()),
+            Consistency::Strong => scoped(&self.world.dice, group::linearize(&self.raft)).await,
+        }
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    pub fn leads(&self) -> bool {
+        self.leader() == Some(*self.raft.node_id())
+    }
+
+    fn must_lead(&self) -> Result<(), Refusal> {
+        match self.leader() {
+            Some(leader) if leader == *self.raft.node_id() => Ok(()),
+            leader => Err(Refusal::NotLeader(leader)),
+        }
+    }
+}
+
+/// Creates a shard's directory durably, each level's name in the one above.
+async fn make_dir(world: &World, dir: &Path) -> io::Result<()> {
+    world.disk.create_dir_all(&dir.join("engine")).await?;
+    world.disk.flush_dir(dir).await?;
+    world.disk.flush_dir(Path::new(DIR)).await?;
+    world.disk.flush_dir(Path::new("")).await
+}

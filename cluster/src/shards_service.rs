@@ -1,0 +1,264 @@
+//! The gRPC side of data: writes, pushes and reads on the replicas of this node. It never routes
+//! on: whoever asks the wrong node is told who leads.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{FutureExt, Stream, StreamExt};
+use model::port::World;
+use model::source::Source;
+use model::{Series, ShardId};
+use proto::node as wire;
+use proto::node::shards_server::Shards;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::convert::{self, Malformed};
+use crate::peer::Peers;
+use crate::refusal::Refusal;
+use crate::router::{Replicas, engine_refusal};
+use crate::shard::Replica;
+
+/// Writes of one connection being decided at once.
+const WRITES_MAX: usize = 256;
+/// Samples in one message of an answer.
+const SAMPLES_PER_MESSAGE: usize = 64 << 10;
+
+#[derive(Clone)]
+pub struct Service {
+    pub world: World,
+    pub peers: Arc<Peers>,
+    pub replicas: Replicas,
+}
+
+impl Service {
+    fn find(&self, cluster_id: &[u8], shard: u32) -> Result<Arc<Replica>, Refusal> {
+        if convert::cluster_id_from_wire(cluster_id) != Some(self.peers.cluster()) {
+            return Err(Refusal::Internal(
+                "this node belongs to another cluster".to_owned(),
+            ));
+        }
+        let replicas = self.replicas.read().expect("not poisoned");
+        replicas
+            .get(&ShardId(shard))
+            .cloned()
+            .ok_or(Refusal::NotLeader(None))
+    }
+
+    async fn write_one(&self, frame: wire::WriteFrame) -> wire::WriteReply {
+        let seq = frame.seq;
+        let written = async {
+            let replica = self.find(&frame.cluster_id, frame.shard)?;
+            let batch = convert::batch_from_wire(frame.batch.unwrap_or_default());
+            replica.write(batch.map_err(malformed)?).await
+        };
+        let result = match written.await {
+            Ok(written) => wire::write_reply::Result::Written(convert::written_to_wire(&written)),
+            Err(refusal) => wire::write_reply::Result::Refusal(convert::refusal_to_wire(refusal)),
+        };
+        wire::WriteReply {
+            seq,
+            result: Some(result),
+        }
+    }
+
+    async fn push_one(&self, request: wire::PushRequest) -> Result<wire::PushReply, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let kind = request.op();
+        let key = convert::key_from_wire(request.key).map_err(malformed)?;
+        let op = convert::op_from_wire(kind, request.families).map_err(malformed)?;
+        let pushed = replica.push(key, op).await?;
+        Ok(wire::PushReply {
+            at_ms: pushed.at.0,
+            before: pushed.before.as_ref().map(convert::group_to_wire),
+            after: pushed.after.as_ref().map(convert::group_to_wire),
+            refusal: None,
+        })
+    }
+
+    async fn groups_of(&self, request: wire::GroupsRequest) -> Result<wire::GroupsReply, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let groups = replica
+            .groups()
+            .await?
+            .iter()
+            .map(convert::group_to_wire)
+            .collect();
+        Ok(wire::GroupsReply {
+            groups,
+            refusal: None,
+        })
+    }
+
+    async fn select_all(&self, request: wire::SelectRequest) -> Result<Vec<Series>, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let selection = convert::selection_from_wire(request).map_err(malformed)?;
+        replica.settle(selection.consistency).await?;
+        replica
+            .engine
+            .select(&selection)
+            .await
+            .map_err(engine_refusal)
+    }
+
+    async fn metadata_of(
+        &self,
+        request: wire::MetadataRequest,
+    ) -> Result<wire::MetadataReply, Refusal> {
+        use wire::metadata_request::Kind;
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let (kind, label) = (request.kind(), request.label.clone());
+        let selection = convert::metadata_from_wire(request).map_err(malformed)?;
+        replica.settle(selection.consistency).await?;
+        let mut reply = wire::MetadataReply::default();
+        let engine = &replica.engine;
+        match kind {
+            Kind::Series => {
+                let sets = engine.series(&selection).await.map_err(engine_refusal)?;
+                reply.series = convert::label_sets_to_wire(&sets);
+            }
+            Kind::LabelNames => {
+                reply.texts = engine
+                    .label_names(&selection)
+                    .await
+                    .map_err(engine_refusal)?;
+            }
+            Kind::LabelValues => {
+                let values = engine.label_values(&label, &selection).await;
+                reply.texts = values.map_err(engine_refusal)?;
+            }
+        }
+        Ok(reply)
+    }
+}
+
+fn malformed(error: Malformed) -> Refusal {
+    Refusal::Internal(error.to_string())
+}
+
+/// Cuts an answer into messages of bounded size.
+fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
+    let mut messages = Vec::new();
+    let mut current = wire::SelectReply::default();
+    let mut samples = 0;
+    for one in series {
+        samples += one.samples.len();
+        current.series.push(convert::series_to_wire(&one));
+        if samples >= SAMPLES_PER_MESSAGE {
+            messages.push(std::mem::take(&mut current));
+            samples = 0;
+        }
+    }
+    messages.push(current);
+    messages
+}
+
+type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Shards for Service {
+    type WriteStream = ReplyStream<wire::WriteReply>;
+    type SelectStream = ReplyStream<wire::SelectReply>;
+
+    async fn write(
+        &self,
+        request: Request<Streaming<wire::WriteFrame>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        let frames = request.into_inner();
+        let service = self.clone();
+        let (replies, receiver) = mpsc::channel(WRITES_MAX);
+        let answer = frames
+            .take_while(|frame| std::future::ready(frame.is_ok()))
+            .filter_map(|frame| std::future::ready(frame.ok()))
+            .for_each_concurrent(WRITES_MAX, move |frame| {
+                let (service, replies) = (service.clone(), replies.clone());
+                async move {
+                    let reply = service.write_one(frame).await;
+                    // A peer that went away asks again elsewhere.
+                    replies.send(Ok(reply)).await.ok();
+                }
+            });
+        let task = self.world.spawn.spawn("writes from a peer", answer.boxed());
+        let stream = ReceiverStream::new(receiver).map(move |reply| {
+            let _keep = &task;
+            reply
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn push(
+        &self,
+        request: Request<wire::PushRequest>,
+    ) -> Result<Response<wire::PushReply>, Status> {
+        let reply = self.push_one(request.into_inner()).await;
+        Ok(Response::new(reply.unwrap_or_else(|refusal| {
+            wire::PushReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            }
+        })))
+    }
+
+    async fn groups(
+        &self,
+        request: Request<wire::GroupsRequest>,
+    ) -> Result<Response<wire::GroupsReply>, Status> {
+        let reply = self.groups_of(request.into_inner()).await;
+        Ok(Response::new(reply.unwrap_or_else(|refusal| {
+            wire::GroupsReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            }
+        })))
+    }
+
+    async fn select(
+        &self,
+        request: Request<wire::SelectRequest>,
+    ) -> Result<Response<Self::SelectStream>, Status> {
+        let replies = match self.select_all(request.into_inner()).await {
+            Ok(series) => messages(series),
+            Err(refusal) => vec![wire::SelectReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            }],
+        };
+        Ok(Response::new(Box::pin(futures::stream::iter(
+            replies.into_iter().map(Ok),
+        ))))
+    }
+
+    async fn metadata(
+        &self,
+        request: Request<wire::MetadataRequest>,
+    ) -> Result<Response<wire::MetadataReply>, Status> {
+        let reply = self.metadata_of(request.into_inner()).await;
+        Ok(Response::new(reply.unwrap_or_else(|refusal| {
+            wire::MetadataReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            }
+        })))
+    }
+
+    async fn digest(
+        &self,
+        request: Request<wire::DigestRequest>,
+    ) -> Result<Response<wire::DigestReply>, Status> {
+        let request = request.into_inner();
+        let replica = self.find(&request.cluster_id, request.shard);
+        let reply = match replica {
+            Ok(replica) => wire::DigestReply {
+                index: replica.engine.applied_index(),
+                digest: replica.engine.digest(),
+                refusal: None,
+            },
+            Err(refusal) => wire::DigestReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(reply))
+    }
+}
