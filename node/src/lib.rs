@@ -8,11 +8,21 @@
 //! - [`logging`]: what is told
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
 //! - [`scrape`]: targets and their loops
+//! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
+//! - [`configuration`], [`status`]: what is in force, and what can be told
+//! - [`run`]: all of it put together
 
 pub mod config;
+pub mod configuration;
+pub mod discovery;
 pub mod flags;
 pub mod logging;
 mod nearest;
+pub mod process;
 pub mod promtool;
+pub mod run;
 pub mod scrape;
+pub mod source;
+pub mod status;
+pub mod telemetry;
 pub mod web;

@@ -1,1 +1,173 @@
-fn main() {}
+//! The process: arguments, log, data directory, signals, exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use cluster::catalogue::Sled;
+use model::port::World;
+use node::config::Machine;
+use node::configuration::LoadError;
+use node::flags::{self, Command, Flags};
+use node::logging;
+use node::promtool::{self, Line};
+use node::run::{End, Node, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// The node's rebuildable view of the cluster, below the data directory.
+const CATALOGUE_DIR: &str = "catalogue";
+/// As Prometheus exits on a configuration it cannot load.
+const BAD_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    match flags::parse(arguments) {
+        Ok(Command::Run(flags)) => run(&flags),
+        Ok(Command::Print(text)) => print(&[Line::Out(text)], 0),
+        Ok(Command::Promtool(arguments)) => {
+            let report = promtool::run(&arguments, &Machine);
+            print(&report.lines, report.exit_code)
+        }
+        Err(error) => print(&[Line::Err(error.to_string())], error.exit_code),
+    }
+}
+
+/// Writes lines; a reader that is gone is no reason to panic.
+fn print(lines: &[Line], exit_code: u8) -> ExitCode {
+    for line in lines {
+        let written = match line {
+            Line::Out(text) => writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')),
+            Line::Err(text) => writeln!(std::io::stderr(), "{}", text.trim_end_matches('\n')),
+        };
+        if written.is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::from(exit_code)
+}
+
+fn run(flags: &Flags) -> ExitCode {
+    let clock = Arc::new(host::SystemClock::new());
+    if let Err(error) = logging::init(flags.log_level, flags.log_format, clock) {
+        return print(&[Line::Err(error.to_string())], 1);
+    }
+    let (version, revision) = (env!("CARGO_PKG_VERSION"), flags::REVISION);
+    info!(version, revision, program = ?flags.program, "starting");
+    for warning in &flags.warnings {
+        warn!("{warning}");
+    }
+    match live(flags) {
+        Ok(End::Quit) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Ok(End::Failed(reason)) => {
+            error!(reason, "the node cannot go on");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            let file = flags.config_file.display();
+            match config_error(&failure) {
+                Some(_) => error!(%file, err = format!("{failure:#}"), "error loading config"),
+                None => error!(err = format!("{failure:#}"), "not started"),
+            }
+            match config_error(&failure) {
+                Some(_) => ExitCode::from(BAD_CONFIG),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn config_error(failure: &anyhow::Error) -> Option<&LoadError> {
+    match failure.downcast_ref::<StartError>() {
+        Some(StartError::Config(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// From the first to the last breath.
+fn live(flags: &Flags) -> anyhow::Result<End> {
+    let path = &flags.storage.path;
+    let _lock = host::lock(path).context("locking the data directory")?;
+    let world = host::world(path).context("opening the data directory")?;
+    let catalogue = Sled::open(&path.join(CATALOGUE_DIR)).context("opening the catalogue")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(live_in(world, flags, Arc::new(catalogue)))
+}
+
+async fn live_in(world: World, flags: &Flags, catalogue: Arc<Sled>) -> anyhow::Result<End> {
+    let mut signals = Signals::new().context("listening for signals")?;
+    let starting = Node::start(world, flags, Arc::new(Machine), catalogue);
+    let node = tokio::select! {
+        started = starting => started?,
+        () = signals.asked_to_end() => return Ok(End::Quit),
+    };
+    let end = loop {
+        tokio::select! {
+            end = node.ended() => break end,
+            order = signals.next() => match order {
+                Order::End => break End::Quit,
+                Order::Reload => reload(&node).await,
+            },
+        }
+    };
+    if let End::Failed(_) = end {
+        // Nothing of it can be trusted to stop in order.
+        return Ok(end);
+    }
+    info!("stopping");
+    tokio::select! {
+        () = node.stop() => Ok(end),
+        () = signals.asked_to_end() => anyhow::bail!("asked again while stopping"),
+    }
+}
+
+async fn reload(node: &Node) {
+    if let Err(failure) = node.reload().await {
+        error!(err = %failure, "reload failed, the old configuration stays");
+    }
+}
+
+/// What a signal asks for.
+enum Order {
+    End,
+    Reload,
+}
+
+/// What the system may tell the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        let signal = tokio::select! {
+            _ = self.terminate.recv() => "terminated",
+            _ = self.interrupt.recv() => "interrupt",
+            _ = self.reload.recv() => return Order::Reload,
+        };
+        warn!(signal, "received a signal to end");
+        Order::End
+    }
+
+    /// While the node starts or stops there is nothing to load again.
+    async fn asked_to_end(&mut self) {
+        while let Order::Reload = self.next().await {}
+    }
+}

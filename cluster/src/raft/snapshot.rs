@@ -5,7 +5,7 @@
 //! transfer that breaks leaves only a staging directory, which the next one clears.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;

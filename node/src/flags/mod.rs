@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::nearest::nearest;
+pub use help::{BRANCH, REVISION};
 use table::{Flag, Kind, State};
 pub use value::Address;
 

@@ -59,6 +59,15 @@ impl Budget {
         }
     }
 
+    /// The same memory with another bound on how long a body may take.
+    #[must_use]
+    pub fn with_read_time(self, read_time_max: Duration) -> Self {
+        Self {
+            read_time_max,
+            ..self
+        }
+    }
+
     /// Makes `held` cover `bytes`.
     fn cover(&self, held: &mut Vec<OwnedSemaphorePermit>, bytes: usize) -> Result<(), BodyError> {
         let has: usize = held.iter().map(OwnedSemaphorePermit::num_permits).sum();

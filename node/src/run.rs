@@ -1,0 +1,436 @@
+//! One node, from checked flags to a running whole, and back to nothing.
+//!
+//! Order of starting: what can be refused first (configuration, ports), then the cluster, then the
+//! listeners and the scrapes. Order of stopping: scrapes, registration, requests under way, and
+//! the cluster last, since the others stand on it. Not here: the process (signals, exit codes) and
+//! the real machine, so that a simulation can start the same node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+
+use axum::Router;
+use cluster::catalogue::Catalogue;
+use cluster::consul::ConsulError;
+use cluster::{Cluster, Options};
+use ingest::push::Names;
+use model::Labels;
+use model::matcher::{PatternError, compile_anchored};
+use model::port::{Listener, Task, World};
+use promql::{Engine, EngineOptions};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::{info, warn};
+
+use crate::config::{Config, Surroundings};
+use crate::configuration::{Configuration, LoadError};
+use crate::discovery::{Discovery, Reachable};
+use crate::flags::{Address, Flags, Program};
+use crate::scrape::{ExternalUrl, Pools};
+use crate::source::ClusterSource;
+use crate::status::{NodeStatus, build};
+use crate::telemetry::{RaftGroups, Telemetry};
+use crate::web::body::Budget;
+use crate::web::state::Settings;
+use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
+
+/// Listens for other nodes where none are wanted: on this machine only, on any free port.
+const ALONE: &str = "127.0.0.1:0";
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    #[error("--web.cors.origin")]
+    CorsOrigin(#[from] PatternError),
+    #[error("listening on {address}")]
+    Listen {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("starting the cluster's part of this node")]
+    Cluster(#[from] cluster::StartError),
+    #[error("registering metrics")]
+    Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Consul(#[from] ConsulError),
+}
+
+/// Why a node is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Somebody asked for it.
+    Quit,
+    /// It cannot go on; the text says why.
+    Failed(String),
+}
+
+/// A running node.
+pub struct Node {
+    cluster: Arc<Cluster>,
+    status: Arc<NodeStatus>,
+    engine: Arc<Engine>,
+    listening: Listening,
+    discovery: Option<Discovery>,
+    pub web_addresses: Vec<SocketAddr>,
+    pub push_addresses: Vec<SocketAddr>,
+}
+
+/// The HTTP listeners' tasks.
+struct Listening {
+    stop: watch::Sender<bool>,
+    /// Closed once every listener has ended.
+    ended: mpsc::Receiver<()>,
+    _tasks: Vec<Task>,
+}
+
+/// Listeners that are bound and not served yet.
+struct Bound {
+    web: Vec<Box<dyn Listener>>,
+    push: Vec<Box<dyn Listener>>,
+    web_addresses: Vec<SocketAddr>,
+    push_addresses: Vec<SocketAddr>,
+}
+
+impl Node {
+    /// Returns as soon as the node listens; its cluster may still be forming.
+    pub async fn start(
+        world: World,
+        flags: &Flags,
+        surroundings: Arc<dyn Surroundings + Send + Sync>,
+        catalogue: Arc<dyn Catalogue>,
+    ) -> Result<Self, StartError> {
+        let configuration = Configuration::new(
+            flags.config_file.clone(),
+            flags.config_file_given,
+            Arc::clone(&surroundings),
+            Arc::clone(&world.clock),
+        );
+        let config = configuration.load()?.config;
+        let settings = settings(flags)?;
+        let bound = Bound::bind(&world, flags).await?;
+        let telemetry = Arc::new(Telemetry::new(&build())?);
+        let cluster = Cluster::start(
+            world.clone(),
+            options(flags, &config),
+            catalogue,
+            telemetry.registry(),
+        )
+        .await?;
+        let groups = RaftGroups::new(Arc::clone(&cluster))?;
+        telemetry.registry().register(Box::new(groups))?;
+        let status = status(
+            &world,
+            flags,
+            &bound,
+            configuration,
+            &cluster,
+            surroundings,
+            telemetry,
+        )?;
+        status.load().await?;
+        let engine = Arc::new(Engine::new(
+            engine_options(flags, &config),
+            Arc::clone(&world.clock),
+        ));
+        let state = ApiState {
+            source: Arc::clone(&status.source),
+            sink: cluster.clone(),
+            groups: cluster.clone(),
+            engine: Arc::clone(&engine),
+            clock: Arc::clone(&world.clock),
+            status: status.clone(),
+            settings,
+            external_labels: Arc::clone(&status.external_labels),
+            query_slots: Arc::new(Semaphore::new(flags.query.concurrency_max)),
+            body_budget: Budget::default().with_read_time(flags.web.read_timeout),
+        };
+        let discovery = discovery(&world, flags, &bound, &cluster)?;
+        let (web_addresses, push_addresses) =
+            (bound.web_addresses.clone(), bound.push_addresses.clone());
+        let listening = listen(&world, flags, bound, state);
+        Ok(Self {
+            cluster,
+            status,
+            engine,
+            listening,
+            discovery,
+            web_addresses,
+            push_addresses,
+        })
+    }
+
+    /// Loads the configuration again; on an error the old one stays in force.
+    pub async fn reload(&self) -> Result<(), LoadError> {
+        self.status.load().await
+    }
+
+    /// Resolves when the node is to be stopped.
+    pub async fn ended(&self) -> End {
+        let mut quit = self.status.quit.subscribe();
+        tokio::select! {
+            _ = quit.wait_for(|quit| *quit) => End::Quit,
+            why = self.cluster.failed() => End::Failed(why),
+        }
+    }
+
+    /// Whether every shard held here has a leader; else what is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        self.cluster.ready()
+    }
+
+    /// The node's part in the cluster.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Lets requests under way finish, hands leadership on and stops everything.
+    pub async fn stop(mut self) {
+        self.status.quit();
+        self.status.pools.stop();
+        if let Some(discovery) = self.discovery {
+            discovery.stop().await;
+        }
+        self.engine.close();
+        self.listening.stop.send_replace(true);
+        while self.listening.ended.recv().await.is_some() {}
+        self.cluster.stop().await;
+    }
+}
+
+impl Bound {
+    async fn bind(world: &World, flags: &Flags) -> Result<Self, StartError> {
+        let (web, web_addresses) = bind(world, &flags.web_listen_addresses).await?;
+        let (push, push_addresses) = bind(world, &flags.push_listen_addresses).await?;
+        Ok(Self {
+            web,
+            push,
+            web_addresses,
+            push_addresses,
+        })
+    }
+}
+
+async fn bind(
+    world: &World,
+    addresses: &[Address],
+) -> Result<(Vec<Box<dyn Listener>>, Vec<SocketAddr>), StartError> {
+    let mut listeners = Vec::new();
+    let mut bound = Vec::new();
+    for address in addresses {
+        let address = address.to_string();
+        let failed = |source| StartError::Listen {
+            address: address.clone(),
+            source,
+        };
+        let listener = world.net.listen(&address).await.map_err(failed)?;
+        bound.push(listener.local_addr().map_err(failed)?);
+        listeners.push(listener);
+    }
+    Ok((listeners, bound))
+}
+
+fn options(flags: &Flags, config: &Config) -> Options {
+    let cluster = &flags.cluster;
+    let listen = cluster.listen_address.as_ref();
+    let listen = listen.map_or_else(|| ALONE.to_owned(), Address::to_string);
+    // A port that is chosen by the system is known once it is bound.
+    let advertise = cluster.advertise_address.as_ref().filter(|a| a.port != 0);
+    let window_ms = config.out_of_order_time_window().as_millis();
+    let history = flags.push.history_interval;
+    let retention = config.storage.retention.time;
+    Options {
+        listen,
+        advertise: advertise.map(Address::to_string).unwrap_or_default(),
+        join: cluster.join.iter().map(Address::to_string).collect(),
+        bootstrap_expect: cluster.bootstrap_expect as usize,
+        shards: cluster.shards,
+        replication_factor: cluster.replication_factor as usize,
+        zone: cluster.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
+        history_interval: history.unwrap_or(config.global.scrape_interval),
+        retention: retention.or(flags.storage.retention_time),
+        ..Options::default()
+    }
+}
+
+fn settings(flags: &Flags) -> Result<Settings, StartError> {
+    Ok(Settings {
+        lookback: flags.query.lookback_delta,
+        query_timeout: flags.query.timeout,
+        remote_write_receiver: flags.web.enable_remote_write_receiver,
+        lifecycle: flags.web.enable_lifecycle,
+        push_names: match flags.push.enable_utf8_names {
+            true => Names::Utf8,
+            false => Names::Legacy,
+        },
+        telemetry_path: flags.web.telemetry_path.clone(),
+        cors_origin: compile_anchored(&flags.web.cors_origin)?,
+    })
+}
+
+fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
+    let has = |feature: &str| flags.features.iter().any(|f| f == feature);
+    EngineOptions {
+        lookback: flags.query.lookback_delta,
+        timeout: flags.query.timeout,
+        samples_max: flags.query.samples_max,
+        subquery_step: config.global.evaluation_interval,
+        experimental_functions: has("promql-experimental-functions"),
+        delayed_name_removal: has("promql-delayed-name-removal"),
+    }
+}
+
+fn status(
+    world: &World,
+    flags: &Flags,
+    bound: &Bound,
+    configuration: Configuration,
+    cluster: &Arc<Cluster>,
+    surroundings: Arc<dyn Surroundings + Send + Sync>,
+    telemetry: Arc<Telemetry>,
+) -> Result<Arc<NodeStatus>, StartError> {
+    let metrics = ingest::metrics::Metrics::new();
+    metrics.register(telemetry.registry())?;
+    let (leases, ids) = (Arc::clone(cluster), Arc::clone(cluster));
+    let pools = Pools::new(
+        world.clone(),
+        cluster.clone(),
+        Arc::new(move |target| leases.scrape_fence(target)),
+        Arc::new(move || ids.cluster_id()),
+        surroundings,
+        metrics,
+    );
+    let source = ClusterSource {
+        cluster: Arc::clone(cluster),
+        shards: flags.cluster.shards,
+    };
+    Ok(Arc::new(NodeStatus {
+        cluster: Arc::clone(cluster),
+        source: Arc::new(source),
+        clock: Arc::clone(&world.clock),
+        configuration,
+        pools: Arc::new(pools),
+        telemetry,
+        external_labels: Arc::new(RwLock::new(Labels::default())),
+        external_url: external_url(flags, bound),
+        flags: flags.listing(),
+        retention: retention(flags),
+        lookback: flags.query.lookback_delta,
+        started: world.clock.now(),
+        quit: watch::Sender::new(false),
+        loading: tokio::sync::Mutex::default(),
+    }))
+}
+
+/// As Prometheus writes it: a time, a size, or both.
+fn retention(flags: &Flags) -> String {
+    use crate::config::size::format_size;
+    use model::time::format_duration;
+    let time = flags.storage.retention_time.map(format_duration);
+    let size = flags.storage.retention_size_bytes.map(format_size);
+    let parts: Vec<String> = time.into_iter().chain(size).collect();
+    parts.join(" or ")
+}
+
+/// `--web.external-url`, else this machine's name and the port that is listened on.
+fn external_url(flags: &Flags, bound: &Bound) -> ExternalUrl {
+    let own_port = bound.web_addresses.first().map_or(0, SocketAddr::port);
+    let given = flags.web.external_url.split_once("://");
+    let (scheme, host) = match given {
+        Some((scheme, rest)) => (scheme, rest.split('/').next().unwrap_or_default()),
+        None => ("http", ""),
+    };
+    let (_, hostname) = crate::process::place();
+    let host = match host {
+        "" => format!("{hostname}:{own_port}"),
+        host => host.to_owned(),
+    };
+    ExternalUrl {
+        scheme: scheme.to_owned(),
+        host,
+        own_port,
+    }
+}
+
+fn discovery(
+    world: &World,
+    flags: &Flags,
+    bound: &Bound,
+    cluster: &Arc<Cluster>,
+) -> Result<Option<Discovery>, StartError> {
+    let Some(consul) = &flags.cluster.consul_address else {
+        return Ok(None);
+    };
+    let advertised = flags.cluster.advertise_address.as_ref();
+    let host = |listen: &Address| match (listen.is_unspecified(), advertised) {
+        (true, Some(advertised)) => advertised.host.clone(),
+        (true, None) => "127.0.0.1".to_owned(),
+        (false, _) => listen.host.clone(),
+    };
+    let reach = |listen: &[Address], bound: &[SocketAddr]| {
+        let (listen, bound) = (listen.first()?, bound.first()?);
+        Some(Address {
+            host: host(listen),
+            port: bound.port(),
+        })
+    };
+    let web = reach(&flags.web_listen_addresses, &bound.web_addresses);
+    let push = reach(&flags.push_listen_addresses, &bound.push_addresses);
+    let Some(checked) = web.or_else(|| push.clone()) else {
+        warn!("nothing listens for HTTP: not registered with consul");
+        return Ok(None);
+    };
+    let prefix = &flags.web.route_prefix;
+    let reachable = Reachable {
+        ready_url: format!("http://{checked}{prefix}/-/ready"),
+        host: checked.host,
+        port: checked.port,
+        push: push.map(|push| push.to_string()).unwrap_or_default(),
+    };
+    let (service, zone) = (&flags.cluster.consul_service, &flags.cluster.zone);
+    let consul = consul.to_string();
+    let started = Discovery::start(world, cluster, &consul, service, zone, reachable)?;
+    Ok(Some(started))
+}
+
+fn listen(world: &World, flags: &Flags, bound: Bound, state: ApiState) -> Listening {
+    let bounds = Bounds::new(flags.web.connections_max, flags.web.read_timeout);
+    let prefix = &flags.web.route_prefix;
+    let api = prefixed(prefix, api_router(state.clone()));
+    let push = match flags.program {
+        Program::Pushgateway => prefixed(prefix, push_router(state)),
+        _ => push_router(state),
+    };
+    let (stop, stopping) = watch::channel(false);
+    let (running, ended) = mpsc::channel(1);
+    let mut tasks = Vec::new();
+    let web = bound.web.into_iter().zip(bound.web_addresses);
+    let pushes = bound.push.into_iter().zip(bound.push_addresses);
+    let web = web.map(|(listener, address)| (listener, address, "api", api.clone()));
+    let pushes = pushes.map(|(listener, address)| (listener, address, "push", push.clone()));
+    for (listener, address, what, router) in web.chain(pushes) {
+        info!(%address, what, "listening");
+        let spawn = Arc::clone(&world.spawn);
+        let (bounds, stopping, running) = (bounds.clone(), stopping.clone(), running.clone());
+        let served = async move {
+            serve(listener, router, spawn, bounds, stopping).await;
+            drop(running);
+        };
+        tasks.push(world.spawn.spawn("http listener", Box::pin(served)));
+    }
+    Listening {
+        stop,
+        ended,
+        _tasks: tasks,
+    }
+}
+
+fn prefixed(prefix: &str, router: Router) -> Router {
+    match prefix {
+        "" => router,
+        prefix => Router::new().nest(prefix, router),
+    }
+}

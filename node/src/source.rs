@@ -1,0 +1,51 @@
+//! The whole cluster as one source.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cluster::Cluster;
+use federation::FanOut;
+use model::source::{MetadataSelection, Selection, Source, SourceError};
+use model::{Labels, Series, ShardId};
+
+/// Asks every shard there is at the moment of the question. Before the cluster is formed there is
+/// no answer rather than an empty one.
+pub struct ClusterSource {
+    pub cluster: Arc<Cluster>,
+    /// How many shards a cluster formed by this node would have: those that do not answer yet.
+    pub shards: u32,
+}
+
+impl ClusterSource {
+    fn all(&self) -> Result<FanOut, SourceError> {
+        let sources = self.cluster.sources();
+        if sources.is_empty() {
+            let shards = (0..self.shards).map(ShardId).collect();
+            return Err(SourceError::Unavailable(shards));
+        }
+        Ok(FanOut::new(sources))
+    }
+}
+
+#[async_trait]
+impl Source for ClusterSource {
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        self.all()?.select(selection).await
+    }
+
+    async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+        self.all()?.series(selection).await
+    }
+
+    async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+        self.all()?.label_names(selection).await
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        self.all()?.label_values(name, selection).await
+    }
+}
