@@ -15,10 +15,12 @@
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
 //! - [`router`], [`history`]: any request on any node; push groups as history
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
+//! - [`consul`]: registered there, and peers found there
 //! - [`status`]: what a node can tell
 
 pub mod catalogue;
 pub mod cluster;
+pub mod consul;
 pub mod control;
 pub mod convert;
 pub mod formation;

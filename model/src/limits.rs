@@ -17,6 +17,8 @@ pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 /// One gRPC message between nodes.
 pub const RPC_BYTES_MAX: usize = 64 << 20;
+/// An answer of a Consul agent; a node takes about 2 KiB of one.
+pub const CONSUL_BODY_BYTES_MAX: usize = 4 << 20;
 
 /// One log segment, and one batch of the log's writer.
 pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;

@@ -5,7 +5,7 @@
 //! transfer that breaks leaves only a staging directory, which the next one clears.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -187,7 +187,7 @@ where
         pin: None,
     };
     let meta = openraft::SnapshotMeta {
-        last_log_id: Some(mark.log_id),
+        last_log_id: mark.log_id,
         last_membership: mark.members,
     };
     let snapshot: SnapshotOf<TypeConfig, FileSet> = openraft::storage::Snapshot {
