@@ -25,6 +25,7 @@ use crate::raft::types::WatchReceiver;
 use crate::shard::Replica;
 use crate::shard::replica::{Setup, dir_of};
 use crate::shard::upkeep::{Ages, Upkeep};
+use crate::status;
 
 const ROUND: Duration = Duration::from_millis(250);
 /// A founder that is not the first waits this long for the first to begin the group.
@@ -224,13 +225,17 @@ impl Control {
 
     fn note_leaders(&mut self) {
         let now = self.now();
+        let mut groups = Vec::new();
         for (group, running) in self.shared.groups.all() {
             let leader = running.raft.metrics().borrow_watched().current_leader;
             let seen = self.leaders.entry(group).or_insert((leader, now));
             if seen.0 != leader {
                 *seen = (leader, now);
+                self.shared.metrics.leader_changed();
             }
+            groups.push(status::of_group(&running.raft));
         }
+        self.shared.metrics.observe(&groups);
     }
 
     /// Whether this node has led `group` for a while.

@@ -16,7 +16,7 @@
 //! - [`router`], [`history`]: any request on any node; push groups as history
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
 //! - [`consul`]: registered there, and peers found there
-//! - [`status`]: what a node can tell
+//! - [`status`], [`metrics`]: what a node can tell
 
 pub mod catalogue;
 pub mod cluster;
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod link;
 pub mod membership;
 pub mod meta;
+pub mod metrics;
 pub mod peer;
 pub mod placement;
 pub mod raft;
