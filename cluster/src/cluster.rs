@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Peers, Wire};
 use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
+use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::router::{Replicas, Router, ShardSource};
 use crate::shard::proposer::Windows;
@@ -133,6 +134,7 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     pub engine_metrics: Arc<tsdb::Metrics>,
     pub metrics: Metrics,
+    pub transfers: Arc<Transfers>,
     pub view: watch::Receiver<Arc<crate::meta::State>>,
     /// Why the node must end, once it must.
     pub failure: watch::Sender<Option<String>>,
@@ -450,6 +452,7 @@ fn share(
     let settings = Settings {
         out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
     };
+    let transfers = Arc::new(Transfers::new(world.clock.clone()));
     Arc::new(Shared {
         world,
         node,
@@ -463,6 +466,7 @@ fn share(
         settings: Arc::new(settings),
         engine_metrics,
         metrics,
+        transfers,
         view,
         failure: watch::Sender::new(None),
         quarantined: Mutex::default(),

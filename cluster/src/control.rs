@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
+use model::GroupId;
 use model::port::Task;
-use model::{GroupId, ShardId};
 
 use crate::cluster::Shared;
 use crate::convert::scoped;
@@ -23,8 +23,9 @@ use crate::raft::service::Running;
 use crate::raft::types::Raft;
 use crate::raft::types::WatchReceiver;
 use crate::shard::Replica;
+use crate::shard::proposer::Windows;
 use crate::shard::replica::{Setup, dir_of};
-use crate::shard::upkeep::{Ages, Upkeep};
+use crate::shard::upkeep::{self, Ages, Upkeep};
 use crate::status;
 
 const ROUND: Duration = Duration::from_millis(250);
@@ -50,7 +51,7 @@ pub struct Control {
     shared: Arc<Shared>,
     started: Duration,
     rounds: u64,
-    upkeep: BTreeMap<ShardId, Upkeep>,
+    upkeep: BTreeMap<GroupId, Upkeep>,
     /// When each group's present leadership was first seen.
     leaders: BTreeMap<GroupId, (Option<u64>, Duration)>,
     /// What the meta leader last heard of each node, and when that last changed.
@@ -135,6 +136,7 @@ impl Control {
             group: GroupId::META,
             log: shared.log.clone(),
             peers: shared.peers.clone(),
+            transfers: shared.transfers.clone(),
             machine: machine.clone(),
             timing: shared.options.timing,
         })
@@ -167,6 +169,7 @@ impl Control {
                 shard,
                 log: shared.log.clone(),
                 peers: shared.peers.clone(),
+                transfers: shared.transfers.clone(),
                 timing: shared.options.timing,
                 windows: shared.settings.clone(),
                 metrics: shared.engine_metrics.clone(),
@@ -458,20 +461,18 @@ impl Control {
     async fn keep_up(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let ages = Ages {
-            out_of_order_window_ms: crate::shard::proposer::Windows::out_of_order_ms(
-                &*shared.settings,
-            ),
+            out_of_order_window_ms: shared.settings.out_of_order_ms(),
             retention: shared.options.retention,
         };
         for replica in self.replicas() {
-            let upkeep = self.upkeep.entry(replica.shard).or_default();
+            upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+        }
+        let now = self.now();
+        for (group, running) in shared.groups.all() {
+            let upkeep = self.upkeep.entry(group).or_default();
+            let floor = shared.transfers.floor(group);
             upkeep
-                .round(
-                    &replica,
-                    &*shared.world.clock,
-                    &shared.options.checkpoint,
-                    ages,
-                )
+                .round(&running.raft, now, floor, &shared.options.checkpoint)
                 .await?;
         }
         Ok(())
