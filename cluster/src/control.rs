@@ -51,6 +51,7 @@ pub struct Control {
     shared: Arc<Shared>,
     started: Duration,
     rounds: u64,
+    compared: bool,
     upkeep: BTreeMap<GroupId, Upkeep>,
     /// When each group's present leadership was first seen.
     leaders: BTreeMap<GroupId, (Option<u64>, Duration)>,
@@ -66,6 +67,7 @@ impl Control {
             started: shared.world.clock.monotonic(),
             shared,
             rounds: 0,
+            compared: false,
             upkeep: BTreeMap::new(),
             leaders: BTreeMap::new(),
             beats: Beats::new(),
@@ -95,6 +97,7 @@ impl Control {
         if !state.is_formed() {
             return Ok(());
         }
+        self.compare_founding(&state);
         self.open_shards(&state).await?;
         self.found_shards(&state).await;
         self.check_groups()?;
@@ -151,6 +154,28 @@ impl Control {
         // The only one who sets it.
         shared.local.meta.set(raft).ok();
         Ok(())
+    }
+
+    /// Says once when this node was told other numbers than its cluster was founded with.
+    fn compare_founding(&mut self, state: &State) {
+        if std::mem::replace(&mut self.compared, true) {
+            return;
+        }
+        let founding = &self.shared.local.founding;
+        if founding.shards as usize != state.table.len() {
+            tracing::warn!(
+                cluster = state.table.len(),
+                told = founding.shards,
+                "the number of shards is fixed when a cluster is formed"
+            );
+        }
+        if founding.replication_factor != state.replication_factor {
+            tracing::warn!(
+                cluster = state.replication_factor,
+                told = founding.replication_factor,
+                "the replication factor is fixed when a cluster is formed"
+            );
+        }
     }
 
     async fn open_shards(&mut self, state: &State) -> io::Result<()> {
