@@ -178,11 +178,12 @@ mod tests {
     fn a_database_that_does_not_open_is_moved_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("catalogue");
-        drop(Sled::open(&path).unwrap());
-        std::fs::write(path.join("conf"), b"nonsense").unwrap();
+        std::fs::create_dir(&path).unwrap();
+        // Where sled wants a file there is a directory.
+        std::fs::create_dir(path.join("db")).unwrap();
         let sled = Sled::open(&path).unwrap();
         assert!(sled.load().unwrap().is_empty());
-        assert!(dir.path().join("catalogue.broken-1").join("conf").exists());
+        assert!(dir.path().join("catalogue.broken-1").join("db").is_dir());
     }
 
     #[test]

@@ -28,9 +28,11 @@ use crate::history::History;
 use crate::identity::Identity;
 use crate::membership::{self, Founding, Local};
 use crate::meta::MetaMachine;
+use crate::metrics::Metrics;
 use crate::peer::{Peers, Wire};
 use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
+use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::router::{Replicas, Router, ShardSource};
 use crate::shard::proposer::Windows;
@@ -131,6 +133,8 @@ pub struct Shared {
     pub router: Arc<Router>,
     pub settings: Arc<Settings>,
     pub engine_metrics: Arc<tsdb::Metrics>,
+    pub metrics: Metrics,
+    pub transfers: Arc<Transfers>,
     pub view: watch::Receiver<Arc<crate::meta::State>>,
     /// Why the node must end, once it must.
     pub failure: watch::Sender<Option<String>>,
@@ -171,6 +175,7 @@ impl Cluster {
         report(&recovery);
         let engine_metrics = Arc::new(tsdb::Metrics::new());
         engine_metrics.register(registry)?;
+        let metrics = Metrics::new(registry)?;
         let meta_machine = MetaMachine::open(world.disk.clone(), catalogue).await;
         let meta_machine = Arc::new(meta_machine.map_err(StartError::Meta)?);
         let listener = world.net.listen(&options.listen).await;
@@ -186,6 +191,7 @@ impl Cluster {
             log,
             meta_machine,
             engine_metrics,
+            metrics,
             address,
         );
         let mut tasks = vec![serve(&shared, listener)];
@@ -397,6 +403,10 @@ fn advertised(options: &Options, listener: &dyn Listener) -> Result<String, Star
     Ok(format!("{host}:{}", bound.port()))
 }
 
+#[allow(
+    clippy::too_many_arguments,
+    reason = "called once, to put the parts together"
+)]
 fn share(
     world: World,
     options: Options,
@@ -404,6 +414,7 @@ fn share(
     log: Arc<wal::SegmentedLog>,
     meta_machine: Arc<MetaMachine>,
     engine_metrics: Arc<tsdb::Metrics>,
+    metrics: Metrics,
     address: String,
 ) -> Arc<Shared> {
     let node = identity.node();
@@ -441,6 +452,7 @@ fn share(
     let settings = Settings {
         out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
     };
+    let transfers = Arc::new(Transfers::new(world.clock.clone()));
     Arc::new(Shared {
         world,
         node,
@@ -453,6 +465,8 @@ fn share(
         router: Arc::new(router),
         settings: Arc::new(settings),
         engine_metrics,
+        metrics,
+        transfers,
         view,
         failure: watch::Sender::new(None),
         quarantined: Mutex::default(),

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
+use model::GroupId;
 use model::port::Task;
-use model::{GroupId, ShardId};
 
 use crate::cluster::Shared;
 use crate::convert::scoped;
@@ -23,8 +23,10 @@ use crate::raft::service::Running;
 use crate::raft::types::Raft;
 use crate::raft::types::WatchReceiver;
 use crate::shard::Replica;
+use crate::shard::proposer::Windows;
 use crate::shard::replica::{Setup, dir_of};
-use crate::shard::upkeep::{Ages, Upkeep};
+use crate::shard::upkeep::{self, Ages, Upkeep};
+use crate::status;
 
 const ROUND: Duration = Duration::from_millis(250);
 /// A founder that is not the first waits this long for the first to begin the group.
@@ -49,7 +51,8 @@ pub struct Control {
     shared: Arc<Shared>,
     started: Duration,
     rounds: u64,
-    upkeep: BTreeMap<ShardId, Upkeep>,
+    compared: bool,
+    upkeep: BTreeMap<GroupId, Upkeep>,
     /// When each group's present leadership was first seen.
     leaders: BTreeMap<GroupId, (Option<u64>, Duration)>,
     /// What the meta leader last heard of each node, and when that last changed.
@@ -64,6 +67,7 @@ impl Control {
             started: shared.world.clock.monotonic(),
             shared,
             rounds: 0,
+            compared: false,
             upkeep: BTreeMap::new(),
             leaders: BTreeMap::new(),
             beats: Beats::new(),
@@ -93,6 +97,7 @@ impl Control {
         if !state.is_formed() {
             return Ok(());
         }
+        self.compare_founding(&state);
         self.open_shards(&state).await?;
         self.found_shards(&state).await;
         self.check_groups()?;
@@ -134,6 +139,7 @@ impl Control {
             group: GroupId::META,
             log: shared.log.clone(),
             peers: shared.peers.clone(),
+            transfers: shared.transfers.clone(),
             machine: machine.clone(),
             timing: shared.options.timing,
         })
@@ -148,6 +154,28 @@ impl Control {
         // The only one who sets it.
         shared.local.meta.set(raft).ok();
         Ok(())
+    }
+
+    /// Says once when this node was told other numbers than its cluster was founded with.
+    fn compare_founding(&mut self, state: &State) {
+        if std::mem::replace(&mut self.compared, true) {
+            return;
+        }
+        let founding = &self.shared.local.founding;
+        if founding.shards as usize != state.table.len() {
+            tracing::warn!(
+                cluster = state.table.len(),
+                told = founding.shards,
+                "the number of shards is fixed when a cluster is formed"
+            );
+        }
+        if founding.replication_factor != state.replication_factor {
+            tracing::warn!(
+                cluster = state.replication_factor,
+                told = founding.replication_factor,
+                "the replication factor is fixed when a cluster is formed"
+            );
+        }
     }
 
     async fn open_shards(&mut self, state: &State) -> io::Result<()> {
@@ -166,6 +194,7 @@ impl Control {
                 shard,
                 log: shared.log.clone(),
                 peers: shared.peers.clone(),
+                transfers: shared.transfers.clone(),
                 timing: shared.options.timing,
                 windows: shared.settings.clone(),
                 metrics: shared.engine_metrics.clone(),
@@ -224,13 +253,17 @@ impl Control {
 
     fn note_leaders(&mut self) {
         let now = self.now();
+        let mut groups = Vec::new();
         for (group, running) in self.shared.groups.all() {
             let leader = running.raft.metrics().borrow_watched().current_leader;
             let seen = self.leaders.entry(group).or_insert((leader, now));
             if seen.0 != leader {
                 *seen = (leader, now);
+                self.shared.metrics.leader_changed();
             }
+            groups.push(status::of_group(&running.raft));
         }
+        self.shared.metrics.observe(&groups);
     }
 
     /// Whether this node has led `group` for a while.
@@ -453,20 +486,18 @@ impl Control {
     async fn keep_up(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let ages = Ages {
-            out_of_order_window_ms: crate::shard::proposer::Windows::out_of_order_ms(
-                &*shared.settings,
-            ),
+            out_of_order_window_ms: shared.settings.out_of_order_ms(),
             retention: shared.options.retention,
         };
         for replica in self.replicas() {
-            let upkeep = self.upkeep.entry(replica.shard).or_default();
+            upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+        }
+        let now = self.now();
+        for (group, running) in shared.groups.all() {
+            let upkeep = self.upkeep.entry(group).or_default();
+            let floor = shared.transfers.floor(group);
             upkeep
-                .round(
-                    &replica,
-                    &*shared.world.clock,
-                    &shared.options.checkpoint,
-                    ages,
-                )
+                .round(&running.raft, now, floor, &shared.options.checkpoint)
                 .await?;
         }
         Ok(())

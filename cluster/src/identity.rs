@@ -36,6 +36,7 @@ impl Identity {
         match read_all(&*world.disk, Path::new(FILE)).await {
             Ok(bytes) => decode(&bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                refuse_orphans(world).await?;
                 // Readable by people, exact as a float in JSON, and never zero.
                 let node_id = (world.dice.roll() >> 11).max(1);
                 let born = Self {
@@ -62,6 +63,19 @@ impl Identity {
 
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster_id.parse().ok()
+    }
+}
+
+/// A log without an identity is another node's, or this one's after its name was lost: under a
+/// new name its votes would count twice.
+async fn refuse_orphans(world: &World) -> io::Result<()> {
+    match world.disk.list(Path::new("log")).await?.is_empty() {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "there is a log but no identity.json: restore the file, or wipe the whole directory \
+             to come back as a new node",
+        )),
     }
 }
 
@@ -95,6 +109,21 @@ mod tests {
             .unwrap();
         assert_eq!(first, again);
         assert_eq!(first.cluster(), None);
+    }
+
+    #[tokio::test]
+    async fn a_log_without_a_name_is_refused() {
+        let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+        world.disk.create_dir_all(Path::new("log")).await.unwrap();
+        drop(
+            world
+                .disk
+                .create(&Path::new("log").join("segment"))
+                .await
+                .unwrap(),
+        );
+        let error = Identity::load(&world).await.unwrap_err();
+        assert!(error.to_string().contains("identity.json"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
 //! - [`router`], [`history`]: any request on any node; push groups as history
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
-//! - [`status`]: what a node can tell; [`consul`]: its place in a service catalogue
+//! - [`consul`]: registered there, and peers found there
+//! - [`status`], [`metrics`]: what a node can tell
 
 pub mod catalogue;
 pub mod cluster;
@@ -28,6 +29,7 @@ pub mod identity;
 pub mod link;
 pub mod membership;
 pub mod meta;
+pub mod metrics;
 pub mod peer;
 pub mod placement;
 pub mod raft;

@@ -16,6 +16,7 @@ use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use super::log_store::LogStore;
 use super::machine::{Machine, StateMachine};
 use super::network::Network;
+use super::transfers::Transfers;
 use super::types::WatchReceiver;
 use super::types::{Payload, Raft, Reply};
 use crate::convert::scoped;
@@ -78,6 +79,7 @@ pub struct Parts {
     pub group: GroupId,
     pub log: Arc<dyn wal::Log>,
     pub peers: Arc<Peers>,
+    pub transfers: Arc<Transfers>,
     pub machine: Arc<dyn Machine>,
     pub timing: Timing,
 }
@@ -90,11 +92,12 @@ pub async fn start(parts: Parts) -> io::Result<Raft> {
         group,
         log,
         peers,
+        transfers,
         machine,
         timing,
     } = parts;
     let config = Arc::new(timing.config(format!("group {group}"))?);
-    let network = Network::new(peers, world.disk.clone(), group);
+    let network = Network::new(peers, world.disk.clone(), transfers, group);
     let store = LogStore::new(log, group);
     let machine = StateMachine::new(machine)?;
     let raft = Raft::new(node, config, network, store, machine);

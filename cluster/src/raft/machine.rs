@@ -39,7 +39,7 @@ impl FileSet {
     fn meta(&self) -> io::Result<SnapshotMeta<LeaderId, u64, openraft::impls::BasicNode>> {
         let mark = Mark::decode(&self.opaque)?;
         Ok(SnapshotMeta {
-            last_log_id: Some(mark.log_id),
+            last_log_id: mark.log_id,
             last_membership: mark.members,
         })
     }
@@ -99,11 +99,13 @@ struct Applied {
 
 impl Applied {
     fn from_mark(mark: Mark) -> Self {
-        let index = mark.log_id.index;
+        let Some(log_id) = mark.log_id else {
+            return Self::default();
+        };
         Self {
-            leaders: vec![(index, mark.log_id.leader_id)],
-            members: vec![(index, mark.members)],
-            last: Some(mark.log_id),
+            leaders: vec![(log_id.index, log_id.leader_id)],
+            members: vec![(log_id.index, mark.members)],
+            last: Some(log_id),
         }
     }
 
@@ -132,9 +134,13 @@ impl Applied {
 
     /// The mark for `index`, forgetting what only earlier indexes need.
     fn mark(&mut self, index: u64) -> Mark {
+        if self.last.is_none() {
+            return Mark::default();
+        }
         let at = self.leaders.partition_point(|(first, _)| *first <= index);
-        let leader_id = self.leaders[at.checked_sub(1).expect("an applied index has a leader")].1;
-        self.leaders.drain(..at - 1);
+        let at = at.checked_sub(1).expect("an applied index has a leader");
+        let leader_id = self.leaders[at].1;
+        self.leaders.drain(..at);
         let at = self
             .members
             .partition_point(|(applied, _)| *applied <= index);
@@ -146,7 +152,7 @@ impl Applied {
             }
         };
         Mark {
-            log_id: LogId { leader_id, index },
+            log_id: Some(LogId { leader_id, index }),
             members,
         }
     }
@@ -165,7 +171,7 @@ impl StateMachine {
             None => Applied::default(),
             Some((index, opaque)) => {
                 let mark = Mark::decode(&opaque)?;
-                if mark.log_id.index != index {
+                if mark.log_id.is_some_and(|id| id.index != index) {
                     return Err(super::types::malformed(
                         "checkpoint: its mark is of another index",
                     ));
@@ -227,12 +233,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta<LeaderId, u64, openraft::impls::BasicNode>,
         snapshot: FileSet,
     ) -> Result<(), io::Error> {
-        let log_id = meta
-            .last_log_id
-            .ok_or_else(|| super::types::malformed("snapshot: no log id"))?;
         self.machine.install(snapshot).await?;
         let mark = Mark {
-            log_id,
+            log_id: meta.last_log_id,
             members: meta.last_membership.clone(),
         };
         *self.applied.lock().expect("not poisoned") = Applied::from_mark(mark);
@@ -308,7 +311,7 @@ mod tests {
         }
         for (index, term, voter) in [(0, 1, 7), (1, 1, 7), (2, 2, 7), (3, 2, 8), (4, 3, 8)] {
             let mark = applied.mark(index);
-            assert_eq!(mark.log_id, entry(term, index, None).log_id);
+            assert_eq!(mark.log_id, Some(entry(term, index, None).log_id));
             assert_eq!(
                 mark.members.voter_ids().collect::<Vec<_>>(),
                 vec![voter],

@@ -4,6 +4,7 @@
 //! - [`log_store`]: its log storage over the shared log
 //! - [`machine`]: its state machine over a group's own
 //! - [`network`], [`append_link`], [`snapshot`]: speaking to another replica
+//! - [`transfers`]: snapshots under way, which hold purging back
 //! - [`service`]: being spoken to
 //! - [`group`]: one running group
 
@@ -14,4 +15,5 @@ pub mod machine;
 pub mod network;
 pub mod service;
 pub mod snapshot;
+pub mod transfers;
 pub mod types;

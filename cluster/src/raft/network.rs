@@ -26,6 +26,7 @@ use proto::node as wire;
 
 use super::machine::{FileSet, GroupSnapshot};
 use super::snapshot;
+use super::transfers::Transfers;
 use super::types::{
     AppendRequest, LogId, TypeConfig, Vote, append_to_wire, log_id_from_wire, log_id_to_wire,
     malformed, vote_from_wire, vote_to_wire,
@@ -45,12 +46,23 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 pub struct Network {
     peers: Arc<Peers>,
     disk: Arc<dyn model::port::Disk>,
+    transfers: Arc<Transfers>,
     group: GroupId,
 }
 
 impl Network {
-    pub fn new(peers: Arc<Peers>, disk: Arc<dyn model::port::Disk>, group: GroupId) -> Self {
-        Self { peers, disk, group }
+    pub fn new(
+        peers: Arc<Peers>,
+        disk: Arc<dyn model::port::Disk>,
+        transfers: Arc<Transfers>,
+        group: GroupId,
+    ) -> Self {
+        Self {
+            peers,
+            disk,
+            transfers,
+            group,
+        }
     }
 }
 
@@ -62,6 +74,7 @@ impl Network {
             to: target,
             peer: self.peers.at(&node.addr),
             disk: self.disk.clone(),
+            transfers: self.transfers.clone(),
             heartbeats,
         }
     }
@@ -86,6 +99,7 @@ pub struct Client {
     to: u64,
     peer: Arc<Peer>,
     disk: Arc<dyn model::port::Disk>,
+    transfers: Arc<Transfers>,
     /// Whether appends go on the control connection, one at a time.
     heartbeats: bool,
 }
@@ -263,6 +277,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             vote: Some(vote_to_wire(&vote)),
             ..Default::default()
         };
+        let _running = self.transfers.begin(self.group, snapshot.snapshot.index);
         let send = snapshot::send(
             self.peer.files(),
             self.disk.clone(),

@@ -187,7 +187,7 @@ where
         pin: None,
     };
     let meta = openraft::SnapshotMeta {
-        last_log_id: Some(mark.log_id),
+        last_log_id: mark.log_id,
         last_membership: mark.members,
     };
     let snapshot: SnapshotOf<TypeConfig, FileSet> = openraft::storage::Snapshot {

@@ -191,15 +191,16 @@ fn encode_members(members: &Members, bytes: &mut BytesMut) {
 }
 
 /// A position in the log and the membership in force there: what a checkpoint stores for Raft.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Mark {
-    pub log_id: LogId,
+    /// `None` for the state before the first entry.
+    pub log_id: Option<LogId>,
     pub members: StoredMembers,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct MarkText {
-    log_id: (u64, u64, u64),
+    log_id: Option<(u64, u64, u64)>,
     members_at: Option<(u64, u64, u64)>,
     members: MembersText,
 }
@@ -207,7 +208,7 @@ struct MarkText {
 impl Mark {
     pub fn encode(&self) -> Bytes {
         let text = MarkText {
-            log_id: log_id_parts(&self.log_id),
+            log_id: self.log_id.as_ref().map(log_id_parts),
             members_at: self.members.log_id().as_ref().map(log_id_parts),
             members: MembersText::from_members(self.members.membership()),
         };
@@ -217,7 +218,7 @@ impl Mark {
     pub fn decode(bytes: &[u8]) -> io::Result<Self> {
         let text: MarkText = serde_json::from_slice(bytes)?;
         Ok(Self {
-            log_id: log_id_of_parts(text.log_id),
+            log_id: text.log_id.map(log_id_of_parts),
             members: StoredMembers::new(
                 text.members_at.map(log_id_of_parts),
                 text.members.into_members()?,
@@ -365,12 +366,16 @@ mod tests {
 
     #[test]
     fn a_mark_survives_its_text() {
+        assert_eq!(
+            Mark::decode(&Mark::default().encode()).unwrap(),
+            Mark::default()
+        );
         for members in [
             StoredMembers::new(Some(id(1, 1)), members()),
             StoredMembers::default(),
         ] {
             let mark = Mark {
-                log_id: id(4, 9),
+                log_id: Some(id(4, 9)),
                 members,
             };
             assert_eq!(Mark::decode(&mark.encode()).unwrap(), mark);

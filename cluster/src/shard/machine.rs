@@ -33,6 +33,15 @@ impl ShardMachine {
     }
 }
 
+impl ShardMachine {
+    async fn clear_staging(&self) -> io::Result<()> {
+        match self.disk.remove_dir_all(&self.dir).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
 fn to_file(entry: &FileEntry) -> SnapshotFile {
     SnapshotFile {
         name: entry.name.clone(),
@@ -94,11 +103,8 @@ impl Machine for ShardMachine {
     }
 
     async fn stage(&self, index: u64) -> io::Result<PathBuf> {
+        self.clear_staging().await?;
         let dir = self.dir.join(format!("{index:020}"));
-        match self.disk.remove_dir_all(&self.dir).await {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
         self.disk.create_dir_all(&dir).await?;
         Ok(dir)
     }
@@ -110,6 +116,6 @@ impl Machine for ShardMachine {
             opaque: staged.opaque,
         };
         self.engine.install(&staged.dir, &files, position).await?;
-        self.disk.remove_dir_all(&self.dir).await
+        self.clear_staging().await
     }
 }

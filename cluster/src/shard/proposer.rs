@@ -25,6 +25,8 @@ use crate::refusal::Refusal;
 const REQUESTS_MAX: usize = 4096;
 /// Proposals of one shard under way: enough to keep the log busy, few enough to let writes merge.
 const IN_FLIGHT_MAX: usize = 4;
+/// How far ahead of the leader's clock a sample may be; Prometheus' own limit.
+const FUTURE_WINDOW_MS: i64 = 10 * 60_000;
 /// A row's share of a proposal before it is encoded.
 const ROW_BYTES: usize = 24;
 
@@ -136,6 +138,7 @@ impl Worker {
         let mut command = WriteCommand {
             proposed_at: self.clock.now(),
             out_of_order_window_ms: self.windows.out_of_order_ms(),
+            future_window_ms: FUTURE_WINDOW_MS,
             ..WriteCommand::default()
         };
         let mut unknown: Map<Labels, u32> = Map::default();

@@ -18,6 +18,7 @@ use crate::peer::Peers;
 use crate::raft::group::{self, Parts, Timing};
 use crate::raft::machine::Machine;
 use crate::raft::service::Running;
+use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::raft::types::{Raft, Reply};
 use crate::refusal::Refusal;
@@ -32,6 +33,7 @@ pub struct Setup {
     pub shard: ShardId,
     pub log: Arc<dyn wal::Log>,
     pub peers: Arc<Peers>,
+    pub transfers: Arc<Transfers>,
     pub timing: Timing,
     pub windows: Arc<dyn Windows>,
     pub metrics: Arc<tsdb::Metrics>,
@@ -60,6 +62,7 @@ impl Replica {
             shard,
             log,
             peers,
+            transfers,
             timing,
             windows,
             metrics,
@@ -76,6 +79,7 @@ impl Replica {
             group: GroupId::of_shard(shard),
             log,
             peers,
+            transfers,
             machine: machine.clone(),
             timing,
         };

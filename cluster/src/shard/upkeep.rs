@@ -1,5 +1,5 @@
-//! What a replica does for itself from time to time: the leader seals and drops old blocks through
-//! the log, each replica checkpoints and purges its own log.
+//! What is done from time to time: a shard's leader seals and drops old blocks through the log,
+//! every replica of every group checkpoints and purges its own log.
 
 use std::io;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use model::Timestamp;
 use model::port::Clock;
 use tsdb::retention::{self, Policy};
-use tsdb::{Command, RetainCommand, SealCommand, Stats, sealing};
+use tsdb::{Command, RetainCommand, SealCommand, sealing};
 
 use super::Replica;
 use crate::raft::group;
-use crate::raft::types::WatchReceiver;
+use crate::raft::types::{LogId, Raft, WatchReceiver};
 
 /// When to write a checkpoint, and how much log to keep behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +46,25 @@ pub struct Ages {
     pub retention: Option<Duration>,
 }
 
-/// Remembers what was done last for one replica.
-#[derive(Debug, Default)]
-pub struct Upkeep {
-    checkpointed_at: Duration,
-}
-
 /// Whether a checkpoint is due.
 fn is_due(applied: u64, durable: u64, age: Duration, policy: &CheckpointPolicy) -> bool {
     let behind = applied.saturating_sub(durable);
     behind >= policy.entries_max || (behind > 0 && age >= policy.age_max)
 }
 
+/// Up to where the log may go, behind a checkpoint at `durable` that is `age` old. A checkpoint
+/// that stays the newest for long is of a quiet group: it then needs no tail, which would keep
+/// whole segments that every other group has left.
+fn purge_upto(durable: u64, age: Duration, policy: &CheckpointPolicy) -> u64 {
+    match age >= policy.age_max {
+        true => durable,
+        false => durable.saturating_sub(policy.entries_kept),
+    }
+}
+
 /// The command that keeps the head and the blocks within their ages, if one is needed.
-fn tidy(stats: &Stats, replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
+fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
+    let stats = replica.engine.stats();
     let newest = stats.max_time?;
     let cut = sealing::choose(
         stats.head_range,
@@ -79,61 +84,68 @@ fn tidy(stats: &Stats, replica: &Replica, now: Timestamp, ages: Ages) -> Option<
     Some(Command::Retain(RetainCommand { before }))
 }
 
+/// A leader's round: seals and drops through the log.
+pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) {
+    if !replica.leads() {
+        return;
+    }
+    let Some(command) = tidy(replica, clock.now(), ages) else {
+        return;
+    };
+    // Not committed now: the next round, or the next leader, asks again.
+    if let Err(refusal) = group::propose(&replica.raft, command.encode()).await {
+        tracing::debug!(shard = %replica.shard, %refusal, "upkeep not committed");
+    }
+}
+
+/// Checkpoints one group and purges its log; remembers the newest checkpoint.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    durable: u64,
+    since: Duration,
+    /// Asked for and not seen yet.
+    asked: Option<u64>,
+}
+
 impl Upkeep {
-    /// One round. An error means the replica's disk or log failed.
+    /// One round. Entries behind `floor` are still wanted. An error means the group has stopped.
     pub async fn round(
         &mut self,
-        replica: &Replica,
-        clock: &dyn Clock,
+        raft: &Raft,
+        now: Duration,
+        floor: Option<u64>,
         policy: &CheckpointPolicy,
-        ages: Ages,
     ) -> io::Result<()> {
-        if replica.leads() {
-            let command = tidy(&replica.engine.stats(), replica, clock.now(), ages);
-            if let Some(command) = command {
-                // Not committed now: the next round, or the next leader, asks again.
-                if let Err(refusal) = group::propose(&replica.raft, command.encode()).await {
-                    tracing::debug!(shard = %replica.shard, %refusal, "upkeep not committed");
-                }
-            }
+        let (applied, durable, purged) = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+            (
+                index(&metrics.last_applied),
+                index(&metrics.snapshot),
+                index(&metrics.purged),
+            )
+        };
+        if durable != self.durable {
+            *self = Self {
+                durable,
+                since: now,
+                asked: None,
+            };
         }
-        let durable = replica
-            .engine
-            .position()
-            .map_or(0, |position| position.index);
-        let age = clock.monotonic().saturating_sub(self.checkpointed_at);
-        if is_due(replica.engine.applied_index(), durable, age, policy) {
-            replica
-                .raft
-                .trigger()
-                .snapshot()
+        let age = now.saturating_sub(self.since);
+        if self.asked.is_none() && is_due(applied, durable, age, policy) {
+            self.asked = Some(applied);
+            raft.trigger().snapshot().await.map_err(io::Error::other)?;
+        }
+        let upto = purge_upto(durable, age, policy).min(floor.unwrap_or(u64::MAX));
+        if upto > purged {
+            raft.trigger()
+                .purge_log(upto)
                 .await
                 .map_err(io::Error::other)?;
-            self.checkpointed_at = clock.monotonic();
         }
-        self.purge(replica, policy).await
-    }
-
-    /// Gives log space back, once openraft knows the checkpoint.
-    async fn purge(&self, replica: &Replica, policy: &CheckpointPolicy) -> io::Result<()> {
-        let (snapshot, purged) = {
-            let metrics = replica.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let index =
-                |id: &Option<crate::raft::types::LogId>| id.as_ref().map_or(0, |id| id.index);
-            (index(&metrics.snapshot), index(&metrics.purged))
-        };
-        let upto = snapshot.saturating_sub(policy.entries_kept);
-        // Purging is an entry of the shared log: only when it frees something.
-        if upto < purged + policy.entries_kept.max(1) {
-            return Ok(());
-        }
-        replica
-            .raft
-            .trigger()
-            .purge_log(upto)
-            .await
-            .map_err(io::Error::other)
+        Ok(())
     }
 }
 
