@@ -76,13 +76,15 @@ impl Control {
     }
 
     pub async fn run(mut self) {
+        let mut view = self.shared.view.clone();
         loop {
+            // What this round is about to read; a fresh clone would call it news for ever.
+            view.mark_unchanged();
             if let Err(e) = self.round().await {
                 self.shared.fail(e.to_string());
                 return;
             }
             self.rounds += 1;
-            let mut view = self.shared.view.clone();
             // Whichever comes first; a closed view means the node is ending.
             tokio::time::timeout(ROUND, view.changed()).await.ok();
         }
