@@ -61,8 +61,16 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Warn => (LevelFilter::WARN, LevelFilter::ERROR),
         LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
+    // While a peer is away it warns of every heartbeat; `cluster` says once that the peer is gone.
+    let raft = match level {
+        LogLevel::Debug => LevelFilter::WARN,
+        _ => LevelFilter::ERROR,
+    };
     let ours = OURS.into_iter().map(|name| (name, ours));
-    Targets::new().with_default(others).with_targets(ours)
+    Targets::new()
+        .with_default(others)
+        .with_target("openraft", raft)
+        .with_targets(ours)
 }
 
 /// Formats events as lines.
@@ -365,10 +373,12 @@ mod tests {
         let lines = written(LogFormat::Logfmt, LogLevel::Info, || {
             tracing::debug!("hidden");
             tracing::info!(target: "openraft::engine", "hidden too");
-            tracing::warn!(target: "openraft::engine", "shown");
+            tracing::warn!(target: "openraft::engine", "hidden as well");
+            tracing::error!(target: "openraft::engine", "shown");
+            tracing::warn!(target: "hyper", "shown");
             tracing::info!(target: "cluster::meta", "shown");
         });
-        assert_eq!(lines.lines().count(), 2, "{lines}");
+        assert_eq!(lines.lines().count(), 3, "{lines}");
         assert!(!lines.contains("hidden"), "{lines}");
     }
 

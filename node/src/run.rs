@@ -28,7 +28,7 @@ use crate::flags::{Address, Flags, Program};
 use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
-use crate::telemetry::{RaftGroups, Telemetry};
+use crate::telemetry::Telemetry;
 use crate::web::body::Budget;
 use crate::web::state::Settings;
 use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
@@ -118,8 +118,6 @@ impl Node {
             telemetry.registry(),
         )
         .await?;
-        let groups = RaftGroups::new(Arc::clone(&cluster))?;
-        telemetry.registry().register(Box::new(groups))?;
         let status = status(
             &world,
             flags,

@@ -3,14 +3,7 @@
 //! Two pages: the API's listener shows everything; the push listener shows what a Pushgateway
 //! would, the process and its build, since the pushed groups stand above it.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use cluster::Cluster;
-use cluster::status::Role;
 use model::port::Clock;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::process::Process;
@@ -86,7 +79,7 @@ fn build_info(program: &str, build: &Build) -> prometheus::Result<GaugeVec> {
     );
     let labels = [
         ("branch", build.branch.as_str()),
-        ("goarch", std::env::consts::ARCH),
+        ("goarch", crate::flags::architecture()),
         ("goos", std::env::consts::OS),
         ("goversion", build.go_version.as_str()),
         ("revision", build.revision.as_str()),
@@ -100,103 +93,6 @@ fn build_info(program: &str, build: &Build) -> prometheus::Result<GaugeVec> {
     info.with_label_values(&labels.map(|(_, value)| value))
         .set(1.0);
     Ok(info)
-}
-
-/// The Raft groups of this node, read as they are gathered.
-pub struct RaftGroups {
-    cluster: Arc<Cluster>,
-    /// Of the first family: the registry tells collectors apart by what they describe.
-    desc: Desc,
-}
-
-impl RaftGroups {
-    pub fn new(cluster: Arc<Cluster>) -> prometheus::Result<Self> {
-        let (name, help, _) = FIGURES[0];
-        let labels = vec!["group".to_owned()];
-        let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())?;
-        Ok(Self { cluster, desc })
-    }
-}
-
-type Figure = (
-    &'static str,
-    &'static str,
-    fn(&cluster::status::GroupStatus) -> f64,
-);
-
-const FIGURES: [Figure; 6] = [
-    (
-        "quorate_raft_has_leader",
-        "Whether this node knows a leader of the group.",
-        |group| f64::from(u8::from(group.leader.is_some())),
-    ),
-    (
-        "quorate_raft_is_leader",
-        "Whether this node leads the group.",
-        |group| f64::from(u8::from(group.role == Role::Leader)),
-    ),
-    (
-        "quorate_raft_term",
-        "The group's term as this node knows it.",
-        |group| group.term as f64,
-    ),
-    (
-        "quorate_raft_last_log_index",
-        "Index of the newest entry in this node's log of the group.",
-        |group| group.last_log as f64,
-    ),
-    (
-        "quorate_raft_applied_index",
-        "Index of the newest entry this node applied.",
-        |group| group.applied as f64,
-    ),
-    (
-        "quorate_raft_apply_lag_entries",
-        "Entries that are committed as far as this node knows, and not yet applied here.",
-        |group| group.lag as f64,
-    ),
-];
-
-impl Collector for RaftGroups {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.desc]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let status = self.cluster.status();
-        let shards = status.shards.iter().enumerate();
-        let named = shards.map(|(at, group)| (format!("shard-{at}"), group));
-        let all: Vec<_> = std::iter::once(("meta".to_owned(), &status.meta))
-            .chain(named)
-            .filter(|(_, group)| group.role != Role::Absent)
-            .collect();
-        let mut families = Vec::new();
-        for (name, help, figure) in FIGURES {
-            let gauges = GaugeVec::new(Opts::new(name, help), &["group"]);
-            let gauges = gauges.expect("a constant name");
-            for (group, status) in &all {
-                gauges.with_label_values(&[group]).set(figure(status));
-            }
-            families.extend(gauges.collect());
-        }
-        let members = GaugeVec::new(
-            Opts::new(
-                "quorate_cluster_members",
-                "Members of the cluster by whether the meta leader hears from them.",
-            ),
-            &["alive"],
-        )
-        .expect("a constant name");
-        for alive in [true, false] {
-            let count = status.state.members.values();
-            let count = count.filter(|member| member.alive == alive).count();
-            members
-                .with_label_values(&[if alive { "yes" } else { "no" }])
-                .set(count as f64);
-        }
-        families.extend(members.collect());
-        families
-    }
 }
 
 #[cfg(test)]

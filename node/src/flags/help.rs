@@ -38,12 +38,7 @@ pub fn version(program: Program) -> String {
         Program::Pushgateway => "pushgateway",
     };
     let version = env!("CARGO_PKG_VERSION");
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let arch = match arch {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let (os, arch) = (std::env::consts::OS, architecture());
     format!(
         "{name}, version {version} (branch: {branch}, revision: {revision})\n  build user:       {user}\n  build date:       {date}\n  go version:       none\n  platform:         {os}/{arch}\n  tags:             quorate\n",
         branch = BRANCH,
@@ -51,6 +46,15 @@ pub fn version(program: Program) -> String {
         user = "unknown",
         date = "unknown",
     )
+}
+
+/// The machine's kind, as Go names it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// What a build without version control knows; a release build sets them.

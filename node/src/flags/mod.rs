@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::nearest::nearest;
-pub use help::{BRANCH, REVISION};
+pub use help::{BRANCH, REVISION, architecture};
 use table::{Flag, Kind, State};
 pub use value::Address;
 
