@@ -8,7 +8,6 @@ use anyhow::Context;
 use cluster::catalogue::Sled;
 use model::port::World;
 use node::config::Machine;
-use node::configuration::LoadError;
 use node::flags::{self, Command, Flags};
 use node::logging;
 use node::promtool::{self, Line};
@@ -67,24 +66,17 @@ fn run(flags: &Flags) -> ExitCode {
             error!(reason, "the node cannot go on");
             ExitCode::FAILURE
         }
-        Err(failure) => {
-            let file = flags.config_file.display();
-            match config_error(&failure) {
-                Some(_) => error!(%file, err = format!("{failure:#}"), "error loading config"),
-                None => error!(err = format!("{failure:#}"), "not started"),
+        Err(failure) => match failure.downcast_ref::<StartError>() {
+            Some(StartError::Config(error)) => {
+                let file = flags.config_file.display();
+                error!(%file, err = %error, "error loading config");
+                ExitCode::from(BAD_CONFIG)
             }
-            match config_error(&failure) {
-                Some(_) => ExitCode::from(BAD_CONFIG),
-                None => ExitCode::FAILURE,
+            _ => {
+                error!(err = format!("{failure:#}"), "not started");
+                ExitCode::FAILURE
             }
-        }
-    }
-}
-
-fn config_error(failure: &anyhow::Error) -> Option<&LoadError> {
-    match failure.downcast_ref::<StartError>() {
-        Some(StartError::Config(error)) => Some(error),
-        _ => None,
+        },
     }
 }
 

@@ -107,7 +107,8 @@ impl Node {
             Arc::clone(&surroundings),
             Arc::clone(&world.clock),
         );
-        let config = configuration.load()?.config;
+        let loaded = configuration.load()?;
+        let config = Arc::clone(&loaded.config);
         let settings = settings(flags)?;
         let bound = Bound::bind(&world, flags).await?;
         let telemetry = Arc::new(Telemetry::new(&build())?);
@@ -127,7 +128,7 @@ impl Node {
             surroundings,
             telemetry,
         )?;
-        status.load().await?;
+        status.put_in_force(loaded);
         let engine = Arc::new(Engine::new(
             engine_options(flags, &config),
             Arc::clone(&world.clock),

@@ -67,11 +67,17 @@ impl NodeStatus {
     }
 
     /// Cannot fail: all that can be wrong was looked at before.
-    fn put_in_force(&self, loaded: Loaded) {
-        for warning in loaded.config.warnings() {
+    pub fn put_in_force(&self, loaded: Loaded) {
+        let config = &loaded.config;
+        for warning in config.warnings() {
             warn!("{warning}");
         }
-        let config = &loaded.config;
+        let state = self.configuration.state();
+        if state.since > Timestamp(0) && needs_restart(&state.config, config) {
+            warn!(
+                "changed retention, evaluation_interval or scrape_interval of pushed groups: in force after a restart"
+            );
+        }
         let labels = external_labels(config);
         *self
             .external_labels
@@ -125,6 +131,13 @@ impl NodeStatus {
         }
         seen
     }
+}
+
+/// Whether something differs that a running node does not change.
+fn needs_restart(old: &Config, new: &Config) -> bool {
+    old.storage.retention != new.storage.retention
+        || old.global.evaluation_interval != new.global.evaluation_interval
+        || old.global.scrape_interval != new.global.scrape_interval
 }
 
 /// A duration that a sample claims; whoever pushed it may have written anything.

@@ -121,6 +121,24 @@ impl ScrapeConfig {
         if self.http.proxy.url.is_some() || self.http.proxy.from_environment {
             warnings.push(format!("job {job:?}: not built in yet: proxy_url"));
         }
+        if self
+            .scrape_protocols
+            .contains(&ScrapeProtocol::PrometheusProto)
+        {
+            warnings.push(format!(
+                "job {job:?}: not built in yet: scrape protocol PrometheusProto; text formats are asked for"
+            ));
+        }
+        if self.naming.validation() == "legacy" {
+            warnings.push(format!(
+                "job {job:?}: not built in yet: metric_name_validation_scheme legacy; all names are taken"
+            ));
+        }
+        if self.scrape_failure_log_file.is_some() {
+            warnings.push(format!(
+                "job {job:?}: not built in yet: scrape_failure_log_file"
+            ));
+        }
         let targets = self.static_configs.iter().flat_map(|group| &group.targets);
         if targets.into_iter().any(String::is_empty) {
             warnings.push(format!("job {job:?}: a target of static_configs is empty"));

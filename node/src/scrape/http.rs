@@ -389,3 +389,6 @@ fn cause(error: &hyper::Error) -> String {
     };
     format!("{error}: {source}")
 }
+
+#[cfg(test)]
+mod tests;

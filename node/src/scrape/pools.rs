@@ -250,3 +250,6 @@ impl Fetch for Refuse {
         Err(FetchError::Refused(self.0.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;
