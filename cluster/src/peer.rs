@@ -1,6 +1,6 @@
-//! Connections to other nodes: four HTTP/2 connections a peer, each made when first used.
+//! Connections to other nodes: five HTTP/2 connections a peer, each made when first used.
 //!
-//! Control (votes, heartbeats), appends, data (writes, reads) and files (snapshots) never share a
+//! Control (votes, heartbeats), appends, writes, reads and files (snapshots) never share a
 //! connection, so that a large snapshot cannot hold a heartbeat back. All go through
 //! [`model::port::Net`].
 

@@ -111,11 +111,12 @@ pub async fn drive(
         }
         let mut node = op.node;
         while client.perform(&op.call, node, false).await? != Kind::Ok {
+            // A lane that has fallen behind its plan must not burn the rest of it on a dead node.
+            tokio::time::sleep(RESEND_PAUSE).await;
             if !plan.resend || Instant::now() > end + RESEND_DEADLINE {
                 break;
             }
             node = (node + 1) % context.targets.len();
-            tokio::time::sleep(RESEND_PAUSE).await;
         }
     }
     Ok(())

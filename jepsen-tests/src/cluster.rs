@@ -209,13 +209,20 @@ struct ClusterStatus {
 
 #[derive(Deserialize)]
 struct ShardStatus {
+    /// The answering node's own part, if the shard has a replica there.
+    here: Option<HereStatus>,
+}
+
+#[derive(Deserialize)]
+struct HereStatus {
     role: String,
 }
 
 impl StatusAnswer {
     fn led(&self) -> usize {
         let shards = self.data.shards.iter();
-        shards.filter(|shard| shard.role == "leader").count()
+        let roles = shards.filter_map(|shard| shard.here.as_ref());
+        roles.filter(|here| here.role == "leader").count()
     }
 }
 
@@ -255,11 +262,12 @@ mod tests {
 
     #[test]
     fn leadership_is_read_from_the_status_answer() {
-        let text = r#"{"status":"success","data":{"cluster_id":"00","node_id":"17","members":[],
-            "shards":[{"id":0,"leader":"17","replicas":["17","18","19"],"role":"leader","term":1,
-            "last_log":10,"applied":10},{"id":1,"leader":null,"replicas":[],"role":"follower",
-            "term":1,"last_log":10,"applied":10}],"meta":{"id":0,"leader":"18","replicas":[],
-            "role":"follower","term":1,"last_log":1,"applied":1}}}"#;
+        let text = r#"{"status":"success","data":{"clusterId":"00","nodeId":"n17","members":[],
+            "shards":[
+            {"id":"s0","leader":"n17","replicas":["n17"],"here":{"role":"leader","term":1}},
+            {"id":"s1","leader":null,"replicas":[],"here":{"role":"follower","term":1}},
+            {"id":"s2","leader":"n18","replicas":["n18"],"here":null}],
+            "meta":{"id":"meta","leader":"n18","replicas":[],"here":null}}}"#;
         assert_eq!(serde_json::from_str::<StatusAnswer>(text).unwrap().led(), 1);
     }
 

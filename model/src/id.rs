@@ -49,6 +49,18 @@ impl GroupId {
     }
 }
 
+/// `shards s1, s7`, for messages; no shard named means the cluster is not formed.
+pub fn shard_list(shards: &[ShardId]) -> String {
+    match shards {
+        [] => "any shard: there is no cluster yet".to_owned(),
+        [one] => format!("shard {one}"),
+        many => {
+            let names: Vec<String> = many.iter().map(ShardId::to_string).collect();
+            format!("shards {}", names.join(", "))
+        }
+    }
+}
+
 /// A cluster's name for itself, drawn once when the cluster is formed; 128 bits, shown as hex.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u128);
@@ -75,6 +87,12 @@ mod tests {
     fn groups_and_shards_map_both_ways() {
         assert_eq!(GroupId::META.shard(), None);
         assert_eq!(GroupId::of_shard(ShardId(7)).shard(), Some(ShardId(7)));
+    }
+
+    #[test]
+    fn shards_are_listed_for_people() {
+        assert_eq!(shard_list(&[ShardId(3)]), "shard s3");
+        assert_eq!(shard_list(&[ShardId(1), ShardId(7)]), "shards s1, s7");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Written {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// Rows of these shards may or may not be stored.
-    #[error("no acknowledgement from shards {0:?}")]
+    #[error("no acknowledgement from {}", crate::id::shard_list(.0))]
     Unavailable(Vec<ShardId>),
     /// Too much is waiting; nothing of this batch was taken.
     #[error("overloaded: {0}")]

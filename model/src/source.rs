@@ -47,7 +47,7 @@ pub struct MetadataSelection {
 /// Why there is no answer. There is never half of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    #[error("no answer from shards {0:?}")]
+    #[error("no answer from {}", crate::id::shard_list(.0))]
     Unavailable(Vec<ShardId>),
     #[error("too much data: {0}")]
     TooLarge(String),

@@ -25,7 +25,8 @@ pub struct Member {
 pub struct Assignment {
     /// The first is preferred as leader.
     pub replicas: Vec<u64>,
-    /// Who begins the shard's Raft group.
+    /// Who begins the shard's Raft group; nobody once it has begun, or a replica that moved away
+    /// and came back empty would begin it again.
     pub founders: Vec<u64>,
     /// Whether Raft's membership is known to equal `replicas`.
     pub settled: bool,
@@ -182,7 +183,7 @@ impl State {
         let assignment = |replicas: Vec<u64>| Assignment {
             founders: replicas.clone(),
             replicas,
-            settled: true,
+            settled: false,
         };
         *self = Self {
             cluster_id,
@@ -238,6 +239,9 @@ impl State {
         if assignment.replicas == replicas {
             return Ok(());
         }
+        if !assignment.settled {
+            return Err("the shard has not begun, or still moves".to_owned());
+        }
         let from = std::mem::replace(&mut assignment.replicas, replicas.clone());
         assignment.settled = false;
         self.history.push(Move {
@@ -255,6 +259,7 @@ impl State {
         let assignment = self.table.get_mut(shard as usize).ok_or("no such shard")?;
         if assignment.replicas == replicas {
             assignment.settled = true;
+            assignment.founders.clear();
         }
         Ok(())
     }
@@ -345,6 +350,22 @@ mod tests {
     #[test]
     fn placement_changes_are_unsettled_until_said_otherwise() {
         let mut state = formed();
+        let early = Command::Place {
+            shard: 1,
+            replicas: vec![1, 3],
+        };
+        assert!(
+            matches!(state.apply(3, early), Outcome::Refused(_)),
+            "it has not begun"
+        );
+        state.apply(
+            4,
+            Command::Settled {
+                shard: 1,
+                replicas: vec![2, 3],
+            },
+        );
+        assert!(state.table[1].settled && state.table[1].founders.is_empty());
         state.apply(
             5,
             Command::Place {

@@ -282,7 +282,7 @@ impl Twin {
         let shards: Vec<_> = (0..16)
             .map(|id| {
                 let leads = id % 3 == self.node || (id == 15 && self.node == 2);
-                serde_json::json!({"id": id, "role": if leads { "leader" } else { "follower" }})
+                serde_json::json!({"id": id, "here": {"role": if leads { "leader" } else { "follower" }}})
             })
             .collect();
         let data = serde_json::json!({"node_id": self.node.to_string(), "shards": shards});

@@ -276,7 +276,7 @@ mod tests {
             twin.get("/api/v1/labels").await.seen(),
             (
                 503,
-                r#"{"status":"error","errorType":"unavailable","error":"no answer from shards [ShardId(3)]"}"#
+                r#"{"status":"error","errorType":"unavailable","error":"no answer from shard s3"}"#
             )
         );
     }
