@@ -1,0 +1,347 @@
+//! The set of samples: what was attempted, acknowledged, refused and seen.
+//!
+//! Each place, a series at an instant, is a register that is written once. Values tell who wrote
+//! them, so a value that nobody attempted is recognised on sight.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use model::sink::{Reason, Rejection};
+
+use super::{Violation, violation};
+
+/// A series, by its number in the workload, at an instant in milliseconds.
+pub type Place = (u32, i64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not answered, or answered with "unknown": stored or not, now or later.
+    Open,
+    Stored,
+    /// Will never be visible.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    value: u64,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    attempts: Vec<Attempt>,
+    /// The value that somebody was told or shown, and the event by which it was.
+    known: Option<(u64, u64)>,
+}
+
+/// A write under way.
+#[derive(Debug)]
+pub struct Write {
+    /// By row: the place and which of its attempts this is.
+    rows: Vec<(Place, usize)>,
+}
+
+/// What a read chose, and the event at which it was asked.
+#[derive(Debug, Clone)]
+pub struct Read {
+    pub series: RangeInclusive<u32>,
+    pub times: RangeInclusive<i64>,
+    pub started: u64,
+}
+
+/// Everything that happened to samples so far.
+#[derive(Debug, Default)]
+pub struct Samples {
+    cells: BTreeMap<Place, Cell>,
+    event: u64,
+    stored: u64,
+    refused: u64,
+}
+
+impl Samples {
+    /// Rows told to be stored, and rows told to be refused.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.stored, self.refused)
+    }
+
+    pub fn is_taken(&self, place: Place) -> bool {
+        self.cells.contains_key(&place)
+    }
+
+    /// A write of `rows` is about to be sent.
+    pub fn begin(&mut self, rows: impl IntoIterator<Item = (Place, f64)>) -> Write {
+        self.event += 1;
+        let rows = rows.into_iter().map(|(place, value)| {
+            let attempts = &mut self.cells.entry(place).or_default().attempts;
+            attempts.push(Attempt {
+                value: value.to_bits(),
+                state: State::Open,
+            });
+            (place, attempts.len() - 1)
+        });
+        Write {
+            rows: rows.collect(),
+        }
+    }
+
+    /// The store decided every row of `write`.
+    pub fn decided(&mut self, write: &Write, rejected: &[Rejection]) -> Result<(), Violation> {
+        self.event += 1;
+        let mut rejected = rejected.iter().peekable();
+        for (row, &(place, attempt)) in write.rows.iter().enumerate() {
+            match rejected.next_if(|rejection| rejection.row as usize == row) {
+                None => self.row_stored(place, attempt)?,
+                Some(rejection) => self.row_refused(place, attempt, rejection.reason)?,
+            }
+        }
+        match rejected.next() {
+            None => Ok(()),
+            Some(r) => violation(format!("a rejection names row {} out of order", r.row)),
+        }
+    }
+
+    /// The store promised that nothing of `write` was taken.
+    pub fn not_taken(&mut self, write: &Write) {
+        self.event += 1;
+        for &(place, attempt) in &write.rows {
+            self.cell(place).attempts[attempt].state = State::Refused;
+        }
+    }
+
+    /// The mark a read takes before it is sent.
+    pub fn started(&mut self) -> u64 {
+        self.event += 1;
+        self.event
+    }
+
+    /// A read returned `found`; unless it is `stale`, it must hold what was known when it began.
+    pub fn shown(
+        &mut self,
+        read: &Read,
+        found: &BTreeMap<Place, f64>,
+        stale: bool,
+    ) -> Result<(), Violation> {
+        self.event += 1;
+        for (&place, value) in found {
+            self.row_shown(place, value.to_bits())?;
+        }
+        if stale {
+            return Ok(());
+        }
+        let missing = self.cells_of(read).find(|(place, cell)| {
+            is_known_before(cell, read.started) && !found.contains_key(place)
+        });
+        match missing {
+            None => Ok(()),
+            Some((place, cell)) => violation(format!(
+                "lost: {place:?} is missing from a strong read: {cell:?}"
+            )),
+        }
+    }
+
+    /// How many samples a strong read of everything must show by now.
+    pub fn known(&self) -> usize {
+        self.cells
+            .values()
+            .filter(|cell| cell.known.is_some())
+            .count()
+    }
+
+    fn cells_of<'a>(&'a self, read: &'a Read) -> impl Iterator<Item = (&'a Place, &'a Cell)> {
+        self.cells
+            .range((*read.series.start(), i64::MIN)..=(*read.series.end(), i64::MAX))
+            .filter(|((_, at), _)| read.times.contains(at))
+    }
+
+    fn cell(&mut self, place: Place) -> &mut Cell {
+        self.cells.get_mut(&place).expect("begun before it ended")
+    }
+
+    fn row_stored(&mut self, place: Place, attempt: usize) -> Result<(), Violation> {
+        let event = self.event;
+        self.stored += 1;
+        let cell = self.cell(place);
+        let value = cell.attempts[attempt].value;
+        cell.attempts[attempt].state = State::Stored;
+        match cell.known {
+            Some((_, known)) if known != value => violation(format!(
+                "two values: {place:?} was acknowledged as {value:x}, but is {known:x}: {cell:?}"
+            )),
+            Some(_) => Ok(()),
+            None => {
+                cell.known = Some((event, value));
+                Ok(())
+            }
+        }
+    }
+
+    fn row_refused(
+        &mut self,
+        place: Place,
+        attempt: usize,
+        reason: Reason,
+    ) -> Result<(), Violation> {
+        self.refused += 1;
+        let cell = self.cell(place);
+        let value = cell.attempts[attempt].value;
+        if cell.known.is_some_and(|(_, known)| known == value) {
+            return violation(format!(
+                "{place:?} is stored, its resend met {reason:?}: {cell:?}"
+            ));
+        }
+        let rival = cell
+            .attempts
+            .iter()
+            .any(|a| a.value != value && a.state != State::Refused);
+        match reason {
+            Reason::Duplicate if !rival => {
+                return violation(format!(
+                    "{place:?} refused for a value nobody wrote: {cell:?}"
+                ));
+            }
+            Reason::Duplicate | Reason::TooOld => {}
+            Reason::TooNew | Reason::Fenced | Reason::BadLabels => {
+                return violation(format!("{place:?} refused as {reason:?} without a cause"));
+            }
+        }
+        // The place is taken by another value, or has left the window, for good: an earlier send
+        // of this value that is still on its way meets the same.
+        for same in cell.attempts.iter_mut().filter(|a| a.value == value) {
+            same.state = State::Refused;
+        }
+        Ok(())
+    }
+
+    fn row_shown(&mut self, place: Place, value: u64) -> Result<(), Violation> {
+        let event = self.event;
+        let Some(cell) = self.cells.get_mut(&place) else {
+            return violation(format!("phantom: nobody wrote anything at {place:?}"));
+        };
+        let possible = |a: &Attempt| a.value == value && a.state != State::Refused;
+        if !cell.attempts.iter().any(possible) {
+            return violation(format!("phantom: {value:x} at {place:?}: {cell:?}"));
+        }
+        match cell.known {
+            Some((_, known)) if known != value => violation(format!(
+                "two values: {place:?} shows {value:x}, was {known:x}: {cell:?}"
+            )),
+            Some(_) => Ok(()),
+            None => {
+                cell.known = Some((event, value));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn is_known_before(cell: &Cell, event: u64) -> bool {
+    cell.known.is_some_and(|(since, _)| since <= event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = (0, 1_000);
+
+    fn everything(samples: &mut Samples) -> Read {
+        Read {
+            series: 0..=9,
+            times: i64::MIN..=i64::MAX,
+            started: samples.started(),
+        }
+    }
+
+    fn found(value: f64) -> BTreeMap<Place, f64> {
+        BTreeMap::from([(PLACE, value)])
+    }
+
+    fn rejected(reason: Reason) -> [Rejection; 1] {
+        [Rejection { row: 0, reason }]
+    }
+
+    #[test]
+    fn what_was_acknowledged_must_be_shown() {
+        let mut samples = Samples::default();
+        let early = everything(&mut samples);
+        let write = samples.begin([(PLACE, 1.0)]);
+        let open = everything(&mut samples);
+        samples.shown(&open, &BTreeMap::new(), false).unwrap();
+        samples.decided(&write, &[]).unwrap();
+        samples.shown(&early, &BTreeMap::new(), false).unwrap();
+        let late = everything(&mut samples);
+        samples.shown(&late, &found(1.0), false).unwrap();
+        samples.shown(&late, &BTreeMap::new(), true).unwrap();
+        let lost = samples.shown(&late, &BTreeMap::new(), false).unwrap_err();
+        assert!(lost.0.starts_with("lost"), "{lost:?}");
+    }
+
+    #[test]
+    fn what_was_seen_must_stay() {
+        let mut samples = Samples::default();
+        samples.begin([(PLACE, 1.0)]);
+        let read = everything(&mut samples);
+        samples.shown(&read, &found(1.0), false).unwrap();
+        let again = everything(&mut samples);
+        assert!(samples.shown(&again, &BTreeMap::new(), false).is_err());
+    }
+
+    #[test]
+    fn nothing_is_invented() {
+        let mut samples = Samples::default();
+        let read = everything(&mut samples);
+        assert!(samples.shown(&read, &found(1.0), true).is_err());
+        let write = samples.begin([(PLACE, 1.0)]);
+        assert!(samples.shown(&read, &found(1.5), true).is_err());
+        samples.not_taken(&write);
+        assert!(samples.shown(&read, &found(1.0), true).is_err());
+    }
+
+    #[test]
+    fn a_place_has_one_value() {
+        let mut samples = Samples::default();
+        let one = samples.begin([(PLACE, 1.0)]);
+        let two = samples.begin([(PLACE, 2.0)]);
+        samples.decided(&one, &[]).unwrap();
+        assert!(samples.decided(&two, &[]).is_err());
+        let read = everything(&mut samples);
+        assert!(samples.shown(&read, &found(2.0), true).is_err());
+    }
+
+    #[test]
+    fn a_refused_value_never_shows() {
+        let mut samples = Samples::default();
+        let first = samples.begin([(PLACE, 1.0)]);
+        let resend = samples.begin([(PLACE, 1.0)]);
+        samples.decided(&resend, &rejected(Reason::TooOld)).unwrap();
+        let read = everything(&mut samples);
+        assert!(samples.shown(&read, &found(1.0), true).is_err());
+        drop(first);
+    }
+
+    #[test]
+    fn a_refusal_needs_a_cause() {
+        let mut samples = Samples::default();
+        let alone = samples.begin([(PLACE, 1.0)]);
+        assert!(
+            samples
+                .decided(&alone, &rejected(Reason::Duplicate))
+                .is_err()
+        );
+        assert!(samples.decided(&alone, &rejected(Reason::Fenced)).is_err());
+        samples.begin([(PLACE, 2.0)]);
+        samples
+            .decided(&alone, &rejected(Reason::Duplicate))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_resend_of_what_is_stored_is_never_refused() {
+        let mut samples = Samples::default();
+        let first = samples.begin([(PLACE, 1.0)]);
+        samples.decided(&first, &[]).unwrap();
+        let resend = samples.begin([(PLACE, 1.0)]);
+        assert!(samples.decided(&resend, &rejected(Reason::TooOld)).is_err());
+    }
+}
