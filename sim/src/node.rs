@@ -56,8 +56,10 @@ fn address_of(machine: usize) -> String {
 
 fn options_of(place: &Place) -> Options {
     let plan = &place.plan;
-    let mut log = wal::Options::default();
-    log.segment_bytes = plan.segment_bytes;
+    let log = wal::Options {
+        segment_bytes: plan.segment_bytes,
+        ..wal::Options::default()
+    };
     Options {
         listen: ":9092".to_owned(),
         advertise: address_of(place.machine),
