@@ -83,10 +83,21 @@ impl Local {
         }
     }
 
-    /// Writes down that this node belongs to `cluster` from now on.
-    async fn belong_to(&self, identity: &mut Identity, cluster: ClusterId) -> io::Result<()> {
-        identity.cluster_id = cluster.to_string();
-        identity.store(&self.world).await?;
+    /// Writes down that this node belongs to `cluster` from now on. Nothing has changed on an
+    /// error: what is not on disk must not be answered for.
+    async fn belong_to(
+        &self,
+        identity: &mut Identity,
+        cluster: ClusterId,
+        promise: Option<Promise>,
+    ) -> io::Result<()> {
+        let next = Identity {
+            cluster_id: cluster.to_string(),
+            promise,
+            ..identity.clone()
+        };
+        next.store(&self.world).await?;
+        *identity = next;
         self.peers.belong_to(cluster);
         self.belongs.send_replace(Some(cluster));
         Ok(())
@@ -150,7 +161,8 @@ impl Local {
             Step::Join(cluster, address) => {
                 let mut identity = self.identity.lock().await;
                 tracing::info!(%cluster, via = address, "joining a cluster");
-                self.belong_to(&mut identity, cluster).await?;
+                let promise = identity.promise.clone();
+                self.belong_to(&mut identity, cluster, promise).await?;
                 drop(identity);
                 self.announce(Some(address)).await;
                 Ok(())
@@ -205,7 +217,8 @@ impl Local {
         {
             let mut identity = self.identity.lock().await;
             if identity.cluster_id.is_empty() {
-                self.belong_to(&mut identity, cluster).await?;
+                self.belong_to(&mut identity, cluster, Some(promise.clone()))
+                    .await?;
             }
         }
         let Some(meta) = self.meta.get() else {
@@ -445,11 +458,8 @@ impl Local {
         };
         let mut identity = self.identity.lock().await;
         formation::may_promise(&identity, &asked)?;
-        if identity.promise.is_none() {
-            identity.promise = Some(asked);
-        }
         if identity.cluster_id.is_empty() {
-            self.belong_to(&mut identity, cluster)
+            self.belong_to(&mut identity, cluster, Some(asked))
                 .await
                 .map_err(|e| e.to_string())?;
         }
