@@ -57,8 +57,13 @@ impl Nemesis {
                 scene.cut_after(victim, self.dice.below(pick(&self.dice, &[4, 40, 400])));
             }
             Kind::Stop if scene.is_up(victim) => scene.ask_to_stop(victim),
-            // A machine that is down has nothing to cut or to stop.
-            Kind::PowerCutMidway | Kind::Stop => {}
+            Kind::DiskError if scene.is_up(victim) => {
+                let operations = [Operation::Append, Operation::Flush, Operation::FlushDir];
+                let operation = pick(&self.dice, &operations);
+                scene.fail_disk(victim, operation, self.dice.below(30));
+            }
+            // A machine that is down has nothing to cut, to stop or to fail.
+            Kind::PowerCutMidway | Kind::Stop | Kind::DiskError => {}
             Kind::Isolate => {
                 for peer in [other, third] {
                     scene.partition(victim, peer);
@@ -93,11 +98,6 @@ impl Nemesis {
             Kind::SlowDisk => {
                 scene.slow_disk(victim, Duration::from_millis(20 + self.dice.below(300)));
                 scene.later(lasts_ms, Undo::DiskSpeed(victim));
-            }
-            Kind::DiskError => {
-                let operations = [Operation::Append, Operation::Flush, Operation::FlushDir];
-                let operation = pick(&self.dice, &operations);
-                scene.fail_disk(victim, operation, self.dice.below(30));
             }
             Kind::DiskFull => {
                 scene.fill_disk(victim);

@@ -27,12 +27,14 @@ pub enum Sabotage {
     None,
     /// One write in ten is acknowledged and thrown away.
     ForgottenWrites,
-    /// Disks answer a flush at once and do nothing.
+    /// Once the cluster is formed, all disks answer flushes and do nothing.
     LyingDisks,
 }
 
 /// How often the observer looks.
 const LOOK: Duration = Duration::from_millis(100);
+/// Batches every node takes before it counts as settled, so that each run has something to lose.
+const SETTLED_WRITES: usize = 5;
 
 /// Where a life takes place.
 #[derive(Clone)]
@@ -56,10 +58,6 @@ fn address_of(machine: usize) -> String {
 
 fn options_of(place: &Place) -> Options {
     let plan = &place.plan;
-    let log = wal::Options {
-        segment_bytes: plan.segment_bytes,
-        ..wal::Options::default()
-    };
     Options {
         listen: ":9092".to_owned(),
         advertise: address_of(place.machine),
@@ -75,7 +73,10 @@ fn options_of(place: &Place) -> Options {
             entries_kept: plan.entries_kept,
             ..CheckpointPolicy::default()
         },
-        log,
+        log: wal::Options {
+            segment_bytes: plan.segment_bytes,
+            ..wal::Options::default()
+        },
         ..Options::default()
     }
 }
@@ -92,6 +93,7 @@ pub async fn live(place: Place) -> turmoil::Result {
         machine.stop_asked = false;
         machine.unready = "not started".to_owned();
         let life = machine.lives;
+        record.replicas.reborn(place.machine);
         record.note(&name, format_args!("life {life} begins"));
         life
     };
@@ -227,7 +229,10 @@ fn look(place: &Place, name: &str, cluster: &Cluster) {
         let Some(leader) = seen.leader.map(NodeId) else {
             continue;
         };
-        match record.replicas.leads(group, seen.term, leader) {
+        match record
+            .replicas
+            .leads(place.machine, group, seen.term, leader)
+        {
             Ok(false) => {}
             Ok(true) => {
                 record.note(
@@ -289,8 +294,10 @@ async fn settle(client: &mut Client, cluster: &Cluster) {
     while cluster.ready().is_err() {
         sleep(LOOK).await;
     }
-    while !client.write_everywhere().await {
-        sleep(LOOK).await;
+    for _ in 0..SETTLED_WRITES {
+        while !client.write_everywhere().await {
+            sleep(LOOK).await;
+        }
     }
     while !client.push(true).await {
         sleep(LOOK).await;
@@ -329,7 +336,7 @@ async fn verify(place: &Place, client: &Client) {
         sleep(LOOK).await;
     }
     while !client
-        .read_since(all.clone(), Consistency::Local, started)
+        .read_since(all.clone(), Consistency::Local, Some(started))
         .await
     {
         sleep(LOOK).await;

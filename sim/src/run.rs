@@ -36,7 +36,7 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
     let record = Arc::new(Shared::new(Record::new(Trace::new(out))));
     record.lock().note("--", format_args!("{plan:?}"));
     let mut scene = Scene::new(plan.clone(), sabotage, record.clone());
-    let verdict = play(&mut scene);
+    let verdict = play(&mut scene, sabotage);
     scene.note_disks();
     let (now, faults) = (scene.now(), scene.faults());
     drop(scene);
@@ -64,8 +64,8 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
     }
 }
 
-fn play(scene: &mut Scene) -> Result<(), Violation> {
-    if !scene.plan.early {
+fn play(scene: &mut Scene, sabotage: Sabotage) -> Result<(), Violation> {
+    if !scene.plan.early || sabotage == Sabotage::LyingDisks {
         let formed = |scene: &Scene| {
             scene
                 .record
@@ -75,6 +75,10 @@ fn play(scene: &mut Scene) -> Result<(), Violation> {
                 .all(|m| m.lives > 0 && m.unready.is_empty())
         };
         in_time(scene, "the cluster is formed", FORMED_WITHIN, formed)?;
+    }
+    if sabotage == Sabotage::LyingDisks {
+        // Only now: a node whose very identity was never written is found out too easily.
+        scene.let_disks_lie();
     }
     let mut nemesis = Nemesis::new(scene);
     let end = scene.now() + scene.plan.load;

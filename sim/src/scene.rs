@@ -266,6 +266,14 @@ impl Scene {
             .set_link_max_message_latency(name_of(one), name_of(other), max);
     }
 
+    /// From now on every disk lies: it answers flushes and does nothing.
+    pub fn let_disks_lie(&mut self) {
+        self.fault(format_args!("disks lie"));
+        for machine in &self.machines {
+            machine.disk.ignore_flushes(true);
+        }
+    }
+
     /// Writes what is on the disks into the trace.
     pub fn note_disks(&self) {
         let mut record = self.record.lock();
@@ -367,7 +375,6 @@ fn add_machine(
     let clock = SimClock::new();
     let disk = SimDisk::new(plan.seed ^ ((index as u64 + 1) << 48));
     disk.set_latency(plan.disk_latency.clone());
-    disk.ignore_flushes(sabotage == Sabotage::LyingDisks);
     let kept: Arc<dyn Catalogue> = Arc::new(Memory::default());
     let (plan, record) = (plan.clone(), record.clone());
     let machine = Machine {

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use model::GroupId;
-use model::port::{Dice, Disk, read_all};
+use model::port::{Dice, Disk, read_all, replace};
 use tracing::{info, warn};
 
 use crate::batch::{HEADER_BYTES, Header, Kind, NoHeader};
@@ -184,6 +184,11 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn segment(&mut self, number: u32, next: Option<u32>) -> io::Result<()> {
         let path = path_of(self.dir, number);
+        if next.is_none() {
+            // After a failed flush the system shows bytes that never reached the medium and that
+            // no later flush will write. Only a new file makes what is read here durable.
+            replace(self.disk, &path, read_all(self.disk, &path).await?).await?;
+        }
         let len = self.disk.len(&path).await?;
         let footer_at = match read_footer(self.disk, &path, number, self.log, len).await? {
             Footer::Whole(header, summary) if header.lsn > self.fold.lsn => {

@@ -36,7 +36,8 @@ async fn run_until_dark(disk: &SimDisk, steps: &[Step], durable: &Durable) -> us
 async fn reopen_through_cuts(disk: &SimDisk, dice: &dyn Dice) -> std::sync::Arc<wal::SegmentedLog> {
     loop {
         disk.crash();
-        disk.crash_after(dice.below(6));
+        // Recovery changes the disk a dozen times: some cuts come during it, some after.
+        disk.crash_after(dice.below(20));
         if let Ok((log, recovery)) = try_open(disk, small()).await {
             assert!(recovery.quarantined.is_empty(), "{recovery:?}");
             assert!(recovery.damage.is_empty(), "{recovery:?}");

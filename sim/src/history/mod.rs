@@ -5,7 +5,7 @@
 //!
 //! - [`samples`]: nothing acknowledged is lost, nothing is invented, one value an instant
 //! - [`groups`]: each push group is one register
-//! - [`replicas`]: one leader a term, one state an index
+//! - [`replicas`]: leaders in order, one state an index
 
 pub mod groups;
 pub mod replicas;

@@ -1,4 +1,4 @@
-//! What replicas say of themselves: who leads in which term, and what state they are in.
+//! What replicas say of themselves: whom they follow in which term, and what state they are in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,37 @@ use super::{Violation, violation};
 /// Everything replicas said so far.
 #[derive(Debug, Default)]
 pub struct Replicas {
-    leaders: BTreeMap<(GroupId, u64), NodeId>,
+    /// The newest leader that a life of a machine took for one, and its term.
+    followed: BTreeMap<(usize, GroupId), (u64, NodeId)>,
+    /// Every leader, by group and term.
+    leaders: BTreeSet<(GroupId, u64, NodeId)>,
     /// The digest at an index, and the machines whose replica had it.
     digests: BTreeMap<(ShardId, u64), (u64, BTreeSet<usize>)>,
 }
 
 impl Replicas {
-    /// Somebody takes `leader` for the leader of `group` in `term`; true when that is news.
-    pub fn leads(&mut self, group: GroupId, term: u64, leader: NodeId) -> Result<bool, Violation> {
-        match self.leaders.insert((group, term), leader) {
-            None => Ok(true),
-            Some(same) if same == leader => Ok(false),
-            Some(other) => violation(format!(
-                "{group} has two leaders in term {term}: {other} and {leader}"
+    /// A machine starts a new life: what it forgot by that it may see again.
+    pub fn reborn(&mut self, machine: usize) {
+        self.followed.retain(|(other, _), _| *other != machine);
+    }
+
+    /// Machine `machine` takes `leader` for the leader of `group` in `term`; true when that is
+    /// news to all.
+    ///
+    /// Votes are ordered by term, then by node: a second leader in one term is a successor and has
+    /// the larger id, so nobody ever goes back to a smaller pair.
+    pub fn leads(
+        &mut self,
+        machine: usize,
+        group: GroupId,
+        term: u64,
+        leader: NodeId,
+    ) -> Result<bool, Violation> {
+        let before = self.followed.insert((machine, group), (term, leader));
+        match before.filter(|before| *before > (term, leader)) {
+            None => Ok(self.leaders.insert((group, term, leader))),
+            Some(before) => violation(format!(
+                "machine {machine} went back from leader {before:?} of {group} to {leader} in {term}"
             )),
         }
     }
@@ -71,13 +89,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_leaders_in_one_term_are_caught() {
+    fn going_back_to_an_earlier_leader_is_caught() {
         let mut replicas = Replicas::default();
-        let leads = |r: &mut Replicas, term, node| r.leads(GroupId(1), term, NodeId(node));
+        let leads = |r: &mut Replicas, term, node| r.leads(0, GroupId(1), term, NodeId(node));
         assert_eq!(leads(&mut replicas, 1, 1), Ok(true));
         assert_eq!(leads(&mut replicas, 1, 1), Ok(false));
-        assert_eq!(leads(&mut replicas, 2, 2), Ok(true));
+        assert_eq!(leads(&mut replicas, 1, 2), Ok(true));
+        assert!(leads(&mut replicas, 1, 1).is_err());
+        assert_eq!(leads(&mut replicas, 2, 1), Ok(true));
         assert!(leads(&mut replicas, 1, 2).is_err());
+        replicas.reborn(0);
+        assert_eq!(leads(&mut replicas, 1, 2), Ok(false));
     }
 
     #[test]

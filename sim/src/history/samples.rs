@@ -42,14 +42,6 @@ pub struct Write {
     rows: Vec<(Place, usize)>,
 }
 
-/// What a read chose, and the event at which it was asked.
-#[derive(Debug, Clone)]
-pub struct Read {
-    pub series: RangeInclusive<u32>,
-    pub times: RangeInclusive<i64>,
-    pub started: u64,
-}
-
 /// Everything that happened to samples so far.
 #[derive(Debug, Default)]
 pub struct Samples {
@@ -115,43 +107,30 @@ impl Samples {
         self.event
     }
 
-    /// A read returned `found`; unless it is `stale`, it must hold what was known when it began.
+    /// A read of these series returned `found`, which must hold what was known at the event
+    /// `since`.
     pub fn shown(
         &mut self,
-        read: &Read,
+        series: &RangeInclusive<u32>,
         found: &BTreeMap<Place, f64>,
-        stale: bool,
+        since: Option<u64>,
     ) -> Result<(), Violation> {
         self.event += 1;
         for (&place, value) in found {
             self.row_shown(place, value.to_bits())?;
         }
-        if stale {
-            return Ok(());
-        }
-        let missing = self.cells_of(read).find(|(place, cell)| {
-            is_known_before(cell, read.started) && !found.contains_key(place)
-        });
+        let Some(since) = since else { return Ok(()) };
+        let chosen = (*series.start(), i64::MIN)..=(*series.end(), i64::MAX);
+        let missing = self
+            .cells
+            .range(chosen)
+            .find(|(place, cell)| is_known_at(cell, since) && !found.contains_key(place));
         match missing {
             None => Ok(()),
             Some((place, cell)) => violation(format!(
-                "lost: {place:?} is missing from a strong read: {cell:?}"
+                "lost: {place:?}, known at {since}, is missing from a read: {cell:?}"
             )),
         }
-    }
-
-    /// How many samples a strong read of everything must show by now.
-    pub fn known(&self) -> usize {
-        self.cells
-            .values()
-            .filter(|cell| cell.known.is_some())
-            .count()
-    }
-
-    fn cells_of<'a>(&'a self, read: &'a Read) -> impl Iterator<Item = (&'a Place, &'a Cell)> {
-        self.cells
-            .range((*read.series.start(), i64::MIN)..=(*read.series.end(), i64::MAX))
-            .filter(|((_, at), _)| read.times.contains(at))
     }
 
     fn cell(&mut self, place: Place) -> &mut Cell {
@@ -235,7 +214,7 @@ impl Samples {
     }
 }
 
-fn is_known_before(cell: &Cell, event: u64) -> bool {
+fn is_known_at(cell: &Cell, event: u64) -> bool {
     cell.known.is_some_and(|(since, _)| since <= event)
 }
 
@@ -245,16 +224,10 @@ mod tests {
 
     const PLACE: Place = (0, 1_000);
 
-    fn everything(samples: &mut Samples) -> Read {
-        Read {
-            series: 0..=9,
-            times: i64::MIN..=i64::MAX,
-            started: samples.started(),
-        }
-    }
-
-    fn found(value: f64) -> BTreeMap<Place, f64> {
-        BTreeMap::from([(PLACE, value)])
+    /// Checks a read of everything that found `value` at the only place there is.
+    fn read(samples: &mut Samples, value: Option<f64>, since: Option<u64>) -> Option<String> {
+        let found = value.map(|value| (PLACE, value)).into_iter().collect();
+        samples.shown(&(0..=9), &found, since).err().map(|v| v.0)
     }
 
     fn rejected(reason: Reason) -> [Rejection; 1] {
@@ -264,38 +237,43 @@ mod tests {
     #[test]
     fn what_was_acknowledged_must_be_shown() {
         let mut samples = Samples::default();
-        let early = everything(&mut samples);
+        let early = samples.started();
         let write = samples.begin([(PLACE, 1.0)]);
-        let open = everything(&mut samples);
-        samples.shown(&open, &BTreeMap::new(), false).unwrap();
+        let open = samples.started();
+        assert_eq!(read(&mut samples, None, Some(open)), None);
         samples.decided(&write, &[]).unwrap();
-        samples.shown(&early, &BTreeMap::new(), false).unwrap();
-        let late = everything(&mut samples);
-        samples.shown(&late, &found(1.0), false).unwrap();
-        samples.shown(&late, &BTreeMap::new(), true).unwrap();
-        let lost = samples.shown(&late, &BTreeMap::new(), false).unwrap_err();
-        assert!(lost.0.starts_with("lost"), "{lost:?}");
+        assert_eq!(read(&mut samples, None, Some(early)), None);
+        let late = samples.started();
+        assert_eq!(read(&mut samples, Some(1.0), Some(late)), None);
+        assert_eq!(read(&mut samples, None, None), None, "may be stale");
+        let lost = read(&mut samples, None, Some(late)).unwrap();
+        assert!(lost.starts_with("lost"), "{lost}");
     }
 
     #[test]
     fn what_was_seen_must_stay() {
         let mut samples = Samples::default();
         samples.begin([(PLACE, 1.0)]);
-        let read = everything(&mut samples);
-        samples.shown(&read, &found(1.0), false).unwrap();
-        let again = everything(&mut samples);
-        assert!(samples.shown(&again, &BTreeMap::new(), false).is_err());
+        let first = samples.started();
+        assert_eq!(read(&mut samples, Some(1.0), Some(first)), None);
+        let again = samples.started();
+        assert!(read(&mut samples, None, Some(again)).is_some());
     }
 
     #[test]
     fn nothing_is_invented() {
         let mut samples = Samples::default();
-        let read = everything(&mut samples);
-        assert!(samples.shown(&read, &found(1.0), true).is_err());
+        assert!(
+            read(&mut samples, Some(1.0), None).is_some(),
+            "nobody wrote"
+        );
         let write = samples.begin([(PLACE, 1.0)]);
-        assert!(samples.shown(&read, &found(1.5), true).is_err());
+        assert!(
+            read(&mut samples, Some(1.5), None).is_some(),
+            "another value"
+        );
         samples.not_taken(&write);
-        assert!(samples.shown(&read, &found(1.0), true).is_err());
+        assert!(read(&mut samples, Some(1.0), None).is_some(), "not taken");
     }
 
     #[test]
@@ -305,19 +283,16 @@ mod tests {
         let two = samples.begin([(PLACE, 2.0)]);
         samples.decided(&one, &[]).unwrap();
         assert!(samples.decided(&two, &[]).is_err());
-        let read = everything(&mut samples);
-        assert!(samples.shown(&read, &found(2.0), true).is_err());
+        assert!(read(&mut samples, Some(2.0), None).is_some());
     }
 
     #[test]
     fn a_refused_value_never_shows() {
         let mut samples = Samples::default();
-        let first = samples.begin([(PLACE, 1.0)]);
+        samples.begin([(PLACE, 1.0)]);
         let resend = samples.begin([(PLACE, 1.0)]);
         samples.decided(&resend, &rejected(Reason::TooOld)).unwrap();
-        let read = everything(&mut samples);
-        assert!(samples.shown(&read, &found(1.0), true).is_err());
-        drop(first);
+        assert!(read(&mut samples, Some(1.0), None).is_some());
     }
 
     #[test]
