@@ -75,7 +75,9 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             series: batch.series,
             timestamps: batch.timestamps.into_iter().map(Timestamp).collect(),
             values: batch.values,
+            ..Rows::default()
         },
+        exemplars: Vec::new(),
         fence: batch.fence.map(|f| Fence {
             target: f.target,
             epoch: f.epoch,
@@ -352,6 +354,7 @@ pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
         samples: Samples {
             timestamps: series.timestamps.into_iter().map(Timestamp).collect(),
             values: series.values,
+            ..Samples::default()
         },
     })
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::{BoxFuture, try_join_all};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Labels, Series};
+use model::{ExemplarSeries, Labels, Series};
 
-use crate::merge::{merge_series, merge_sorted};
+use crate::merge::{merge_exemplars, merge_series, merge_sorted};
 
 /// The union of its members.
 #[derive(Clone)]
@@ -60,6 +60,14 @@ impl Source for FanOut {
             self.ask(|member| member.label_values(name, selection))
                 .await?,
         ))
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        let lists = self.ask(|member| member.exemplars(selection)).await?;
+        Ok(merge_exemplars(lists))
     }
 }
 

@@ -4,7 +4,7 @@
 //! series at one timestamp, the earlier member's stays. Not here: asking anybody.
 
 use model::source::Take;
-use model::{Samples, Series};
+use model::{ExemplarSeries, Samples, Series};
 
 /// Sorted lists into one sorted list without repetitions.
 ///
@@ -35,32 +35,52 @@ pub fn merge_series(lists: Vec<Vec<Series>>, take: Take) -> Vec<Series> {
     merged
 }
 
+/// Exemplars of series, each list sorted by labels, into one; those of one series by time.
+pub fn merge_exemplars(lists: Vec<Vec<ExemplarSeries>>) -> Vec<ExemplarSeries> {
+    let mut all: Vec<ExemplarSeries> = lists.into_iter().flatten().collect();
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let mut merged: Vec<ExemplarSeries> = Vec::with_capacity(all.len());
+    for series in all {
+        match merged.last_mut() {
+            Some(last) if last.labels == series.labels => {
+                last.exemplars.extend(series.exemplars);
+                last.exemplars.sort_by_key(|exemplar| exemplar.timestamp);
+                last.exemplars.dedup();
+            }
+            _ => merged.push(series),
+        }
+    }
+    merged
+}
+
 /// Two columns by timestamp; at an equal timestamp the first column's value.
 fn merge_samples(first: &Samples, second: &Samples) -> Samples {
     let mut merged = Samples::default();
-    let mut left = first.iter().peekable();
-    let mut right = second.iter().peekable();
+    let (mut left, mut right) = (0, 0);
     loop {
-        let next = match (left.peek(), right.peek()) {
-            (Some(l), Some(r)) if l.timestamp == r.timestamp => {
-                right.next();
-                left.next()
+        match (first.timestamps.get(left), second.timestamps.get(right)) {
+            (None, None) => return merged,
+            (None, Some(_)) => {
+                merged.push_from(second, right);
+                right += 1;
             }
-            (Some(l), Some(r)) if r.timestamp < l.timestamp => right.next(),
-            (Some(_), _) => left.next(),
-            (None, _) => right.next(),
-        };
-        match next {
-            Some(sample) => merged.push(sample.timestamp, sample.value),
-            None => return merged,
+            (Some(l), Some(r)) if r < l => {
+                merged.push_from(second, right);
+                right += 1;
+            }
+            (Some(l), r) => {
+                right += usize::from(r == Some(l));
+                merged.push_from(first, left);
+                left += 1;
+            }
         }
     }
 }
 
 fn keep_newest(samples: &mut Samples) {
-    if let Some(newest) = samples.last() {
-        *samples = Samples::default();
-        samples.push(newest.timestamp, newest.value);
+    if let Some(newest) = samples.len().checked_sub(1) {
+        let all = std::mem::take(samples);
+        samples.push_from(&all, newest);
     }
 }
 

@@ -1,13 +1,19 @@
 //! One decoded write: columns of samples that point into a list of series.
 
-use crate::{Labels, Timestamp};
+use std::sync::Arc;
+
+use crate::sample::{Exemplar, Histograms};
+use crate::{Histogram, Labels, Timestamp};
 
 /// Rows of a write as columns of equal length. `series` indexes [`Batch::series`].
+///
+/// Where a row is a histogram, `histograms` has it under the row's index and `values` its sum.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Rows {
     pub series: Vec<u32>,
     pub timestamps: Vec<Timestamp>,
     pub values: Vec<f64>,
+    pub histograms: Histograms,
 }
 
 impl Rows {
@@ -24,6 +30,17 @@ impl Rows {
         self.timestamps.push(timestamp);
         self.values.push(value);
     }
+
+    pub fn push_histogram(&mut self, series: u32, at: Timestamp, histogram: Arc<Histogram>) {
+        let row = u32::try_from(self.len()).expect("a batch is bounded far below 2^32");
+        self.push(series, at, histogram.sum);
+        self.histograms.push((row, histogram));
+    }
+
+    /// The histogram of a row; `None` where it is a float.
+    pub fn histogram(&self, row: usize) -> Option<&Arc<Histogram>> {
+        crate::sample::histogram_at(&self.histograms, row)
+    }
 }
 
 /// Who may write a scrape target's samples: the node that holds the lease of this epoch. A shard
@@ -38,11 +55,14 @@ pub struct Fence {
 /// A write as the edge hands it on: every series named once, samples in order of arrival.
 ///
 /// Invariants: all columns of [`Rows`] have one length; each `rows.series[i]` is a valid index.
-/// A series may stand twice in `series` (the shard merges them).
+/// A series may stand twice in `series` (the shard merges them). Exemplars belong to series of the
+/// batch; one that cannot be kept is dropped without a word, as Prometheus does.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Batch {
     pub series: Vec<Labels>,
     pub rows: Rows,
+    /// Index of the series, and what was seen of it.
+    pub exemplars: Vec<(u32, Exemplar)>,
     pub fence: Option<Fence>,
 }
 
@@ -61,7 +81,7 @@ impl Batch {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.exemplars.is_empty()
     }
 
     /// Checks the invariants of the type; for tests and for batches that came over a wire.
@@ -70,10 +90,18 @@ impl Batch {
         if self.rows.timestamps.len() != rows || self.rows.values.len() != rows {
             return Err("columns of different length".to_owned());
         }
+        let places = self.rows.histograms.iter().map(|(row, _)| *row);
+        if !places.clone().is_sorted_by(|a, b| a < b)
+            || places.clone().any(|row| row as usize >= rows)
+        {
+            return Err("histograms out of order or beyond the rows".to_owned());
+        }
+        let exemplars = self.exemplars.iter().map(|(series, _)| series);
         match self
             .rows
             .series
             .iter()
+            .chain(exemplars)
             .find(|&&s| s as usize >= self.series.len())
         {
             Some(s) => Err(format!("row points at series {s} of {}", self.series.len())),

@@ -7,17 +7,20 @@
 //!
 //! In reading order:
 //! - [`id`], [`time`], [`number`], [`limits`]: names, instants, floats as text, bounds
-//! - [`labels`], [`matcher`], [`sample`], [`batch`]: what is stored and how it is chosen
+//! - [`labels`], [`matcher`], [`histogram`], [`sample`], [`batch`]: what is stored and how it is
+//!   chosen
 //! - [`group`]: Pushgateway's groups
-//! - [`sink`], [`source`]: the two traits that carry the system
+//! - [`sink`], [`source`]: the two traits that carry the system; [`admin`]: what operators do to it
 //! - [`port`]: clock, dice, disk, network, tasks
 //! - [`hash`]: hashing that is the same in every process and every version
 
 #![allow(async_fn_in_trait)]
 
+pub mod admin;
 pub mod batch;
 pub mod group;
 pub mod hash;
+pub mod histogram;
 pub mod id;
 pub mod labels;
 pub mod limits;
@@ -30,8 +33,9 @@ pub mod source;
 pub mod time;
 
 pub use batch::Batch;
+pub use histogram::Histogram;
 pub use id::{ClusterId, GroupId, NodeId, SeriesId, ShardId};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
-pub use sample::{Sample, Samples, Series};
+pub use sample::{Exemplar, ExemplarSeries, Sample, Samples, Series, Value};
 pub use time::Timestamp;

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use crate::sample::ExemplarSeries;
 use crate::{Labels, Matcher, Series, ShardId, Timestamp};
 
 /// How fresh an answer must be.
@@ -73,4 +74,13 @@ pub trait Source: Send + Sync {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError>;
+
+    /// Exemplars in `start ..= end` of series that any of the matcher lists chooses: by labels, each
+    /// series once and with at least one. A source that keeps none has none to tell.
+    async fn exemplars(
+        &self,
+        _selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        Ok(Vec::new())
+    }
 }

@@ -97,6 +97,7 @@ fn samples(points: &[Point]) -> Samples {
     Samples {
         timestamps: points.iter().map(|p| p.at).collect(),
         values: points.iter().map(|p| f64::from_bits(p.bits)).collect(),
+        ..Samples::default()
     }
 }
 
