@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod binary;
+mod exact;
 mod functions;
 mod kahan;
 mod matching;
