@@ -1,6 +1,8 @@
 //! The way out: something that answers a selection.
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use crate::fragment::{Fragment, FragmentError, Part};
 use crate::sample::ExemplarSeries;
@@ -62,6 +64,15 @@ pub enum SourceError {
 pub trait Source: Send + Sync {
     /// Chosen series sorted by labels, each once, each with at least one sample.
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError>;
+
+    /// As [`Source::select`], in pieces: each series in one of them, in no order. A source that can
+    /// decodes a piece only when it is asked for, so that not all samples are held at once.
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        futures::stream::once(self.select(selection)).boxed()
+    }
 
     /// Chosen label sets, sorted, each once.
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError>;

@@ -317,7 +317,7 @@ async fn fetch_part(
 
 /// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more
 /// than `samples_max`.
-pub(crate) async fn select(
+async fn select(
     source: &dyn Source,
     selections: &[Selection],
     samples_max: usize,

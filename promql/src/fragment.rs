@@ -5,17 +5,18 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
 use model::port::Clock;
 use model::source::Source;
 
-use crate::ast::{Aggregate, Expr};
-use crate::engine::{EngineOptions, select};
+use crate::ast::Expr;
+use crate::engine::EngineOptions;
 use crate::error::QueryError;
-use crate::eval::{Columns, Data, Evaluation, Pace};
+use crate::eval::{Column, Data, Evaluation, Folder, Pace};
 use crate::local;
 use crate::parser::{ParseOptions, parse_with};
-use crate::plan::{Context, Grid, plan};
+use crate::plan::{Context, Grid, Plan, plan};
 
 /// Computes fragments for this node and for others.
 pub struct Fragments {
@@ -51,44 +52,79 @@ impl Fragments {
         let deadline = self.clock.monotonic().saturating_add(timeout);
         let pace = Pace::new(&*self.clock, deadline, &self.is_closed, context.samples_max);
         pace.check()?;
-        let data = select(source, &plan.selections, context.samples_max).await?;
-        let data = Data::new(data, Vec::new(), fragment.lookback_ms);
-        let (series, samples) = (data.series(), data.size());
-        let mut evaluation =
-            Evaluation::new(&fragment.query, data, pace, features.delayed_name_removal());
-        let columns = evaluation.compute(&plan.steps).await?;
-        let mut part = match aggregate {
-            Some(aggregate) => fold(&mut evaluation, aggregate, columns, context.grid).await?,
-            None => whole(columns),
+        let work = Work {
+            evaluation: Evaluation::new(
+                &fragment.query,
+                Data::default(),
+                pace,
+                features.delayed_name_removal(),
+            ),
+            folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
+            part: Part::default(),
+            samples: 0,
+            held: 0,
         };
-        part.notes = evaluation.into_notes().into_parts();
-        part.series = series as u64;
-        part.samples = vec![samples as u64];
-        Ok(part)
+        work.run(source, &plan, &context).await
     }
 }
 
-async fn fold(
-    evaluation: &mut Evaluation<'_>,
-    aggregate: &Aggregate,
-    columns: Columns,
-    grid: Grid,
-) -> Result<Part, QueryError> {
-    let folded = evaluation
-        .fold_columns(aggregate, columns.into_vector(), grid)
-        .await?;
-    Ok(Part {
-        cannot_fold: folded.is_none(),
-        columns: folded.unwrap_or_default(),
-        ..Part::default()
-    })
+/// A fragment on its way: series come in pieces, so that their samples need not be held at once.
+struct Work<'a> {
+    evaluation: Evaluation<'a>,
+    folder: Option<Folder<'a>>,
+    part: Part,
+    samples: u64,
+    /// Values of the columns that are finished.
+    held: usize,
 }
 
-fn whole(columns: Columns) -> Part {
-    let columns = columns.into_vector().into_iter();
-    Part {
-        columns: columns.map(PartColumn::from).collect(),
-        ..Part::default()
+impl Work<'_> {
+    async fn run(
+        mut self,
+        source: &dyn Source,
+        plan: &Plan<'_>,
+        context: &Context,
+    ) -> Result<Part, QueryError> {
+        let [selection] = plan.selections.as_slice() else {
+            let message = "a part of a query selects once".to_owned();
+            return Err(QueryError::Execution(message));
+        };
+        let mut pieces = source.stream(selection);
+        while let Some(piece) = pieces.next().await {
+            let data = Data::new(vec![piece?], Vec::new(), context.lookback_ms);
+            self.part.series += data.series() as u64;
+            self.samples += data.size() as u64;
+            self.part.peak = self.part.peak.max((data.size() + self.held) as u64);
+            self.evaluation.set_data(data);
+            let columns = self.evaluation.compute(&plan.steps).await?.into_vector();
+            if !self.keep(columns, context).await? {
+                return Ok(Part {
+                    cannot_fold: true,
+                    ..Part::default()
+                });
+            }
+        }
+        if let Some(folder) = self.folder {
+            self.part.columns = folder.into_parts();
+        }
+        self.part.notes = self.evaluation.into_notes().into_parts();
+        self.part.samples = vec![self.samples];
+        Ok(self.part)
+    }
+
+    /// `false` when the columns do not fold.
+    async fn keep(&mut self, columns: Vec<Column>, context: &Context) -> Result<bool, QueryError> {
+        if let Some(folder) = &mut self.folder {
+            return folder.add_columns(columns, self.evaluation.pace()).await;
+        }
+        self.held += columns.len() * context.grid.steps;
+        if self.held > context.samples_max {
+            return Err(QueryError::TooManySamples);
+        }
+        self.part
+            .columns
+            .extend(columns.into_iter().map(PartColumn::from));
+        Ok(true)
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use memory::Memory;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part};
 use model::port::Clock;
@@ -27,6 +29,41 @@ impl Clock for Still {
 
     fn monotonic(&self) -> Duration {
         Duration::ZERO
+    }
+}
+
+/// Every series a piece of its own.
+struct OneByOne<'a>(&'a Memory);
+
+#[async_trait]
+impl Source for OneByOne<'_> {
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        self.0.select(selection).await
+    }
+
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        let all = futures::stream::once(self.0.select(selection));
+        let pieces = all.map_ok(|all| futures::stream::iter(all.into_iter().map(|s| Ok(vec![s]))));
+        pieces.try_flatten().boxed()
+    }
+
+    async fn series(&self, _: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+        unreachable!("queries select")
+    }
+
+    async fn label_names(&self, _: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+        unreachable!("queries select")
+    }
+
+    async fn label_values(
+        &self,
+        _: &str,
+        _: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        unreachable!("queries select")
     }
 }
 
@@ -82,7 +119,8 @@ impl Source for Shards {
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
         let mut parts = Vec::new();
         for shard in &self.shards {
-            parts.push(self.evaluator.evaluate(shard, fragment).await?);
+            let pieces = OneByOne(shard);
+            parts.push(self.evaluator.evaluate(&pieces, fragment).await?);
         }
         Ok(parts)
     }

@@ -163,7 +163,7 @@ impl Evaluation<'_> {
 }
 
 /// The labels of the group a series belongs to.
-fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
+pub(super) fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
     let listed = |name: &str| aggregate.grouping.iter().any(|l| l == name);
     let mut builder = labels.to_builder();
     if aggregate.without {
@@ -218,11 +218,6 @@ impl Groups {
             members[group].push(column);
         }
         members
-    }
-
-    /// The groups' labels, and whether their names go.
-    pub fn into_names(self) -> impl Iterator<Item = (Labels, bool)> {
-        self.labels.into_iter().zip(self.drop_name)
     }
 
     /// One column for each group.

@@ -24,6 +24,7 @@ use model::labels::METRIC_NAME;
 use model::sample::{STALE_NAN, is_stale};
 use model::{Labels, Samples, Series};
 
+pub(crate) use fold::Folder;
 pub(crate) use notes::Notes;
 pub(crate) use pace::Pace;
 pub(crate) use part::Parts;
@@ -193,6 +194,15 @@ impl<'a> Evaluation<'a> {
         let result = stack.pop();
         assert!(stack.is_empty(), "every operand was used");
         Ok(result.expect("a plan has a last step"))
+    }
+
+    /// Puts other data in the place of what was used.
+    pub fn set_data(&mut self, data: Data) {
+        self.data = data;
+    }
+
+    pub fn pace(&mut self) -> &mut Pace<'a> {
+        &mut self.pace
     }
 
     pub fn into_notes(self) -> Notes {

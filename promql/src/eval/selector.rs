@@ -8,6 +8,7 @@ use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
 
 /// What the selections and the parts of a plan brought.
+#[derive(Default)]
 pub(crate) struct Data {
     sets: Vec<Set>,
     /// What the shards computed; each is used once.
