@@ -1,7 +1,9 @@
 //! Annotations: what an answer says besides its values.
 
-use crate::ast::Expr;
+use super::element::Trouble;
+use crate::ast::{Binary, Expr};
 use crate::error::Position;
+use crate::native::Incompatible;
 use crate::quote::quote;
 
 /// How many of each kind are told; of the rest only the number.
@@ -23,11 +25,11 @@ struct Note {
 
 impl Notes {
     pub fn warn(&mut self, query: &str, place: &Expr, text: &str) {
-        note(&mut self.warnings, query, place, text);
+        note(&mut self.warnings, position(query, place), text);
     }
 
     pub fn inform(&mut self, query: &str, place: &Expr, text: &str) {
-        note(&mut self.infos, query, place, text);
+        note(&mut self.infos, position(query, place), text);
     }
 
     /// As [`Self::warn`], about a quantile outside 0 to 1.
@@ -51,6 +53,96 @@ impl Notes {
         }
     }
 
+    /// As [`Self::inform_if_no_counter`], where metrics carry their type.
+    pub fn inform_if_not_typed_counter(
+        &mut self,
+        query: &str,
+        place: &Expr,
+        name: &str,
+        ty: &str,
+    ) {
+        if !name.is_empty() && ty != "counter" {
+            let (name, ty) = (quote(name), quote(ty));
+            let text = format!(
+                "metric might not be a counter, __type__ label is not set to \"counter\", got {ty}: {name}"
+            );
+            self.inform(query, place, &text);
+        }
+    }
+
+    pub fn warn_mixed(&mut self, query: &str, place: &Expr, name: &str) {
+        let name = quote(name);
+        let text = format!("encountered a mix of histograms and floats for metric name {name}");
+        self.warn(query, place, &text);
+    }
+
+    pub fn warn_mixed_in_aggregation(&mut self, query: &str, place: &Expr) {
+        let text = "encountered a mix of histograms and floats for aggregation";
+        self.warn(query, place, text);
+    }
+
+    pub fn warn_not_counter(&mut self, query: &str, place: &Expr, name: &str) {
+        let text = format!("this native histogram metric is not a counter: {}", quote(name));
+        self.warn(query, place, &text);
+    }
+
+    pub fn warn_not_gauge(&mut self, query: &str, place: &Expr, name: &str) {
+        let text = format!("this native histogram metric is not a gauge: {}", quote(name));
+        self.warn(query, place, &text);
+    }
+
+    pub fn warn_incompatible(&mut self, query: &str, place: &Expr, name: &str, why: Incompatible) {
+        let what = match why {
+            Incompatible::Schema => {
+                "a mix of histograms with exponential and custom buckets schemas"
+            }
+            Incompatible::Bounds => "histograms with incompatible custom buckets",
+        };
+        let text = format!("vector contains {what} for metric name {}", quote(name));
+        self.warn(query, place, &text);
+    }
+
+    pub fn warn_ratio(&mut self, query: &str, place: &Expr, ratio: f64, to: f64) {
+        let (ratio, to) = (short_float(ratio), short_float(to));
+        let text = format!(
+            "ratio value should be between -1 and 1, got {ratio}, capping to {to}"
+        );
+        self.warn(query, place, &text);
+    }
+
+    /// Tells why a pair of values has no result.
+    pub(super) fn tell(&mut self, query: &str, binary: &Binary, trouble: Trouble) {
+        let op = binary.op.as_str();
+        let at = Position::of(query, binary.left.span().start);
+        match trouble {
+            Trouble::Types(l, r) => {
+                let shown = quote(op);
+                let text = format!(
+                    "incompatible sample types encountered for binary operator {shown}: {l} {op} {r}"
+                );
+                note(&mut self.infos, at, &text);
+            }
+            Trouble::Layout => {
+                let text =
+                    format!("incompatible bucket layout encountered for binary operator {op}");
+                note(&mut self.warnings, at, &text);
+            }
+        }
+    }
+
+    pub fn inform_ignored_in_range(&mut self, query: &str, place: &Expr, name: &str) {
+        let name = quote(name);
+        let text = format!(
+            "ignored histograms in a range containing both floats and histograms for metric name {name}"
+        );
+        self.inform(query, place, &text);
+    }
+
+    pub fn inform_ignored_in_aggregation(&mut self, query: &str, place: &Expr, name: &str) {
+        let text = format!("ignored histogram in {name} aggregation");
+        self.inform(query, place, &text);
+    }
+
     /// Warnings and infos.
     pub fn into_texts(self) -> (Vec<String>, Vec<String>) {
         (
@@ -60,13 +152,16 @@ impl Notes {
     }
 }
 
-fn note(notes: &mut Vec<Note>, query: &str, place: &Expr, text: &str) {
+fn position(query: &str, place: &Expr) -> Position {
     // Prometheus loses the place of a subquery that is an argument.
     let start = match place {
         Expr::Subquery(_) => 0,
         place => place.span().start,
     };
-    let at = Position::of(query, start);
+    Position::of(query, start)
+}
+
+fn note(notes: &mut Vec<Note>, at: Position, text: &str) {
     match notes.iter_mut().find(|note| note.text == text) {
         Some(note) => note.at = at,
         None => notes.push(Note {
@@ -90,7 +185,7 @@ fn shorten(notes: Vec<Note>, kind: &str) -> Vec<String> {
 
 /// A float as messages show it: the shortest text, with an exponent from a million on and below a
 /// ten-thousandth.
-fn short_float(value: f64) -> String {
+pub(crate) fn short_float(value: f64) -> String {
     let magnitude = value.abs();
     if value.is_finite() && magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{value:e}");
