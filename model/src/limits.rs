@@ -56,6 +56,8 @@ pub const QUERY_DEPTH_MAX: usize = 128;
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+/// Bytes of samples one query may hold at once: what it selected and what it computed.
+pub const QUERY_BYTES_HELD_MAX: usize = 1 << 30;
 /// Selections of one query under way at once.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
 /// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.

@@ -281,6 +281,8 @@ fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
         subquery_step: config.global.evaluation_interval,
         experimental_functions: has("promql-experimental-functions"),
         delayed_name_removal: has("promql-delayed-name-removal"),
+        type_and_unit_labels: has("type-and-unit-labels"),
+        ..EngineOptions::default()
     }
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
+use model::limits::QUERY_BYTES_HELD_MAX;
 use model::port::Clock;
 use model::source::Source;
 
 use crate::ast::Expr;
 use crate::engine::EngineOptions;
 use crate::error::QueryError;
-use crate::eval::{Column, Data, Evaluation, Folder, Pace};
+use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
 use crate::local;
 use crate::parser::{ParseOptions, parse_with};
 use crate::plan::{Context, Grid, Plan, plan};
@@ -49,19 +50,17 @@ impl Fragments {
         let context = context(fragment);
         let plan = plan(aggregate.map_or(node, |a| &a.expr), context, None)?;
         let timeout = Duration::from_millis(fragment.timeout_ms);
-        let deadline = self.clock.monotonic().saturating_add(timeout);
-        let pace = Pace::new(&*self.clock, deadline, &self.is_closed, context.samples_max);
+        let bounds = Bounds {
+            deadline: self.clock.monotonic().saturating_add(timeout),
+            samples_max: context.samples_max,
+            bytes_max: QUERY_BYTES_HELD_MAX,
+        };
+        let pace = Pace::new(&*self.clock, &self.is_closed, bounds);
         pace.check()?;
         let work = Work {
-            evaluation: Evaluation::new(
-                &fragment.query,
-                Data::default(),
-                pace,
-                features.delayed_name_removal(),
-            ),
+            evaluation: Evaluation::new(Data::default(), pace, features.rules()),
             folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
             part: Part::default(),
-            samples: 0,
             held: 0,
         };
         work.run(source, &plan, &context).await
@@ -73,8 +72,7 @@ struct Work<'a> {
     evaluation: Evaluation<'a>,
     folder: Option<Folder<'a>>,
     part: Part,
-    samples: u64,
-    /// Values of the columns that are finished.
+    /// Bytes of the columns that are finished.
     held: usize,
 }
 
@@ -91,12 +89,11 @@ impl Work<'_> {
         };
         let mut pieces = source.stream(selection);
         while let Some(piece) = pieces.next().await {
-            let data = Data::new(vec![piece?], Vec::new(), context.lookback_ms);
-            self.part.series += data.series() as u64;
-            self.samples += data.size() as u64;
-            self.part.peak = self.part.peak.max((data.size() + self.held) as u64);
-            self.evaluation.set_data(data);
-            let columns = self.evaluation.compute(&plan.steps).await?.into_vector();
+            let piece = piece?;
+            self.part.series += piece.len() as u64;
+            let data = Data::new(vec![piece], Vec::new(), context.lookback_ms);
+            let (columns, read) = self.evaluation.compute_piece(data, &plan.steps).await?;
+            self.note_read(&read);
             if !self.keep(columns, context).await? {
                 return Ok(Part {
                     cannot_fold: true,
@@ -107,9 +104,18 @@ impl Work<'_> {
         if let Some(folder) = self.folder {
             self.part.columns = folder.into_parts();
         }
-        self.part.notes = self.evaluation.into_notes().into_parts();
-        self.part.samples = vec![self.samples];
+        let (notes, peak) = self.evaluation.end();
+        self.part.notes = notes.into_parts();
+        self.part.peak = peak;
         Ok(self.part)
+    }
+
+    fn note_read(&mut self, read: &[u64]) {
+        let all = &mut self.part.samples;
+        all.resize(all.len().max(read.len()), 0);
+        for (all, read) in all.iter_mut().zip(read) {
+            *all += read;
+        }
     }
 
     /// `false` when the columns do not fold.
@@ -117,8 +123,8 @@ impl Work<'_> {
         if let Some(folder) = &mut self.folder {
             return folder.add_columns(columns, self.evaluation.pace()).await;
         }
-        self.held += columns.len() * context.grid.steps;
-        if self.held > context.samples_max {
+        self.held += 8 * columns.len() * context.grid.steps;
+        if self.held > QUERY_BYTES_HELD_MAX {
             return Err(QueryError::TooManySamples);
         }
         self.part
@@ -188,12 +194,19 @@ pub(crate) struct Features(pub u32);
 impl Features {
     const EXPERIMENTAL_FUNCTIONS: u32 = 1;
     const DELAYED_NAME_REMOVAL: u32 = 2;
+    const TYPE_AND_UNIT_LABELS: u32 = 4;
 
     pub fn of(options: &EngineOptions) -> Self {
-        let bit = |is_on: bool, bit: u32| if is_on { bit } else { 0 };
+        let bits = [
+            (options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS),
+            (options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
+            (options.type_and_unit_labels, Self::TYPE_AND_UNIT_LABELS),
+        ];
         Self(
-            bit(options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS)
-                | bit(options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
+            bits.iter()
+                .filter(|(is_on, _)| *is_on)
+                .map(|(_, bit)| bit)
+                .sum(),
         )
     }
 
@@ -207,7 +220,10 @@ impl Features {
         }
     }
 
-    fn delayed_name_removal(self) -> bool {
-        self.has(Self::DELAYED_NAME_REMOVAL)
+    fn rules(self) -> Rules {
+        Rules {
+            delayed_names: self.has(Self::DELAYED_NAME_REMOVAL),
+            type_and_unit_labels: self.has(Self::TYPE_AND_UNIT_LABELS),
+        }
     }
 }

@@ -8,7 +8,8 @@
 //! - [`ast`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
 //! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
 //! - `plan`: what to select, and the order of computing; `local`: what shards compute
-//! - `eval`, `histogram`: columns of values to columns of values
+//! - [`native`], `histogram`: computing with native histograms, with classic ones
+//! - `eval`: columns of values to columns of values
 //! - [`engine`]: a query from text to answer, under limits; [`fragment`]: a shard's half of it
 
 pub mod ast;
@@ -20,12 +21,15 @@ pub mod function;
 mod histogram;
 mod lexer;
 mod local;
+pub mod native;
 pub mod parser;
 mod plan;
 mod printer;
 mod quote;
 
 pub use ast::Expr;
-pub use engine::{Engine, EngineOptions, QueryParams, QueryResult, Value, VectorSample};
+pub use engine::{
+    Engine, EngineOptions, QueryParams, QueryResult, Stats, Timings, Value, VectorSample,
+};
 pub use error::{ParseError, Position, QueryError, Span};
 pub use parser::{ParseOptions, parse, parse_matchers, parse_with};

@@ -88,6 +88,13 @@ pub(crate) enum Op<'e> {
         selection: usize,
         look: Look,
     },
+    /// That sample's own time, in milliseconds, of series that `info` may join.
+    SelectInfo {
+        selection: usize,
+        look: Look,
+    },
+    /// `info`: labels of the info series above are joined to the vector below.
+    Info(&'e Call),
     /// All samples; later cut to `range_ms` at each instant.
     Range {
         selection: usize,
@@ -268,6 +275,18 @@ impl<'e> Planner<'e, '_> {
             self.push(Op::SelectTime { selection, look }, grid);
             return Ok(());
         }
+        if let ("info", [base, ..]) = (call.function.name, call.args.as_slice()) {
+            self.visit(base, grid)?;
+            let look = first_look(base).map_or(NO_LOOK, |shift| self.look(shift));
+            let matchers = crate::eval::info_matchers(call);
+            let lookback = self.context.lookback_ms;
+            let selection = self.select(&matchers, look, lookback, grid, Take::All);
+            // Prometheus shifts what it fetches, not where it looks.
+            let look = NO_LOOK;
+            self.push(Op::SelectInfo { selection, look }, grid);
+            self.push(Op::Info(call), grid);
+            return Ok(());
+        }
         for arg in &call.args {
             self.visit(arg, grid)?;
         }
@@ -347,6 +366,28 @@ impl<'e> Planner<'e, '_> {
                 selections.push(selection);
                 selections.len() - 1
             })
+    }
+}
+
+const NO_LOOK: Look = Look {
+    offset_ms: 0,
+    at: None,
+};
+
+/// Where the first selector inside looks: `info` looks for info series there.
+fn first_look(expr: &Expr) -> Option<Shift> {
+    match expr {
+        Expr::Number(_) | Expr::String(_) => None,
+        Expr::Vector(selector) => Some(selector.shift),
+        Expr::Matrix(matrix) => Some(matrix.selector.shift),
+        Expr::Subquery(subquery) => first_look(&subquery.expr),
+        Expr::Call(call) => call.args.iter().find_map(first_look),
+        Expr::Aggregate(aggregate) => {
+            first_look(&aggregate.expr).or_else(|| first_look(aggregate.param.as_deref()?))
+        }
+        Expr::Binary(binary) => first_look(&binary.left).or_else(|| first_look(&binary.right)),
+        Expr::Unary(unary) => first_look(&unary.expr),
+        Expr::Paren(paren) => first_look(&paren.expr),
     }
 }
 

@@ -210,7 +210,7 @@ fn flat(value: Value) -> Vec<(String, Vec<f64>)> {
         Value::String(..) => Vec::new(),
         Value::Vector(samples) => samples
             .into_iter()
-            .map(|s| (s.labels.to_string(), vec![s.value]))
+            .map(|s| (s.labels.to_string(), vec![float(&s.value)]))
             .collect(),
         Value::Matrix(series) => series
             .into_iter()
@@ -219,6 +219,13 @@ fn flat(value: Value) -> Vec<(String, Vec<f64>)> {
     };
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     rows
+}
+
+fn float(value: &model::Value) -> f64 {
+    match value {
+        model::Value::Float(value) => *value,
+        model::Value::Histogram(histogram) => histogram.sum,
+    }
 }
 
 fn close(a: &[f64], b: &[f64]) -> bool {

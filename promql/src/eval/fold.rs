@@ -178,6 +178,9 @@ impl<'e> Folder<'e> {
         let op = self.aggregate.op;
         for column in columns {
             pace.spend(self.steps + LABEL_COST).await?;
+            if !column.histograms.is_empty() {
+                return Ok(false);
+            }
             let labels = group_labels(self.aggregate, &column.labels);
             let fold = self.fold(labels, column.drop_name, pace)?;
             if !fold.add(op, &column.values) {
@@ -217,10 +220,8 @@ impl<'e> Folder<'e> {
     /// The aggregation's result, by labels.
     fn finish(mut self) -> Vec<Column> {
         self.groups.sort_by(|a, b| a.0.cmp(&b.0));
-        let column = |(labels, drop_name, fold): (Labels, bool, Fold)| Column {
-            labels,
-            drop_name,
-            values: fold.finish(self.aggregate.op),
+        let column = |(labels, drop_name, fold): (Labels, bool, Fold)| {
+            Column::new(labels, drop_name, fold.finish(self.aggregate.op))
         };
         self.groups.into_iter().map(column).collect()
     }

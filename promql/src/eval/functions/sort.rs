@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 
-use super::{Args, Column, Columns, value_at};
+use super::{Args, Column, Columns};
 use crate::plan::Grid;
 
-/// By value, NaN last either way.
+/// By value, NaN last either way; histograms have none and are left out.
 pub(super) fn sorted(mut columns: Vec<Column>, grid: Grid, is_descending: bool) -> Columns {
+    columns.iter_mut().for_each(Column::drop_histograms);
     if grid.steps == 1 {
-        let value = |column: &Column| value_at(&column.values, 0).unwrap_or(f64::NAN);
+        let value = |column: &Column| column.values.first().copied().unwrap_or(f64::NAN);
         columns.sort_by(|a, b| order(value(a), value(b), is_descending));
     }
     Columns::Vector(columns)
