@@ -20,8 +20,13 @@ use crate::fields::{
 use crate::file::{FileEntry, FileKind, FileWriter};
 use crate::groups::{Groups, put_group, take_group};
 use crate::head::HeadImage;
+use crate::histogram::HistogramPoint;
 
-const MAGIC: [u8; 8] = *b"qckpt\x00\x01\n";
+const MAGIC: [u8; 6] = *b"qckpt\x00";
+/// Histograms came with this one.
+const VERSION: u8 = 2;
+/// The oldest version we read.
+const VERSION_MIN: u8 = 1;
 
 const META: u8 = 1;
 const SERIES: u8 = 2;
@@ -69,7 +74,7 @@ pub async fn write(
         file: FileWriter::create(disk, dir, kind).await?,
         payload: Vec::new(),
     };
-    writer.file.append(Bytes::from_static(&MAGIC)).await?;
+    writer.file.append(header(VERSION).into()).await?;
     put_meta(&mut writer.payload, image, blocks);
     writer.cut(META).await?;
     for (labels, head) in image.labels.iter().zip(&image.head) {
@@ -120,11 +125,7 @@ impl Sections<'_> {
 /// Reads a checkpoint's bytes, and the names of the blocks that belong to it.
 pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut fields = Fields::new(bytes);
-    let magic = fields.take(MAGIC.len());
-    if magic.map_err(damage("magic"))? != MAGIC {
-        let malformed = Malformed("not a checkpoint of a known version");
-        return Err(damage("magic")(malformed));
-    }
+    let version = take_version(&mut fields).map_err(damage("magic"))?;
     let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
     if kind != META {
         return Err(damage("meta")(Malformed("not in front")));
@@ -141,7 +142,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
             SERIES => (
                 "series",
                 take_all(&mut records, |r| {
-                    let (labels, head) = take_series(r)?;
+                    let (labels, head) = take_series(r, version)?;
                     image.labels.push(labels);
                     image.head.push(head);
                     Ok(())
@@ -177,6 +178,20 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         return Err(damage("meta")(Malformed("counts differ from what follows")));
     }
     Ok((image, blocks))
+}
+
+fn header(version: u8) -> Vec<u8> {
+    [&MAGIC[..], &[version, b'\n']].concat()
+}
+
+fn take_version(fields: &mut Fields<'_>) -> Result<u8, Malformed> {
+    let magic = fields.take(MAGIC.len())?;
+    let version = fields.u8()?;
+    let known = (VERSION_MIN..=VERSION).contains(&version);
+    match magic == MAGIC && fields.u8()? == b'\n' && known {
+        true => Ok(version),
+        false => Err(Malformed("not a checkpoint of a known version")),
+    }
 }
 
 fn damage(section: &'static str) -> impl Fn(Malformed) -> Damage {
@@ -257,9 +272,14 @@ fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
     }
     put_varint(out, head.late.len() as u64);
     head.late.iter().for_each(|&point| put_point(out, point));
+    put_varint(out, head.histograms.len() as u64);
+    for point in &head.histograms {
+        put_time(out, point.at);
+        put_bytes(out, &point.bytes);
+    }
 }
 
-fn take_series(fields: &mut Fields<'_>) -> Result<(Labels, HeadImage), Malformed> {
+fn take_series(fields: &mut Fields<'_>, version: u8) -> Result<(Labels, HeadImage), Malformed> {
     let labels = fields.labels()?;
     let last = fields.optional_time()?;
     let chunks = (0..fields.count(18)?)
@@ -268,7 +288,27 @@ fn take_series(fields: &mut Fields<'_>) -> Result<(Labels, HeadImage), Malformed
     let late = (0..fields.count(16)?)
         .map(|_| take_point(fields))
         .collect::<Result<_, _>>()?;
-    Ok((labels, HeadImage { last, chunks, late }))
+    let histograms = match version {
+        1 => Vec::new(),
+        _ => take_histograms(fields)?,
+    };
+    let head = HeadImage {
+        last,
+        chunks,
+        late,
+        histograms,
+    };
+    Ok((labels, head))
+}
+
+fn take_histograms(fields: &mut Fields<'_>) -> Result<Vec<HistogramPoint>, Malformed> {
+    let one = |fields: &mut Fields<'_>| {
+        Ok(HistogramPoint {
+            at: fields.time()?,
+            bytes: Bytes::copy_from_slice(fields.bytes()?),
+        })
+    };
+    (0..fields.count(9)?).map(|_| one(fields)).collect()
 }
 
 fn take_chunk(fields: &mut Fields<'_>) -> Result<Chunk, Malformed> {
@@ -316,9 +356,9 @@ mod tests {
 
     #[test]
     fn the_smallest_checkpoint_decodes() {
-        let bytes = [&MAGIC[..], &empty_meta(), &section(END, &[])].concat();
+        let bytes = [&header(1)[..], &empty_meta(), &section(END, &[])].concat();
         assert!(decode(&bytes).is_ok());
-        let unfinished = [&MAGIC[..], &empty_meta()].concat();
+        let unfinished = [&header(VERSION)[..], &empty_meta()].concat();
         assert!(decode(&unfinished).is_err());
         let trailing = [&bytes[..], &[0]].concat();
         assert!(decode(&trailing).is_err());
@@ -328,9 +368,9 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(kind in 0u8..7, payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
-            let _ = decode(&[&MAGIC[..], &payload].concat());
-            let _ = decode(&[&MAGIC[..], &section(META, &payload), &section(END, &[])].concat());
-            let bytes = [&MAGIC[..], &empty_meta(), &section(kind, &payload), &section(END, &[])];
+            let _ = decode(&[&header(VERSION)[..], &payload].concat());
+            let _ = decode(&[&header(VERSION)[..], &section(META, &payload), &section(END, &[])].concat());
+            let bytes = [&header(VERSION)[..], &empty_meta(), &section(kind, &payload), &section(END, &[])];
             let _ = decode(&bytes.concat());
         }
     }

@@ -9,11 +9,16 @@ use std::ops::Range;
 use bytes::Bytes;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
-use model::{Labels, SeriesId, Timestamp};
+use model::{Histogram, Labels, SeriesId, Timestamp};
+
+mod annex;
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
+use crate::histogram;
 
-const VERSION: u8 = 1;
+/// Every kind but a write with histograms or exemplars is written as this version.
+const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
@@ -53,7 +58,10 @@ pub struct WriteCommand {
 pub struct WriteRows {
     pub series: Vec<SeriesRef>,
     pub timestamps: Vec<Timestamp>,
+    /// Of a histogram's row: its sum, which applying does not look at.
     pub values: Vec<f64>,
+    /// Row and canonical bytes, by row. Nearly always empty.
+    pub histograms: Vec<(u32, Bytes)>,
 }
 
 impl WriteRows {
@@ -69,6 +77,12 @@ impl WriteRows {
         self.series.push(series);
         self.timestamps.push(timestamp);
         self.values.push(value);
+    }
+
+    pub fn push_histogram(&mut self, series: SeriesRef, at: Timestamp, histogram: &Histogram) {
+        let row = self.len() as u32;
+        self.push(series, at, histogram.sum);
+        self.histograms.push((row, histogram::canonical(histogram)));
     }
 }
 
@@ -112,12 +126,24 @@ pub enum CommandError {
 }
 
 impl Command {
+    /// The oldest version that can say it, so that nodes of the release before understand what
+    /// they can.
+    fn version(&self) -> u8 {
+        match self {
+            Self::Write(write) if !write.rows.histograms.is_empty() => VERSION_2,
+            _ => VERSION_1,
+        }
+    }
+
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![VERSION];
+        let mut out = vec![self.version()];
         match self {
             Self::Write(write) => {
                 out.push(WRITE);
                 put_write(&mut out, write);
+                if self.version() == VERSION_2 {
+                    annex::put(&mut out, write);
+                }
             }
             Self::Push(push) => {
                 out.push(PUSH);
@@ -140,11 +166,18 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if version != VERSION {
+        if ![VERSION_1, VERSION_2].contains(&version) {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
-            WRITE => Self::Write(take_write(&mut fields)?),
+            WRITE => {
+                let mut write = take_write(&mut fields)?;
+                if version == VERSION_2 {
+                    annex::take(&mut fields, &mut write)?;
+                }
+                Self::Write(write)
+            }
+            _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             PUSH => Self::Push(PushCommand {
                 proposed_at: Timestamp(fields.zigzag()?),
                 key: take_key(&mut fields)?,
@@ -244,6 +277,7 @@ fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malfor
         series,
         timestamps,
         values,
+        histograms: Vec::new(),
     })
 }
 
@@ -387,7 +421,8 @@ mod tests {
     }
 
     fn write() -> impl Strategy<Value = Command> {
-        let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), any::<u64>());
+        let sample = (any::<u64>(), prop::bool::weighted(0.2));
+        let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), sample);
         let fence = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
         (
             any::<(i64, i64, i64)>(),
@@ -397,12 +432,21 @@ mod tests {
         )
             .prop_map(|(times, labels, raw_rows, raw_fences)| {
                 let mut rows = WriteRows::default();
-                for (new, id, at, bits) in raw_rows {
+                for (new, id, at, (bits, is_histogram)) in raw_rows {
                     let series = match new && !labels.is_empty() {
                         true => SeriesRef::New((id % labels.len() as u64) as u32),
                         false => SeriesRef::Known(SeriesId(id)),
                     };
-                    rows.push(series, Timestamp(at), f64::from_bits(bits));
+                    let value = f64::from_bits(bits);
+                    if is_histogram {
+                        let histogram = Histogram {
+                            sum: value,
+                            ..Histogram::default()
+                        };
+                        rows.push_histogram(series, Timestamp(at), &histogram);
+                    } else {
+                        rows.push(series, Timestamp(at), value);
+                    }
                 }
                 let len = rows.len() as u32 + 1;
                 let fences = raw_fences
@@ -495,9 +539,9 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=2, kind in 0u8..8) {
             let _ = Command::decode(bytes.clone().into());
-            bytes.splice(0..0, [VERSION, kind]);
+            bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());
         }
     }
@@ -532,10 +576,10 @@ mod tests {
         ]
         .concat();
         assert_eq!(command.encode(), bytes);
-        let later = [&[2], &bytes[1..]].concat();
+        let later = [&[9], &bytes[1..]].concat();
         assert_eq!(
             Command::decode(later.into()),
-            Err(CommandError::UnknownVersion(2))
+            Err(CommandError::UnknownVersion(9))
         );
     }
 }

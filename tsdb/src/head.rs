@@ -1,13 +1,15 @@
 //! Recent samples of every series, in memory.
 //!
-//! Per series: finished chunks, one that grows, and a sorted run of samples that came late. A
-//! sample of a series stands in one of them only; the caller has made sure of that before it
+//! Per series: finished chunks, one that grows, a sorted run of samples that came late, and a run
+//! of histograms where there are any. A sample of a series stands in one of them only; the caller has made sure of that before it
 //! inserts.
 
 use model::{SeriesId, Timestamp};
 
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
+use crate::histogram::{self, HistogramPoint, Run};
 use crate::part::Part;
+use crate::value::Value;
 
 /// The head of all series, by id.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct HeadSeries {
     closed: Vec<Chunk>,
     open: Option<Appender>,
     late: Vec<Point>,
+    /// A pointer's room in the many series that have none.
+    histograms: Option<Box<Run>>,
 }
 
 /// A series' share of the head as a copy: what a checkpoint keeps.
@@ -34,17 +38,19 @@ pub struct HeadImage {
     pub last: Option<Timestamp>,
     pub chunks: Vec<Chunk>,
     pub late: Vec<Point>,
+    pub histograms: Vec<HistogramPoint>,
 }
 
-/// What sealing took out of one series: chunks in time order and late samples in time order.
+/// What sealing took out of one series: chunks, late samples and histograms, each in time order.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Taken {
     pub chunks: Vec<Chunk>,
     pub late: Vec<Point>,
+    pub histograms: Vec<HistogramPoint>,
 }
 
 impl Taken {
-    /// All samples in time order.
+    /// All floats in time order.
     pub fn points(&self) -> Vec<Point> {
         let mut points: Vec<Point> = self.chunks.iter().flat_map(Chunk::points).collect();
         if !self.late.is_empty() {
@@ -56,12 +62,17 @@ impl Taken {
 
     /// First and last instant.
     pub fn range(&self) -> Option<(Timestamp, Timestamp)> {
-        range_of(&self.chunks, None, &self.late)
+        let floats = range_of(&self.chunks, None, &self.late);
+        join(floats, histogram::range_of(&self.histograms))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.late.is_empty() && self.histograms.is_empty()
     }
 
     pub fn samples(&self) -> u64 {
         let in_chunks: u64 = self.chunks.iter().map(|c| u64::from(c.count)).sum();
-        in_chunks + self.late.len() as u64
+        in_chunks + (self.late.len() + self.histograms.len()) as u64
     }
 }
 
@@ -128,6 +139,7 @@ impl HeadSeries {
         if !ordered || !late_ordered {
             return Err(ChunkError::OutOfOrder);
         }
+        let histograms = Run::new(image.histograms).ok_or(ChunkError::OutOfOrder)?;
         let open = closed
             .pop()
             .map(|chunk| Appender::resume(&chunk))
@@ -137,6 +149,7 @@ impl HeadSeries {
             closed,
             open,
             late: image.late,
+            histograms: (!histograms.is_empty()).then(|| Box::new(histograms)),
         })
     }
 
@@ -145,6 +158,7 @@ impl HeadSeries {
             last: self.last,
             chunks: self.chunks().collect(),
             late: self.late.clone(),
+            histograms: self.histograms().to_vec(),
         }
     }
 
@@ -157,8 +171,20 @@ impl HeadSeries {
         self.last
     }
 
+    pub fn histograms(&self) -> &[HistogramPoint] {
+        self.histograms.as_deref().map_or(&[], Run::points)
+    }
+
     /// The value stored at `at` in the head.
-    pub fn find(&self, at: Timestamp) -> Option<u64> {
+    pub fn find(&self, at: Timestamp) -> Option<Value> {
+        let histogram = self.histograms.as_ref().and_then(|run| run.find(at));
+        match histogram {
+            Some(bytes) => Some(Value::Histogram(bytes.clone())),
+            None => self.find_float(at).map(Value::Float),
+        }
+    }
+
+    fn find_float(&self, at: Timestamp) -> Option<u64> {
         if let Ok(found) = self.late.binary_search_by_key(&at, |p| p.at) {
             return Some(self.late[found].bits);
         }
@@ -189,6 +215,12 @@ impl HeadSeries {
         }
     }
 
+    /// Stores a histogram at an instant that the series does not have.
+    pub fn insert_histogram(&mut self, point: HistogramPoint) {
+        self.last = self.last.max(Some(point.at));
+        self.histograms.get_or_insert_default().insert(point);
+    }
+
     fn insert_late(&mut self, point: Point) {
         match self.late.binary_search_by_key(&point.at, |p| p.at) {
             Ok(_) => unreachable!("a sample is inserted once"),
@@ -200,8 +232,23 @@ impl HeadSeries {
         let late_cut = self.late.partition_point(|p| p.at < before);
         let kept = self.late.split_off(late_cut);
         let late = std::mem::replace(&mut self.late, kept);
-        let chunks = self.take_chunks_before(before);
-        (!late.is_empty() || !chunks.is_empty()).then_some(Taken { chunks, late })
+        let taken = Taken {
+            chunks: self.take_chunks_before(before),
+            late,
+            histograms: self.take_histograms_before(before),
+        };
+        (!taken.is_empty()).then_some(taken)
+    }
+
+    fn take_histograms_before(&mut self, before: Timestamp) -> Vec<HistogramPoint> {
+        let Some(run) = &mut self.histograms else {
+            return Vec::new();
+        };
+        let taken = run.take_before(before);
+        if run.is_empty() {
+            self.histograms = None;
+        }
+        taken
     }
 
     fn take_chunks_before(&mut self, before: Timestamp) -> Vec<Chunk> {
@@ -242,17 +289,22 @@ impl HeadSeries {
             parts.push(Part::Chunk(open.chunk()));
         }
         parts.extend(Part::points(&self.late, start, end));
+        parts.extend(Part::histograms(self.histograms(), start, end));
     }
 
     fn add_stats(&self, stats: &mut HeadStats) {
         let closed = self.closed.iter().map(|c| u64::from(c.count));
         let open = self.open.iter().map(|open| u64::from(open.count()));
         stats.samples += closed.chain(open).sum::<u64>() + self.late.len() as u64;
+        stats.samples += self.histograms().len() as u64;
         let closed = self.closed.iter().map(|c| c.data.len());
         let open = self.open.iter().map(Appender::bytes_len);
         let late = self.late.len() * size_of::<Point>();
-        stats.bytes += (closed.chain(open).sum::<usize>() + late) as u64;
-        let here = range_of(&self.closed, self.open.as_ref(), &self.late);
+        let histograms = self.histograms().iter().map(HistogramPoint::size);
+        let histograms = histograms.sum::<usize>();
+        stats.bytes += (closed.chain(open).sum::<usize>() + late + histograms) as u64;
+        let floats = range_of(&self.closed, self.open.as_ref(), &self.late);
+        let here = join(floats, histogram::range_of(self.histograms()));
         stats.range = join(stats.range, here);
     }
 }
@@ -310,6 +362,7 @@ mod tests {
         let taken = Taken {
             chunks: image.chunks,
             late: image.late,
+            histograms: image.histograms,
         };
         taken.points()
     }
@@ -348,9 +401,9 @@ mod tests {
             let (mut series, mut twin) = filled(&times);
             prop_assert_eq!(all(&series), as_points(&twin));
             for (&at, &bits) in &twin {
-                prop_assert_eq!(series.find(Timestamp(at)), Some(bits));
+                prop_assert_eq!(series.find(Timestamp(at)), Some(Value::Float(bits)));
                 let next = at.wrapping_add(1);
-                prop_assert_eq!(series.find(Timestamp(next)), twin.get(&next).copied());
+                prop_assert_eq!(series.find(Timestamp(next)), twin.get(&next).copied().map(Value::Float));
             }
             let restored = HeadSeries::restore(series.image()).unwrap();
             prop_assert_eq!(restored.image(), series.image());

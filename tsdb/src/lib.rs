@@ -16,7 +16,7 @@
 //!
 //! It knows neither Raft nor HTTP. In reading order:
 //! - [`command`]: what the log holds; [`state`]: what applying it does
-//! - [`head`], [`chunk`], [`bits`]: recent samples in memory
+//! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`]: push groups and scrape leases
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
@@ -36,6 +36,7 @@ pub mod fields;
 pub mod file;
 pub mod groups;
 pub mod head;
+pub mod histogram;
 pub mod index;
 pub mod manifest;
 pub mod metrics;
@@ -47,6 +48,7 @@ pub mod series;
 pub mod shard;
 pub mod snapshot;
 pub mod state;
+pub mod value;
 
 pub use command::{
     Command, CommandError, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand,

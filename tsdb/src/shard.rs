@@ -24,7 +24,6 @@ use crate::command::{Command, WriteCommand};
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
 use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
-use crate::head::find_in;
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::retention::BlockRange;
@@ -362,11 +361,10 @@ impl Shard {
         let mut recalled = Recalled::default();
         for lookup in self.read(|state| state.lookups(write)) {
             for part in &lookup.parts {
-                let points = part.decode().await.map_err(|e| self.note(e))?;
+                let column = part.decode().await.map_err(|e| self.note(e))?;
                 self.metrics.late_lookups.inc();
-                if let Some(bits) = find_in(&points, lookup.at) {
-                    let at = lookup.at;
-                    recalled.insert(lookup.id, crate::chunk::Point { at, bits });
+                if let Some(value) = column.find(lookup.at) {
+                    recalled.insert(lookup.id, lookup.at, value);
                 }
             }
         }
@@ -441,8 +439,10 @@ impl Shard {
         reader.file().verify(&*self.disk, &self.dir).await?;
         let mut sum = 0u64;
         for chunk in reader.all_chunks() {
-            let points = reader.read(chunk).await?;
-            sum = sum.wrapping_add(digest::samples(chunk.series, &points));
+            let column = reader.read(chunk).await?;
+            let floats = digest::samples(chunk.series, &column.floats);
+            let histograms = digest::histograms(chunk.series, &column.histograms);
+            sum = sum.wrapping_add(floats).wrapping_add(histograms);
         }
         match sum == reader.meta().digest {
             true => Ok(()),

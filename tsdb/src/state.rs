@@ -20,8 +20,10 @@ use crate::digest::{self, Digest, Sums};
 use crate::fences::Fences;
 use crate::groups::Groups;
 use crate::head::{Head, HeadSeries};
+use crate::histogram::HistogramPoint;
 use crate::part::Part;
 use crate::series::SeriesTable;
+use crate::value::Value;
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,15 +39,15 @@ pub enum Outcome {
 
 /// Values that sealed blocks hold for rows of one command.
 #[derive(Debug, Default)]
-pub struct Recalled(Map<(SeriesId, Timestamp), u64>);
+pub struct Recalled(Map<(SeriesId, Timestamp), Value>);
 
 impl Recalled {
-    pub fn insert(&mut self, id: SeriesId, point: Point) {
-        self.0.insert((id, point.at), point.bits);
+    pub fn insert(&mut self, id: SeriesId, at: Timestamp, value: Value) {
+        self.0.insert((id, at), value);
     }
 
-    fn get(&self, id: SeriesId, at: Timestamp) -> Option<u64> {
-        self.0.get(&(id, at)).copied()
+    fn get(&self, id: SeriesId, at: Timestamp) -> Option<Value> {
+        self.0.get(&(id, at)).cloned()
     }
 }
 
@@ -184,16 +186,22 @@ impl State {
         let bounds = Bounds::new(write, self.max_time);
         let rows = &write.rows;
         let mut rejected = Vec::new();
+        let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
             let id = match *series {
                 SeriesRef::Known(id) => id,
                 SeriesRef::New(index) => new[index as usize],
             };
-            let point = Point::new(rows.timestamps[row], rows.values[row]);
+            let at = rows.timestamps[row];
+            let float = rows.values[row].to_bits();
             let row = row as u32;
+            let value = match histograms.next_if(|(place, _)| *place == row) {
+                Some((_, bytes)) => Value::Histogram(bytes.clone()),
+                None => Value::Float(float),
+            };
             let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
                 true => Some(Reason::Fenced),
-                false => self.store(id, point, &bounds, recalled),
+                false => self.store(id, at, value, &bounds, recalled),
             };
             rejected.extend(refused.map(|reason| Rejection { row, reason }));
         }
@@ -214,21 +222,32 @@ impl State {
     fn store(
         &mut self,
         id: SeriesId,
-        point: Point,
+        at: Timestamp,
+        value: Value,
         bounds: &Bounds,
         recalled: &Recalled,
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
         let series = series.expect("the log registers a series before it is written to");
-        if let Some(bits) = stored_value(series, id, point.at, recalled) {
-            return (bits != point.bits).then_some(Reason::Duplicate);
+        if let Some(stored) = stored_value(series, id, at, recalled) {
+            return (stored != value).then_some(Reason::Duplicate);
         }
-        if let Some(reason) = bounds.refuse(point.at) {
+        if let Some(reason) = bounds.refuse(at) {
             return Some(reason);
         }
-        series.insert(point);
-        self.sums.add_sample(id, point);
-        self.max_time = self.max_time.max(Some(point.at));
+        match value {
+            Value::Float(bits) => {
+                let point = Point { at, bits };
+                series.insert(point);
+                self.sums.add_sample(id, point);
+            }
+            Value::Histogram(bytes) => {
+                let point = HistogramPoint { at, bytes };
+                self.sums.add_histogram(id, &point);
+                series.insert_histogram(point);
+            }
+        }
+        self.max_time = self.max_time.max(Some(at));
         None
     }
 
@@ -387,7 +406,7 @@ fn stored_value(
     id: SeriesId,
     at: Timestamp,
     recalled: &Recalled,
-) -> Option<u64> {
+) -> Option<Value> {
     if series.last().is_none_or(|last| at > last) {
         return None;
     }
@@ -401,6 +420,7 @@ pub fn sums_of(image: &Image) -> Result<Sums, ChunkError> {
         let id = SeriesId(id as u64);
         sums.add_series(id, labels);
         sums.add_samples(digest::samples(id, &head.late));
+        sums.add_samples(digest::histograms(id, &head.histograms));
         for chunk in &head.chunks {
             sums.add_samples(digest::samples(id, &chunk.decode()?));
         }

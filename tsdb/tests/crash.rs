@@ -17,6 +17,7 @@ fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
             step: 10,
             count,
             value: series,
+            histograms: series % 2 == 1,
         })
         .collect();
     let windows = Windows {

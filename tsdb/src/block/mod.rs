@@ -6,6 +6,7 @@
 mod reader;
 mod writer;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use model::{SeriesId, Timestamp};
@@ -39,6 +40,8 @@ pub struct ChunkRef {
     pub offset: u64,
     pub len: u32,
     pub crc32c: u32,
+    /// Of histograms: the length after decompression. `None` says floats.
+    pub histograms: Option<NonZeroU32>,
 }
 
 /// A sealed block whose file is not durable yet.
@@ -81,13 +84,14 @@ impl Frozen {
         let chunks = taken.chunks.iter().filter(|c| c.overlaps(start, end));
         parts.extend(chunks.cloned().map(Part::Chunk));
         parts.extend(Part::points(&taken.late, start, end));
+        parts.extend(Part::histograms(&taken.histograms, start, end));
     }
 
     fn digest(&self) -> u64 {
-        let sums = self
-            .series
-            .iter()
-            .map(|(id, taken)| digest::samples(*id, &taken.points()));
+        let sums = self.series.iter().map(|(id, taken)| {
+            let histograms = digest::histograms(*id, &taken.histograms);
+            digest::samples(*id, &taken.points()).wrapping_add(histograms)
+        });
         sums.fold(0, u64::wrapping_add)
     }
 }

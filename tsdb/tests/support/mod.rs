@@ -10,7 +10,8 @@ pub mod twin;
 
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
-use model::{Labels, Timestamp};
+use model::histogram::Span;
+use model::{Histogram, Labels, Timestamp};
 use proptest::prelude::*;
 use tsdb::{Command, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows};
 
@@ -29,7 +30,8 @@ pub enum Step {
     Install,
 }
 
-/// `count` samples of a series from `from` on, every `step` ms, values from a small set.
+/// `count` samples of a series from `from` on, every `step` ms, values from a small set; every
+/// third one a histogram if told so.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub series: u8,
@@ -37,6 +39,7 @@ pub struct Row {
     pub step: i64,
     pub count: u8,
     pub value: u8,
+    pub histograms: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +60,25 @@ pub const VALUES: [u64; 8] = [
     0x3ff0_0000_0000_0000,
     0x4024_3333_3333_3333,
 ];
+
+/// One of a few histograms; the first marks its series as ended.
+pub fn histogram(n: usize) -> Histogram {
+    let n = n % 5;
+    let buckets: Vec<f64> = (0..n).map(|bucket| (bucket * 3) as f64).collect();
+    Histogram {
+        is_integer: n % 2 == 1,
+        schema: n as i32 - 2,
+        zero_count: 0.5 * n as f64,
+        count: n as f64,
+        sum: f64::from_bits(VALUES[n]),
+        positive_spans: vec![Span {
+            offset: 1,
+            length: n as u32,
+        }],
+        positive_buckets: buckets,
+        ..Histogram::default()
+    }
+}
 
 pub fn labels(series: u8) -> Labels {
     let zone = ["", "eu", "us"][usize::from(series) % 3];
@@ -111,8 +133,13 @@ fn write(
         );
         for n in 0..i64::from(row.count) {
             let at = row.from.saturating_add(row.step * n);
-            let bits = VALUES[(usize::from(row.value) + n as usize) % VALUES.len()];
-            columns.push(series, Timestamp(at), f64::from_bits(bits));
+            let choice = usize::from(row.value) + n as usize;
+            if row.histograms && n % 3 == 1 {
+                columns.push_histogram(series, Timestamp(at), &histogram(choice));
+            } else {
+                let bits = VALUES[choice % VALUES.len()];
+                columns.push(series, Timestamp(at), f64::from_bits(bits));
+            }
         }
     }
     let end = columns.len() as u32;
@@ -137,13 +164,16 @@ fn time() -> impl Strategy<Value = i64> {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (0u8..8, time(), 1i64..20, 1u8..200, 0u8..3).prop_map(|(series, from, step, count, value)| {
+    let samples = (time(), 1i64..20, 1u8..200, 0u8..3);
+    (0u8..8, samples, prop::bool::weighted(0.3)).prop_map(|(series, samples, histograms)| {
+        let (from, step, count, value) = samples;
         Row {
             series,
             from,
             step,
             count,
             value,
+            histograms,
         }
     })
 }

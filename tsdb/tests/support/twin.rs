@@ -6,10 +6,11 @@ use model::group::{Family, Group, GroupingKey, PushOp};
 use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
 use model::{Labels, Matcher, Timestamp};
+use tsdb::value::Value;
 use tsdb::{Command, PushCommand, SeriesRef, WriteCommand};
 
-/// Samples by series: instant to bits.
-pub type Content = BTreeMap<Labels, BTreeMap<i64, u64>>;
+/// Samples by series: instant to value.
+pub type Content = BTreeMap<Labels, BTreeMap<i64, Value>>;
 
 #[derive(Debug, Default)]
 pub struct Twin {
@@ -58,12 +59,17 @@ impl Twin {
                 SeriesRef::New(n) => write.labels[n as usize].clone(),
             };
             let at = write.rows.timestamps[row].0;
-            let bits = write.rows.values[row].to_bits();
+            let histograms = &write.rows.histograms;
+            let histogram = histograms.iter().find(|(n, _)| *n as usize == row);
+            let value = match histogram {
+                Some((_, bytes)) => Value::Histogram(bytes.clone()),
+                None => Value::Float(write.rows.values[row].to_bits()),
+            };
             let stored = self.content.get(&labels).and_then(|s| s.get(&at));
             let reason = if stale.contains(&(row as u32)) {
                 Some(Reason::Fenced)
             } else if stored.is_some() {
-                (stored != Some(&bits)).then_some(Reason::Duplicate)
+                (stored != Some(&value)).then_some(Reason::Duplicate)
             } else if max_before
                 .is_some_and(|max| older(at, max, write.out_of_order_window_ms.max(0)))
             {
@@ -76,7 +82,7 @@ impl Twin {
                 self.content
                     .entry(labels.clone())
                     .or_default()
-                    .insert(at, bits);
+                    .insert(at, value);
                 self.head.insert((at, labels));
                 self.max = self.max.max(Some(at));
                 None
@@ -150,8 +156,10 @@ impl Twin {
             if start > end || !matches_all(matchers, labels) {
                 continue;
             }
-            let inside: BTreeMap<_, _> =
-                samples.range(start..=end).map(|(a, b)| (*a, *b)).collect();
+            let inside: BTreeMap<_, _> = samples
+                .range(start..=end)
+                .map(|(a, b)| (*a, b.clone()))
+                .collect();
             if !inside.is_empty() {
                 chosen.insert(labels.clone(), inside);
             }
