@@ -13,6 +13,7 @@ use model::{Labels, Timestamp};
 
 use crate::chunk::{Chunk, Point};
 use crate::digest::Sums;
+use crate::exemplars::{Exemplars, put_exemplar, take_exemplar};
 use crate::fences::Fences;
 use crate::fields::{
     Fields, Malformed, put_bytes, put_optional_time, put_time, put_u32, put_u64, put_varint,
@@ -23,7 +24,7 @@ use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
 
 const MAGIC: [u8; 6] = *b"qckpt\x00";
-/// Histograms came with this one.
+/// Histograms and exemplars came with this one.
 const VERSION: u8 = 2;
 /// The oldest version we read.
 const VERSION_MIN: u8 = 1;
@@ -33,6 +34,7 @@ const SERIES: u8 = 2;
 const GROUPS: u8 = 3;
 const FENCES: u8 = 4;
 const END: u8 = 5;
+const EXEMPLARS: u8 = 6;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -50,6 +52,7 @@ pub struct Image {
     pub head: Vec<HeadImage>,
     pub groups: Groups,
     pub fences: Fences,
+    pub exemplars: Exemplars,
 }
 
 /// Where a checkpoint's bytes are not what they should be.
@@ -93,6 +96,11 @@ pub async fn write(
         writer.cut_when_full(FENCES).await?;
     }
     writer.cut(FENCES).await?;
+    for (id, exemplar) in image.exemplars.iter() {
+        put_exemplar(&mut writer.payload, id, exemplar);
+        writer.cut_when_full(EXEMPLARS).await?;
+    }
+    writer.cut(EXEMPLARS).await?;
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -135,6 +143,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let blocks = take_blocks(&mut meta).map_err(damage("meta"))?;
     let mut groups = Vec::new();
     let mut fences = Vec::new();
+    let mut exemplars = Vec::new();
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
         let mut records = Fields::new(payload);
@@ -162,6 +171,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     Ok(())
                 }),
             ),
+            EXEMPLARS if version > 1 => (
+                "exemplars",
+                take_all(&mut records, |r| {
+                    exemplars.push(take_exemplar(r)?);
+                    Ok(())
+                }),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -170,6 +186,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         };
         taken.map_err(damage(name))?;
     }
+    image.exemplars = exemplars.into_iter().collect();
     let found = [image.labels.len(), groups.len(), fences.len()];
     image.groups = Groups::new(image.groups.floor(), groups);
     image.fences = fences.into_iter().collect();
@@ -366,7 +383,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 0u8..7, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(kind in 0u8..9, payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
             let _ = decode(&[&header(VERSION)[..], &payload].concat());
             let _ = decode(&[&header(VERSION)[..], &section(META, &payload), &section(END, &[])].concat());

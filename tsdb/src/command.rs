@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
-use model::{Histogram, Labels, SeriesId, Timestamp};
+use model::{Exemplar, Histogram, Labels, SeriesId, Timestamp};
 
 mod annex;
 
@@ -51,6 +51,10 @@ pub struct WriteCommand {
     pub rows: WriteRows,
     /// Leases under which ranges of rows were scraped.
     pub fences: Vec<(Range<u32>, Fence)>,
+    /// Of series with a sample, stored before or by this command.
+    pub exemplars: Vec<(SeriesRef, Exemplar)>,
+    /// How many exemplars the shard may then keep; without exemplars it says nothing.
+    pub exemplars_max: u32,
 }
 
 /// Columns of equal length.
@@ -130,7 +134,11 @@ impl Command {
     /// they can.
     fn version(&self) -> u8 {
         match self {
-            Self::Write(write) if !write.rows.histograms.is_empty() => VERSION_2,
+            Self::Write(write)
+                if !write.rows.histograms.is_empty() || !write.exemplars.is_empty() =>
+            {
+                VERSION_2
+            }
             _ => VERSION_1,
         }
     }
@@ -211,13 +219,8 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
         put_bytes(out, labels.as_canonical());
     }
     put_varint(out, rows.len() as u64);
-    for series in &rows.series {
-        let (kind, index) = match *series {
-            SeriesRef::Known(id) => (0, id.0),
-            SeriesRef::New(index) => (1, u64::from(index)),
-        };
-        assert!(index < 1 << 63, "series ids count from zero");
-        put_varint(out, index << 1 | kind);
+    for &series in &rows.series {
+        put_series_ref(out, series);
     }
     let mut last = 0;
     for at in &rows.timestamps {
@@ -254,6 +257,8 @@ fn take_write(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
         labels,
         rows,
         fences,
+        exemplars: Vec::new(),
+        exemplars_max: 0,
     })
 }
 
@@ -279,6 +284,15 @@ fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malfor
         values,
         histograms: Vec::new(),
     })
+}
+
+fn put_series_ref(out: &mut Vec<u8>, series: SeriesRef) {
+    let (kind, index) = match series {
+        SeriesRef::Known(id) => (0, id.0),
+        SeriesRef::New(index) => (1, u64::from(index)),
+    };
+    assert!(index < 1 << 63, "series ids count from zero");
+    put_varint(out, index << 1 | kind);
 }
 
 fn take_series_ref(fields: &mut Fields<'_>, labels: usize) -> Result<SeriesRef, Malformed> {
@@ -420,6 +434,10 @@ mod tests {
             .prop_map(|pairs| Labels::from_pairs(&pairs))
     }
 
+    fn labels_and_time() -> impl Strategy<Value = (Labels, i64)> {
+        (labels(), any::<i64>())
+    }
+
     fn write() -> impl Strategy<Value = Command> {
         let sample = (any::<u64>(), prop::bool::weighted(0.2));
         let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), sample);
@@ -429,8 +447,9 @@ mod tests {
             prop::collection::vec(labels(), 0..5),
             prop::collection::vec(row, 0..50),
             prop::collection::vec(fence, 0..3),
+            prop::collection::vec((0u64..9, labels_and_time()), 0..3),
         )
-            .prop_map(|(times, labels, raw_rows, raw_fences)| {
+            .prop_map(|(times, labels, raw_rows, raw_fences, raw_exemplars)| {
                 let mut rows = WriteRows::default();
                 for (new, id, at, (bits, is_histogram)) in raw_rows {
                     let series = match new && !labels.is_empty() {
@@ -456,7 +475,20 @@ mod tests {
                         (a.min(b)..a.max(b), Fence { target, epoch })
                     })
                     .collect();
+                let exemplars: Vec<_> = raw_exemplars
+                    .into_iter()
+                    .map(|(id, (labels, at))| {
+                        let exemplar = Exemplar {
+                            labels,
+                            value: 0.5,
+                            timestamp: Timestamp(at),
+                        };
+                        (SeriesRef::Known(SeriesId(id)), exemplar)
+                    })
+                    .collect();
                 Command::Write(WriteCommand {
+                    exemplars_max: exemplars.len() as u32 * 7,
+                    exemplars,
                     proposed_at: Timestamp(times.0),
                     out_of_order_window_ms: times.1,
                     future_window_ms: times.2,
@@ -551,7 +583,7 @@ mod tests {
         let mut rows = WriteRows::default();
         rows.push(SeriesRef::New(0), Timestamp(10), 1.0);
         rows.push(SeriesRef::Known(SeriesId(3)), Timestamp(9), 0.0);
-        let command = Command::Write(WriteCommand {
+        let mut write = WriteCommand {
             proposed_at: Timestamp(5),
             out_of_order_window_ms: 1,
             future_window_ms: 0,
@@ -564,7 +596,9 @@ mod tests {
                     epoch: 1,
                 },
             )],
-        });
+            ..WriteCommand::default()
+        };
+        let command = Command::Write(write.clone());
         let bytes = [
             &[1, 1, 10, 2, 0][..],
             &[1, 4, 1, b'a', 1, b'b'],
@@ -576,6 +610,28 @@ mod tests {
         ]
         .concat();
         assert_eq!(command.encode(), bytes);
+        let histogram = Histogram::default();
+        write
+            .rows
+            .push_histogram(SeriesRef::Known(SeriesId(3)), Timestamp(9), &histogram);
+        write.exemplars_max = 9;
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("t", "x")]),
+            value: 1.0,
+            timestamp: Timestamp(2),
+        };
+        write.exemplars.push((SeriesRef::New(0), exemplar));
+        let canonical = histogram::canonical(&histogram);
+        let annex = [
+            &[1, 2, canonical.len() as u8][..],
+            &canonical,
+            &[9, 1, 1, 4, 1, b't', 1, b'x', 2, 0, 0, 0, 0, 0, 0, 0],
+            &1f64.to_le_bytes(),
+        ]
+        .concat();
+        let bytes_2 = Command::Write(write).encode();
+        assert_eq!(bytes_2[..2], [2, 1]);
+        assert!(bytes_2.ends_with(&annex));
         let later = [&[9], &bytes[1..]].concat();
         assert_eq!(
             Command::decode(later.into()),

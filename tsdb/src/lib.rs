@@ -18,7 +18,7 @@
 //! - [`command`]: what the log holds; [`state`]: what applying it does
 //! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
-//! - [`groups`], [`fences`]: push groups and scrape leases
+//! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`part`], [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
@@ -31,6 +31,7 @@ pub mod chunk;
 pub mod command;
 pub mod digest;
 pub mod error;
+pub mod exemplars;
 pub mod fences;
 pub mod fields;
 pub mod file;

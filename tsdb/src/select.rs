@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::limits::QUERY_SAMPLES_MAX;
 use model::source::{MetadataSelection, Selection, Source, SourceError, Take};
-use model::{Labels, Samples, Series};
+use model::{ExemplarSeries, Labels, Samples, Series};
 
 use crate::error::StorageError;
 use crate::part::{self, Column, Part};
@@ -38,6 +38,16 @@ impl Source for Shard {
         }
         answer.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(answer)
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        let (start, end) = (selection.start, selection.end);
+        let mut found = self.read(|state| state.gather_exemplars(&selection.any_of, start, end));
+        found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(found)
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use model::hash::Map;
 use model::sink::{Pushed, Reason, Rejection};
-use model::{Labels, Matcher, SeriesId, Timestamp};
+use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::block::{Frozen, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
 use crate::command::{Command, SeriesRef, WriteCommand};
 use crate::digest::{self, Digest, Sums};
+use crate::exemplars::Exemplars;
 use crate::fences::Fences;
 use crate::groups::Groups;
 use crate::head::{Head, HeadSeries};
@@ -69,6 +70,7 @@ pub struct State {
     sealed: Vec<Sealed>,
     groups: Groups,
     fences: Fences,
+    exemplars: Exemplars,
     /// The newest sample ever stored.
     max_time: Option<Timestamp>,
     /// The furthest cut of any seal.
@@ -99,6 +101,7 @@ impl State {
             sealed: blocks.into_iter().map(Sealed::Stored).collect(),
             groups: image.groups,
             fences: image.fences,
+            exemplars: image.exemplars,
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
@@ -116,6 +119,7 @@ impl State {
             head: self.head.images(),
             groups: self.groups.clone(),
             fences: self.fences.clone(),
+            exemplars: self.exemplars.clone(),
         }
     }
 
@@ -188,10 +192,7 @@ impl State {
         let mut rejected = Vec::new();
         let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
-            let id = match *series {
-                SeriesRef::Known(id) => id,
-                SeriesRef::New(index) => new[index as usize],
-            };
+            let id = id_of(*series, &new);
             let at = rows.timestamps[row];
             let float = rows.values[row].to_bits();
             let row = row as u32;
@@ -205,7 +206,19 @@ impl State {
             };
             rejected.extend(refused.map(|reason| Rejection { row, reason }));
         }
+        self.keep_exemplars(write, &new);
         rejected
+    }
+
+    fn keep_exemplars(&mut self, write: &WriteCommand, new: &[SeriesId]) {
+        for (series, exemplar) in &write.exemplars {
+            let id = id_of(*series, new);
+            let series = self.head.series(id);
+            if series.is_some_and(|series| series.last().is_some()) {
+                let len_max = write.exemplars_max as usize;
+                self.exemplars.add(id, exemplar.clone(), len_max);
+            }
+        }
     }
 
     fn register(&mut self, labels: &Labels) -> SeriesId {
@@ -309,6 +322,32 @@ impl State {
         self.gather_ids(self.table.select(matchers), start, end)
     }
 
+    /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
+    /// none), by series id.
+    pub fn gather_exemplars(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<ExemplarSeries> {
+        let chosen = self.select_any(any_of).into_iter().map(|id| {
+            let labels = self.table.labels(id).cloned().unwrap_or_default();
+            let exemplars = self.exemplars.of(id, start, end);
+            ExemplarSeries { labels, exemplars }
+        });
+        chosen.filter(|found| !found.exemplars.is_empty()).collect()
+    }
+
+    /// Ids that any of the lists chooses; all, when there is none.
+    fn select_any(&self, any_of: &[Vec<Matcher>]) -> BTreeSet<SeriesId> {
+        let none = [Vec::new()];
+        let any_of = if any_of.is_empty() { &none[..] } else { any_of };
+        any_of
+            .iter()
+            .flat_map(|matchers| self.table.select(matchers))
+            .collect()
+    }
+
     /// As [`State::gather`], for series that any of the lists chooses.
     pub fn gather_any(
         &self,
@@ -316,14 +355,7 @@ impl State {
         start: Timestamp,
         end: Timestamp,
     ) -> Vec<(Labels, Vec<Part>)> {
-        if any_of.is_empty() {
-            return self.gather(&[], start, end);
-        }
-        let chosen: BTreeSet<SeriesId> = any_of
-            .iter()
-            .flat_map(|matchers| self.table.select(matchers))
-            .collect();
-        self.gather_ids(chosen, start, end)
+        self.gather_ids(self.select_any(any_of), start, end)
     }
 
     fn gather_ids(
@@ -364,6 +396,9 @@ impl State {
         for (target, epoch) in self.fences.iter() {
             digest.word(target).word(epoch);
         }
+        if !self.exemplars.is_empty() {
+            self.exemplars.digest(&mut digest);
+        }
         digest.finish()
     }
 
@@ -397,6 +432,14 @@ impl State {
         self.retired = kept;
         let names = |reader: &Arc<Reader>| reader.file().name.clone();
         unused.iter().map(names).collect()
+    }
+}
+
+/// The id a command means; `new` are those of its own series.
+fn id_of(series: SeriesRef, new: &[SeriesId]) -> SeriesId {
+    match series {
+        SeriesRef::Known(id) => id,
+        SeriesRef::New(index) => new[index as usize],
     }
 }
 

@@ -27,7 +27,7 @@ fn write(labels: &Labels, points: &[(i64, f64)]) -> Command {
         future_window_ms: 10_000,
         labels: vec![labels.clone()],
         rows,
-        fences: Vec::new(),
+        ..WriteCommand::default()
     })
 }
 

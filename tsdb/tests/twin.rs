@@ -8,7 +8,7 @@ use std::path::Path;
 
 use model::matcher::MatchOp;
 use model::source::{Source, Take};
-use model::{Matcher, Timestamp};
+use model::{Exemplar, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
 use support::replica::{Replica, metadata, run};
 use support::twin::Twin;
@@ -125,6 +125,17 @@ impl Life {
         }
     }
 
+    fn exemplars(&self, start: i64, end: i64) -> Vec<(Labels, Exemplar)> {
+        let inside = |at: i64| at >= start && at <= end;
+        let all = self.twin.exemplars.iter();
+        let mut found: Vec<_> = all
+            .filter(|(_, e)| inside(e.timestamp.0))
+            .cloned()
+            .collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
     async fn check(&self) {
         self.check_blocks().await;
         for (n, replica) in self.replicas.iter().enumerate() {
@@ -136,6 +147,7 @@ impl Life {
                 format!("{:?}", replica.shard.groups()),
                 format!("{:?}", self.twin.groups.values().collect::<Vec<_>>())
             );
+            assert_eq!(exemplars(replica, 10, 40).await, self.exemplars(10, 40));
             let shard = &replica.shard;
             assert_eq!(shard.digest(), self.replicas[0].shard.digest());
             let stats = shard.stats();
@@ -147,6 +159,23 @@ impl Life {
             }
         }
     }
+}
+
+async fn exemplars(replica: &Replica, start: i64, end: i64) -> Vec<(Labels, Exemplar)> {
+    let selection = metadata(vec![], start, end);
+    let answer = replica
+        .shard
+        .exemplars(&selection)
+        .await
+        .expect("an answer");
+    let flat = answer.into_iter().flat_map(|series| {
+        let labels = series.labels;
+        series
+            .exemplars
+            .into_iter()
+            .map(move |e| (labels.clone(), e))
+    });
+    flat.collect()
 }
 
 /// The position the disk itself tells, by opening it a second time.

@@ -54,7 +54,7 @@ fn a_directory_of_version_1_opens_and_goes_on() {
         }
         own.flush_dir(Path::new(DIR)).await.unwrap();
         own.flush_dir(Path::new("")).await.unwrap();
-        let mut old = Replica::on(disk).await.expect("opens");
+        let old = Replica::on(disk).await.expect("opens");
         old.shard.verify().await.expect("verifies");
         assert_eq!(old.shard.digest(), DIGEST);
 

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use model::Histogram;
 use model::limits::HISTOGRAM_BYTES_MAX;
 
-use super::WriteCommand;
+use super::{WriteCommand, put_series_ref, take_series_ref};
+use crate::exemplars::{put_content, take_content};
 use crate::fields::{Fields, Malformed, put_bytes, put_varint};
 
 pub fn put(out: &mut Vec<u8>, write: &WriteCommand) {
@@ -15,6 +16,12 @@ pub fn put(out: &mut Vec<u8>, write: &WriteCommand) {
         put_varint(out, u64::from(row - next));
         put_bytes(out, bytes);
         next = row + 1;
+    }
+    put_varint(out, u64::from(write.exemplars_max));
+    put_varint(out, write.exemplars.len() as u64);
+    for (series, exemplar) in &write.exemplars {
+        put_series_ref(out, *series);
+        put_content(out, exemplar);
     }
 }
 
@@ -29,6 +36,11 @@ pub fn take(fields: &mut Fields<'_>, write: &mut WriteCommand) -> Result<(), Mal
             .rows
             .histograms
             .push((row as u32, take_histogram(fields)?));
+    }
+    write.exemplars_max = fields.varint_u32()?;
+    for _ in 0..fields.count(18)? {
+        let series = take_series_ref(fields, write.labels.len())?;
+        write.exemplars.push((series, take_content(fields)?));
     }
     Ok(())
 }

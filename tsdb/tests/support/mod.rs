@@ -11,7 +11,7 @@ pub mod twin;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
 use model::histogram::Span;
-use model::{Histogram, Labels, Timestamp};
+use model::{Exemplar, Histogram, Labels, Timestamp};
 use proptest::prelude::*;
 use tsdb::{Command, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows};
 
@@ -19,6 +19,8 @@ use tsdb::{Command, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCom
 #[derive(Debug, Clone)]
 pub enum Step {
     Write(Vec<Row>, Windows, Option<Fence>),
+    /// Series, instant and value of each.
+    Exemplars(Vec<(u8, i64, u8)>, u32),
     Push(String, i64, PushOp),
     Seal(i64),
     Retain(i64),
@@ -99,6 +101,7 @@ pub fn command(
 ) -> Option<Command> {
     Some(match step {
         Step::Write(rows, windows, fence) => Command::Write(write(rows, windows, *fence, resolve)),
+        Step::Exemplars(seen, len_max) => Command::Write(exemplars(seen, *len_max, resolve)),
         Step::Push(job, at, op) => Command::Push(PushCommand {
             proposed_at: Timestamp(*at),
             key: key(job),
@@ -153,7 +156,36 @@ fn write(
             .map(|fence| (end / 2..end, fence))
             .into_iter()
             .collect(),
+        ..WriteCommand::default()
     }
+}
+
+fn exemplars(
+    seen: &[(u8, i64, u8)],
+    len_max: u32,
+    resolve: impl Fn(&Labels) -> Option<model::SeriesId>,
+) -> WriteCommand {
+    let mut write = WriteCommand {
+        exemplars_max: len_max,
+        ..WriteCommand::default()
+    };
+    for &(series, at, value) in seen {
+        let labels = labels(series);
+        let series = resolve(&labels).map_or_else(
+            || {
+                write.labels.push(labels);
+                SeriesRef::New(write.labels.len() as u32 - 1)
+            },
+            SeriesRef::Known,
+        );
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("trace_id", value.to_string())]),
+            value: f64::from(value / 2),
+            timestamp: Timestamp(at),
+        };
+        write.exemplars.push((series, exemplar));
+    }
+    write
 }
 
 fn time() -> impl Strategy<Value = i64> {
@@ -221,6 +253,9 @@ pub fn step(structure: u32) -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (rows, windows(), prop::option::weighted(0.3, fence()))
             .prop_map(|(rows, windows, fence)| Step::Write(rows, windows, fence)),
+        2 => prop::collection::vec((0u8..8, 0i64..50, 0u8..6), 1..6)
+            .prop_flat_map(|seen| (Just(seen), 0u32..12))
+            .prop_map(|(seen, len_max)| Step::Exemplars(seen, len_max)),
         2 => push(),
         2 => time().prop_map(Step::Seal),
         1 => (0i64..3_000).prop_map(Step::Retain),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::group::{Family, Group, GroupingKey, PushOp};
 use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
-use model::{Labels, Matcher, Timestamp};
+use model::{Exemplar, Labels, Matcher, Timestamp};
 use tsdb::value::Value;
 use tsdb::{Command, PushCommand, SeriesRef, WriteCommand};
 
@@ -17,6 +17,10 @@ pub struct Twin {
     pub ids: Vec<Labels>,
     pub content: Content,
     pub groups: BTreeMap<GroupingKey, Group>,
+    /// By arrival.
+    pub exemplars: Vec<(Labels, Exemplar)>,
+    /// Series that ever had a sample.
+    seen: BTreeSet<Labels>,
     newest_deleted: i64,
     max: Option<i64>,
     epochs: BTreeMap<u64, u64>,
@@ -83,6 +87,7 @@ impl Twin {
                     .entry(labels.clone())
                     .or_default()
                     .insert(at, value);
+                self.seen.insert(labels.clone());
                 self.head.insert((at, labels));
                 self.max = self.max.max(Some(at));
                 None
@@ -90,7 +95,26 @@ impl Twin {
             let row = row as u32;
             rejected.extend(reason.map(|reason| Rejection { row, reason }));
         }
+        self.keep_exemplars(write);
         rejected
+    }
+
+    fn keep_exemplars(&mut self, write: &WriteCommand) {
+        for (series, exemplar) in &write.exemplars {
+            let labels = match series {
+                SeriesRef::Known(id) => self.ids[id.0 as usize].clone(),
+                SeriesRef::New(n) => write.labels[*n as usize].clone(),
+            };
+            let newest = self.exemplars.iter().rfind(|(own, _)| *own == labels);
+            let key = |e: &Exemplar| (e.timestamp, e.value.to_bits(), e.labels.clone());
+            let behind = newest.is_none_or(|(_, newest)| key(exemplar) > key(newest));
+            if behind && self.seen.contains(&labels) {
+                self.exemplars.push((labels, exemplar.clone()));
+                while self.exemplars.len() > write.exemplars_max as usize {
+                    self.exemplars.remove(0);
+                }
+            }
+        }
     }
 
     fn push(&mut self, push: &PushCommand) {
