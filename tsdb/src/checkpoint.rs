@@ -4,6 +4,7 @@
 //! The file is a row of sections, each with its checksum. The last one says that the file is
 //! whole; sizes named in the first are held against what was found.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -22,9 +23,10 @@ use crate::file::{FileEntry, FileKind, FileWriter};
 use crate::groups::{Groups, put_group, take_group};
 use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
+use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
 
 const MAGIC: [u8; 6] = *b"qckpt\x00";
-/// Histograms and exemplars came with this one.
+/// Histograms, exemplars and tombstones came with this one.
 const VERSION: u8 = 2;
 /// The oldest version we read.
 const VERSION_MIN: u8 = 1;
@@ -35,6 +37,7 @@ const GROUPS: u8 = 3;
 const FENCES: u8 = 4;
 const END: u8 = 5;
 const EXEMPLARS: u8 = 6;
+const TOMBSTONES: u8 = 7;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -53,6 +56,8 @@ pub struct Image {
     pub groups: Groups,
     pub fences: Fences,
     pub exemplars: Exemplars,
+    /// By block.
+    pub tombstones: BTreeMap<u64, Tombstones>,
 }
 
 /// Where a checkpoint's bytes are not what they should be.
@@ -101,6 +106,12 @@ pub async fn write(
         writer.cut_when_full(EXEMPLARS).await?;
     }
     writer.cut(EXEMPLARS).await?;
+    for (block, tombstones) in &image.tombstones {
+        put_u64(&mut writer.payload, *block);
+        put_tombstones(&mut writer.payload, tombstones);
+        writer.cut_when_full(TOMBSTONES).await?;
+    }
+    writer.cut(TOMBSTONES).await?;
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -176,6 +187,16 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                 take_all(&mut records, |r| {
                     exemplars.push(take_exemplar(r)?);
                     Ok(())
+                }),
+            ),
+            TOMBSTONES if version > 1 => (
+                "tombstones",
+                take_all(&mut records, |r| {
+                    let (block, tombstones) = (r.u64()?, take_tombstones(r)?);
+                    match image.tombstones.insert(block, tombstones) {
+                        None => Ok(()),
+                        Some(_) => Err(Malformed("a block stands twice")),
+                    }
                 }),
             ),
             END => {

@@ -4,14 +4,15 @@
 //! command, so that applying it needs nothing else. Decoding checks what the engine relies on:
 //! columns of one length, references into the command's own tables in range.
 
+mod admin;
+mod annex;
+
 use std::ops::Range;
 
 use bytes::Bytes;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
-use model::{Exemplar, Histogram, Labels, SeriesId, Timestamp};
-
-mod annex;
+use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
@@ -24,6 +25,8 @@ const WRITE: u8 = 1;
 const PUSH: u8 = 2;
 const SEAL: u8 = 3;
 const RETAIN: u8 = 4;
+const DELETE: u8 = 5;
+const CLEAN: u8 = 6;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +35,8 @@ pub enum Command {
     Push(PushCommand),
     Seal(SealCommand),
     Retain(RetainCommand),
+    Delete(DeleteCommand),
+    Clean(CleanCommand),
 }
 
 /// Rows of one or several requests.
@@ -120,6 +125,22 @@ pub struct RetainCommand {
     pub before: Timestamp,
 }
 
+/// Forgets samples with `start <= t <= end` of series that any of the matcher lists chooses; of no
+/// series when there is no list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeleteCommand {
+    pub any_of: Vec<Vec<Matcher>>,
+    pub start: Timestamp,
+    pub end: Timestamp,
+}
+
+/// Replaces a block of which something was deleted by one without it, whose id is the log index.
+/// Any other block is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanCommand {
+    pub block: u64,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -139,6 +160,7 @@ impl Command {
             {
                 VERSION_2
             }
+            Self::Delete(_) | Self::Clean(_) => VERSION_2,
             _ => VERSION_1,
         }
     }
@@ -167,6 +189,14 @@ impl Command {
                 out.push(RETAIN);
                 put_zigzag(&mut out, retain.before.0);
             }
+            Self::Delete(delete) => {
+                out.push(DELETE);
+                admin::put_delete(&mut out, delete);
+            }
+            Self::Clean(clean) => {
+                out.push(CLEAN);
+                put_varint(&mut out, clean.block);
+            }
         }
         out.into()
     }
@@ -185,6 +215,10 @@ impl Command {
                 }
                 Self::Write(write)
             }
+            DELETE if version == VERSION_2 => Self::Delete(admin::take_delete(&mut fields)?),
+            CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
+                block: fields.varint()?,
+            }),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             PUSH => Self::Push(PushCommand {
                 proposed_at: Timestamp(fields.zigzag()?),

@@ -9,6 +9,7 @@ use model::{Labels, SeriesId, Timestamp};
 
 use crate::chunk::Point;
 use crate::histogram::HistogramPoint;
+use crate::part::Column;
 
 const SERIES: u64 = 1;
 const SAMPLE: u64 = 2;
@@ -38,6 +39,12 @@ impl Sums {
     /// Adds samples whose sum is known.
     pub fn add_samples(&mut self, sum: u64) {
         self.samples = self.samples.wrapping_add(sum);
+    }
+
+    /// Takes away samples of one series.
+    pub fn remove_column(&mut self, id: SeriesId, column: &Column) {
+        self.remove_samples(samples(id, &column.floats));
+        self.remove_samples(histograms(id, &column.histograms));
     }
 
     /// Takes away samples whose sum is known, as a dropped block's is.

@@ -8,7 +8,7 @@ use model::{SeriesId, Timestamp};
 
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
 use crate::histogram::{self, HistogramPoint, Run};
-use crate::part::Part;
+use crate::part::{Column, Part};
 use crate::value::Value;
 
 /// The head of all series, by id.
@@ -50,6 +50,14 @@ pub struct Taken {
 }
 
 impl Taken {
+    pub fn of(column: Column) -> Self {
+        Self {
+            chunks: encode(&column.floats, HEAD_CHUNK_SAMPLES),
+            late: Vec::new(),
+            histograms: column.histograms,
+        }
+    }
+
     /// All floats in time order.
     pub fn points(&self) -> Vec<Point> {
         let mut points: Vec<Point> = self.chunks.iter().flat_map(Chunk::points).collect();
@@ -278,6 +286,53 @@ impl HeadSeries {
         old
     }
 
+    /// Takes out every sample of `start ..= end`.
+    pub fn remove(&mut self, start: Timestamp, end: Timestamp) -> Column {
+        let mut removed = Column::default();
+        self.remove_from_chunks(start, end, &mut removed.floats);
+        let inside = |at: Timestamp| at >= start && at <= end;
+        removed
+            .floats
+            .extend(self.late.extract_if(.., |p| inside(p.at)));
+        if let Some(run) = &mut self.histograms {
+            removed.histograms = run.remove(start, end);
+            if run.is_empty() {
+                self.histograms = None;
+            }
+        }
+        removed
+    }
+
+    /// Chunks that hold such a sample are encoded anew without it.
+    fn remove_from_chunks(&mut self, start: Timestamp, end: Timestamp, removed: &mut Vec<Point>) {
+        let chunks: Vec<Chunk> = self.chunks().collect();
+        if !chunks.iter().any(|chunk| chunk.overlaps(start, end)) {
+            return;
+        }
+        self.closed.clear();
+        for chunk in chunks {
+            if !chunk.overlaps(start, end) {
+                self.closed.push(chunk);
+                continue;
+            }
+            let inside = |p: &Point| p.at >= start && p.at <= end;
+            let (gone, kept): (Vec<_>, Vec<_>) = chunk.points().into_iter().partition(inside);
+            removed.extend(gone);
+            self.closed.extend(encode(&kept, HEAD_CHUNK_SAMPLES));
+        }
+        let open = self.closed.pop();
+        self.open = open.map(|chunk| Appender::resume(&chunk).expect("a chunk in memory decodes"));
+    }
+
+    /// How many chunks there are.
+    pub fn chunk_count(&self) -> u64 {
+        self.closed.len() as u64 + u64::from(self.open.is_some())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_none() && self.late.is_empty() && self.histograms.is_none()
+    }
+
     /// Adds handles on everything that may hold samples in `start ..= end`.
     pub fn parts(&self, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
         let closed = self.closed.iter().filter(|c| c.overlaps(start, end));
@@ -407,6 +462,22 @@ mod tests {
             }
             let restored = HeadSeries::restore(series.image()).unwrap();
             prop_assert_eq!(restored.image(), series.image());
+
+            let mut cut = HeadSeries::restore(series.image()).unwrap();
+            let (from, to) = (before.saturating_sub(40), before.saturating_add(40));
+            let removed = cut.remove(Timestamp(from), Timestamp(to));
+            let gone: BTreeMap<_, _> = twin.range(from..=to).map(|(a, b)| (*a, *b)).collect();
+            let left: BTreeMap<_, _> = twin.iter().filter(|(at, _)| !gone.contains_key(at)).map(|(a, b)| (*a, *b)).collect();
+            let mut floats = removed.floats;
+            floats.sort_unstable();
+            prop_assert_eq!(floats, as_points(&gone));
+            prop_assert_eq!(all(&cut), as_points(&left));
+            for point in as_points(&gone).into_iter().rev() {
+                prop_assert_eq!(cut.find(point.at), None);
+                cut.insert(point);
+            }
+            prop_assert_eq!(all(&cut), as_points(&twin));
+            prop_assert_eq!(HeadSeries::restore(cut.image()).unwrap().image(), cut.image());
 
             let last = series.last();
             let newer = twin.split_off(&before);

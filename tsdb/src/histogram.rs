@@ -84,6 +84,12 @@ impl Run {
         std::mem::replace(&mut self.0, kept)
     }
 
+    /// Takes out what lies in `start ..= end`.
+    pub fn remove(&mut self, start: Timestamp, end: Timestamp) -> Vec<HistogramPoint> {
+        let inside = |p: &mut HistogramPoint| p.at >= start && p.at <= end;
+        self.0.extract_if(.., inside).collect()
+    }
+
     /// First and last instant.
     pub fn range(&self) -> Option<(Timestamp, Timestamp)> {
         range_of(&self.0)

@@ -10,6 +10,7 @@ use crate::chunk::{Chunk, Point};
 use crate::error::StorageError;
 use crate::head::find_in;
 use crate::histogram::{self, HistogramPoint};
+use crate::tombstones::Intervals;
 use crate::value::Value;
 
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub enum Part {
     /// Sorted, not empty.
     Histograms(Vec<HistogramPoint>),
     Stored(Arc<Reader>, ChunkRef),
+    /// Of which some is deleted.
+    Masked(Box<Part>, Arc<Intervals>),
 }
 
 /// Samples of one series, each kind in time order; no instant stands twice.
@@ -44,10 +47,14 @@ impl Column {
         float.or_else(|| histogram().map(Value::Histogram))
     }
 
+    /// Keeps the samples whose instant is `wanted`.
+    pub fn retain(&mut self, wanted: impl Fn(Timestamp) -> bool) {
+        self.floats.retain(|p| wanted(p.at));
+        self.histograms.retain(|p| wanted(p.at));
+    }
+
     fn keep(&mut self, start: Timestamp, end: Timestamp) {
-        let inside = |at: Timestamp| at >= start && at <= end;
-        self.floats.retain(|p| inside(p.at));
-        self.histograms.retain(|p| inside(p.at));
+        self.retain(|at| at >= start && at <= end);
     }
 
     fn extend(&mut self, other: Self) {
@@ -105,6 +112,21 @@ impl Part {
             Self::Points(points) => (points[0].at, points[points.len() - 1].at),
             Self::Histograms(points) => (points[0].at, points[points.len() - 1].at),
             Self::Stored(_, chunk) => (chunk.min, chunk.max),
+            Self::Masked(part, _) => part.range(),
+        }
+    }
+
+    /// Whether there is a sample at both ends of the range.
+    fn ends_are_samples(&self) -> bool {
+        !matches!(self, Self::Masked(..))
+    }
+
+    /// What is left of a part of which `deleted` is deleted, if anything may be.
+    pub fn masked(self, deleted: &Arc<Intervals>) -> Option<Self> {
+        let (min, max) = self.range();
+        match deleted.cover(min, max) {
+            true => None,
+            false => Some(Self::Masked(Box::new(self), deleted.clone())),
         }
     }
 
@@ -120,6 +142,11 @@ impl Part {
                 });
             }
             Self::Stored(reader, chunk) => return reader.read(chunk).await,
+            Self::Masked(part, deleted) => {
+                let mut column = Box::pin(part.decode()).await?;
+                deleted.apply(&mut column);
+                return Ok(column);
+            }
         };
         Ok(Column {
             floats,
@@ -169,8 +196,11 @@ pub async fn last(
 /// Whether any sample lies in `start ..= end`; decodes only where the ranges do not tell.
 pub async fn any(parts: &[Part], start: Timestamp, end: Timestamp) -> Result<bool, StorageError> {
     let inside = |at: Timestamp| at >= start && at <= end;
-    let ends_tell = |part: &&Part| inside(part.range().0) || inside(part.range().1);
-    if parts.iter().any(|part| ends_tell(&part)) {
+    let ends_tell = |part: &Part| {
+        let (min, max) = part.range();
+        part.ends_are_samples() && (inside(min) || inside(max))
+    };
+    if parts.iter().any(ends_tell) {
         return Ok(true);
     }
     for part in parts {

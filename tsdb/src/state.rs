@@ -1,10 +1,10 @@
 //! What the log makes of a shard: the state in memory and how each command changes it.
 //!
 //! Nothing here waits or touches a disk. What applying needs to know from sealed blocks (the value
-//! an old sample already has) is read beforehand and handed in as [`Recalled`]; sealed content
+//! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 use crate::block::{Frozen, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
-use crate::command::{Command, SeriesRef, WriteCommand};
+use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
 use crate::digest::{self, Digest, Sums};
 use crate::exemplars::Exemplars;
 use crate::fences::Fences;
@@ -24,6 +24,7 @@ use crate::head::{Head, HeadSeries};
 use crate::histogram::HistogramPoint;
 use crate::part::Part;
 use crate::series::SeriesTable;
+use crate::tombstones::Tombstones;
 use crate::value::Value;
 
 /// What became of a command.
@@ -36,6 +37,8 @@ pub enum Outcome {
     Pushed(Pushed),
     Sealed,
     Retained,
+    Deleted,
+    Cleaned,
 }
 
 /// Values that sealed blocks hold for rows of one command.
@@ -50,6 +53,15 @@ impl Recalled {
     fn get(&self, id: SeriesId, at: Timestamp) -> Option<Value> {
         self.0.get(&(id, at)).cloned()
     }
+}
+
+/// What applying needs to know and cannot find in memory, read beforehand.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// For a write.
+    pub recalled: Recalled,
+    /// For a clean: what is left of the block; nothing if all of it was deleted.
+    pub cleaned: Option<Arc<Frozen>>,
 }
 
 /// One series' old rows that a command asks sealed blocks about, and where the answer may stand.
@@ -68,6 +80,8 @@ pub struct State {
     head: Head,
     /// By id, that is by log index.
     sealed: Vec<Sealed>,
+    /// What was deleted of sealed blocks, by block; none of them empty.
+    tombstones: BTreeMap<u64, Tombstones>,
     groups: Groups,
     fences: Fences,
     exemplars: Exemplars,
@@ -91,7 +105,9 @@ impl State {
         for labels in &image.labels {
             table.register(labels);
         }
-        if sums != image.sums || table.len() != image.head.len() {
+        let ids: BTreeSet<u64> = blocks.iter().map(|block| block.meta().id).collect();
+        let known = image.tombstones.keys().all(|block| ids.contains(block));
+        if sums != image.sums || table.len() != image.head.len() || !known {
             return Err(ChunkError::NotAsNoted);
         }
         Ok(Self {
@@ -99,6 +115,7 @@ impl State {
             table,
             head: Head::restore(image.head)?,
             sealed: blocks.into_iter().map(Sealed::Stored).collect(),
+            tombstones: image.tombstones,
             groups: image.groups,
             fences: image.fences,
             exemplars: image.exemplars,
@@ -120,6 +137,7 @@ impl State {
             groups: self.groups.clone(),
             fences: self.fences.clone(),
             exemplars: self.exemplars.clone(),
+            tombstones: self.tombstones.clone(),
         }
     }
 
@@ -161,7 +179,7 @@ impl State {
         self.applied_index = index;
     }
 
-    pub fn apply(&mut self, index: u64, command: &Command, recalled: &Recalled) -> Outcome {
+    pub fn apply(&mut self, index: u64, command: &Command, prepared: &Prepared) -> Outcome {
         assert!(
             index > self.applied_index,
             "the log is applied in order: {index} after {}",
@@ -170,7 +188,7 @@ impl State {
         self.applied_index = index;
         match command {
             Command::Write(write) => Outcome::Written {
-                rejected: self.write(write, recalled),
+                rejected: self.write(write, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Seal(seal) => {
@@ -180,6 +198,14 @@ impl State {
             Command::Retain(retain) => {
                 self.retain(retain.before);
                 Outcome::Retained
+            }
+            Command::Delete(delete) => {
+                self.delete(delete);
+                Outcome::Deleted
+            }
+            Command::Clean(clean) => {
+                self.clean(clean.block, prepared.cleaned.clone());
+                Outcome::Cleaned
             }
         }
     }
@@ -277,9 +303,91 @@ impl State {
             .partition(|block| block.range().1 < before);
         self.sealed = kept;
         for block in dropped {
-            self.sums.remove_samples(block.digest());
-            if let Sealed::Stored(reader) = block {
-                self.retired.push(reader);
+            self.forget(block);
+        }
+    }
+
+    /// A block does not count any more.
+    fn forget(&mut self, block: Sealed) {
+        self.sums.remove_samples(block.digest());
+        self.tombstones.remove(&block.id());
+        if let Sealed::Stored(reader) = block {
+            self.retired.push(reader);
+        }
+    }
+
+    /// Head samples go at once. Of a sealed block each chosen series that it holds gets an
+    /// interval, whether there is a sample in it or not: that depends on no layout.
+    fn delete(&mut self, delete: &DeleteCommand) {
+        let (start, end) = (delete.start, delete.end);
+        if delete.any_of.is_empty() || start > end {
+            return;
+        }
+        for id in self.select_any(&delete.any_of) {
+            if let Some(series) = self.head.series_mut(id) {
+                let removed = series.remove(start, end);
+                self.sums.remove_column(id, &removed);
+            }
+            for block in &self.sealed {
+                let (min, max) = block.range();
+                if min <= end && max >= start && block.has(id) {
+                    let tombstones = self.tombstones.entry(block.id()).or_default();
+                    tombstones.add(id, (start.max(min), end.min(max)));
+                }
+            }
+        }
+    }
+
+    /// Puts `cleaned`, which is all that is left of a block with deletions, in its place.
+    fn clean(&mut self, block: u64, cleaned: Option<Arc<Frozen>>) {
+        if !self.tombstones.contains_key(&block) {
+            return;
+        }
+        let place = self.sealed.iter().position(|sealed| sealed.id() == block);
+        let place = place.expect("only blocks that are there have deletions");
+        let old = self.sealed.remove(place);
+        self.forget(old);
+        if let Some(frozen) = cleaned {
+            let new = Sealed::Frozen(frozen);
+            self.sums.add_samples(new.digest());
+            self.sealed.push(new);
+        }
+    }
+
+    /// Ids of blocks of which something is deleted.
+    pub fn unclean(&self) -> Vec<u64> {
+        self.tombstones.keys().copied().collect()
+    }
+
+    /// What is left of a block with deletions, by series; `None` for any other block.
+    pub fn remains(&self, block: u64) -> Option<Vec<(SeriesId, Vec<Part>)>> {
+        self.tombstones.get(&block)?;
+        let block = self.sealed.iter().find(|sealed| sealed.id() == block)?;
+        let (min, max) = block.range();
+        let of_series = |id| (id, self.block_parts(block, id, min, max));
+        Some(block.series().into_iter().map(of_series).collect())
+    }
+
+    /// Handles on what a sealed block still holds of a series in `start ..= end`.
+    fn block_parts(
+        &self,
+        block: &Sealed,
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let tombstones = self.tombstones.get(&block.id());
+        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
+        if deleted.is_some_and(|deleted| deleted.cover(start, end)) {
+            return parts;
+        }
+        block.parts(id, start, end, &mut parts);
+        match deleted {
+            None => parts,
+            Some(deleted) => {
+                let left = parts.into_iter().filter_map(|part| part.masked(deleted));
+                left.collect()
             }
         }
     }
@@ -306,7 +414,7 @@ impl State {
         last.filter(|last| at <= *last)?;
         let mut parts = Vec::new();
         for block in &self.sealed {
-            block.parts(id, at, at, &mut parts);
+            parts.extend(self.block_parts(block, id, at, at));
         }
         (!parts.is_empty()).then_some(Lookup { id, at, parts })
     }
@@ -371,7 +479,7 @@ impl State {
         for id in ids {
             let mut parts = Vec::new();
             for block in &self.sealed {
-                block.parts(id, start, end, &mut parts);
+                parts.extend(self.block_parts(block, id, start, end));
             }
             if let Some(series) = self.head.series(id) {
                 series.parts(start, end, &mut parts);
@@ -398,6 +506,10 @@ impl State {
         }
         if !self.exemplars.is_empty() {
             self.exemplars.digest(&mut digest);
+        }
+        for (block, tombstones) in &self.tombstones {
+            digest.word(*block);
+            tombstones.digest(&mut digest);
         }
         digest.finish()
     }

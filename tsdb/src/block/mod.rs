@@ -1,7 +1,7 @@
 //! Sealed samples: immutable, in memory until their file is durable, then on disk.
 //!
 //! docs/format/block.md draws the file. A block's id is the log index of the command that sealed
-//! it, and its bytes are a function of the samples alone, so replicas write equal files.
+//! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
 mod reader;
 mod writer;
@@ -55,7 +55,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// `None` when nothing was taken.
+    /// `series` by id, none empty; `None` when there is none.
     pub fn new(id: u64, series: Vec<(SeriesId, Taken)>) -> Option<Self> {
         let ranges = series.iter().map(|(_, taken)| taken.range());
         let range = ranges.fold(None, join)?;
@@ -140,6 +140,24 @@ impl Sealed {
             Self::Frozen(frozen) => frozen.digest(),
             Self::Stored(reader) => reader.meta().digest,
         }
+    }
+
+    /// Whether it holds samples of a series; the same before and after its file is written.
+    pub fn has(&self, id: SeriesId) -> bool {
+        match self {
+            Self::Frozen(frozen) => frozen.series.binary_search_by_key(&id, |s| s.0).is_ok(),
+            Self::Stored(reader) => !reader.chunks(id).is_empty(),
+        }
+    }
+
+    /// The series it holds samples of, ascending.
+    pub fn series(&self) -> Vec<SeriesId> {
+        let mut ids: Vec<SeriesId> = match self {
+            Self::Frozen(frozen) => frozen.series.iter().map(|(id, _)| *id).collect(),
+            Self::Stored(reader) => reader.all_chunks().iter().map(|c| c.series).collect(),
+        };
+        ids.dedup();
+        ids
     }
 
     /// Adds handles on everything that may hold samples of a series in `start ..= end`.

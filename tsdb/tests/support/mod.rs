@@ -11,9 +11,12 @@ pub mod twin;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
 use model::histogram::Span;
-use model::{Exemplar, Histogram, Labels, Timestamp};
+use model::{Exemplar, Histogram, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
-use tsdb::{Command, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows};
+use tsdb::{
+    Command, DeleteCommand, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand,
+    WriteRows,
+};
 
 /// One thing that happens to the replicas.
 #[derive(Debug, Clone)]
@@ -24,6 +27,10 @@ pub enum Step {
     Push(String, i64, PushOp),
     Seal(i64),
     Retain(i64),
+    /// Series (two of four that share a label, or one), and the range.
+    Delete(u8, bool, i64, i64),
+    /// The nth of the blocks that have something deleted.
+    Clean(usize),
     Checkpoint(usize),
     Reopen(usize),
     /// Replica 1 misses what follows until it catches up or is sent a snapshot.
@@ -110,6 +117,11 @@ pub fn command(
         Step::Seal(before) => Command::Seal(SealCommand {
             before: Timestamp(*before),
         }),
+        Step::Delete(series, one, start, end) => Command::Delete(DeleteCommand {
+            any_of: vec![deleted(*series, *one)],
+            start: Timestamp(*start),
+            end: Timestamp(*end),
+        }),
         Step::Retain(before) => Command::Retain(RetainCommand {
             before: Timestamp(*before),
         }),
@@ -157,6 +169,15 @@ fn write(
             .into_iter()
             .collect(),
         ..WriteCommand::default()
+    }
+}
+
+fn deleted(series: u8, one: bool) -> Vec<Matcher> {
+    let labels = labels(series);
+    let named = |name: &str| Matcher::equal(name, labels.get(name).unwrap_or_default());
+    match one {
+        true => vec![named("instance")],
+        false => vec![named("zone"), named("__name__")],
     }
 }
 
@@ -248,7 +269,23 @@ fn push() -> impl Strategy<Value = Step> {
 }
 
 /// Steps of a life; `structure` is how often something happens to files rather than to the log.
-pub fn step(structure: u32) -> impl Strategy<Value = Step> {
+pub fn step(structure: u32) -> BoxedStrategy<Step> {
+    if structure == 0 {
+        return logged();
+    }
+    prop_oneof![
+        19 => logged(),
+        2 * structure => (0usize..2).prop_map(Step::Checkpoint),
+        structure => (0usize..2).prop_map(Step::Reopen),
+        2 * structure => Just(Step::Lag),
+        structure => Just(Step::Install),
+        1 => Just(Step::CatchUp),
+    ]
+    .boxed()
+}
+
+/// Steps that go through the log.
+fn logged() -> BoxedStrategy<Step> {
     let rows = prop::collection::vec(row(), 1..6);
     prop_oneof![
         8 => (rows, windows(), prop::option::weighted(0.3, fence()))
@@ -259,10 +296,11 @@ pub fn step(structure: u32) -> impl Strategy<Value = Step> {
         2 => push(),
         2 => time().prop_map(Step::Seal),
         1 => (0i64..3_000).prop_map(Step::Retain),
-        2 * structure => (0usize..2).prop_map(Step::Checkpoint),
-        structure => (0usize..2).prop_map(Step::Reopen),
-        2 * structure => Just(Step::Lag),
-        structure => Just(Step::Install),
-        1 => Just(Step::CatchUp),
+        3 => (0u8..8, any::<bool>(), time(), 0i64..3_000)
+            .prop_map(|(series, one, start, len)| {
+                Step::Delete(series, one, start, start.saturating_add(len))
+            }),
+        2 => (0usize..3).prop_map(Step::Clean),
     ]
+    .boxed()
 }

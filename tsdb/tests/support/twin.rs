@@ -7,7 +7,7 @@ use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
 use model::{Exemplar, Labels, Matcher, Timestamp};
 use tsdb::value::Value;
-use tsdb::{Command, PushCommand, SeriesRef, WriteCommand};
+use tsdb::{Command, DeleteCommand, PushCommand, SeriesRef, WriteCommand};
 
 /// Samples by series: instant to value.
 pub type Content = BTreeMap<Labels, BTreeMap<i64, Value>>;
@@ -26,17 +26,30 @@ pub struct Twin {
     epochs: BTreeMap<u64, u64>,
     /// Samples not sealed yet, and those of each block.
     head: BTreeSet<(i64, Labels)>,
-    blocks: Vec<BTreeSet<(i64, Labels)>>,
+    blocks: Vec<Block>,
+    /// Commands applied.
+    index: u64,
+}
+
+#[derive(Debug)]
+struct Block {
+    id: u64,
+    /// Of what it was made of.
+    newest: i64,
+    samples: BTreeSet<(i64, Labels)>,
 }
 
 impl Twin {
     /// The rejections of a write; nothing for other commands.
     pub fn apply(&mut self, command: &Command) -> Vec<Rejection> {
+        self.index += 1;
         match command {
             Command::Write(write) => return self.write(write),
             Command::Push(push) => self.push(push),
             Command::Seal(seal) => self.seal(seal.before.0),
             Command::Retain(retain) => self.retain(retain.before.0),
+            Command::Delete(delete) => self.delete(delete),
+            Command::Clean(clean) => self.clean(clean.block),
         }
         Vec::new()
     }
@@ -155,23 +168,56 @@ impl Twin {
         let head = std::mem::take(&mut self.head);
         let (old, new) = head.into_iter().partition(|(at, _)| *at < before);
         self.head = new;
-        let old: BTreeSet<_> = old;
-        if !old.is_empty() {
-            self.blocks.push(old);
+        let samples: BTreeSet<_> = old;
+        if let Some((newest, _)) = samples.last() {
+            self.blocks.push(Block {
+                id: self.index,
+                newest: *newest,
+                samples,
+            });
         }
     }
 
     fn retain(&mut self, before: i64) {
         for block in std::mem::take(&mut self.blocks) {
-            if block.last().is_some_and(|(at, _)| *at >= before) {
+            if block.newest >= before {
                 self.blocks.push(block);
                 continue;
             }
-            for (at, labels) in block {
+            for (at, labels) in block.samples {
                 self.content.get_mut(&labels).expect("stored").remove(&at);
             }
         }
         self.content.retain(|_, samples| !samples.is_empty());
+    }
+
+    fn delete(&mut self, delete: &DeleteCommand) {
+        let chosen = |labels: &Labels| delete.any_of.iter().any(|m| matches_all(m, labels));
+        let gone =
+            |at: i64, labels: &Labels| at >= delete.start.0 && at <= delete.end.0 && chosen(labels);
+        for (labels, samples) in &mut self.content {
+            samples.retain(|at, _| !gone(*at, labels));
+        }
+        self.content.retain(|_, samples| !samples.is_empty());
+        self.head.retain(|(at, labels)| !gone(*at, labels));
+        for block in &mut self.blocks {
+            block.samples.retain(|(at, labels)| !gone(*at, labels));
+        }
+    }
+
+    /// Of a block with deletions. What is stored stays what it was; retention sees another block.
+    fn clean(&mut self, id: u64) {
+        let Some(place) = self.blocks.iter().position(|block| block.id == id) else {
+            return;
+        };
+        let samples = self.blocks.remove(place).samples;
+        if let Some((newest, _)) = samples.last() {
+            self.blocks.push(Block {
+                id: self.index,
+                newest: *newest,
+                samples,
+            });
+        }
     }
 
     pub fn select(&self, matchers: &[Matcher], start: i64, end: i64) -> Content {
