@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct Options {
     pub zone: String,
     pub version: String,
     pub out_of_order_window_ms: i64,
+    /// Exemplars the whole cluster keeps; zero keeps none.
+    pub exemplars_max: u64,
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
@@ -80,6 +82,7 @@ impl Default for Options {
             zone: String::new(),
             version: String::new(),
             out_of_order_window_ms: 30 * 60_000,
+            exemplars_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
             timing: Timing::default(),
@@ -111,11 +114,16 @@ pub enum StartError {
 /// The settings that may change while the node runs.
 pub struct Settings {
     out_of_order_window_ms: AtomicI64,
+    exemplars_max: AtomicU64,
 }
 
 impl Windows for Settings {
     fn out_of_order_ms(&self) -> i64 {
         self.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    fn exemplars_max(&self) -> u64 {
+        self.exemplars_max.load(Ordering::Relaxed)
     }
 }
 
@@ -333,6 +341,12 @@ impl Cluster {
             .store(window_ms, Ordering::Relaxed);
     }
 
+    /// Of the whole cluster; zero drops exemplars at this node's edge.
+    pub fn set_exemplars_max(&self, exemplars_max: u64) {
+        let setting = &self.shared.settings.exemplars_max;
+        setting.store(exemplars_max, Ordering::Relaxed);
+    }
+
     /// Resolves when the node must end, with the reason.
     pub async fn failed(&self) -> String {
         let mut failure = self.shared.failure.subscribe();
@@ -442,16 +456,18 @@ fn share(
         view: view.clone(),
         progress: Mutex::default(),
     });
+    let settings = Arc::new(Settings {
+        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
+        exemplars_max: AtomicU64::new(options.exemplars_max),
+    });
     let router = Router::new(
         node.0,
         world.clone(),
         peers.clone(),
         replicas.clone(),
         view.clone(),
+        settings.clone(),
     );
-    let settings = Settings {
-        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
-    };
     let transfers = Arc::new(Transfers::new(world.clock.clone()));
     Arc::new(Shared {
         world,
@@ -463,7 +479,7 @@ fn share(
         meta_machine,
         local,
         router: Arc::new(router),
-        settings: Arc::new(settings),
+        settings,
         engine_metrics,
         metrics,
         transfers,

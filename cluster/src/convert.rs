@@ -11,10 +11,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::batch::{Fence, Rows};
 use model::group::{Family, FamilyKind, FamilySample, Group, GroupingKey, PushOp};
+use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::Dice;
+use model::sample::Histograms;
 use model::sink::{Reason, Rejection, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Take};
-use model::{Batch, ClusterId, Labels, MatchOp, Matcher, Samples, Series, Timestamp};
+use model::{
+    Batch, ClusterId, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Samples,
+    Series, Timestamp,
+};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use proto::node as wire;
@@ -61,7 +66,55 @@ pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
             target: f.target,
             epoch: f.epoch,
         }),
+        histogram_rows: batch.rows.histograms.iter().map(|h| h.0).collect(),
+        histograms: batch
+            .rows
+            .histograms
+            .iter()
+            .map(histogram_to_wire)
+            .collect(),
+        exemplars: batch
+            .exemplars
+            .iter()
+            .map(|(series, exemplar)| exemplar_to_wire(*series, exemplar))
+            .collect(),
     }
+}
+
+fn histogram_to_wire((_, histogram): &(u32, Arc<Histogram>)) -> Bytes {
+    tsdb::histogram::canonical(histogram)
+}
+
+/// Checks each histogram; whoever takes the answer checks the places.
+fn histograms_from_wire(places: Vec<u32>, histograms: Vec<Bytes>) -> Result<Histograms, Malformed> {
+    if places.len() != histograms.len() {
+        return Err(Malformed::new("columns of different length"));
+    }
+    let one = |(place, bytes): (u32, Bytes)| {
+        if bytes.len() > HISTOGRAM_BYTES_MAX {
+            return Err(Malformed::new("a histogram too large"));
+        }
+        let histogram = Histogram::decode(&bytes).map_err(Malformed::new)?;
+        Ok((place, Arc::new(histogram)))
+    };
+    places.into_iter().zip(histograms).map(one).collect()
+}
+
+fn exemplar_to_wire(series: u32, exemplar: &Exemplar) -> wire::Exemplar {
+    wire::Exemplar {
+        series,
+        labels: labels_to_wire(&exemplar.labels),
+        timestamp_ms: exemplar.timestamp.0,
+        value: exemplar.value,
+    }
+}
+
+fn exemplar_from_wire(exemplar: wire::Exemplar) -> Result<Exemplar, Malformed> {
+    Ok(Exemplar {
+        labels: labels_from_wire(&exemplar.labels)?,
+        value: exemplar.value,
+        timestamp: Timestamp(exemplar.timestamp_ms),
+    })
 }
 
 pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
@@ -75,9 +128,13 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             series: batch.series,
             timestamps: batch.timestamps.into_iter().map(Timestamp).collect(),
             values: batch.values,
-            ..Rows::default()
+            histograms: histograms_from_wire(batch.histogram_rows, batch.histograms)?,
         },
-        exemplars: Vec::new(),
+        exemplars: batch
+            .exemplars
+            .into_iter()
+            .map(|e| Ok((e.series, exemplar_from_wire(e)?)))
+            .collect::<Result<_, Malformed>>()?,
         fence: batch.fence.map(|f| Fence {
             target: f.target,
             epoch: f.epoch,
@@ -95,12 +152,13 @@ fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
     Labels::from_canonical(block).map_err(Malformed::new)
 }
 
-const REASONS: [Reason; 5] = [
+const REASONS: [Reason; 6] = [
     Reason::TooOld,
     Reason::TooNew,
     Reason::Duplicate,
     Reason::Fenced,
     Reason::BadLabels,
+    Reason::BadHistogram,
 ];
 
 pub fn written_to_wire(written: &Written) -> wire::Written {
@@ -341,7 +399,74 @@ pub fn series_to_wire(series: &Series) -> wire::Series {
         labels: labels_to_wire(&series.labels),
         timestamps: series.samples.timestamps.iter().map(|t| t.0).collect(),
         values: series.samples.values.clone(),
+        histogram_places: series.samples.histograms.iter().map(|h| h.0).collect(),
+        histograms: series
+            .samples
+            .histograms
+            .iter()
+            .map(histogram_to_wire)
+            .collect(),
     }
+}
+
+/// What one sample takes in a message, in floats.
+fn weight(samples: &Samples, index: usize) -> usize {
+    let histogram = samples.histogram(index);
+    histogram.map_or(1, |histogram| 1 + histogram.size() / 16)
+}
+
+/// A series cut into pieces of about `weight_max` floats, none empty.
+pub fn pieces(series: &Series, weight_max: usize) -> Vec<Series> {
+    let samples = &series.samples;
+    let mut pieces: Vec<Series> = Vec::new();
+    let mut left = 0;
+    for index in 0..samples.len() {
+        if left == 0 {
+            left = weight_max;
+            pieces.push(Series {
+                labels: series.labels.clone(),
+                samples: Samples::default(),
+            });
+        }
+        left = left.saturating_sub(weight(samples, index));
+        let piece = pieces.last_mut().expect("just made sure");
+        piece.samples.push_from(samples, index);
+    }
+    pieces
+}
+
+/// Puts a message's series behind those of the messages before; it may go on the last of them.
+pub fn join_series(answer: &mut Vec<Series>, next: Series) -> Result<(), Malformed> {
+    let Some(last) = answer.last_mut().filter(|last| last.labels == next.labels) else {
+        answer.push(next);
+        return Ok(());
+    };
+    let (samples, more) = (&mut last.samples, next.samples);
+    if samples.timestamps.last() >= more.timestamps.first() {
+        return Err(Malformed::new("a series goes back in time"));
+    }
+    let offset = u32::try_from(samples.len()).map_err(Malformed::new)?;
+    let moved = more.histograms.into_iter().map(|(at, h)| (at + offset, h));
+    samples.histograms.extend(moved);
+    samples.timestamps.extend(more.timestamps);
+    samples.values.extend(more.values);
+    Ok(())
+}
+
+pub fn exemplars_to_wire(series: &ExemplarSeries) -> wire::ExemplarSeries {
+    let exemplars = series.exemplars.iter();
+    wire::ExemplarSeries {
+        labels: labels_to_wire(&series.labels),
+        exemplars: exemplars.map(|e| exemplar_to_wire(0, e)).collect(),
+    }
+}
+
+pub fn exemplars_from_wire(series: wire::ExemplarSeries) -> Result<ExemplarSeries, Malformed> {
+    let exemplars = series.exemplars.into_iter().map(exemplar_from_wire);
+    Ok(ExemplarSeries {
+        labels: labels_from_wire(&series.labels)?,
+        exemplars: exemplars.collect::<Result<_, _>>()?,
+    })
 }
 
 pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
@@ -349,12 +474,21 @@ pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
     if !rising || series.timestamps.len() != series.values.len() {
         return Err(Malformed::new("columns of a series"));
     }
+    let histograms = histograms_from_wire(series.histogram_places, series.histograms)?;
+    let places = histograms.iter().map(|(place, _)| *place as usize);
+    if !places.clone().is_sorted_by(|a, b| a < b)
+        || places
+            .last()
+            .is_some_and(|last| last >= series.values.len())
+    {
+        return Err(Malformed::new("histograms of a series"));
+    }
     Ok(Series {
         labels: labels_from_wire(&series.labels)?,
         samples: Samples {
             timestamps: series.timestamps.into_iter().map(Timestamp).collect(),
             values: series.values,
-            ..Samples::default()
+            histograms,
         },
     })
 }
@@ -417,6 +551,19 @@ mod tests {
             Timestamp(-5),
             f64::INFINITY,
         );
+        let histogram = Histogram {
+            sum: 2.5,
+            ..Histogram::default()
+        };
+        batch
+            .rows
+            .push_histogram(0, Timestamp(7), Arc::new(histogram));
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("trace_id", "t")]),
+            value: 0.5,
+            timestamp: Timestamp(6),
+        };
+        batch.exemplars.push((0, exemplar));
         let wire = batch_to_wire(&batch);
         assert_eq!(batch_from_wire(wire.clone()), Ok(batch));
         let bad_row = wire::Batch {
@@ -424,11 +571,60 @@ mod tests {
             ..wire.clone()
         };
         assert!(batch_from_wire(bad_row).is_err());
+        let bad_exemplar = wire::Batch {
+            labels: vec![],
+            series: vec![],
+            timestamps: vec![],
+            values: vec![],
+            histogram_rows: vec![],
+            histograms: vec![],
+            ..wire.clone()
+        };
+        assert!(batch_from_wire(bad_exemplar).is_err());
+        let good = wire.histograms[0].clone();
+        for (rows, histograms) in [
+            (vec![2], vec![good.clone()]),
+            (vec![1, 1], vec![good.clone(), good.clone()]),
+            (vec![1], vec![]),
+            (vec![1], vec![Bytes::from_static(b"x")]),
+        ] {
+            let bad = wire::Batch {
+                histogram_rows: rows,
+                histograms,
+                ..wire.clone()
+            };
+            assert!(batch_from_wire(bad).is_err());
+        }
         let bad_labels = wire::Batch {
             labels: vec![Bytes::from_static(b"\x05")],
             ..wire
         };
         assert!(batch_from_wire(bad_labels).is_err());
+    }
+
+    #[test]
+    fn a_series_survives_the_wire_in_pieces() {
+        let mut samples = Samples::default();
+        samples.push(Timestamp(1), 1.0);
+        samples.push_histogram(Timestamp(2), Arc::default());
+        samples.push(Timestamp(3), 3.0);
+        samples.push_histogram(Timestamp(4), Arc::default());
+        let whole = Series {
+            labels: Labels::from_pairs([("a", "b")]),
+            samples,
+        };
+        let mut again = Vec::new();
+        for piece in pieces(&whole, 2) {
+            let piece = series_from_wire(series_to_wire(&piece)).unwrap();
+            join_series(&mut again, piece).unwrap();
+        }
+        assert_eq!(again, [whole.clone()]);
+        assert!(join_series(&mut again, whole.clone()).is_err());
+        let mut bad = series_to_wire(&whole);
+        bad.histogram_places = vec![3, 1];
+        assert!(series_from_wire(bad.clone()).is_err());
+        bad.histogram_places = vec![1, 4];
+        assert!(series_from_wire(bad).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::shard::Replica;
 
 /// Writes of one connection being decided at once.
 const WRITES_MAX: usize = 256;
-/// Samples in one message of an answer.
+/// Samples in one message of an answer; a histogram counts as the floats that take its room.
 const SAMPLES_PER_MESSAGE: usize = 64 << 10;
 
 #[derive(Clone)]
@@ -128,6 +128,10 @@ impl Service {
                 let values = engine.label_values(&label, &selection).await;
                 reply.texts = values.map_err(engine_refusal)?;
             }
+            Kind::Exemplars => {
+                let found = engine.exemplars(&selection).await.map_err(engine_refusal)?;
+                reply.exemplars = found.iter().map(convert::exemplars_to_wire).collect();
+            }
         }
         Ok(reply)
     }
@@ -142,12 +146,21 @@ fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
     let mut messages = Vec::new();
     let mut current = wire::SelectReply::default();
     let mut samples = 0;
-    for one in series {
-        samples += one.samples.len();
-        current.series.push(convert::series_to_wire(&one));
+    let mut add = |one: &Series, weight: usize| {
+        samples += weight;
+        current.series.push(convert::series_to_wire(one));
         if samples >= SAMPLES_PER_MESSAGE {
             messages.push(std::mem::take(&mut current));
             samples = 0;
+        }
+    };
+    for one in series {
+        let plain = one.samples.histograms.is_empty();
+        match plain && one.samples.len() <= SAMPLES_PER_MESSAGE {
+            true => add(&one, one.samples.len()),
+            false => convert::pieces(&one, SAMPLES_PER_MESSAGE)
+                .iter()
+                .for_each(|piece| add(piece, SAMPLES_PER_MESSAGE)),
         }
     }
     messages.push(current);

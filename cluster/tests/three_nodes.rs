@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Options};
 use model::group::{GroupingKey, PushOp};
-use model::sink::{Groups, Sink};
-use model::source::{Consistency, Selection, Take};
-use model::{Batch, Labels, Matcher, Timestamp};
+use model::sink::{Groups, Reason, Sink};
+use model::source::{Consistency, MetadataSelection, Selection, Take};
+use model::{Batch, Exemplar, ExemplarSeries, Histogram, Labels, Matcher, Series, Timestamp};
 
 struct Node {
     cluster: Arc<Cluster>,
@@ -32,6 +32,7 @@ async fn start(
         join: join.to_vec(),
         bootstrap_expect: expect,
         shards: 4,
+        exemplars_max: 100,
         ..Options::default()
     };
     let catalogue = Arc::new(cluster::catalogue::Memory::default());
@@ -78,20 +79,43 @@ fn batch(world: &model::port::World, before_ms: i64, series: usize) -> Batch {
     batch
 }
 
-async fn count(cluster: &Cluster) -> Result<usize, String> {
+async fn exemplars(cluster: &Cluster) -> Result<Vec<ExemplarSeries>, String> {
+    let selection = MetadataSelection {
+        any_of: vec![],
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+        consistency: Consistency::Strong,
+    };
+    let mut found = Vec::new();
+    for source in cluster.sources() {
+        found.extend(
+            source
+                .exemplars(&selection)
+                .await
+                .map_err(|e| e.to_string())?,
+        );
+    }
+    Ok(found)
+}
+
+async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
     let selection = Selection {
-        matchers: vec![Matcher::equal("__name__", "m")],
+        matchers: vec![Matcher::equal("__name__", name)],
         start: Timestamp::MIN,
         end: Timestamp::MAX,
         take: Take::All,
         consistency: Consistency::Strong,
     };
-    let mut samples = 0;
+    let mut found = Vec::new();
     for source in cluster.sources() {
-        let series = source.select(&selection).await.map_err(|e| e.to_string())?;
-        samples += series.iter().map(|s| s.samples.len()).sum::<usize>();
+        found.extend(source.select(&selection).await.map_err(|e| e.to_string())?);
     }
-    Ok(samples)
+    Ok(found)
+}
+
+async fn count(cluster: &Cluster) -> Result<usize, String> {
+    let series = select(cluster, "m").await?;
+    Ok(series.iter().map(|s| s.samples.len()).sum())
 }
 
 #[tokio::test]
@@ -127,6 +151,52 @@ async fn nodes_form_replicate_route_and_come_back() {
     }
     for node in &nodes {
         assert_eq!(count(&node.cluster).await, Ok(150));
+    }
+
+    // Histograms and exemplars take the same ways.
+    let mixed = Labels::from_pairs([("__name__", "mixed")]);
+    let at = world.clock.now();
+    let mut both = Batch::default();
+    let series = both.add_series(mixed.clone());
+    both.rows.push(series, at, 1.0);
+    let histogram = Arc::new(Histogram {
+        sum: 7.0,
+        ..Histogram::default()
+    });
+    both.rows
+        .push_histogram(series, at.plus_ms(1), histogram.clone());
+    both.rows.push_histogram(
+        series,
+        at.plus_ms(2),
+        Arc::new(Histogram {
+            schema: 99,
+            ..Histogram::default()
+        }),
+    );
+    let exemplar = Exemplar {
+        labels: Labels::from_pairs([("trace_id", "t")]),
+        value: 0.5,
+        timestamp: at,
+    };
+    both.exemplars.push((series, exemplar.clone()));
+    for node in &nodes {
+        let written = node.cluster.write(both.clone()).await.unwrap();
+        let bad = (2, Reason::BadHistogram);
+        let rejected = written.rejected.iter().map(|r| (r.row, r.reason));
+        assert_eq!(rejected.collect::<Vec<_>>(), [bad]);
+    }
+    for node in &nodes {
+        let found = select(&node.cluster, "mixed").await.unwrap();
+        assert_eq!(found.len(), 1);
+        let samples = &found[0].samples;
+        assert_eq!(samples.values, [1.0, 7.0]);
+        assert_eq!(samples.histograms, [(1, histogram.clone())]);
+        let found = exemplars(&node.cluster).await.unwrap();
+        let expected = ExemplarSeries {
+            labels: mixed.clone(),
+            exemplars: vec![exemplar.clone()],
+        };
+        assert_eq!(found, [expected]);
     }
 
     // A group pushed here is read and deleted there.

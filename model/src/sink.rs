@@ -19,6 +19,8 @@ pub enum Reason {
     Fenced,
     /// The batch's labels break the data model (no name, invalid name).
     BadLabels,
+    /// The histogram's parts contradict each other, or it is too large.
+    BadHistogram,
 }
 
 impl Reason {
@@ -30,6 +32,7 @@ impl Reason {
             Self::Duplicate => "duplicate sample for timestamp",
             Self::Fenced => "the scrape lease moved to another node",
             Self::BadLabels => "invalid labels",
+            Self::BadHistogram => "invalid histogram",
         }
     }
 }

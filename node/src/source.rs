@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use cluster::Cluster;
 use federation::FanOut;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Labels, Series, ShardId};
+use model::{ExemplarSeries, Labels, Series, ShardId};
 
 /// Asks every shard there is at the moment of the question. Before the cluster is formed there is
 /// no answer rather than an empty one.
@@ -47,5 +47,12 @@ impl Source for ClusterSource {
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
         self.all()?.label_values(name, selection).await
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        self.all()?.exemplars(selection).await
     }
 }

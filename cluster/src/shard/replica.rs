@@ -36,6 +36,8 @@ pub struct Setup {
     pub transfers: Arc<Transfers>,
     pub timing: Timing,
     pub windows: Arc<dyn Windows>,
+    /// How many the cluster has.
+    pub shards: usize,
     pub metrics: Arc<tsdb::Metrics>,
 }
 
@@ -65,6 +67,7 @@ impl Replica {
             transfers,
             timing,
             windows,
+            shards,
             metrics,
         } = setup;
         let dir = dir_of(shard);
@@ -84,7 +87,7 @@ impl Replica {
             timing,
         };
         let raft = group::start(parts).await?;
-        let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows);
+        let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows, shards);
         Ok(Self {
             shard,
             engine,
