@@ -129,6 +129,11 @@ impl Head {
         taken
     }
 
+    /// Samples before `before`, but for those in a chunk that reaches beyond it.
+    pub fn samples_before(&self, before: Timestamp) -> u64 {
+        self.series.iter().map(|s| s.samples_before(before)).sum()
+    }
+
     pub fn stats(&self) -> HeadStats {
         let mut stats = HeadStats::default();
         for series in &self.series {
@@ -322,6 +327,15 @@ impl HeadSeries {
         }
         let open = self.closed.pop();
         self.open = open.map(|chunk| Appender::resume(&chunk).expect("a chunk in memory decodes"));
+    }
+
+    fn samples_before(&self, before: Timestamp) -> u64 {
+        let closed = self.closed.iter().filter(|chunk| chunk.max < before);
+        let in_chunks: u64 = closed.map(|chunk| u64::from(chunk.count)).sum();
+        let open = self.open.as_ref().filter(|open| open.last().at < before);
+        let late = self.late.partition_point(|p| p.at < before);
+        let histograms = self.histograms().partition_point(|p| p.at < before);
+        in_chunks + open.map_or(0, |open| u64::from(open.count())) + (late + histograms) as u64
     }
 
     /// How many chunks there are.

@@ -24,10 +24,12 @@
 //! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
-//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`metrics`], [`error`]
+//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
+//!   [`metrics`], [`error`]
 
 pub mod bits;
 pub mod block;
+pub mod cardinality;
 pub mod checkpoint;
 pub mod chunk;
 pub mod command;

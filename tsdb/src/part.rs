@@ -116,11 +116,6 @@ impl Part {
         }
     }
 
-    /// Whether there is a sample at both ends of the range.
-    fn ends_are_samples(&self) -> bool {
-        !matches!(self, Self::Masked(..))
-    }
-
     /// What is left of a part of which `deleted` is deleted, if anything may be.
     pub fn masked(self, deleted: &Arc<Intervals>) -> Option<Self> {
         let (min, max) = self.range();
@@ -191,24 +186,4 @@ pub async fn last(
         }
     }
     Ok(best)
-}
-
-/// Whether any sample lies in `start ..= end`; decodes only where the ranges do not tell.
-pub async fn any(parts: &[Part], start: Timestamp, end: Timestamp) -> Result<bool, StorageError> {
-    let inside = |at: Timestamp| at >= start && at <= end;
-    let ends_tell = |part: &Part| {
-        let (min, max) = part.range();
-        part.ends_are_samples() && (inside(min) || inside(max))
-    };
-    if parts.iter().any(ends_tell) {
-        return Ok(true);
-    }
-    for part in parts {
-        let mut decoded = part.decode().await?;
-        decoded.keep(start, end);
-        if !decoded.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -12,7 +12,7 @@ use model::source::{MetadataSelection, Selection, Source, SourceError, Take};
 use model::{ExemplarSeries, Labels, Samples, Series};
 
 use crate::error::StorageError;
-use crate::part::{self, Column, Part};
+use crate::part::{self, Column};
 use crate::shard::Shard;
 
 #[async_trait]
@@ -51,13 +51,15 @@ impl Source for Shard {
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
-        let mut found = self.with_samples(selection).await?;
+        let (start, end) = (selection.start, selection.end);
+        let chosen = self.read(|state| state.gather_any(&selection.any_of, start, end));
+        let mut found: Vec<Labels> = chosen.into_iter().map(|(labels, _)| labels).collect();
         found.sort_unstable();
         Ok(found)
     }
 
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        let found = self.with_samples(selection).await?;
+        let found = self.in_blocks(selection);
         let names = found.iter().flatten().map(|(name, _)| name);
         Ok(distinct(names))
     }
@@ -67,29 +69,16 @@ impl Source for Shard {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
-        let found = self.with_samples(selection).await?;
+        let found = self.in_blocks(selection);
         let values = found.iter().filter_map(|labels| labels.get(name));
         Ok(distinct(values))
     }
 }
 
 impl Shard {
-    /// Label sets that the selection chooses and that have a sample in its range.
-    async fn with_samples(
-        &self,
-        selection: &MetadataSelection,
-    ) -> Result<Vec<Labels>, SourceError> {
+    fn in_blocks(&self, selection: &MetadataSelection) -> Vec<Labels> {
         let (start, end) = (selection.start, selection.end);
-        let chosen: Vec<(Labels, Vec<Part>)> =
-            self.read(|state| state.gather_any(&selection.any_of, start, end));
-        let mut found = Vec::with_capacity(chosen.len());
-        for (labels, parts) in chosen {
-            let any = part::any(&parts, start, end).await;
-            if any.map_err(|e| self.source_error(e))? {
-                found.push(labels);
-            }
-        }
-        Ok(found)
+        self.read(|state| state.in_blocks(&selection.any_of, start, end))
     }
 
     fn source_error(&self, error: StorageError) -> SourceError {

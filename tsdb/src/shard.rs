@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use tracing::info;
 
 use crate::block::{self, Frozen, Reader, Sealed};
+use crate::cardinality::Cardinality;
 use crate::checkpoint;
 use crate::command::{Command, WriteCommand};
 use crate::digest;
@@ -225,6 +226,16 @@ impl Shard {
                 sealed_before: state.sealed_before(),
             }
         })
+    }
+
+    /// How many samples a seal would take, about. Walks all series.
+    pub fn head_samples_before(&self, before: Timestamp) -> u64 {
+        self.read(|state| state.head().samples_before(before))
+    }
+
+    /// What labels the head's series carry. Walks all series.
+    pub fn cardinality(&self) -> Cardinality {
+        self.read(Cardinality::of)
     }
 
     /// Sealed blocks, for [`retention::choose`](crate::retention::choose).

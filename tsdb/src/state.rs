@@ -466,6 +466,48 @@ impl State {
         self.gather_ids(self.select_any(any_of), start, end)
     }
 
+    /// Label sets that any of the lists chooses and that stand in a block, or in the head, whose
+    /// range meets `start ..= end`: what Prometheus' label names and values look at.
+    pub fn in_blocks(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Labels> {
+        let meets = |(min, max): (Timestamp, Timestamp)| min <= end && max >= start;
+        if start > end {
+            return Vec::new();
+        }
+        let head = self.head.stats().range.is_some_and(meets);
+        let blocks: Vec<&Sealed> = self.sealed.iter().filter(|b| meets(b.range())).collect();
+        if !head && blocks.is_empty() {
+            return Vec::new();
+        }
+        let in_head = |id| {
+            self.head
+                .series(id)
+                .is_some_and(|series| !series.is_empty())
+        };
+        let in_block = |block: &&Sealed, id| {
+            let (min, max) = block.range();
+            block.has(id) && !self.is_deleted(block, id, min, max)
+        };
+        let chosen = self
+            .select_any(any_of)
+            .into_iter()
+            .filter(|&id| (head && in_head(id)) || blocks.iter().any(|block| in_block(block, id)));
+        chosen
+            .filter_map(|id| self.table.labels(id).cloned())
+            .collect()
+    }
+
+    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
+    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
+        let tombstones = self.tombstones.get(&block.id());
+        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
+        deleted.is_some_and(|deleted| deleted.cover(start, end))
+    }
+
     fn gather_ids(
         &self,
         ids: impl IntoIterator<Item = SeriesId>,

@@ -102,6 +102,55 @@ fn what_retention_dropped_is_not_called_stored() {
     });
 }
 
+/// What a real Prometheus 3.5.3 answered of two series like these.
+#[test]
+fn metadata_goes_by_chunks_and_blocks() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let (a, b) = (
+            Labels::from_pairs([("__name__", "a"), ("k", "va")]),
+            Labels::from_pairs([("__name__", "b"), ("k", "vb")]),
+        );
+        apply(&replica, write(&a, &[(600, 1.0), (620, 1.0), (640, 1.0)])).await;
+        apply(&replica, write(&b, &[(700, 1.0), (760, 1.0)])).await;
+        let answer = async |start, end, choose: Vec<Vec<Matcher>>| {
+            let selection = support::replica::metadata(choose, start, end);
+            let series = replica.shard.series(&selection).await.unwrap();
+            let names = series.iter().map(|labels| labels.metric_name().to_owned());
+            let values = replica.shard.label_values("k", &selection).await.unwrap();
+            let labels = replica.shard.label_names(&selection).await.unwrap();
+            assert_eq!(labels.is_empty(), values.is_empty());
+            (names.collect::<Vec<_>>().join(""), values.join(","))
+        };
+        let expect = |series: &str, values: &str| (series.to_owned(), values.to_owned());
+        for sealed in [false, true] {
+            assert_eq!(answer(0, 9_999, vec![]).await, expect("ab", "va,vb"));
+            assert_eq!(answer(0, 599, vec![]).await, expect("", ""), "before all");
+            assert_eq!(
+                answer(761, 9_999, vec![]).await,
+                expect("", ""),
+                "after all"
+            );
+            assert_eq!(
+                answer(601, 619, vec![]).await,
+                expect("a", "va,vb"),
+                "in a chunk"
+            );
+            assert_eq!(
+                answer(650, 690, vec![]).await,
+                expect("", "va,vb"),
+                "between them"
+            );
+            let only_a = vec![vec![Matcher::equal("k", "va")]];
+            assert_eq!(answer(710, 720, only_a).await, expect("", "va"));
+            if !sealed {
+                apply(&replica, seal(1_000)).await;
+                replica.checkpoint().await.unwrap();
+            }
+        }
+    });
+}
+
 fn delete(start: i64, end: i64) -> Command {
     Command::Delete(DeleteCommand {
         any_of: vec![vec![Matcher::equal("__name__", "up")]],
@@ -129,7 +178,7 @@ fn a_deleted_sample_is_nowhere_and_may_be_written_again() {
         assert_eq!(times(&replica).await, [0]);
         let (from, to) = (Timestamp(5), Timestamp(40));
         assert!(replica.select(&[], from, to, Take::Last).await.is_empty());
-        let selection = support::replica::metadata(vec![], 5, 12);
+        let selection = support::replica::metadata(vec![], 11, 25);
         assert!(replica.shard.series(&selection).await.unwrap().is_empty());
 
         // Other values take the places of the deleted ones, in the head and behind the seal.

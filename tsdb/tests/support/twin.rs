@@ -220,6 +220,17 @@ impl Twin {
         }
     }
 
+    /// Chosen series that ever had a sample, without samples.
+    pub fn known(&self, matchers: &[Matcher]) -> Content {
+        let chosen = self
+            .seen
+            .iter()
+            .filter(|labels| matches_all(matchers, labels));
+        chosen
+            .map(|labels| (labels.clone(), BTreeMap::new()))
+            .collect()
+    }
+
     pub fn select(&self, matchers: &[Matcher], start: i64, end: i64) -> Content {
         let mut chosen = Content::new();
         for (labels, samples) in &self.content {
