@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use model::admin::Admin;
 use model::batch::Fence;
 use model::group::{Group, GroupingKey, PushOp};
 use model::limits::RPC_BYTES_MAX;
@@ -308,6 +309,11 @@ impl Cluster {
         shards.map(source).collect()
     }
 
+    /// Deletes, cleans, snapshots and counts, over the whole cluster.
+    pub fn admin(&self) -> Arc<dyn Admin> {
+        self.shared.router.clone()
+    }
+
     /// The lease of a scrape target, while this node holds it.
     pub fn scrape_fence(&self, target: u64) -> Option<Fence> {
         let state = self.shared.view.borrow();
@@ -499,6 +505,7 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
         groups: shared.groups.clone(),
     };
     let shards = shards_service::Service {
+        node: shared.node,
         world: shared.world.clone(),
         peers: shared.peers.clone(),
         replicas: shared.replicas.clone(),

@@ -23,6 +23,8 @@ use model::{
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use proto::node as wire;
+use tsdb::DeleteCommand;
+use tsdb::cardinality::Cardinality;
 
 use crate::refusal::Refusal;
 
@@ -493,12 +495,19 @@ pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
     })
 }
 
-pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
-    let set = |matchers: &Vec<Matcher>| wire::MatcherSet {
+fn set_to_wire(matchers: &Vec<Matcher>) -> wire::MatcherSet {
+    wire::MatcherSet {
         matchers: matchers.iter().map(matcher_to_wire).collect(),
-    };
+    }
+}
+
+fn set_from_wire(set: wire::MatcherSet) -> Result<Vec<Matcher>, Malformed> {
+    set.matchers.into_iter().map(matcher_from_wire).collect()
+}
+
+pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
     wire::MetadataRequest {
-        any_of: selection.any_of.iter().map(set).collect(),
+        any_of: selection.any_of.iter().map(set_to_wire).collect(),
         start_ms: selection.start.0,
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
@@ -507,17 +516,11 @@ pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest 
 }
 
 pub fn metadata_from_wire(request: wire::MetadataRequest) -> Result<MetadataSelection, Malformed> {
-    let set = |set: wire::MatcherSet| {
-        set.matchers
-            .into_iter()
-            .map(matcher_from_wire)
-            .collect::<Result<Vec<_>, _>>()
-    };
     Ok(MetadataSelection {
         any_of: request
             .any_of
             .into_iter()
-            .map(set)
+            .map(set_from_wire)
             .collect::<Result<_, _>>()?,
         start: Timestamp(request.start_ms),
         end: Timestamp(request.end_ms),
@@ -531,6 +534,73 @@ pub fn label_sets_to_wire(sets: &[Labels]) -> Vec<Bytes> {
 
 pub fn label_sets_from_wire(sets: Vec<Bytes>) -> Result<Vec<Labels>, Malformed> {
     sets.iter().map(|block| labels_from_wire(block)).collect()
+}
+
+// ---- administration ----
+
+pub fn delete_to_wire(delete: &DeleteCommand) -> wire::DeleteRequest {
+    wire::DeleteRequest {
+        any_of: delete.any_of.iter().map(set_to_wire).collect(),
+        start_ms: delete.start.0,
+        end_ms: delete.end.0,
+        ..Default::default()
+    }
+}
+
+pub fn delete_from_wire(request: wire::DeleteRequest) -> Result<DeleteCommand, Malformed> {
+    let any_of = request.any_of.into_iter().map(set_from_wire);
+    Ok(DeleteCommand {
+        any_of: any_of.collect::<Result<_, _>>()?,
+        start: Timestamp(request.start_ms),
+        end: Timestamp(request.end_ms),
+    })
+}
+
+/// Label values in one piece of an answer.
+const VALUES_PER_PIECE: usize = 64 << 10;
+
+/// In pieces, at least one.
+pub fn cardinality_to_wire(counted: &Cardinality) -> Vec<wire::CardinalityReply> {
+    let mut pieces = vec![wire::CardinalityReply {
+        series: counted.series,
+        chunks: counted.chunks,
+        first_ms: counted.range.map(|range| range.0.0),
+        last_ms: counted.range.map(|range| range.1.0),
+        ..Default::default()
+    }];
+    for (name, values) in &counted.labels {
+        let values: Vec<(&String, &u64)> = values.iter().collect();
+        for run in values.chunks(VALUES_PER_PIECE) {
+            let label = wire::LabelCardinality {
+                name: name.clone(),
+                values: run.iter().map(|(value, _)| (*value).clone()).collect(),
+                series: run.iter().map(|(_, series)| **series).collect(),
+            };
+            pieces.push(wire::CardinalityReply {
+                labels: vec![label],
+                ..Default::default()
+            });
+        }
+    }
+    pieces
+}
+
+pub fn cardinality_from_wire(piece: wire::CardinalityReply) -> Result<Cardinality, Malformed> {
+    let range = piece.first_ms.zip(piece.last_ms);
+    let mut counted = Cardinality {
+        series: piece.series,
+        chunks: piece.chunks,
+        range: range.map(|(first, last)| (Timestamp(first), Timestamp(last))),
+        ..Cardinality::default()
+    };
+    for label in piece.labels {
+        if label.values.len() != label.series.len() {
+            return Err(Malformed::new("columns of different length"));
+        }
+        let values = label.values.into_iter().zip(label.series).collect();
+        counted.labels.insert(label.name, values);
+    }
+    Ok(counted)
 }
 
 #[cfg(test)]
@@ -682,6 +752,37 @@ mod tests {
         ] {
             assert_eq!(refusal_from_wire(refusal_to_wire(refusal.clone())), refusal);
         }
+    }
+
+    #[test]
+    fn deletions_and_counts_survive_the_wire() {
+        let delete = DeleteCommand {
+            any_of: vec![vec![Matcher::equal("a", "b")], vec![]],
+            start: Timestamp(-3),
+            end: Timestamp(9),
+        };
+        assert_eq!(delete_from_wire(delete_to_wire(&delete)), Ok(delete));
+        let values = (0..VALUES_PER_PIECE + 1).map(|n| (format!("{n:08}"), n as u64 + 1));
+        let mut counted = Cardinality {
+            series: 3,
+            chunks: 4,
+            range: Some((Timestamp(1), Timestamp(2))),
+            ..Cardinality::default()
+        };
+        counted.labels.insert("many".to_owned(), values.collect());
+        let pieces = cardinality_to_wire(&counted);
+        assert_eq!(pieces.len(), 3);
+        let mut again = Cardinality::default();
+        for piece in pieces {
+            let piece = cardinality_from_wire(piece).unwrap();
+            again.series += piece.series;
+            again.chunks += piece.chunks;
+            again.range = again.range.or(piece.range);
+            for (name, values) in piece.labels {
+                again.labels.entry(name).or_default().extend(values);
+            }
+        }
+        assert_eq!(again, counted);
     }
 
     #[test]

@@ -53,10 +53,10 @@ pub struct Router {
 }
 
 /// What a shard's leader will say.
-type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
 /// Who to ask about a shard.
-enum Whom {
+pub(crate) enum Whom {
     Here(Arc<Replica>),
     There(Arc<Peer>),
 }
@@ -123,7 +123,7 @@ impl Router {
 
     /// Asks the shard's leader, looking for it until the deadline. `again` says which refusals
     /// may be followed by another try.
-    async fn ask<'a, T>(
+    pub(crate) async fn ask<'a, T>(
         &self,
         shard: ShardId,
         again: fn(&Refusal) -> bool,
@@ -188,7 +188,7 @@ impl Router {
         }
     }
 
-    fn cluster_id(&self) -> bytes::Bytes {
+    pub(crate) fn cluster_id(&self) -> bytes::Bytes {
         convert::cluster_id_to_wire(self.peers.cluster())
     }
 
@@ -325,7 +325,7 @@ fn is_storable(histogram: &Histogram) -> bool {
 }
 
 /// Refusals after which a read may be tried again.
-fn is_passing(refusal: &Refusal) -> bool {
+pub(crate) fn is_passing(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::NotLeader(_) | Refusal::Unavailable(_))
 }
 
@@ -335,7 +335,7 @@ fn is_harmless(refusal: &Refusal) -> bool {
 }
 
 /// One unary call with its deadline. A connection that could not be made did nothing.
-async fn call<T>(
+pub(crate) async fn call<T>(
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Refusal> {
     match tokio::time::timeout(ASK_TIMEOUT, call).await {
@@ -346,7 +346,7 @@ async fn call<T>(
     }
 }
 
-fn refused(refusal: Option<wire::ShardRefusal>) -> Result<(), Refusal> {
+pub(crate) fn refused(refusal: Option<wire::ShardRefusal>) -> Result<(), Refusal> {
     match refusal {
         None => Ok(()),
         Some(refusal) => Err(convert::refusal_from_wire(refusal)),
@@ -442,7 +442,7 @@ impl Groups for Router {
     }
 }
 
-fn to_source_error(shard: ShardId, refusal: Refusal) -> SourceError {
+pub(crate) fn to_source_error(shard: ShardId, refusal: Refusal) -> SourceError {
     match refusal {
         Refusal::TooLarge(what) => SourceError::TooLarge(what),
         Refusal::Internal(what) => SourceError::Internal(what),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use model::port::World;
-use model::source::Source;
-use model::{Series, ShardId};
+use model::source::{Consistency, Source};
+use model::{NodeId, Series, ShardId};
 use proto::node as wire;
 use proto::node::shards_server::Shards;
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{self, Malformed};
+use crate::export::{self, Wanted};
 use crate::peer::Peers;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
@@ -27,6 +28,7 @@ const SAMPLES_PER_MESSAGE: usize = 64 << 10;
 
 #[derive(Clone)]
 pub struct Service {
+    pub node: NodeId,
     pub world: World,
     pub peers: Arc<Peers>,
     pub replicas: Replicas,
@@ -137,6 +139,44 @@ impl Service {
     }
 }
 
+/// What is asked of a shard by an administrator, and of the node for a snapshot.
+impl Service {
+    async fn delete_in(&self, request: wire::DeleteRequest) -> Result<(), Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let command = convert::delete_from_wire(request).map_err(malformed)?;
+        replica.delete(command).await
+    }
+
+    async fn export_here(&self, request: wire::ExportRequest) -> Result<(), Refusal> {
+        let cluster = self.peers.cluster();
+        if convert::cluster_id_from_wire(&request.cluster_id) != Some(cluster) {
+            return Err(Refusal::Internal(
+                "this node belongs to another cluster".to_owned(),
+            ));
+        }
+        let shards = request.shards.into_iter().map(ShardId);
+        let indexes: Vec<_> = shards.zip(request.indexes).collect();
+        let wanted = Wanted {
+            name: &request.name,
+            with_head: request.with_head,
+            cluster: cluster.to_string(),
+            node: self.node.0,
+            replicas: export::chosen(&self.replicas, &indexes),
+        };
+        let exported = export::export(&self.world, wanted).await;
+        exported.map_err(|e| Refusal::Internal(e.to_string()))
+    }
+
+    async fn cardinality_in(
+        &self,
+        request: wire::ShardRequest,
+    ) -> Result<Vec<wire::CardinalityReply>, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        replica.settle(Consistency::Strong).await?;
+        Ok(convert::cardinality_to_wire(&replica.engine.cardinality()))
+    }
+}
+
 fn malformed(error: Malformed) -> Refusal {
     Refusal::Internal(error.to_string())
 }
@@ -173,6 +213,83 @@ type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Shards for Service {
     type WriteStream = ReplyStream<wire::WriteReply>;
     type SelectStream = ReplyStream<wire::SelectReply>;
+    type CardinalityStream = ReplyStream<wire::CardinalityReply>;
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteReply>, Status> {
+        let refusal = self.delete_in(request.into_inner()).await.err();
+        let refusal = refusal.map(convert::refusal_to_wire);
+        Ok(Response::new(wire::DeleteReply { refusal }))
+    }
+
+    async fn clean(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<wire::CleanReply>, Status> {
+        let request = request.into_inner();
+        let cleaned = async {
+            let replica = self.find(&request.cluster_id, request.shard)?;
+            replica.clean_one().await
+        };
+        Ok(Response::new(match cleaned.await {
+            Ok(cleaned) => wire::CleanReply {
+                cleaned,
+                refusal: None,
+            },
+            Err(refusal) => wire::CleanReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn index(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<wire::IndexReply>, Status> {
+        let request = request.into_inner();
+        let index = async {
+            let replica = self.find(&request.cluster_id, request.shard)?;
+            replica.settled_index().await
+        };
+        Ok(Response::new(match index.await {
+            Ok(index) => wire::IndexReply {
+                index,
+                refusal: None,
+            },
+            Err(refusal) => wire::IndexReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn export(
+        &self,
+        request: Request<wire::ExportRequest>,
+    ) -> Result<Response<wire::ExportReply>, Status> {
+        let refusal = self.export_here(request.into_inner()).await.err();
+        let refusal = refusal.map(convert::refusal_to_wire);
+        Ok(Response::new(wire::ExportReply { refusal }))
+    }
+
+    async fn cardinality(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<Self::CardinalityStream>, Status> {
+        let replies = match self.cardinality_in(request.into_inner()).await {
+            Ok(pieces) => pieces,
+            Err(refusal) => vec![wire::CardinalityReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            }],
+        };
+        Ok(Response::new(Box::pin(futures::stream::iter(
+            replies.into_iter().map(Ok),
+        ))))
+    }
 
     async fn write(
         &self,

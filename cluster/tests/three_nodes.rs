@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Options};
 use model::group::{GroupingKey, PushOp};
-use model::sink::{Groups, Reason, Sink};
-use model::source::{Consistency, MetadataSelection, Selection, Take};
-use model::{Batch, Exemplar, ExemplarSeries, Histogram, Labels, Matcher, Series, Timestamp};
+use model::sink::{Groups, Reason, Sink, WriteError};
+use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
+use model::{
+    Batch, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Series, Timestamp,
+};
 
 struct Node {
     cluster: Arc<Cluster>,
@@ -118,6 +120,104 @@ async fn count(cluster: &Cluster) -> Result<usize, String> {
     Ok(series.iter().map(|s| s.samples.len()).sum())
 }
 
+/// Block files in a snapshot, by node and shard.
+async fn blocks_of(root: &Arc<tempfile::TempDir>, name: &str) -> usize {
+    let world = host::world(root.path()).expect("a world");
+    let dir = std::path::Path::new("snapshots").join(name);
+    let mut blocks = 0;
+    for shard in world.disk.list(&dir).await.unwrap() {
+        let shard = dir.join(shard.file_name().unwrap());
+        let files = world.disk.list(&shard).await.unwrap_or_default();
+        let is_block = |path: &std::path::PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("block-")
+        };
+        blocks += files.iter().filter(|path| is_block(path)).count();
+    }
+    blocks
+}
+
+/// Opens each shard of a snapshot as the engine would, and counts the samples of a name.
+async fn count_in(root: &Arc<tempfile::TempDir>, name: &str, metric: &str) -> usize {
+    let world = host::world(root.path()).expect("a world");
+    let selection = Selection {
+        matchers: vec![Matcher::equal("__name__", metric)],
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+        take: Take::All,
+        consistency: Consistency::Local,
+    };
+    let mut samples = 0;
+    for shard in 0..4 {
+        let dir = std::path::PathBuf::from(format!("snapshots/{name}/{shard:05}"));
+        let metrics = Arc::new(tsdb::Metrics::new());
+        let shard = tsdb::Shard::open(&world, dir, metrics)
+            .await
+            .expect("opens");
+        shard.verify().await.expect("verifies");
+        let found = shard.select(&selection).await.unwrap();
+        samples += found.iter().map(|s| s.samples.len()).sum::<usize>();
+    }
+    samples
+}
+
+/// Deletes, cleans, pins and counts through different nodes.
+async fn administrate(nodes: &[Node], roots: &[Arc<tempfile::TempDir>]) {
+    let statistics = nodes[1].cluster.admin().head_statistics(2).await.unwrap();
+    assert!(statistics.series >= 51, "{statistics:?}");
+    assert_eq!(statistics.series_by_metric_name[0].value, 50);
+    assert_eq!(statistics.values_by_label_name[0].name, "n");
+    assert_eq!(statistics.values_by_label_name[0].value, 50);
+
+    let mut tries = 0;
+    until("the old samples are sealed", async || {
+        tries += 1;
+        let name = format!("blocks-{tries}");
+        let pinned = nodes[2].cluster.admin().snapshot(&name, false).await;
+        pinned.map_err(|e| e.to_string())?;
+        for root in &roots[..3] {
+            let blocks = blocks_of(root, &name).await;
+            if blocks < 4 {
+                return Err(format!("{blocks} blocks"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+
+    let chosen = vec![
+        Matcher::equal("__name__", "old"),
+        Matcher::new(MatchOp::Regex, "n", "1.").unwrap(),
+    ];
+    let admin = nodes[1].cluster.admin();
+    let deleted = admin.delete_series(vec![chosen], Timestamp::MIN, Timestamp::MAX);
+    deleted.await.unwrap();
+    for node in nodes {
+        assert_eq!(select(&node.cluster, "old").await.unwrap().len(), 40);
+    }
+    nodes[0].cluster.admin().clean_tombstones().await.unwrap();
+    nodes[2]
+        .cluster
+        .admin()
+        .snapshot("whole", true)
+        .await
+        .unwrap();
+    for (node, root) in nodes.iter().zip(roots) {
+        assert_eq!(select(&node.cluster, "old").await.unwrap().len(), 40);
+        assert_eq!(count_in(root, "whole", "old").await, 40);
+        assert_eq!(count_in(root, "whole", "m").await, 150);
+    }
+    let again = nodes[0].cluster.admin().snapshot("whole", true).await;
+    let Err(WriteError::Failed(why)) = again else {
+        panic!("{again:?}");
+    };
+    for node in nodes {
+        assert!(why.contains(&node.cluster.node_id().0.to_string()), "{why}");
+    }
+    let bad = nodes[0].cluster.admin().snapshot("../x", true).await;
+    assert!(matches!(bad, Err(WriteError::Invalid(_))));
+}
+
 #[tokio::test]
 async fn nodes_form_replicate_route_and_come_back() {
     let addresses = free_addresses(4);
@@ -139,6 +239,16 @@ async fn nodes_form_replicate_route_and_come_back() {
         .map(|n| n.cluster.cluster_id().expect("formed"))
         .collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "one cluster");
+
+    // Old enough to be sealed once something newer comes.
+    let old_ms = 5 * 3_600_000;
+    let mut old = batch(&world, old_ms, 50);
+    for labels in &mut old.series {
+        let mut named = labels.to_builder();
+        named.set("__name__", "old");
+        *labels = named.build();
+    }
+    nodes[0].cluster.write(old).await.unwrap();
 
     // Any node takes any write; each reads all of it.
     for (n, node) in nodes.iter().enumerate() {
@@ -209,6 +319,8 @@ async fn nodes_form_replicate_route_and_come_back() {
     assert_eq!(nodes[2].cluster.groups().await.unwrap().len(), 1);
     nodes[1].cluster.push(key, PushOp::Delete).await.unwrap();
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
+
+    administrate(&nodes, &roots).await;
 
     // One node stops; the others go on; it comes back and agrees.
     let stopped = nodes.remove(0);

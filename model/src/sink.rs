@@ -63,6 +63,9 @@ pub enum WriteError {
     /// Too much is waiting; nothing of this batch was taken.
     #[error("overloaded: {0}")]
     Overloaded(String),
+    /// Something broke on the way; the text says where. Part of it may be done.
+    #[error("{0}")]
+    Failed(String),
     /// The request breaks a rule; nothing was stored.
     #[error("{0}")]
     Invalid(String),
