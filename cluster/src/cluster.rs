@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use model::admin::Admin;
 use model::batch::Fence;
 use model::fragment::Evaluator;
 use model::group::{Group, GroupingKey, PushOp};
@@ -60,6 +61,8 @@ pub struct Options {
     pub zone: String,
     pub version: String,
     pub out_of_order_window_ms: i64,
+    /// Exemplars the whole cluster keeps; zero keeps none.
+    pub exemplars_max: u64,
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
@@ -81,6 +84,7 @@ impl Default for Options {
             zone: String::new(),
             version: String::new(),
             out_of_order_window_ms: 30 * 60_000,
+            exemplars_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
             timing: Timing::default(),
@@ -112,11 +116,16 @@ pub enum StartError {
 /// The settings that may change while the node runs.
 pub struct Settings {
     out_of_order_window_ms: AtomicI64,
+    exemplars_max: AtomicU64,
 }
 
 impl Windows for Settings {
     fn out_of_order_ms(&self) -> i64 {
         self.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    fn exemplars_max(&self) -> u64 {
+        self.exemplars_max.load(Ordering::Relaxed)
     }
 }
 
@@ -306,6 +315,11 @@ impl Cluster {
         self.shared.router.evaluator.get_or_init(|| evaluator);
     }
 
+    /// Deletes, cleans, snapshots and counts, over the whole cluster.
+    pub fn admin(&self) -> Arc<dyn Admin> {
+        self.shared.router.clone()
+    }
+
     /// The lease of a scrape target, while this node holds it.
     pub fn scrape_fence(&self, target: u64) -> Option<Fence> {
         let state = self.shared.view.borrow();
@@ -337,6 +351,12 @@ impl Cluster {
             .settings
             .out_of_order_window_ms
             .store(window_ms, Ordering::Relaxed);
+    }
+
+    /// Of the whole cluster; zero drops exemplars at this node's edge.
+    pub fn set_exemplars_max(&self, exemplars_max: u64) {
+        let setting = &self.shared.settings.exemplars_max;
+        setting.store(exemplars_max, Ordering::Relaxed);
     }
 
     /// Resolves when the node must end, with the reason.
@@ -448,6 +468,10 @@ fn share(
         view: view.clone(),
         progress: Mutex::default(),
     });
+    let settings = Arc::new(Settings {
+        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
+        exemplars_max: AtomicU64::new(options.exemplars_max),
+    });
     let router = Router::new(
         node.0,
         world.clone(),
@@ -455,10 +479,8 @@ fn share(
         replicas.clone(),
         view.clone(),
         metrics.query_bytes.clone(),
+        settings.clone(),
     );
-    let settings = Settings {
-        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
-    };
     let transfers = Arc::new(Transfers::new(world.clock.clone()));
     Arc::new(Shared {
         world,
@@ -470,7 +492,7 @@ fn share(
         meta_machine,
         local,
         router: Arc::new(router),
-        settings: Arc::new(settings),
+        settings,
         engine_metrics,
         metrics,
         transfers,
@@ -490,6 +512,7 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
         groups: shared.groups.clone(),
     };
     let shards = shards_service::Service {
+        node: shared.node,
         world: shared.world.clone(),
         peers: shared.peers.clone(),
         replicas: shared.replicas.clone(),

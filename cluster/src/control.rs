@@ -199,6 +199,7 @@ impl Control {
                 transfers: shared.transfers.clone(),
                 timing: shared.options.timing,
                 windows: shared.settings.clone(),
+                shards: state.table.len(),
                 metrics: shared.engine_metrics.clone(),
             })
             .await?;

@@ -65,5 +65,13 @@ pub const CONFIG_BYTES_MAX: usize = 16 << 20;
 pub const CONFIG_DEPTH_MAX: usize = 64;
 pub const CONFIG_NODES_MAX: usize = 2_000_000;
 
+/// One native histogram in its canonical bytes: some 100,000 buckets.
+pub const HISTOGRAM_BYTES_MAX: usize = 1 << 20;
+
+/// Samples behind the last cut that a shard's head gathers before they become a block.
+pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
+/// Label values of all shards' heads, held to count them.
+pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
+
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;

@@ -36,6 +36,9 @@ use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
 /// Listens for other nodes where none are wanted: on this machine only, on any free port.
 const ALONE: &str = "127.0.0.1:0";
 
+/// The feature without which exemplars are dropped.
+const EXEMPLAR_STORAGE: &str = "exemplar-storage";
+
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -250,6 +253,10 @@ fn options(flags: &Flags, config: &Config) -> Options {
         replication_factor: cluster.replication_factor as usize,
         zone: cluster.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        exemplars_max: match flags.features.iter().any(|f| f == EXEMPLAR_STORAGE) {
+            true => config.exemplars_max(),
+            false => 0,
+        },
         out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
         history_interval: history.unwrap_or(config.global.scrape_interval),
         retention: retention.or(flags.storage.retention_time),
@@ -322,6 +329,7 @@ fn status(
         flags: flags.listing(),
         retention: retention(flags),
         lookback: flags.query.lookback_delta,
+        exemplar_storage: flags.features.iter().any(|f| f == EXEMPLAR_STORAGE),
         started: world.clock.now(),
         quit: watch::Sender::new(false),
         loading: tokio::sync::Mutex::default(),

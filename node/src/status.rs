@@ -40,6 +40,8 @@ pub struct NodeStatus {
     pub flags: Vec<(String, String)>,
     pub retention: String,
     pub lookback: Duration,
+    /// Whether exemplars are kept at all.
+    pub exemplar_storage: bool,
     pub started: Timestamp,
     /// Turns true once the node is to stop.
     pub quit: watch::Sender<bool>,
@@ -86,6 +88,9 @@ impl NodeStatus {
         let window_ms = config.out_of_order_time_window().as_millis();
         let window_ms = i64::try_from(window_ms).unwrap_or(i64::MAX);
         self.cluster.set_out_of_order_window(window_ms);
+        if self.exemplar_storage {
+            self.cluster.set_exemplars_max(config.exemplars_max());
+        }
         self.pools.apply(&loaded.jobs);
         self.configuration.note(Some(Arc::clone(config)));
         self.telemetry.reloaded(true, &*self.clock);

@@ -151,7 +151,7 @@ impl Client {
                 record.samples.not_taken(&write);
                 false
             }
-            Ok(Err(WriteError::Unavailable(_))) | Err(_) => {
+            Ok(Err(WriteError::Unavailable(_) | WriteError::Failed(_))) | Err(_) => {
                 drop(record);
                 self.unanswered.push(rows);
                 if self.unanswered.len() > RESENDS_MAX {

@@ -79,6 +79,9 @@ pub struct Retention {
 /// through another node or came by another path must not be lost, so ours is not zero.
 pub const OUT_OF_ORDER_TIME_WINDOW_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
+/// Prometheus' own.
+const EXEMPLARS_MAX_DEFAULT: u64 = 100_000;
+
 /// Reads and checks the configuration in `file`.
 pub fn load(file: &Path, surroundings: &dyn Surroundings) -> Result<Config, ConfigError> {
     let text = read_text(file, surroundings)?;
@@ -141,6 +144,11 @@ impl Config {
     pub fn out_of_order_time_window(&self) -> Duration {
         let configured = self.storage.out_of_order_time_window;
         configured.unwrap_or(OUT_OF_ORDER_TIME_WINDOW_DEFAULT)
+    }
+
+    /// How many exemplars the cluster keeps where the feature is on.
+    pub fn exemplars_max(&self) -> u64 {
+        self.storage.exemplars_max.unwrap_or(EXEMPLARS_MAX_DEFAULT)
     }
 
     /// What the configuration asks for that is not served yet: one line each, for the log.

@@ -354,7 +354,8 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
             "expand-external-labels"
             | "remote-write-receiver"
             | "promql-experimental-functions"
-            | "promql-delayed-name-removal" => {}
+            | "promql-delayed-name-removal"
+            | "exemplar-storage" => {}
             _ => warnings.push(format!("--enable-feature={feature} has no effect yet")),
         }
     }

@@ -160,6 +160,7 @@ impl From<WriteError> for TextError {
             WriteError::Overloaded(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
+            WriteError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
             WriteError::Invalid(_) => Self::bad_request(text),
         }
     }
