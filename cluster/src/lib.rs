@@ -15,9 +15,11 @@
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
 //! - [`router`], [`history`]: any request on any node; push groups as history
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
+//! - [`ask`]: what the programs above ask each other
 //! - [`consul`]: registered there, and peers found there
 //! - [`status`], [`metrics`]: what a node can tell
 
+pub mod ask;
 pub mod catalogue;
 pub mod cluster;
 pub mod consul;
@@ -40,6 +42,7 @@ pub mod shards_service;
 pub mod status;
 pub mod write_link;
 
+pub use ask::{Answers, AskError, Asked};
 pub use cluster::{Cluster, Options, StartError};
 pub use raft::group::Timing;
 pub use shard::upkeep::CheckpointPolicy;
