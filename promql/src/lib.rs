@@ -7,6 +7,7 @@
 //! In reading order:
 //! - [`ast`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
 //! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
+//! - `selectors`: what a tree reads
 //! - `plan`: what to select, and the order of computing
 //! - `eval`, `histogram`: columns of values to columns of values
 //! - [`engine`]: a query from text to answer, under limits
@@ -22,8 +23,10 @@ pub mod parser;
 mod plan;
 mod printer;
 mod quote;
+mod selectors;
 
 pub use ast::Expr;
 pub use engine::{Engine, EngineOptions, QueryParams, QueryResult, Value, VectorSample};
 pub use error::{ParseError, Position, QueryError, Span};
 pub use parser::{ParseOptions, parse, parse_matchers, parse_with};
+pub use selectors::selectors;
