@@ -9,6 +9,7 @@
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
+//! - [`neighbours`]: what nodes ask each other for their pages
 //! - [`configuration`], [`status`]: what is in force, and what can be told
 //! - [`run`]: all of it put together
 
@@ -18,6 +19,7 @@ pub mod discovery;
 pub mod flags;
 pub mod logging;
 mod nearest;
+pub mod neighbours;
 pub mod process;
 pub mod promtool;
 pub mod run;

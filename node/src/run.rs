@@ -17,7 +17,7 @@ use ingest::push::Names;
 use model::Labels;
 use model::matcher::{PatternError, compile_anchored};
 use model::port::{Listener, Task, World};
-use promql::{Engine, EngineOptions};
+use promql::{Engine, EngineOptions, ParseOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
@@ -25,6 +25,7 @@ use crate::config::{Config, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
+use crate::neighbours::Neighbour;
 use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
@@ -64,6 +65,44 @@ pub enum End {
     Quit,
     /// It cannot go on; the text says why.
     Failed(String),
+}
+
+/// Stands in until the cluster takes these orders.
+struct NoAdmin;
+
+#[async_trait::async_trait]
+impl model::admin::Admin for NoAdmin {
+    async fn delete_series(
+        &self,
+        _: Vec<Vec<model::Matcher>>,
+        _: model::Timestamp,
+        _: model::Timestamp,
+    ) -> Result<(), model::sink::WriteError> {
+        Err(model::sink::WriteError::Invalid(
+            "not built in yet".to_owned(),
+        ))
+    }
+
+    async fn clean_tombstones(&self) -> Result<(), model::sink::WriteError> {
+        Err(model::sink::WriteError::Invalid(
+            "not built in yet".to_owned(),
+        ))
+    }
+
+    async fn snapshot(&self, _: &str, _: bool) -> Result<(), model::sink::WriteError> {
+        Err(model::sink::WriteError::Invalid(
+            "not built in yet".to_owned(),
+        ))
+    }
+
+    async fn head_statistics(
+        &self,
+        _: usize,
+    ) -> Result<model::admin::HeadStatistics, model::source::SourceError> {
+        Err(model::source::SourceError::Internal(
+            "not built in yet".to_owned(),
+        ))
+    }
 }
 
 /// A running node.
@@ -129,6 +168,7 @@ impl Node {
             telemetry,
         )?;
         status.put_in_force(loaded);
+        cluster.answer_with(Arc::new(Neighbour(Arc::clone(&status.pools))));
         let engine = Arc::new(Engine::new(
             engine_options(flags, &config),
             Arc::clone(&world.clock),
@@ -137,6 +177,8 @@ impl Node {
             source: Arc::clone(&status.source),
             sink: cluster.clone(),
             groups: cluster.clone(),
+            admin: Arc::new(NoAdmin),
+            dice: Arc::clone(&world.dice),
             engine: Arc::clone(&engine),
             clock: Arc::clone(&world.clock),
             status: status.clone(),
@@ -261,6 +303,8 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         query_timeout: flags.query.timeout,
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         lifecycle: flags.web.enable_lifecycle,
+        admin: flags.web.enable_admin_api,
+        parse: parse_options(flags),
         push_names: match flags.push.enable_utf8_names {
             true => Names::Utf8,
             false => Names::Legacy,
@@ -268,6 +312,13 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         telemetry_path: flags.web.telemetry_path.clone(),
         cors_origin: compile_anchored(&flags.web.cors_origin)?,
     })
+}
+
+fn parse_options(flags: &Flags) -> ParseOptions {
+    let has = |feature: &str| flags.features.iter().any(|f| f == feature);
+    ParseOptions {
+        experimental_functions: has("promql-experimental-functions"),
+    }
 }
 
 fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {

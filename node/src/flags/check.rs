@@ -166,6 +166,7 @@ impl Texts {
             page_title: self.text("web.page-title").to_owned(),
             cors_origin: self.text("web.cors.origin").to_owned(),
             enable_lifecycle: self.truth("web.enable-lifecycle"),
+            enable_admin_api: self.truth("web.enable-admin-api"),
             enable_remote_write_receiver: self.truth("web.enable-remote-write-receiver")
                 || self
                     .list("enable-feature")

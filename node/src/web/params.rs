@@ -86,21 +86,11 @@ impl Form {
             return Ok(None);
         }
         let bad = |e| ApiError::bad_parameter("limit", e);
-        match text.parse::<i64>() {
+        match parse_integer(text) {
             Ok(limit) if limit < 0 => Err(bad("limit must be non-negative".to_owned())),
             Ok(0) => Ok(None),
             Ok(limit) => Ok(Some(usize::try_from(limit).unwrap_or(usize::MAX))),
-            Err(e) => {
-                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-                let reason = match e.kind() {
-                    PosOverflow | NegOverflow => "value out of range",
-                    _ => "invalid syntax",
-                };
-                Err(bad(format!(
-                    "strconv.Atoi: parsing {}: {reason}",
-                    quote(text)
-                )))
-            }
+            Err(why) => Err(bad(format!("strconv.Atoi: parsing {}: {why}", quote(text)))),
         }
     }
 
@@ -225,8 +215,29 @@ pub fn parse_nanos(text: &str) -> Result<i64, String> {
     i64::try_from(duration.as_nanos()).map_err(|_| cannot())
 }
 
+/// A whole number, or why not in Go's words.
+pub fn parse_integer(text: &str) -> Result<i64, &'static str> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.parse::<i64>().map_err(|e| match e.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    })
+}
+
+/// What Go takes for a truth value.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {}: invalid syntax",
+            quote(text)
+        )),
+    }
+}
+
 /// `text` as Go's `%q` shows it in messages.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     quote_bytes(text.as_bytes())
 }
 

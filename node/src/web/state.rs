@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ingest::push::Names;
+use model::admin::Admin;
 use model::matcher::compile_anchored;
-use model::port::Clock;
+use model::port::{Clock, Dice};
 use model::sink::{Groups, Sink};
 use model::source::Source;
 use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
-use promql::Engine;
+use promql::{Engine, ParseOptions};
 use regex::Regex;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::Semaphore;
 
 use super::body::Budget;
@@ -27,8 +28,10 @@ pub struct ApiState {
     pub source: Arc<dyn Source>,
     pub sink: Arc<dyn Sink>,
     pub groups: Arc<dyn Groups>,
+    pub admin: Arc<dyn Admin>,
     pub engine: Arc<Engine>,
     pub clock: Arc<dyn Clock>,
+    pub dice: Arc<dyn Dice>,
     pub status: Arc<dyn Status>,
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
@@ -59,6 +62,10 @@ pub struct Settings {
     pub remote_write_receiver: bool,
     /// `--web.enable-lifecycle`.
     pub lifecycle: bool,
+    /// `--web.enable-admin-api`.
+    pub admin: bool,
+    /// What an expression may contain.
+    pub parse: ParseOptions,
     /// `--push.enable-utf8-names`.
     pub push_names: Names,
     /// `--web.telemetry-path` of the push listener.
@@ -74,6 +81,8 @@ impl Default for Settings {
             query_timeout: Duration::from_secs(120),
             remote_write_receiver: true,
             lifecycle: false,
+            admin: false,
+            parse: ParseOptions::default(),
             push_names: Names::default(),
             telemetry_path: "/metrics".to_owned(),
             cors_origin: compile_anchored(".*").expect("a constant"),
@@ -97,7 +106,14 @@ pub trait Status: Send + Sync {
     fn cluster(&self) -> ClusterStatus;
     /// `None` while there is no cluster.
     fn cluster_id(&self) -> Option<ClusterId>;
+    /// Targets of the whole cluster.
     async fn targets(&self) -> Targets;
+    /// Names of the jobs, in any order.
+    fn scrape_pools(&self) -> Vec<String>;
+    /// What the targets of the whole cluster say their metrics mean; of all, or of one.
+    async fn metadata(&self, metric: Option<&str>) -> Metadata;
+    /// What an operator should know now, oldest first.
+    fn notifications(&self) -> Vec<Notification>;
     /// The node's own telemetry in the text format, for `/metrics` of the API's listener.
     fn metrics_text(&self) -> String;
     /// The same for `/metrics` of the push listener, where the pushed groups stand above it.
@@ -194,6 +210,8 @@ pub struct Targets {
     pub dropped: Vec<DroppedTarget>,
     /// Per scrape pool.
     pub dropped_counts: BTreeMap<String, u64>,
+    /// Nodes that did not tell of their targets: what is shown of those comes from the data.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -217,6 +235,38 @@ pub struct Target {
 pub struct DroppedTarget {
     pub discovered_labels: Labels,
     pub scrape_pool: String,
+}
+
+/// What targets say their metrics mean.
+#[derive(Debug, Default, Clone)]
+pub struct Metadata {
+    /// Targets by pool and labels, metrics by name.
+    pub targets: Vec<TargetMetadata>,
+    /// Nodes that did not tell of their targets.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct TargetMetadata {
+    pub labels: Labels,
+    pub metrics: Vec<MetricMetadata>,
+}
+
+/// One family of metrics, in the words of the exposition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MetricMetadata {
+    pub metric: String,
+    /// `counter`, `gauge`, `unknown`, …
+    pub kind: String,
+    pub help: String,
+    pub unit: String,
+}
+
+/// Something an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    pub text: String,
+    pub since: Timestamp,
 }
 
 fn as_text<T: ToString, S: Serializer>(id: &T, to: S) -> Result<S::Ok, S::Error> {
