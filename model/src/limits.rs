@@ -59,6 +59,13 @@ pub const QUERY_DEPTH_MAX: usize = 128;
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+/// Series and samples that all queries of a node together may have selected and hold.
+pub const QUERIES_BYTES_MAX: usize = 2 << 30;
+/// Bytes of a query's text in the file of running queries, and when that file is written anew.
+pub const ACTIVE_QUERY_BYTES_MAX: usize = 1000;
+pub const ACTIVE_LOG_BYTES_MAX: usize = 256 << 10;
+/// Lines waiting to be written to the log of all queries; what comes on top is lost and counted.
+pub const QUERY_LOG_LINES_MAX: usize = 1024;
 /// Selections of one query under way at once.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
 /// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.

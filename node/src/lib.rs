@@ -6,6 +6,7 @@
 //! In reading order:
 //! - [`flags`], [`config`]: what the user asks for; [`promtool`]: the same, checked only
 //! - [`logging`]: what is told
+//! - [`queries`]: queries under limits they share
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
@@ -22,6 +23,7 @@ mod nearest;
 pub mod neighbours;
 pub mod process;
 pub mod promtool;
+pub mod queries;
 pub mod run;
 pub mod scrape;
 pub mod source;

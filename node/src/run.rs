@@ -15,6 +15,7 @@ use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
 use ingest::push::Names;
 use model::Labels;
+use model::limits::QUERIES_BYTES_MAX;
 use model::matcher::{PatternError, compile_anchored};
 use model::port::{Listener, Task, World};
 use promql::{Engine, EngineOptions, ParseOptions};
@@ -26,6 +27,10 @@ use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
 use crate::neighbours::Neighbour;
+use crate::queries::Queries;
+use crate::queries::active::ActiveQueries;
+use crate::queries::log::QueryLog;
+use crate::queries::memory::Memory;
 use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
@@ -169,22 +174,20 @@ impl Node {
         )?;
         status.put_in_force(loaded);
         cluster.answer_with(Arc::new(Neighbour(Arc::clone(&status.pools))));
-        let engine = Arc::new(Engine::new(
-            engine_options(flags, &config),
-            Arc::clone(&world.clock),
-        ));
+        let engine = Engine::new(engine_options(flags, &config), Arc::clone(&world.clock));
+        let queries = Arc::new(queries(&world, flags, &status, engine).await?);
+        let engine = Arc::clone(&queries.engine);
         let state = ApiState {
             source: Arc::clone(&status.source),
             sink: cluster.clone(),
             groups: cluster.clone(),
             admin: Arc::new(NoAdmin),
             dice: Arc::clone(&world.dice),
-            engine: Arc::clone(&engine),
+            queries,
             clock: Arc::clone(&world.clock),
             status: status.clone(),
             settings,
             external_labels: Arc::clone(&status.external_labels),
-            query_slots: Arc::new(Semaphore::new(flags.query.concurrency_max)),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
         };
         let discovery = discovery(&world, flags, &bound, &cluster)?;
@@ -314,6 +317,28 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
     })
 }
 
+async fn queries(
+    world: &World,
+    flags: &Flags,
+    status: &NodeStatus,
+    engine: Engine,
+) -> Result<Queries, StartError> {
+    let slots = flags.query.concurrency_max;
+    let metrics = crate::queries::metrics::Metrics::new(slots);
+    metrics.register(status.telemetry.registry())?;
+    status.query_log.register(status.telemetry.registry())?;
+    Ok(Queries {
+        engine: Arc::new(engine),
+        source: Arc::clone(&status.source),
+        clock: Arc::clone(&world.clock),
+        slots: Arc::new(Semaphore::new(slots)),
+        memory: Memory::new(QUERIES_BYTES_MAX),
+        active: ActiveQueries::open(world, slots).await,
+        log: Arc::clone(&status.query_log),
+        metrics,
+    })
+}
+
 fn parse_options(flags: &Flags) -> ParseOptions {
     let has = |feature: &str| flags.features.iter().any(|f| f == feature);
     ParseOptions {
@@ -350,9 +375,10 @@ fn status(
         cluster.clone(),
         Arc::new(move |target| leases.scrape_fence(target)),
         Arc::new(move || ids.cluster_id()),
-        surroundings,
+        Arc::clone(&surroundings),
         metrics,
     );
+    let query_log = QueryLog::new(Arc::clone(&world.spawn), surroundings);
     let source = ClusterSource {
         cluster: Arc::clone(cluster),
         shards: flags.cluster.shards,
@@ -364,6 +390,7 @@ fn status(
         configuration,
         pools: Arc::new(pools),
         telemetry,
+        query_log: Arc::new(query_log),
         external_labels: Arc::new(RwLock::new(Labels::default())),
         external_url: external_url(flags, bound),
         flags: flags.listing(),

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::configuration::{Configuration, LoadError, Loaded};
 use crate::neighbours;
 use crate::process;
+use crate::queries::log::QueryLog;
 use crate::scrape::{Elsewhere, ExternalUrl, Pools, Seen};
 use crate::telemetry::Telemetry;
 use crate::web::state::{
@@ -41,6 +42,7 @@ pub struct NodeStatus {
     pub configuration: Configuration,
     pub pools: Arc<Pools>,
     pub telemetry: Arc<Telemetry>,
+    pub query_log: Arc<QueryLog>,
     pub external_labels: Arc<RwLock<Labels>>,
     pub external_url: ExternalUrl,
     /// As the command line gave them.
@@ -94,6 +96,8 @@ impl NodeStatus {
         let window_ms = i64::try_from(window_ms).unwrap_or(i64::MAX);
         self.cluster.set_out_of_order_window(window_ms);
         self.pools.apply(&loaded.jobs);
+        let query_log = config.global.query_log_file.as_deref();
+        self.query_log.write_to(query_log);
         self.configuration.note(Some(Arc::clone(config)));
         self.telemetry.reloaded(true, &*self.clock);
     }

@@ -114,7 +114,7 @@ fn write_count(json: &mut Json, count: &Count) {
 fn check_enabled(api: &Shared) -> Result<(), ApiError> {
     match api.settings.admin {
         true => Ok(()),
-        false => Err(ApiError::new(ErrorType::Unavailable, "admin APIs disabled")),
+        false => Err(ApiError::new(ErrorType::Disabled, "admin APIs disabled")),
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn orders_are_taken_only_when_enabled() {
         for path in ["delete_series", "clean_tombstones", "snapshot"] {
-            let refused = (503, error("unavailable", "admin APIs disabled"));
+            let refused = (500, error("unavailable", "admin APIs disabled"));
             assert_eq!(order(&Twin::new(), "POST", path).await, refused);
             let got = enabled().get(&format!("/api/v1/admin/tsdb/{path}")).await;
             assert_eq!((got.code, got.header("allow")), (405, "OPTIONS, POST, PUT"));

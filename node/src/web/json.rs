@@ -78,6 +78,13 @@ impl Json {
         self.raw("\"")
     }
 
+    /// A float as a JSON number, as Go writes it; it is finite.
+    pub fn number(&mut self, value: f64) -> &mut Self {
+        debug_assert!(value.is_finite());
+        number::write_json(&mut self.0, value);
+        self
+    }
+
     /// Seconds; three decimals unless they are all zero.
     pub fn timestamp(&mut self, at: Timestamp) -> &mut Self {
         write_timestamp(&mut self.0, at);

@@ -4,7 +4,11 @@
 //! Promise: any bytes are a form; bytes that are not UTF-8 become replacement characters, which no
 //! parser behind accepts in a name. Not here: what a parameter is for.
 
-use axum::extract::{FromRequest, Request};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use model::limits::FORM_BYTES_MAX;
 use model::source::Consistency;
@@ -13,6 +17,7 @@ use model::{Matcher, Timestamp, number};
 
 use super::errors::ApiError;
 use super::{Shared, body, instant};
+use crate::queries::log::Origin;
 
 /// What Prometheus takes for "since ever" and "for ever": as far as its calendar goes.
 pub const MIN_TIME: Timestamp = Timestamp(-9_223_309_901_257_974_000);
@@ -134,6 +139,27 @@ impl FromRequest<Shared> for Form {
         }
         form.add(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(form)
+    }
+}
+
+/// The address a request came from; a listener puts it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Who asks, for the log of queries.
+#[derive(Debug)]
+pub struct Asker(pub Origin);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<Peer>();
+        Ok(Self(Origin {
+            client: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+        }))
     }
 }
 

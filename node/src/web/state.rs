@@ -14,12 +14,12 @@ use model::port::{Clock, Dice};
 use model::sink::{Groups, Sink};
 use model::source::Source;
 use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
-use promql::{Engine, ParseOptions};
+use promql::ParseOptions;
 use regex::Regex;
 use serde::{Deserialize, Serialize, Serializer};
-use tokio::sync::Semaphore;
 
 use super::body::Budget;
+use crate::queries::Queries;
 
 /// Everything a request may need. Cheap to clone; both listeners share one.
 #[derive(Clone)]
@@ -29,15 +29,13 @@ pub struct ApiState {
     pub sink: Arc<dyn Sink>,
     pub groups: Arc<dyn Groups>,
     pub admin: Arc<dyn Admin>,
-    pub engine: Arc<Engine>,
+    pub queries: Arc<Queries>,
     pub clock: Arc<dyn Clock>,
     pub dice: Arc<dyn Dice>,
     pub status: Arc<dyn Status>,
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
     pub external_labels: Arc<RwLock<Labels>>,
-    /// One permit per query that may be evaluated at a time.
-    pub query_slots: Arc<Semaphore>,
     /// Memory for the bodies of requests.
     pub body_budget: Budget,
 }

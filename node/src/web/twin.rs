@@ -15,7 +15,7 @@ use model::admin::{Admin, Count, HeadStatistics};
 use model::group::{Group, GroupingKey, PushOp};
 use model::limits::QUERIES_MAX;
 use model::matcher::matches_all;
-use model::port::{Clock, Dice};
+use model::port::{Clock, Dice, Spawn, Task};
 use model::sample::{Exemplar, ExemplarSeries, Sample, Samples};
 use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError, Take};
@@ -27,6 +27,14 @@ use tower::ServiceExt;
 use super::body::Budget;
 use super::state::*;
 use super::{api_router, push_router};
+use crate::queries::Queries;
+use crate::queries::active::ActiveQueries;
+use crate::queries::log::QueryLog;
+use crate::queries::memory::Memory;
+use crate::queries::metrics::Metrics;
+
+/// What all queries may hold together.
+pub const QUERIES_BYTES: usize = 100_000;
 
 /// The instant every request sees.
 pub const NOW: Timestamp = Timestamp(1_795_233_379_500);
@@ -491,6 +499,7 @@ impl Status for Store {
 /// Both routers over one store.
 pub struct Twin {
     pub store: Arc<Store>,
+    pub queries: Arc<Queries>,
     pub api: Router,
     pub push: Router,
 }
@@ -508,16 +517,16 @@ impl Twin {
             groups: store.clone(),
             admin: store.clone(),
             dice: store.clone(),
-            engine: Arc::new(Engine::new(EngineOptions::default(), store.clone())),
+            queries: Arc::new(queries(&store)),
             clock: store.clone(),
             status: store.clone(),
             settings,
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
-            query_slots: Arc::new(Semaphore::new(QUERIES_MAX)),
             body_budget: Budget::default(),
         };
         Self {
             store,
+            queries: Arc::clone(&state.queries),
             api: api_router(state.clone()),
             push: push_router(state),
         }
@@ -546,6 +555,27 @@ impl Twin {
         body: impl Into<Body>,
     ) -> Answer {
         ask(&self.push, method, path, headers, body.into()).await
+    }
+}
+
+/// Queries over the store, written down nowhere.
+fn queries(store: &Arc<Store>) -> Queries {
+    struct NoTasks;
+    impl Spawn for NoTasks {
+        fn spawn(&self, _: &'static str, _: futures::future::BoxFuture<'static, ()>) -> Task {
+            unreachable!("nothing is written down")
+        }
+    }
+    let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    Queries {
+        engine: Arc::new(Engine::new(EngineOptions::default(), store.clone())),
+        source: store.clone(),
+        clock: store.clone(),
+        slots: Arc::new(Semaphore::new(QUERIES_MAX)),
+        memory: Memory::new(QUERIES_BYTES),
+        active: ActiveQueries::nowhere(store.clone()),
+        log: Arc::new(QueryLog::new(Arc::new(NoTasks), Arc::new(nothing))),
+        metrics: Metrics::new(QUERIES_MAX),
     }
 }
 
