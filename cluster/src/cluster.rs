@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use model::batch::Fence;
+use model::fragment::Evaluator;
 use model::group::{Group, GroupingKey, PushOp};
 use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
@@ -322,6 +323,11 @@ impl Cluster {
         ask::ask_all(&self.shared.peers, others, kind, payload).await
     }
 
+    /// From now on parts of queries are computed here, for this node and for others.
+    pub fn set_evaluator(&self, evaluator: Arc<dyn Evaluator>) {
+        self.shared.router.evaluator.get_or_init(|| evaluator);
+    }
+
     /// The lease of a scrape target, while this node holds it.
     pub fn scrape_fence(&self, target: u64) -> Option<Fence> {
         let state = self.shared.view.borrow();
@@ -470,6 +476,7 @@ fn share(
         peers.clone(),
         replicas.clone(),
         view.clone(),
+        metrics.query_bytes.clone(),
     );
     let settings = Settings {
         out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
@@ -509,6 +516,7 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
         world: shared.world.clone(),
         peers: shared.peers.clone(),
         replicas: shared.replicas.clone(),
+        evaluator: shared.router.evaluator.clone(),
     };
     let bounded = RPC_BYTES_MAX;
     let router = tonic::transport::Server::builder()

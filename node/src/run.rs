@@ -30,7 +30,7 @@ use crate::neighbours::Neighbour;
 use crate::queries::Queries;
 use crate::queries::active::ActiveQueries;
 use crate::queries::log::QueryLog;
-use crate::queries::memory::Memory;
+use crate::queries::memory::{BudgetedEvaluator, Memory};
 use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
@@ -163,6 +163,12 @@ impl Node {
             telemetry.registry(),
         )
         .await?;
+        let memory = Memory::new(QUERIES_BYTES_MAX);
+        let fragments = promql::fragment::Fragments::new(Arc::clone(&world.clock));
+        cluster.set_evaluator(Arc::new(BudgetedEvaluator {
+            evaluator: Arc::new(fragments),
+            memory: memory.clone(),
+        }));
         let status = status(
             &world,
             flags,
@@ -175,8 +181,10 @@ impl Node {
         status.put_in_force(loaded);
         cluster.answer_with(Arc::new(Neighbour(Arc::clone(&status.pools))));
         let engine = Engine::new(engine_options(flags, &config), Arc::clone(&world.clock));
-        let queries = Arc::new(queries(&world, flags, &status, engine).await?);
+        let queries = Arc::new(queries(&world, flags, &status, engine, memory).await?);
         let engine = Arc::clone(&queries.engine);
+        let http_metrics = crate::web::metrics::Metrics::default();
+        http_metrics.register(status.telemetry.registry())?;
         let state = ApiState {
             source: Arc::clone(&status.source),
             sink: cluster.clone(),
@@ -189,6 +197,7 @@ impl Node {
             settings,
             external_labels: Arc::clone(&status.external_labels),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
+            http_metrics,
         };
         let discovery = discovery(&world, flags, &bound, &cluster)?;
         let (web_addresses, push_addresses) =
@@ -313,6 +322,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
             false => Names::Legacy,
         },
         telemetry_path: flags.web.telemetry_path.clone(),
+        route_prefix: flags.web.route_prefix.clone(),
         cors_origin: compile_anchored(&flags.web.cors_origin)?,
     })
 }
@@ -322,6 +332,7 @@ async fn queries(
     flags: &Flags,
     status: &NodeStatus,
     engine: Engine,
+    memory: Memory,
 ) -> Result<Queries, StartError> {
     let slots = flags.query.concurrency_max;
     let metrics = crate::queries::metrics::Metrics::new(slots);
@@ -332,7 +343,7 @@ async fn queries(
         source: Arc::clone(&status.source),
         clock: Arc::clone(&world.clock),
         slots: Arc::new(Semaphore::new(slots)),
-        memory: Memory::new(QUERIES_BYTES_MAX),
+        memory,
         active: ActiveQueries::open(world, slots).await,
         log: Arc::clone(&status.query_log),
         metrics,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{ExemplarSeries, Labels, Series};
 
@@ -89,6 +90,19 @@ impl<'a> Budgeted<'a> {
     pub fn refused(&self) -> Option<Full> {
         self.refused.get().copied()
     }
+
+    fn count(&self, bytes: usize) -> Result<(), SourceError> {
+        match self.memory.take(self.own.load(Ordering::Relaxed), bytes) {
+            Ok(()) => {
+                self.own.fetch_add(bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(full) => {
+                let first = self.refused.get_or_init(|| full);
+                Err(SourceError::TooLarge(first.to_string()))
+            }
+        }
+    }
 }
 
 impl Drop for Budgeted<'_> {
@@ -103,17 +117,19 @@ impl Drop for Budgeted<'_> {
 impl Source for Budgeted<'_> {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
         let series = self.source.select(selection).await?;
-        let bytes = series.iter().map(size).sum();
-        match self.memory.take(self.own.load(Ordering::Relaxed), bytes) {
-            Ok(()) => {
-                self.own.fetch_add(bytes, Ordering::Relaxed);
-                Ok(series)
-            }
-            Err(full) => {
-                let first = self.refused.get_or_init(|| full);
-                Err(SourceError::TooLarge(first.to_string()))
-            }
-        }
+        self.count(series.iter().map(size).sum())?;
+        Ok(series)
+    }
+
+    async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        let parts = self.source.evaluate(fragment).await?;
+        let columns = parts.iter().flat_map(|part| &part.columns);
+        self.count(columns.map(column_size).sum())?;
+        Ok(parts)
+    }
+
+    fn evaluates(&self) -> bool {
+        self.source.evaluates()
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
@@ -140,6 +156,24 @@ impl Source for Budgeted<'_> {
     }
 }
 
+/// Computes parts of queries, also for other nodes, within this node's memory.
+pub struct BudgetedEvaluator {
+    pub evaluator: Arc<dyn Evaluator>,
+    pub memory: Memory,
+}
+
+#[async_trait]
+impl Evaluator for BudgetedEvaluator {
+    async fn evaluate(
+        &self,
+        source: &dyn Source,
+        fragment: &Fragment,
+    ) -> Result<Part, FragmentError> {
+        let source = Budgeted::new(source, &self.memory);
+        self.evaluator.evaluate(&source, fragment).await
+    }
+}
+
 /// What a series holds in memory, about.
 fn size(series: &Series) -> usize {
     let samples = &series.samples;
@@ -149,6 +183,17 @@ fn size(series: &Series) -> usize {
         .map(|(_, h)| h.size())
         .sum::<usize>();
     size_of::<Series>() + series.labels.as_canonical().len() + 16 * samples.len() + histograms
+}
+
+/// What a column of a part holds in memory, about.
+fn column_size(column: &PartColumn) -> usize {
+    let values = column.values.len() + column.rest.iter().map(Vec::len).sum::<usize>();
+    let histograms = column
+        .histograms
+        .iter()
+        .map(|(_, h)| h.size())
+        .sum::<usize>();
+    size_of::<PartColumn>() + column.labels.as_canonical().len() + 8 * values + histograms
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@
 //! - [`write`], [`push`]: the way in
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
-//! - [`encoding`]: compression and cross-origin headers; [`serve`]: a listener and its connections
+//! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
+//!   [`serve`]: a listener and its connections
 
 pub mod admin;
 pub mod body;
@@ -25,6 +26,7 @@ pub mod instant;
 pub mod json;
 pub mod lifecycle;
 pub mod metadata;
+pub mod metrics;
 pub mod params;
 pub mod push;
 pub mod query;
@@ -47,6 +49,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Response};
 
+use metrics::Measure;
 pub use serve::{Bounds, serve};
 pub use state::{ApiState, Status};
 
@@ -54,6 +57,11 @@ type Shared = Arc<ApiState>;
 
 /// The listener of Prometheus' API.
 pub fn api_router(state: ApiState) -> Router {
+    let measure = Measure {
+        metrics: state.http_metrics.clone(),
+        clock: Arc::clone(&state.clock),
+        prefix: state.settings.route_prefix.as_str().into(),
+    };
     let state = Arc::new(state);
     let json = Router::new()
         .route("/api/v1/query", get_or_post(query::instant))
@@ -126,6 +134,7 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/version", only("GET, OPTIONS", get(status::version)));
     json.merge(texts)
         .merge(rest)
+        .route_layer(from_fn_with_state(measure, metrics::measure))
         .fallback(errors::not_found)
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
         .with_state(state)

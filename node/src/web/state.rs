@@ -19,6 +19,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::body::Budget;
+use super::metrics::Metrics;
 use crate::queries::Queries;
 
 /// Everything a request may need. Cheap to clone; both listeners share one.
@@ -38,6 +39,7 @@ pub struct ApiState {
     pub external_labels: Arc<RwLock<Labels>>,
     /// Memory for the bodies of requests.
     pub body_budget: Budget,
+    pub http_metrics: Metrics,
 }
 
 impl ApiState {
@@ -68,6 +70,8 @@ pub struct Settings {
     pub push_names: Names,
     /// `--web.telemetry-path` of the push listener.
     pub telemetry_path: String,
+    /// In front of every route, without a slash at its end: `--web.route-prefix`.
+    pub route_prefix: String,
     /// `--web.cors.origin`: pages of these origins may read the API.
     pub cors_origin: Regex,
 }
@@ -83,6 +87,7 @@ impl Default for Settings {
             parse: ParseOptions::default(),
             push_names: Names::default(),
             telemetry_path: "/metrics".to_owned(),
+            route_prefix: String::new(),
             cors_origin: compile_anchored(".*").expect("a constant"),
         }
     }

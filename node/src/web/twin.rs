@@ -500,6 +500,7 @@ impl Status for Store {
 pub struct Twin {
     pub store: Arc<Store>,
     pub queries: Arc<Queries>,
+    pub http_metrics: super::metrics::Metrics,
     pub api: Router,
     pub push: Router,
 }
@@ -523,10 +524,12 @@ impl Twin {
             settings,
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
             body_budget: Budget::default(),
+            http_metrics: super::metrics::Metrics::default(),
         };
         Self {
             store,
             queries: Arc::clone(&state.queries),
+            http_metrics: state.http_metrics.clone(),
             api: api_router(state.clone()),
             push: push_router(state),
         }
