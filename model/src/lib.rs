@@ -7,6 +7,7 @@
 //!
 //! In reading order:
 //! - [`id`], [`time`], [`number`], [`limits`]: names, instants, floats as text, bounds
+//! - [`regex`]: patterns with Go's meaning
 //! - [`labels`], [`matcher`], [`sample`], [`batch`]: what is stored and how it is chosen
 //! - [`group`]: Pushgateway's groups
 //! - [`sink`], [`source`]: the two traits that carry the system
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod matcher;
 pub mod number;
 pub mod port;
+pub mod regex;
 pub mod sample;
 pub mod sink;
 pub mod source;

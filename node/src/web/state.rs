@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use ingest::push::Names;
 use model::matcher::compile_anchored;
 use model::port::Clock;
+use model::regex::Regex;
 use model::sink::{Groups, Sink};
 use model::source::Source;
 use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
 use promql::Engine;
-use regex::Regex;
 use serde::{Serialize, Serializer};
 use tokio::sync::Semaphore;
 
