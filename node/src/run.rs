@@ -278,6 +278,7 @@ fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
         samples_max: flags.query.samples_max,
         subquery_step: config.global.evaluation_interval,
         experimental_functions: has("promql-experimental-functions"),
+        duration_expressions: has("promql-duration-expr"),
         delayed_name_removal: has("promql-delayed-name-removal"),
     }
 }

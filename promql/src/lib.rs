@@ -5,13 +5,15 @@
 //! an answer: what is not supported yet is an error that says so.
 //!
 //! In reading order:
-//! - [`ast`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
+//! - [`ast`], [`duration`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
 //! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
+//! - [`pretty`], [`tree`]: a tree over several lines, and as JSON
 //! - `plan`: what to select, and the order of computing
 //! - `eval`, `histogram`: columns of values to columns of values
 //! - [`engine`]: a query from text to answer, under limits
 
 pub mod ast;
+pub mod duration;
 pub mod engine;
 pub mod error;
 mod eval;
@@ -20,10 +22,14 @@ mod histogram;
 mod lexer;
 pub mod parser;
 mod plan;
+pub mod pretty;
 mod printer;
 mod quote;
+pub mod tree;
 
 pub use ast::Expr;
 pub use engine::{Engine, EngineOptions, QueryParams, QueryResult, Value, VectorSample};
 pub use error::{ParseError, Position, QueryError, Span};
 pub use parser::{ParseOptions, parse, parse_matchers, parse_with};
+pub use pretty::format_query;
+pub use tree::{parse_tree_json, tree_json};

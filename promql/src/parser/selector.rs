@@ -91,7 +91,12 @@ impl Parser<'_> {
             return Ok(Some(Matcher::equal(METRIC_NAME, name)));
         }
         let Some(op) = self.match_op() else {
-            return Err(self.unexpected("label matching", "label matching operator"));
+            let expected = if is_quoted {
+                "\",\" or \"}\""
+            } else {
+                "label matching operator"
+            };
+            return Err(self.unexpected("label matching", expected));
         };
         let value = self.peek().clone();
         if value.kind != Kind::String {
