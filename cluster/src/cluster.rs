@@ -338,6 +338,12 @@ impl Cluster {
         })
     }
 
+    /// What each replica here holds; walks all series.
+    pub fn stored(&self) -> Vec<tsdb::Stats> {
+        let replicas = self.shared.replicas.read().expect("not poisoned").clone();
+        replicas.values().map(|r| r.engine.stats()).collect()
+    }
+
     /// Applied index and content digest of the replica here.
     pub fn digest(&self, shard: ShardId) -> Option<(u64, u64)> {
         let replica = self.shared.router.replica(shard)?;

@@ -50,8 +50,11 @@ pub const READ_HANDLES_MAX: usize = 512;
 /// Connections the system holds for a listener before they are accepted.
 pub const LISTEN_BACKLOG: u32 = 1024;
 
-/// A compiled regular expression.
-pub const REGEX_BYTES_MAX: usize = 1 << 20;
+/// A regular expression: its text, how deep it nests (Go: 1000; whoever walks it may recurse), and
+/// what it is compiled to. `.{1000}` takes a third of a megabyte.
+pub const REGEX_PATTERN_BYTES_MAX: usize = 1 << 20;
+pub const REGEX_DEPTH_MAX: usize = 250;
+pub const REGEX_BYTES_MAX: usize = 4 << 20;
 /// A PromQL text, and how deep its tree may be.
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 pub const QUERY_DEPTH_MAX: usize = 128;

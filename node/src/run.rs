@@ -34,7 +34,7 @@ use crate::queries::memory::{BudgetedEvaluator, Memory};
 use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, computed};
 use crate::web::body::Budget;
 use crate::web::state::Settings;
 use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
@@ -178,6 +178,7 @@ impl Node {
             surroundings,
             telemetry,
         )?;
+        register_computed(&status)?;
         status.put_in_force(loaded);
         cluster.answer_with(Arc::new(Neighbour(Arc::clone(&status.pools))));
         let engine = Engine::new(engine_options(flags, &config), Arc::clone(&world.clock));
@@ -354,6 +355,7 @@ fn parse_options(flags: &Flags) -> ParseOptions {
     let has = |feature: &str| flags.features.iter().any(|f| f == feature);
     ParseOptions {
         experimental_functions: has("promql-experimental-functions"),
+        duration_expressions: has("promql-duration-expr"),
     }
 }
 
@@ -365,6 +367,7 @@ fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
         samples_max: flags.query.samples_max,
         subquery_step: config.global.evaluation_interval,
         experimental_functions: has("promql-experimental-functions"),
+        duration_expressions: has("promql-duration-expr"),
         delayed_name_removal: has("promql-delayed-name-removal"),
     }
 }
@@ -411,6 +414,14 @@ fn status(
         quit: watch::Sender::new(false),
         loading: tokio::sync::Mutex::default(),
     }))
+}
+
+/// What is looked up when somebody asks for the figures.
+fn register_computed(status: &Arc<NodeStatus>) -> Result<(), StartError> {
+    for family in computed(status) {
+        status.telemetry.registry().register(Box::new(family))?;
+    }
+    Ok(())
 }
 
 /// As Prometheus writes it: a time, a size, or both.

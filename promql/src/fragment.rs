@@ -101,6 +101,7 @@ fn context(fragment: &Fragment) -> Context {
         },
         start: fragment.query_start.0,
         end: fragment.query_end.0,
+        query_step_ms: fragment.query_step_ms,
         lookback_ms: fragment.lookback_ms,
         subquery_step_ms: fragment.subquery_step_ms.max(1),
         consistency: fragment.consistency,
@@ -152,12 +153,14 @@ pub(crate) struct Features(pub u32);
 impl Features {
     const EXPERIMENTAL_FUNCTIONS: u32 = 1;
     const DELAYED_NAME_REMOVAL: u32 = 2;
+    const DURATION_EXPRESSIONS: u32 = 4;
 
     pub fn of(options: &EngineOptions) -> Self {
         let bit = |is_on: bool, bit: u32| if is_on { bit } else { 0 };
         Self(
             bit(options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS)
-                | bit(options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
+                | bit(options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL)
+                | bit(options.duration_expressions, Self::DURATION_EXPRESSIONS),
         )
     }
 
@@ -168,6 +171,7 @@ impl Features {
     fn parse_options(self) -> ParseOptions {
         ParseOptions {
             experimental_functions: self.has(Self::EXPERIMENTAL_FUNCTIONS),
+            duration_expressions: self.has(Self::DURATION_EXPRESSIONS),
         }
     }
 

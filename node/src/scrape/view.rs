@@ -72,6 +72,17 @@ impl Pools {
         told
     }
 
+    /// Targets that are scraped here, by job.
+    pub fn counts(&self) -> Vec<(String, f64)> {
+        let mut counts = Vec::new();
+        self.each(|job, pool| {
+            let running = pool.running.values();
+            let here = running.filter(|running| self.holds_lease(&running.target));
+            counts.push((job.to_owned(), here.count() as f64));
+        });
+        counts
+    }
+
     /// Names of the jobs.
     pub fn names(&self) -> Vec<String> {
         let mut names = Vec::new();

@@ -9,7 +9,7 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`exemplars`], [`metadata`], [`federate`]: the way out
+//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`]: the way out
 //! - [`write`], [`push`]: the way in
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
@@ -21,6 +21,7 @@ pub mod body;
 pub mod encoding;
 pub mod errors;
 pub mod exemplars;
+pub mod expressions;
 pub mod federate;
 pub mod instant;
 pub mod json;
@@ -80,6 +81,8 @@ pub fn api_router(state: ApiState) -> Router {
             "/api/v1/label/{name}/values",
             get_json(metadata::label_values),
         )
+        .route("/api/v1/format_query", get_or_post(expressions::format))
+        .route("/api/v1/parse_query", get_or_post(expressions::parse))
         .route("/api/v1/query_exemplars", get_or_post(exemplars::query))
         .route("/api/v1/targets", get_json(targets::targets))
         .route(
@@ -236,7 +239,7 @@ mod tests {
     use super::twin::Twin;
 
     const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
-    const PATHS: [&str; 22] = [
+    const PATHS: [&str; 24] = [
         "/api/v1/query",
         "/api/v1/query_range",
         "/api/v1/series",
@@ -247,6 +250,8 @@ mod tests {
         "/api/v1/status/cluster",
         "/api/v1/query_exemplars",
         "/api/v1/metadata",
+        "/api/v1/format_query",
+        "/api/v1/parse_query",
         "/api/v1/targets/metadata",
         "/api/v1/rules",
         "/api/v1/status/tsdb",

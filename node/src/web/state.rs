@@ -11,11 +11,11 @@ use ingest::push::Names;
 use model::admin::Admin;
 use model::matcher::compile_anchored;
 use model::port::{Clock, Dice};
+use model::regex::Regex;
 use model::sink::{Groups, Sink};
 use model::source::Source;
 use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
 use promql::ParseOptions;
-use regex::Regex;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::body::Budget;
