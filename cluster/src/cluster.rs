@@ -8,21 +8,24 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
 use model::admin::Admin;
 use model::batch::Fence;
 use model::fragment::Evaluator;
 use model::group::{Group, GroupingKey, PushOp};
-use model::limits::RPC_BYTES_MAX;
+use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
 use model::source::{Source, SourceError};
 use model::{Batch, ClusterId, GroupId, NodeId, ShardId};
+use proto::node::application_server::ApplicationServer;
 use proto::node::membership_server::MembershipServer;
 use proto::node::raft_server::RaftServer;
 use proto::node::shards_server::ShardsServer;
 use tokio::sync::watch;
 
+use crate::ask::{self, Answers, Asked};
 use crate::catalogue::Catalogue;
 use crate::control::Control;
 use crate::convert::scoped;
@@ -141,6 +144,8 @@ pub struct Shared {
     pub meta_machine: Arc<MetaMachine>,
     pub local: Arc<Local>,
     pub router: Arc<Router>,
+    /// Answers what other nodes' programs ask; set by ours.
+    pub answers: ask::Answering,
     pub settings: Arc<Settings>,
     pub engine_metrics: Arc<tsdb::Metrics>,
     pub metrics: Metrics,
@@ -310,6 +315,23 @@ impl Cluster {
         shards.map(source).collect()
     }
 
+    /// From now on `answers` is what other nodes' questions are put to. The first one stays.
+    pub fn answer_with(&self, answers: Arc<dyn Answers>) {
+        self.shared.answers.set(answers);
+    }
+
+    /// Puts a question to every other member that is believed to live, all at once; by node id.
+    pub async fn ask_others(&self, kind: &str, payload: Bytes) -> Vec<Asked> {
+        let state = self.shared.view.borrow().clone();
+        let own = self.shared.node.0;
+        let living = state.members.iter().filter(|(_, member)| member.alive);
+        let others = living
+            .filter(|(id, _)| **id != own)
+            .map(|(&id, member)| (NodeId(id), member.address.clone()))
+            .collect();
+        ask::ask_all(&self.shared.peers, others, kind, payload).await
+    }
+
     /// From now on parts of queries are computed here, for this node and for others.
     pub fn set_evaluator(&self, evaluator: Arc<dyn Evaluator>) {
         self.shared.router.evaluator.get_or_init(|| evaluator);
@@ -328,6 +350,12 @@ impl Cluster {
             target,
             epoch: state.lease_epoch,
         })
+    }
+
+    /// What each replica here holds; walks all series.
+    pub fn stored(&self) -> Vec<tsdb::Stats> {
+        let replicas = self.shared.replicas.read().expect("not poisoned").clone();
+        replicas.values().map(|r| r.engine.stats()).collect()
     }
 
     /// Applied index and content digest of the replica here.
@@ -492,6 +520,7 @@ fn share(
         meta_machine,
         local,
         router: Arc::new(router),
+        answers: ask::Answering::default(),
         settings,
         engine_metrics,
         metrics,
@@ -503,7 +532,7 @@ fn share(
     })
 }
 
-/// Serves the three services on one listener.
+/// Serves all services on one listener.
 fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
     let raft = raft_service::Service {
         node: shared.node,
@@ -531,6 +560,14 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
             ShardsServer::new(shards)
                 .max_decoding_message_size(bounded)
                 .max_encoding_message_size(bounded),
+        )
+        .add_service(
+            ApplicationServer::new(ask::Service {
+                peers: shared.peers.clone(),
+                answering: shared.answers.clone(),
+            })
+            .max_decoding_message_size(ASK_BYTES_MAX)
+            .max_encoding_message_size(ASK_BYTES_MAX),
         )
         .add_service(MembershipServer::new(membership::Service(
             shared.local.clone(),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Options};
+use cluster::{Answers, AskError, Cluster, Options};
 use model::group::{GroupingKey, PushOp};
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
@@ -45,6 +45,15 @@ async fn start(
     Node {
         cluster,
         _root: root.clone(),
+    }
+}
+
+struct Echo;
+
+#[async_trait::async_trait]
+impl Answers for Echo {
+    async fn answer(&self, _kind: &str, payload: bytes::Bytes) -> Result<bytes::Bytes, String> {
+        Ok(payload)
     }
 }
 
@@ -321,6 +330,16 @@ async fn nodes_form_replicate_route_and_come_back() {
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
 
     administrate(&nodes, &roots).await;
+    // A question reaches the others' programs, and who has none says so.
+    nodes[1].cluster.answer_with(Arc::new(Echo));
+    let asked = nodes[0].cluster.ask_others("echo", "hello".into()).await;
+    assert_eq!(asked.len(), 2);
+    for one in asked {
+        match one.node == nodes[1].cluster.node_id() {
+            true => assert_eq!(one.answer, Ok("hello".into())),
+            false => assert!(matches!(one.answer, Err(AskError::Refused(_)))),
+        }
+    }
 
     // One node stops; the others go on; it comes back and agrees.
     let stopped = nodes.remove(0);

@@ -30,6 +30,9 @@ pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 /// One gRPC message between nodes.
 pub const RPC_BYTES_MAX: usize = 64 << 20;
+/// A question of one node's pages to another's and its answer, and how many are answered at once.
+pub const ASK_BYTES_MAX: usize = 16 << 20;
+pub const ASKS_MAX: usize = 32;
 /// An answer of a Consul agent; a node takes about 2 KiB of one.
 pub const CONSUL_BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -47,8 +50,11 @@ pub const READ_HANDLES_MAX: usize = 512;
 /// Connections the system holds for a listener before they are accepted.
 pub const LISTEN_BACKLOG: u32 = 1024;
 
-/// A compiled regular expression.
-pub const REGEX_BYTES_MAX: usize = 1 << 20;
+/// A regular expression: its text, how deep it nests (Go: 1000; whoever walks it may recurse), and
+/// what it is compiled to. `.{1000}` takes a third of a megabyte.
+pub const REGEX_PATTERN_BYTES_MAX: usize = 1 << 20;
+pub const REGEX_DEPTH_MAX: usize = 250;
+pub const REGEX_BYTES_MAX: usize = 4 << 20;
 /// A PromQL text, and how deep its tree may be.
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 pub const QUERY_DEPTH_MAX: usize = 128;
@@ -58,6 +64,13 @@ pub const QUERY_POINTS_MAX: i64 = 11_000;
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Bytes of samples one query may hold at once: what it selected and what it computed.
 pub const QUERY_BYTES_HELD_MAX: usize = 1 << 30;
+/// Series and samples that all queries of a node together may have selected and hold.
+pub const QUERIES_BYTES_MAX: usize = 2 << 30;
+/// Bytes of a query's text in the file of running queries, and when that file is written anew.
+pub const ACTIVE_QUERY_BYTES_MAX: usize = 1000;
+pub const ACTIVE_LOG_BYTES_MAX: usize = 256 << 10;
+/// Lines waiting to be written to the log of all queries; what comes on top is lost and counted.
+pub const QUERY_LOG_LINES_MAX: usize = 1024;
 /// Selections of one query under way at once.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
 /// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.

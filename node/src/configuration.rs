@@ -37,8 +37,9 @@ pub struct State {
     pub config: Arc<Config>,
     /// When it was loaded.
     pub since: Timestamp,
-    /// Whether the newest attempt succeeded.
+    /// Whether the newest attempt succeeded, and when it was made.
     pub last_succeeded: bool,
+    pub last_attempt: Timestamp,
 }
 
 /// A configuration that can be put in force.
@@ -59,6 +60,7 @@ impl Configuration {
             config: Arc::default(),
             since: Timestamp(0),
             last_succeeded: false,
+            last_attempt: Timestamp(0),
         };
         Self {
             file,
@@ -91,6 +93,7 @@ impl Configuration {
     pub fn note(&self, config: Option<Arc<Config>>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.last_succeeded = config.is_some();
+        state.last_attempt = self.clock.now();
         if let Some(config) = config {
             state.config = config;
             state.since = self.clock.now();

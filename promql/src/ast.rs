@@ -6,6 +6,7 @@
 
 use model::Matcher;
 
+use crate::duration::Length;
 use crate::error::Span;
 use crate::function::Function;
 
@@ -80,11 +81,18 @@ pub struct StringLiteral {
 }
 
 /// When a selector or subquery looks, relative to the step it is evaluated at.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Shift {
     /// Positive looks back.
-    pub offset_ms: i64,
+    pub offset: Length,
     pub at: Option<At>,
+}
+
+impl Shift {
+    /// Whether the offset is not known before the query's own times are.
+    pub fn is_computed(&self) -> bool {
+        matches!(self.offset, Length::Computed(_))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +116,7 @@ pub struct VectorSelector {
 #[derive(Debug, Clone, PartialEq)]
 pub struct MatrixSelector {
     pub selector: VectorSelector,
-    pub range_ms: i64,
+    pub range: Length,
     pub span: Span,
 }
 
@@ -116,8 +124,8 @@ pub struct MatrixSelector {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subquery {
     pub expr: Box<Expr>,
-    pub range_ms: i64,
-    pub step_ms: Option<i64>,
+    pub range: Length,
+    pub step: Option<Length>,
     pub shift: Shift,
     pub span: Span,
 }

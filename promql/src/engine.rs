@@ -39,6 +39,8 @@ pub struct EngineOptions {
     pub subquery_step: Duration,
     /// Functions and aggregations Prometheus calls experimental.
     pub experimental_functions: bool,
+    /// Arithmetic on durations (`promql-duration-expr`).
+    pub duration_expressions: bool,
     /// Metric names are dropped from the result only, not at every function
     /// (`promql-delayed-name-removal`).
     pub delayed_name_removal: bool,
@@ -55,6 +57,7 @@ impl Default for EngineOptions {
             bytes_max: QUERY_BYTES_HELD_MAX,
             subquery_step: Duration::from_secs(60),
             experimental_functions: false,
+            duration_expressions: false,
             delayed_name_removal: false,
             type_and_unit_labels: false,
         }
@@ -167,6 +170,7 @@ impl Engine {
             expr: &expr,
             grid: Grid::single(at.0),
             end: at,
+            step_ms: 0,
             params,
         };
         let evaluated = run.evaluate(source).await?;
@@ -197,6 +201,7 @@ impl Engine {
             expr: &expr,
             grid,
             end,
+            step_ms: grid.step,
             params,
         };
         let evaluated = run.evaluate(source).await?;
@@ -208,6 +213,7 @@ impl Engine {
     fn parse(&self, query: &str) -> Result<Expr, QueryError> {
         let options = ParseOptions {
             experimental_functions: self.options.experimental_functions,
+            duration_expressions: self.options.duration_expressions,
         };
         Ok(parse_with(query, options)?)
     }
@@ -244,6 +250,8 @@ struct Run<'a> {
     expr: &'a Expr,
     grid: Grid,
     end: Timestamp,
+    /// None for a query at one instant.
+    step_ms: i64,
     params: &'a QueryParams,
 }
 
@@ -268,6 +276,7 @@ impl Run<'_> {
             grid: self.grid,
             start: self.grid.start,
             end: self.end.0,
+            query_step_ms: self.step_ms,
             lookback_ms,
             subquery_step_ms: duration_ms(options.subquery_step)
                 .unwrap_or(i64::MAX)
@@ -358,7 +367,7 @@ impl Run<'_> {
             steps: 0,
             query_start: Timestamp(context.start),
             query_end: Timestamp(context.end),
-            query_step_ms: self.grid.step,
+            query_step_ms: self.step_ms,
             lookback_ms: context.lookback_ms,
             subquery_step_ms: context.subquery_step_ms,
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),

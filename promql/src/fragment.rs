@@ -143,6 +143,7 @@ fn context(fragment: &Fragment) -> Context {
         },
         start: fragment.query_start.0,
         end: fragment.query_end.0,
+        query_step_ms: fragment.query_step_ms,
         lookback_ms: fragment.lookback_ms,
         subquery_step_ms: fragment.subquery_step_ms.max(1),
         consistency: fragment.consistency,
@@ -195,12 +196,14 @@ impl Features {
     const EXPERIMENTAL_FUNCTIONS: u32 = 1;
     const DELAYED_NAME_REMOVAL: u32 = 2;
     const TYPE_AND_UNIT_LABELS: u32 = 4;
+    const DURATION_EXPRESSIONS: u32 = 8;
 
     pub fn of(options: &EngineOptions) -> Self {
         let bits = [
             (options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS),
             (options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
             (options.type_and_unit_labels, Self::TYPE_AND_UNIT_LABELS),
+            (options.duration_expressions, Self::DURATION_EXPRESSIONS),
         ];
         Self(
             bits.iter()
@@ -217,6 +220,7 @@ impl Features {
     fn parse_options(self) -> ParseOptions {
         ParseOptions {
             experimental_functions: self.has(Self::EXPERIMENTAL_FUNCTIONS),
+            duration_expressions: self.has(Self::DURATION_EXPRESSIONS),
         }
     }
 

@@ -9,6 +9,7 @@ use model::source::{Consistency, Selection, Take};
 use model::{Matcher, Timestamp};
 
 use crate::ast::{Aggregate, At, Binary, Call, Expr, Shift, Subquery, VectorSelector};
+use crate::duration::{Length, QueryTimes};
 use crate::error::QueryError;
 use crate::local::{self, Numbers, Share};
 
@@ -146,6 +147,8 @@ pub(crate) struct Context {
     /// `start()` and `end()`.
     pub start: i64,
     pub end: i64,
+    /// Between the query's instants; none for a query at one.
+    pub query_step_ms: i64,
     pub lookback_ms: i64,
     pub subquery_step_ms: i64,
     pub consistency: Consistency,
@@ -201,12 +204,12 @@ impl<'e> Planner<'e, '_> {
                 self.push(Op::String(&string.value, string.not_utf8.as_deref()), grid);
             }
             Expr::Vector(selector) => {
-                let (selection, look) = self.instant(selector, grid);
+                let (selection, look) = self.instant(selector, grid)?;
                 self.push(Op::Select { selection, look }, grid);
             }
             Expr::Matrix(matrix) => {
-                let look = self.look(matrix.selector.shift);
-                let range_ms = matrix.range_ms;
+                let look = self.look(&matrix.selector.shift)?;
+                let range_ms = self.positive_ms(&matrix.range)?;
                 let selection =
                     self.select(&matrix.selector.matchers, look, range_ms, grid, Take::All);
                 let op = Op::Range {
@@ -271,7 +274,7 @@ impl<'e> Planner<'e, '_> {
         if let ("timestamp", [arg]) = (call.function.name, call.args.as_slice())
             && let Expr::Vector(selector) = arg.unwrap_parens()
         {
-            let (selection, look) = self.instant(selector, grid);
+            let (selection, look) = self.instant(selector, grid)?;
             self.push(Op::SelectTime { selection, look }, grid);
             return Ok(());
         }
@@ -295,9 +298,13 @@ impl<'e> Planner<'e, '_> {
     }
 
     fn subquery(&mut self, subquery: &'e Subquery, grid: Grid) -> Result<(), QueryError> {
-        let look = self.look(subquery.shift);
-        let range_ms = subquery.range_ms;
-        let step = subquery.step_ms.unwrap_or(self.context.subquery_step_ms);
+        let look = self.look(&subquery.shift)?;
+        let range_ms = self.positive_ms(&subquery.range)?;
+        let step = match &subquery.step {
+            // A computed step may come out shorter than a millisecond.
+            Some(step) => self.positive_ms(step)?.max(1),
+            None => self.context.subquery_step_ms,
+        };
         let (first, last) = (look.from(grid.start), look.from(grid.last()));
         // The first multiple of the step after the left end, which is open.
         let left = first.saturating_sub(range_ms);
@@ -316,27 +323,51 @@ impl<'e> Planner<'e, '_> {
         Ok(())
     }
 
-    fn look(&self, shift: Shift) -> Look {
+    /// What durations may refer to: the query's own times, also inside subqueries.
+    fn query_times(&self) -> QueryTimes {
+        QueryTimes {
+            step_ms: self.context.query_step_ms,
+            range_ms: self.context.end.saturating_sub(self.context.start),
+        }
+    }
+
+    fn positive_ms(&self, length: &Length) -> Result<i64, QueryError> {
+        match length {
+            Length::Fixed(ms) => Ok(*ms),
+            Length::Computed(expr) => Ok(expr.positive_millis(self.query_times())?),
+        }
+    }
+
+    fn offset_ms(&self, length: &Length) -> Result<i64, QueryError> {
+        match length {
+            Length::Fixed(ms) => Ok(*ms),
+            Length::Computed(expr) => Ok(expr.millis(self.query_times())?),
+        }
+    }
+
+    fn look(&self, shift: &Shift) -> Result<Look, QueryError> {
         let at = shift.at.map(|at| match at {
             At::Timestamp(ms) => ms,
             At::Start => self.context.start,
             At::End => self.context.end,
         });
-        Look {
-            offset_ms: shift.offset_ms,
+        Ok(Look {
+            offset_ms: self.offset_ms(&shift.offset)?,
             at,
-        }
+        })
     }
 
-    fn instant(&mut self, selector: &VectorSelector, grid: Grid) -> (usize, Look) {
-        let look = self.look(selector.shift);
+    fn instant(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+    ) -> Result<(usize, Look), QueryError> {
+        let look = self.look(&selector.shift)?;
         let lookback = self.context.lookback_ms;
         let is_one = look.from(grid.start) == look.from(grid.last());
         let take = if is_one { Take::Last } else { Take::All };
-        (
-            self.select(&selector.matchers, look, lookback, grid, take),
-            look,
-        )
+        let selection = self.select(&selector.matchers, look, lookback, grid, take);
+        Ok((selection, look))
     }
 
     /// Index of the selection that holds what a window of `back_ms` sees from every instant; one
@@ -442,6 +473,7 @@ mod tests {
             grid: Grid::between(start, end, step),
             start,
             end,
+            query_step_ms: step,
             lookback_ms: 300_000,
             subquery_step_ms: 60_000,
             consistency: Consistency::Strong,

@@ -9,6 +9,7 @@ use crate::ast::{
     Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Shift,
     StringLiteral, Subquery, VectorSelector,
 };
+use crate::duration::Length;
 use crate::quote::{quote, quote_bytes};
 
 impl fmt::Display for Expr {
@@ -120,7 +121,8 @@ impl VectorSelector {
             })
             .collect();
         shown.sort();
-        if shown.is_empty() {
+        // An empty selector is kept visible: `info(x, {})`.
+        if shown.is_empty() && self.name.is_some() {
             return Ok(());
         }
         write!(f, "{{{}}}", shown.join(","))
@@ -139,8 +141,13 @@ fn label_name(name: &str) -> String {
     quote(name)
 }
 
+/// Names in a grouping, where Prometheus leaves a colon as it is.
 fn label_names(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|n| label_name(n)).collect();
+    let grouped = |name: &String| match label_name(&name.replace(':', "_")) {
+        plain if !plain.starts_with('"') => name.clone(),
+        _ => quote(name),
+    };
+    let names: Vec<String> = names.iter().map(grouped).collect();
     names.join(", ")
 }
 
@@ -152,10 +159,21 @@ impl fmt::Display for Shift {
             Some(At::End) => f.write_str(" @ end()")?,
             None => {}
         }
-        let sign = if self.offset_ms < 0 { "-" } else { "" };
-        match self.offset_ms.saturating_abs() {
-            0 => Ok(()),
-            ms => write!(f, " offset {sign}{}", format_duration_ms(ms)),
+        match &self.offset {
+            Length::Fixed(0) => Ok(()),
+            offset => write!(f, " offset {offset}"),
+        }
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Computed(expr) => expr.fmt(f),
+            Self::Fixed(ms) => {
+                let sign = if *ms < 0 { "-" } else { "" };
+                write!(f, "{sign}{}", format_duration_ms(ms.saturating_abs()))
+            }
         }
     }
 }
@@ -163,20 +181,21 @@ impl fmt::Display for Shift {
 impl fmt::Display for MatrixSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.selector.write_matchers(f)?;
-        write!(
-            f,
-            "[{}]{}",
-            format_duration_ms(self.range_ms),
-            self.selector.shift
-        )
+        write!(f, "[{}]{}", self.range, self.selector.shift)
     }
 }
 
 impl fmt::Display for Subquery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let step = self.step_ms.map(format_duration_ms).unwrap_or_default();
-        let range = format_duration_ms(self.range_ms);
-        write!(f, "{}[{range}:{step}]{}", self.expr, self.shift)
+        write!(f, "{}{}", self.expr, self.suffix())
+    }
+}
+
+impl Subquery {
+    /// What stands behind the expression: `[5m:30s] @ end() offset 1h`.
+    pub(crate) fn suffix(&self) -> String {
+        let step = self.step.as_ref().map_or(String::new(), Length::to_string);
+        format!("[{}:{step}]{}", self.range, self.shift)
     }
 }
 
@@ -192,13 +211,7 @@ impl fmt::Display for Call {
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.as_str())?;
-        if self.without {
-            write!(f, " without ({}) ", label_names(&self.grouping))?;
-        } else if !self.grouping.is_empty() {
-            write!(f, " by ({}) ", label_names(&self.grouping))?;
-        }
-        f.write_str("(")?;
+        write!(f, "{}(", self.head())?;
         if let Some(param) = &self.param {
             write!(f, "{param}, ")?;
         }
@@ -206,16 +219,33 @@ impl fmt::Display for Aggregate {
     }
 }
 
+impl Aggregate {
+    /// What stands before the parentheses: `sum by (job) `.
+    pub(crate) fn head(&self) -> String {
+        let (op, labels) = (self.op.as_str(), label_names(&self.grouping));
+        match (self.without, self.grouping.is_empty()) {
+            (true, _) => format!("{op} without ({labels}) "),
+            (false, false) => format!("{op} by ({labels}) "),
+            (false, true) => op.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Binary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.left, self.op.as_str())?;
-        if self.return_bool {
-            f.write_str(" bool")?;
-        }
-        if let Some(matching) = &self.matching {
-            matching.fmt(f)?;
-        }
-        write!(f, " {}", self.right)
+        write!(f, "{} {} {}", self.left, self.operator(), self.right)
+    }
+}
+
+impl Binary {
+    /// The operator with what modifies it: `> bool on (job)`.
+    pub(crate) fn operator(&self) -> String {
+        let return_bool = if self.return_bool { " bool" } else { "" };
+        let matching = self
+            .matching
+            .as_ref()
+            .map_or(String::new(), Matching::to_string);
+        format!("{}{return_bool}{matching}", self.op.as_str())
     }
 }
 

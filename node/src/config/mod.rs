@@ -75,9 +75,10 @@ pub struct Retention {
     pub size_bytes: Option<u64>,
 }
 
-/// How late a sample may come when the configuration does not say: samples that were retried
-/// through another node or came by another path must not be lost, so ours is not zero.
-pub const OUT_OF_ORDER_TIME_WINDOW_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// How late a sample may come whatever the configuration says: Prometheus takes one that is up to
+/// half a block older than its newest without any window, as long as its series is in order. We do
+/// not ask for the order, since samples that were retried through another node must not be lost.
+pub const OUT_OF_ORDER_TIME_WINDOW_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// Prometheus' own.
 const EXEMPLARS_MAX_DEFAULT: u64 = 100_000;
@@ -143,7 +144,9 @@ impl Config {
     /// How late a sample may come.
     pub fn out_of_order_time_window(&self) -> Duration {
         let configured = self.storage.out_of_order_time_window;
-        configured.unwrap_or(OUT_OF_ORDER_TIME_WINDOW_DEFAULT)
+        configured
+            .unwrap_or_default()
+            .max(OUT_OF_ORDER_TIME_WINDOW_MIN)
     }
 
     /// How many exemplars the cluster keeps where the feature is on.

@@ -122,7 +122,7 @@ pub static SERVER: [Flag; 65] = [
         "web.enable-admin-api",
         Truth,
         "false",
-        NotYet("the admin endpoints are not served yet"),
+        Served,
         "Enable the endpoints of the admin API.",
     ),
     flag(

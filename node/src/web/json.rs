@@ -71,12 +71,29 @@ impl Json {
         self.raw(&String::from_utf8(bytes).expect("JSON is UTF-8"))
     }
 
+    /// A float as the text that JSON's numbers cannot hold.
+    pub fn float(&mut self, value: f64) -> &mut Self {
+        self.0.push('"');
+        number::write_json(&mut self.0, value);
+        self.raw("\"")
+    }
+
+    /// A float as a JSON number, as Go writes it; it is finite.
+    pub fn number(&mut self, value: f64) -> &mut Self {
+        debug_assert!(value.is_finite());
+        number::write_json(&mut self.0, value);
+        self
+    }
+
+    /// Seconds; three decimals unless they are all zero.
+    pub fn timestamp(&mut self, at: Timestamp) -> &mut Self {
+        write_timestamp(&mut self.0, at);
+        self
+    }
+
     fn sample(&mut self, sample: Sample) {
-        self.0.push('[');
-        write_timestamp(&mut self.0, sample.timestamp);
-        self.0.push_str(",\"");
-        number::write_json(&mut self.0, sample.value);
-        self.0.push_str("\"]");
+        self.raw("[").timestamp(sample.timestamp).raw(",");
+        self.float(sample.value).raw("]");
     }
 
     /// A scalar or a text, whose instant Go prints as a float.

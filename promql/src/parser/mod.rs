@@ -5,6 +5,7 @@
 //! parser recurse deeper, or the tree grow deeper, than `QUERY_DEPTH_MAX`.
 
 mod check;
+pub(crate) mod duration;
 mod literal;
 mod operand;
 mod selector;
@@ -15,12 +16,16 @@ use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX};
 use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Matching, Unary};
 use crate::error::{ParseError, Span};
 use crate::lexer::{Keyword, Kind, Token, lex};
+use crate::quote::{quote, quote_bytes};
 
 /// What the parser lets through beyond the default.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ParseOptions {
     /// Functions and aggregations Prometheus calls experimental.
     pub experimental_functions: bool,
+    /// Arithmetic on durations, `[5m * 2]` (`promql-duration-expr`). Also `step()`, `range()`,
+    /// `min_of(a, b)` and `max_of(a, b)` in it, which Prometheus has since 3.6.
+    pub duration_expressions: bool,
 }
 
 /// Reads an expression and checks its types.
@@ -84,7 +89,7 @@ impl<'a> Parser<'a> {
         Ok(Self {
             text,
             options,
-            tokens: lex(text),
+            tokens: lex(text, options.duration_expressions),
             at: 0,
             errors: Vec::new(),
             depth: 0,
@@ -141,6 +146,16 @@ impl<'a> Parser<'a> {
     fn halt(&mut self, span: Span, message: impl Into<String>) -> Halt {
         self.report(span, message);
         Halt
+    }
+
+    /// As [`Self::halt`], where Prometheus has read one token further: one that is no token is told
+    /// instead.
+    fn halt_having_looked(&mut self, span: Span, message: impl Into<String>) -> Halt {
+        let next = self.peek().clone();
+        match next.kind {
+            Kind::Error(message) => self.halt(next.span, message),
+            _ => self.halt(span, message),
+        }
     }
 
     /// The next token does not belong here.
@@ -261,7 +276,7 @@ impl<'a> Parser<'a> {
             _ => return Ok((return_bool, matching)),
         };
         self.advance();
-        if self.peek().kind == Kind::LeftParen {
+        if self.peek().kind == Kind::LeftParen || !self.starts_operand() {
             matching.include = self.grouping_labels()?;
         }
         Ok((return_bool, matching))
@@ -288,16 +303,29 @@ impl<'a> Parser<'a> {
         let token = self.peek().clone();
         let text = self.text_of(token.span);
         let label = match token.kind {
-            Kind::String => literal::string(text, token.span).value,
+            Kind::String => self.quoted_label(text, token.span)?,
             Kind::Keyword(Keyword::Without) => {
                 return Err(self.unexpected("grouping opts", "label"));
             }
-            Kind::Identifier | Kind::Keyword(_) | Kind::Aggregator(_) => text.to_owned(),
+            Kind::Identifier | Kind::MetricIdentifier | Kind::Keyword(_) | Kind::Aggregator(_) => {
+                text.to_owned()
+            }
             Kind::Operator(op) if op.is_set() || op == BinaryOp::Atan2 => text.to_owned(),
             _ => return Err(self.unexpected("grouping opts", "label")),
         };
         self.advance();
         Ok(label)
+    }
+
+    fn quoted_label(&mut self, text: &str, span: Span) -> Parsed<String> {
+        let label = literal::string(text, span);
+        if label.not_utf8.is_none() && !label.value.is_empty() {
+            return Ok(label.value);
+        }
+        let shown = label
+            .not_utf8
+            .map_or(quote(&label.value), |bytes| quote_bytes(&bytes));
+        Err(self.halt(span, format!("invalid label name for grouping: {shown}")))
     }
 }
 

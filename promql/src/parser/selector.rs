@@ -91,7 +91,12 @@ impl Parser<'_> {
             return Ok(Some(Matcher::equal(METRIC_NAME, name)));
         }
         let Some(op) = self.match_op() else {
-            return Err(self.unexpected("label matching", "label matching operator"));
+            let expected = if is_quoted {
+                "\",\" or \"}\""
+            } else {
+                "label matching operator"
+            };
+            return Err(self.unexpected("label matching", expected));
         };
         let value = self.peek().clone();
         if value.kind != Kind::String {
@@ -102,7 +107,7 @@ impl Parser<'_> {
         match Matcher::new(op, name, value) {
             Ok(matcher) => Ok(Some(matcher)),
             Err(error) => {
-                self.report(token.span, pattern_message(&error.pattern, &error.reason));
+                self.report(token.span, error.to_string());
                 Ok(None)
             }
         }
@@ -119,12 +124,4 @@ impl Parser<'_> {
         self.advance();
         Some(op)
     }
-}
-
-/// The last line of the expression library's explanation says what is wrong; the lines above draw
-/// it.
-fn pattern_message(pattern: &str, reason: &str) -> String {
-    let why = reason.lines().last().unwrap_or(reason);
-    let why = why.strip_prefix("error: ").unwrap_or(why);
-    format!("error parsing regexp: {why}: `{pattern}`")
 }

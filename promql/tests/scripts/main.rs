@@ -79,6 +79,7 @@ fn scripts_of_prometheus() {
     };
     let options = EngineOptions {
         experimental_functions: true,
+        duration_expressions: true,
         delayed_name_removal: true,
         ..EngineOptions::default()
     };

@@ -102,6 +102,7 @@ pub fn run(
 fn touches(query: &str, series: &[Labels]) -> bool {
     let options = ParseOptions {
         experimental_functions: true,
+        duration_expressions: true,
     };
     promql::parse_with(query, options).is_ok_and(|expr| selects(&expr, series))
 }
