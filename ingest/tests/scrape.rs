@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use ingest::metrics::{Metrics, Outcome};
 use ingest::relabel::{Action, RelabelConfig, Rule};
 use ingest::scrape::{
-    Fetch, FetchError, Fetched, Health, Ingested, Limits, Loop, Scrape, ScrapeJob, ScrapeRequest,
-    Status, StatusCell, Stop, Target,
+    Fetch, FetchError, Fetched, Health, Ingested, Limits, Loop, MetadataCell, Scrape, ScrapeJob,
+    ScrapeRequest, Status, StatusCell, Stop, Target,
 };
 use model::batch::Fence;
 use model::port::Clock;
@@ -91,7 +91,7 @@ fn counts(ingested: &Ingested) -> (usize, usize, usize) {
 
 #[test]
 fn vanished_series_are_marked_once() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let first = scrape(&mut state, 10, body("a 1\nb 2\nc 3 7\n"));
     assert_eq!(
         rows(&first.batch),
@@ -119,7 +119,7 @@ fn vanished_series_are_marked_once() {
 
 #[test]
 fn the_report_tells_of_the_scrape() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let batch = scrape(&mut state, 10, body("a 1\n")).batch;
     let value = |name: &str| {
         let at = |s: &Labels| s.metric_name() == name && s.get("instance") == Some("h:1");
@@ -142,7 +142,7 @@ fn a_failed_scrape_marks_everything_and_says_down() {
         body("a 1\na{l=\"1\",l=\"2\"} 1\n"),
         body("{\"\"} 1\n"),
     ] {
-        let mut state = Scrape::new(target(job()));
+        let mut state = Scrape::new(target(job()), MetadataCell::default());
         scrape(&mut state, 10, body("a 1\nb 2\n"));
         let failed = scrape(&mut state, 20, failure.clone());
         assert!(failed.error.is_some());
@@ -159,7 +159,7 @@ fn a_failed_scrape_marks_everything_and_says_down() {
 
 #[test]
 fn a_lost_batch_is_not_believed() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     scrape(&mut state, 10, body("a 1\nb 2\n"));
     state.ingest(Timestamp(20), Duration::ZERO, body("a 1\nc 1\n"));
     state.lost();
@@ -175,7 +175,7 @@ fn a_lost_batch_is_not_believed() {
 
 #[test]
 fn the_end_marks_the_report_too() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     assert!(state.end(Timestamp(5)).is_empty());
     scrape(&mut state, 10, body("a 1\n"));
     let end = state.end(Timestamp(20));
@@ -187,7 +187,7 @@ fn the_end_marks_the_report_too() {
 #[test]
 fn conflicting_labels_move_aside() {
     let text = "a{job=\"own\",exported_job=\"first\",zone=\"\"} 1\n";
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let batch = scrape(&mut state, 1, body(text)).batch;
     assert_eq!(
         rows(&batch)[0],
@@ -195,7 +195,7 @@ fn conflicting_labels_move_aside() {
     );
     let mut honoring = job();
     honoring.honor_labels = true;
-    let mut state = Scrape::new(target(honoring));
+    let mut state = Scrape::new(target(honoring), MetadataCell::default());
     let batch = scrape(&mut state, 1, body(text)).batch;
     let expected = Labels::from_pairs([
         ("__name__", "a"),
@@ -210,7 +210,7 @@ fn conflicting_labels_move_aside() {
 fn timestamps_are_honored_tracked_or_not() {
     let mut deaf = job();
     deaf.honor_timestamps = false;
-    let mut state = Scrape::new(target(deaf));
+    let mut state = Scrape::new(target(deaf), MetadataCell::default());
     assert_eq!(
         rows(&scrape(&mut state, 10, body("a 1 7\n")).batch)[0],
         "a{} 1 @10"
@@ -222,7 +222,7 @@ fn timestamps_are_honored_tracked_or_not() {
 
     let mut tracking = job();
     tracking.track_timestamps_staleness = true;
-    let mut state = Scrape::new(target(tracking));
+    let mut state = Scrape::new(target(tracking), MetadataCell::default());
     assert_eq!(
         rows(&scrape(&mut state, 10, body("a 1 7\n")).batch)[0],
         "a{} 1 @7"
@@ -257,7 +257,7 @@ fn relabelling_drops_and_renames_before_the_limits() {
         Rule::new(drop).unwrap(),
         rule("a", Action::Replace).unwrap(),
     ];
-    let mut state = Scrape::new(target(job));
+    let mut state = Scrape::new(target(job), MetadataCell::default());
     // The second b is no new series: counted, but not against the limit.
     let twice = scrape(&mut state, 10, body("a 1\ngo_x 1\ngo_y 1\nb 2\nb 3\n"));
     assert_eq!((counts(&twice), twice.error), ((5, 3, 2), None));
@@ -286,7 +286,7 @@ fn limits_fail_the_whole_scrape() {
     let limited = |limits| {
         let mut job = job();
         job.limits = limits;
-        let mut state = Scrape::new(target(job));
+        let mut state = Scrape::new(target(job), MetadataCell::default());
         let error = scrape(&mut state, 1, body("ok 1\nmetric{label=\"value\"} 1\n")).error;
         error.map(|e| e.to_string()).unwrap_or_default()
     };
@@ -317,7 +317,7 @@ fn limits_fail_the_whole_scrape() {
 
 #[test]
 fn the_content_type_decides_and_blank_is_refused() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let openmetrics = Fetched {
         content_type: "application/openmetrics-text; version=1.0.0".to_owned(),
         body: "a 1 2.5\n# EOF\n".into(),
@@ -442,6 +442,7 @@ fn run(
                 })
             }),
             status: running.status.clone(),
+            metadata: MetadataCell::default(),
             metrics: running.metrics.clone(),
         };
         let (stop, stopped) = watch::channel(Stop::Run);

@@ -352,6 +352,7 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
                 return Err(refused("enable-feature", feature, why));
             }
             "expand-external-labels"
+            | "native-histograms"
             | "remote-write-receiver"
             | "promql-experimental-functions"
             | "promql-delayed-name-removal" => {}

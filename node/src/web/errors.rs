@@ -184,9 +184,10 @@ impl From<RemoteError> for TextError {
         match error {
             // Prometheus gives 400 for a request that unpacks to too much, too: the same one can
             // never pass.
-            RemoteError::TooLarge { .. } | RemoteError::Snappy(_) | RemoteError::Protobuf(_) => {
-                Self::bad_request(error.to_string())
-            }
+            RemoteError::TooLarge { .. }
+            | RemoteError::TooMuch { .. }
+            | RemoteError::Snappy(_)
+            | RemoteError::Protobuf(_) => Self::bad_request(error.to_string()),
         }
     }
 }
