@@ -6,6 +6,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use federation::read::ReadError;
+use federation::read::samples::TooManySamples;
 use ingest::push::PushError;
 use ingest::push::path::PathError;
 use ingest::remote::RemoteError;
@@ -189,6 +191,18 @@ impl From<RemoteError> for TextError {
             | RemoteError::Snappy(_)
             | RemoteError::Protobuf(_) => Self::bad_request(error.to_string()),
         }
+    }
+}
+
+impl From<ReadError> for TextError {
+    fn from(error: ReadError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<TooManySamples> for TextError {
+    fn from(error: TooManySamples) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

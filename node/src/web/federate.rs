@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use federation::{Escaping, Exposition, Federate, newest};
+use bytes::Bytes;
+use federation::{Encoding, Exposition, Families, Federate, Format, newest};
 use futures::stream;
 use model::Matcher;
 
@@ -35,11 +36,18 @@ pub async fn federate(
     let series = newest(api.source.as_ref(), &request).await?;
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
-    let escaping = Escaping::negotiate(accept);
-    let pieces = Exposition::new(series, &api.external_labels(), escaping);
-    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
-    let kind = [(header::CONTENT_TYPE, escaping.content_type())];
+    let format = Format::negotiate(accept);
+    let external = api.external_labels();
+    let body = match format.encoding {
+        Encoding::Text => streamed(Exposition::new(series, &external, format.escaping)),
+        _ => streamed(Families::new(series, &external, format)),
+    };
+    let kind = [(header::CONTENT_TYPE, format.content_type())];
     Ok((StatusCode::OK, kind, body).into_response())
+}
+
+fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`metadata`], [`federate`]: the way out
+//! - [`query`], [`metadata`], [`federate`], [`read`]: the way out
 //! - [`write`], [`push`]: the way in
 //! - [`lifecycle`], [`status`]: the node itself
 //! - [`encoding`]: compression and cross-origin headers; [`serve`]: a listener and its connections
@@ -25,6 +25,7 @@ pub mod metadata;
 pub mod params;
 pub mod push;
 pub mod query;
+pub mod read;
 pub mod serve;
 pub mod state;
 pub mod status;
@@ -83,6 +84,7 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
         .route_layer(from_fn(encoding::compress));
     let rest = Router::new()
+        .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))
         .route("/api/v1/write", only("OPTIONS, POST", post(write::remote)))
         .route(
             "/-/healthy",
