@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use model::histogram::ResetHint;
 use model::{Histogram, Samples, Timestamp};
 use proto::remote as wire;
 use proto::remote::chunk::Encoding;
 
 use super::histogram::HistogramChunk;
-use super::sequence::{Step, hint_of_first, same_layout, step};
+use super::sequence::{Step, same_layout, step};
 use super::xor::XorChunk;
 
 /// Samples of one chunk, as Prometheus cuts them.
@@ -22,24 +21,17 @@ pub const CHUNK_SAMPLES_MAX: usize = 120;
 pub struct Chunks<'a> {
     samples: &'a Samples,
     next: usize,
-    /// The sample before the next, if it is a histogram.
-    before: Option<Arc<Histogram>>,
 }
 
 impl<'a> Chunks<'a> {
     pub fn new(samples: &'a Samples) -> Self {
-        Self {
-            samples,
-            next: 0,
-            before: None,
-        }
+        Self { samples, next: 0 }
     }
 
     fn floats(&mut self, at: Timestamp, value: f64) -> Vec<u8> {
         let mut chunk = XorChunk::new(at, value);
-        self.before = None;
         self.next += 1;
-        while chunk.len() < CHUNK_SAMPLES_MAX
+        while chunk.count() < CHUNK_SAMPLES_MAX
             && let Some(&at) = self.samples.timestamps.get(self.next)
             && self.samples.histogram(self.next).is_none()
         {
@@ -50,14 +42,10 @@ impl<'a> Chunks<'a> {
     }
 
     fn histograms(&mut self, at: Timestamp, first: &Arc<Histogram>) -> Vec<u8> {
-        let hint = match first.is_stale() {
-            true => ResetHint::Unknown,
-            false => hint_of_first(self.before.as_deref(), first),
-        };
-        let mut chunk = HistogramChunk::new(at, first, hint);
+        let mut chunk = HistogramChunk::new(at, first);
         self.next += 1;
         let mut before = first;
-        while chunk.len() < CHUNK_SAMPLES_MAX
+        while chunk.count() < CHUNK_SAMPLES_MAX
             && let Some(&at) = self.samples.timestamps.get(self.next)
             && let Some(histogram) = self.samples.histogram(self.next)
             && step(before, histogram) == Step::Continues
@@ -67,7 +55,6 @@ impl<'a> Chunks<'a> {
             before = histogram;
             self.next += 1;
         }
-        self.before = Some(before.clone());
         chunk.into_bytes()
     }
 }

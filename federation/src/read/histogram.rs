@@ -34,13 +34,12 @@ struct Number {
 }
 
 impl HistogramChunk {
-    /// A chunk that begins with this histogram; `hint` goes into its header.
-    pub fn new(at: Timestamp, histogram: &Histogram, hint: ResetHint) -> Self {
-        let header = match hint {
-            ResetHint::Unknown => 0b0000_0000,
-            ResetHint::CounterReset => 0b1000_0000,
-            ResetHint::NotCounterReset => 0b0100_0000,
+    /// A chunk that begins with this histogram. Like those of Prometheus' remote read its header
+    /// tells gauges from counters; whether a counter began anew the reader finds by comparing.
+    pub fn new(at: Timestamp, histogram: &Histogram) -> Self {
+        let header = match histogram.reset_hint {
             ResetHint::Gauge => 0b1100_0000,
+            _ => 0b0000_0000,
         };
         let mut bits = Bits::behind(vec![0, 1, header]);
         match histogram.is_stale() {
@@ -61,7 +60,8 @@ impl HistogramChunk {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many samples it holds, never none.
+    pub fn count(&self) -> usize {
         self.count.into()
     }
 

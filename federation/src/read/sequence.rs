@@ -1,8 +1,8 @@
 //! What each histogram of a series is to the one before it.
 //!
-//! A reader takes every histogram of a chunk but the first for one whose counts did not fall, and
-//! believes the chunk's header of the first. So both the cuts of chunks and the hints of plain
-//! samples follow from these steps. Rules: `appendable` of Prometheus' histogram chunks
+//! A reader takes every histogram of a chunk but the first for one whose counts did not fall; of
+//! the first it compares the counts itself. So the cuts of chunks and the hints of plain samples
+//! follow from these steps. Rules: `appendable` of Prometheus' histogram chunks
 //! (tsdb/chunkenc, 3.5).
 
 use std::cmp::Ordering;
@@ -69,18 +69,6 @@ pub fn same_layout(a: &Histogram, b: &Histogram) -> bool {
         && a.positive_spans == b.positive_spans
         && a.negative_spans == b.negative_spans
         && all_same(&a.custom_values, &b.custom_values)
-}
-
-/// The hint a reader of chunks has of a histogram: of the first of a chunk, its header.
-pub fn hint_of_first(before: Option<&Histogram>, first: &Histogram) -> ResetHint {
-    if first.reset_hint == ResetHint::Gauge || first.reset_hint == ResetHint::CounterReset {
-        return first.reset_hint;
-    }
-    match before.map(|before| step(before, first)) {
-        Some(Step::Resets) => ResetHint::CounterReset,
-        Some(Step::Continues) => ResetHint::NotCounterReset,
-        Some(Step::Parts) | None => ResetHint::Unknown,
-    }
 }
 
 fn same(a: f64, b: f64) -> bool {

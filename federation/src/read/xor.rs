@@ -29,7 +29,8 @@ impl XorChunk {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many samples it holds, never none.
+    pub fn count(&self) -> usize {
         self.count.into()
     }
 

@@ -93,6 +93,26 @@ mod tests {
         );
     }
 
+    /// Prometheus 3.5.3; the same sample as in the text above.
+    #[tokio::test]
+    async fn protobuf_is_given_to_those_who_ask_for_it() {
+        let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                      encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.3";
+        let path = "/federate?match[]=t_int";
+        let answer = twin()
+            .api_request("GET", path, &[("accept", accept)], "")
+            .await;
+        assert_eq!(
+            answer.header("content-type"),
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+             encoding=delimited; escaping=underscores"
+        );
+        let expected: &[u8] = b"\x45\x0a\x05t_int\x18\x03\"\x3a\x0a\x0a\x0a\x03job\x12\x03exp\
+            \x0a\x0c\x0a\x08instance\x12\x00\x0a\x0c\x0a\x06region\x12\x02eu\
+            *\x09\x09\x00\x00\x00\x00\x80\x84.A0\xc4\xe1\xfd\xe1\x9f\x34";
+        assert_eq!(answer.body, expected);
+    }
+
     #[tokio::test]
     async fn nothing_asked_is_nothing() {
         for path in ["/federate", "/federate?match[]={}"] {
