@@ -3,10 +3,31 @@
 /// A write request's body as sent, and as decoded; checked before allocating.
 pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
+/// What histograms and exemplars of one write request or scrape may take in memory: a few bytes on
+/// the wire become a hundred times as many.
+pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
+/// One native histogram as sent; one of 160 buckets takes about 1 KiB.
+pub const HISTOGRAM_BYTES_MAX: usize = 64 << 10;
+/// Characters of all names and values of an exemplar's labels (OpenMetrics 1.0).
+pub const EXEMPLAR_CHARS_MAX: usize = 128;
 /// A pushed or scraped exposition, decoded.
 pub const EXPOSITION_BYTES_MAX: usize = 64 << 20;
+/// The same as series: in protobuf a hundred buckets share one text of their labels.
+pub const EXPOSITION_LABEL_BYTES_MAX: usize = 256 << 20;
+/// One metric of a protobuf exposition.
+pub const METRIC_BYTES_MAX: usize = 1 << 20;
+/// What a target's metadata may take: its types, helps and units.
+pub const METADATA_BYTES_MAX: usize = 16 << 20;
 /// An exposition leaves in pieces of about this size.
 pub const EXPOSITION_PIECE_BYTES: usize = 64 << 10;
+/// A remote read request, as sent and as decoded, and the queries in it.
+pub const READ_REQUEST_BYTES_MAX: usize = 1 << 20;
+pub const READ_QUERIES_MAX: usize = 64;
+/// A frame of a remote read's answer (Prometheus' `--storage.remote.read-max-bytes-in-frame`).
+pub const READ_FRAME_BYTES: usize = 1 << 20;
+/// Samples of one query of a remote read that is answered in one piece
+/// (`--storage.remote.read-sample-limit`).
+pub const READ_SAMPLES_MAX: usize = 50_000_000;
 /// A form in a request's body (Go's `ParseForm`).
 pub const FORM_BYTES_MAX: usize = 10 << 20;
 /// Connections of one HTTP listener, and the headers of one request.

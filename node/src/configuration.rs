@@ -28,6 +28,8 @@ pub struct Configuration {
     is_required: bool,
     surroundings: Arc<dyn Surroundings + Send + Sync>,
     clock: Arc<dyn Clock>,
+    /// `--enable-feature=native-histograms`.
+    native_histograms: bool,
     state: RwLock<State>,
 }
 
@@ -67,7 +69,17 @@ impl Configuration {
             is_required,
             surroundings,
             clock,
+            native_histograms: false,
             state: RwLock::new(state),
+        }
+    }
+
+    /// The same with native histograms stored, and protobuf asked for first where the file does
+    /// not say otherwise.
+    pub fn with_native_histograms(self, native_histograms: bool) -> Self {
+        Self {
+            native_histograms,
+            ..self
         }
     }
 
@@ -78,11 +90,14 @@ impl Configuration {
 
     /// Reads and checks the file; what is in force stays so.
     pub fn load(&self) -> Result<Loaded, LoadError> {
-        let config = match self.is_required {
+        let mut config = match self.is_required {
             true => config::load(&self.file, &*self.surroundings)?,
             false => config::load_default(&self.file, &*self.surroundings)?.unwrap_or_default(),
         };
-        let jobs = jobs(&config).map_err(LoadError::Rules)?;
+        if self.native_histograms {
+            config.prefer_protobuf();
+        }
+        let jobs = jobs(&config, self.native_histograms).map_err(LoadError::Rules)?;
         Ok(Loaded {
             config: Arc::new(config),
             jobs,

@@ -153,7 +153,8 @@ impl Node {
             flags.config_file_given,
             Arc::clone(&surroundings),
             Arc::clone(&world.clock),
-        );
+        )
+        .with_native_histograms(flags.features.iter().any(|f| f == "native-histograms"));
         let loaded = configuration.load()?;
         let config = Arc::clone(&loaded.config);
         let settings = settings(flags)?;

@@ -141,6 +141,19 @@ pub fn parse(
 }
 
 impl Config {
+    /// Puts protobuf first among the formats of every job that does not say otherwise.
+    pub fn prefer_protobuf(&mut self) {
+        if self.global.scrape_protocols_given {
+            return;
+        }
+        self.global.scrape_protocols = ScrapeProtocol::protobuf_first();
+        for job in &mut self.scrape_configs {
+            if !job.scrape_protocols_given {
+                job.scrape_protocols = ScrapeProtocol::protobuf_first();
+            }
+        }
+    }
+
     /// How late a sample may come.
     pub fn out_of_order_time_window(&self) -> Duration {
         let configured = self.storage.out_of_order_time_window;

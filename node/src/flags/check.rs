@@ -353,6 +353,7 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
                 return Err(refused("enable-feature", feature, why));
             }
             "expand-external-labels"
+            | "native-histograms"
             | "remote-write-receiver"
             // Always on: exemplars and metadata are kept, histograms are stored, statistics told.
             | "exemplar-storage"

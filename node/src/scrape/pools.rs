@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use ingest::metrics::Metrics;
 use ingest::scrape::{
-    Fetch, FetchError, Fetched, Loop, ScrapeRequest, StatusCell, Stop, Target, discovered_labels,
+    Fetch, FetchError, Fetched, Loop, MetadataCell, ScrapeRequest, StatusCell, Stop, Target,
+    discovered_labels,
 };
 use model::batch::Fence;
 use model::port::{Task, World};
@@ -57,6 +58,7 @@ pub(super) struct Running {
     pub(super) discovered: Labels,
     pub(super) target: Arc<Target>,
     pub(super) status: StatusCell,
+    pub(super) metadata: MetadataCell,
     client: Client,
     refusal: Option<String>,
     stop: watch::Sender<Stop>,
@@ -187,7 +189,7 @@ impl Pools {
         };
         let (identity, leases) = (target.identity(), Arc::clone(&self.leases));
         let target = Arc::new(target);
-        let status = StatusCell::default();
+        let (status, metadata) = (StatusCell::default(), MetadataCell::default());
         let scrapes = Loop {
             target: Arc::clone(&target),
             fetch,
@@ -196,6 +198,7 @@ impl Pools {
             offset: target.offset(),
             fence: Box::new(move || leases(identity)),
             status: status.clone(),
+            metadata: metadata.clone(),
             metrics: self.metrics.clone(),
         };
         let (stop, stopped) = watch::channel(Stop::Run);
@@ -204,6 +207,7 @@ impl Pools {
             discovered,
             target,
             status,
+            metadata,
             client: client.clone(),
             refusal,
             stop,

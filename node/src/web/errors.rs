@@ -6,6 +6,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use federation::read::ReadError;
+use federation::read::samples::TooManySamples;
 use ingest::push::PushError;
 use ingest::push::path::PathError;
 use ingest::remote::RemoteError;
@@ -202,10 +204,23 @@ impl From<RemoteError> for TextError {
         match error {
             // Prometheus gives 400 for a request that unpacks to too much, too: the same one can
             // never pass.
-            RemoteError::TooLarge { .. } | RemoteError::Snappy(_) | RemoteError::Protobuf(_) => {
-                Self::bad_request(error.to_string())
-            }
+            RemoteError::TooLarge { .. }
+            | RemoteError::TooMuch { .. }
+            | RemoteError::Snappy(_)
+            | RemoteError::Protobuf(_) => Self::bad_request(error.to_string()),
         }
+    }
+}
+
+impl From<ReadError> for TextError {
+    fn from(error: ReadError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<TooManySamples> for TextError {
+    fn from(error: TooManySamples) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

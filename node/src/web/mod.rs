@@ -9,7 +9,7 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`]: the way out
+//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`read`]: the way out
 //! - [`write`], [`push`]: the way in
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod params;
 pub mod push;
 pub mod query;
+pub mod read;
 pub mod rules;
 pub mod serve;
 pub mod state;
@@ -121,6 +122,7 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
         .route_layer(from_fn(encoding::compress));
     let rest = Router::new()
+        .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))
         .route("/api/v1/write", only("OPTIONS, POST", post(write::remote)))
         .route(
             "/-/healthy",
