@@ -88,13 +88,6 @@ pub struct Shift {
     pub at: Option<At>,
 }
 
-impl Shift {
-    /// Whether the offset is not known before the query's own times are.
-    pub fn is_computed(&self) -> bool {
-        matches!(self.offset, Length::Computed(_))
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
     /// Milliseconds since 1970.

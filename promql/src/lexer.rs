@@ -7,7 +7,7 @@
 use crate::ast::{AggregateOp, BinaryOp};
 use crate::error::Span;
 use crate::parser::duration::duration_function;
-use crate::quote::{quote, quote_char};
+use crate::quote::{is_printable, quote, quote_char};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Token {
@@ -536,9 +536,12 @@ impl Lexer<'_> {
     }
 }
 
-/// `U+0041 'A'`
+/// `U+0041 'A'`; one that does not print is not shown.
 fn code_point(c: char) -> String {
-    format!("U+{:04X} '{c}'", c as u32)
+    if is_printable(c) {
+        return format!("U+{:04X} '{c}'", c as u32);
+    }
+    format!("U+{:04X}", c as u32)
 }
 
 fn is_space(c: char) -> bool {

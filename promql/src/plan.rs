@@ -374,6 +374,15 @@ mod tests {
     use super::*;
 
     fn selections(text: &str, start: i64, end: i64, step: i64) -> Vec<(i64, i64, Take)> {
+        windows(text, start, end, step).unwrap()
+    }
+
+    fn windows(
+        text: &str,
+        start: i64,
+        end: i64,
+        step: i64,
+    ) -> Result<Vec<(i64, i64, Take)>, QueryError> {
         let context = Context {
             grid: Grid::between(start, end, step),
             start,
@@ -384,10 +393,53 @@ mod tests {
             consistency: Consistency::Strong,
             samples_max: 1_000_000,
         };
-        let expr = crate::parse(text).unwrap();
-        let plan = plan(&expr, context).unwrap();
+        let options = crate::ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+        };
+        let expr = crate::parse_with(text, options)?;
+        let plan = plan(&expr, context)?;
         let windows = plan.selections.iter();
-        windows.map(|s| (s.start.0, s.end.0, s.take)).collect()
+        Ok(windows.map(|s| (s.start.0, s.end.0, s.take)).collect())
+    }
+
+    #[test]
+    fn computed_durations_are_those_of_the_query() {
+        let window = |text| selections(text, 600_000, 900_000, 60_000);
+        assert_eq!(window("rate(x[2m/2])"), window("rate(x[1m])"));
+        assert_eq!(window("rate(x[step()])"), window("rate(x[1m])"));
+        assert_eq!(window("x offset -(1m * 2)"), window("x offset -2m"));
+        assert_eq!(window("x offset range()"), window("x offset 5m"));
+        // Inside a subquery, too, the step is the query's.
+        let inner = window("max_over_time(rate(x[step() * 2])[1m:1s * 30])");
+        assert_eq!(inner, window("max_over_time(rate(x[2m])[1m:30s])"));
+        // 0.3 ms between instants would be none.
+        assert_eq!(window("max_over_time(x[1m:1s / 3000])").len(), 1);
+    }
+
+    #[test]
+    fn a_duration_without_a_value_is_told_where_prometheus_tells_it() {
+        for (text, message) in [
+            (
+                "sum_over_time(up[5m-5m])",
+                "17:22: duration must be greater than 0",
+            ),
+            (
+                "sum_over_time(up[1m:5m-10m])",
+                "20:26: duration must be greater than 0",
+            ),
+            ("up offset (5m/(1-1))", "11:18: division by zero"),
+            (
+                "sum_over_time(up[-(5m+1)])",
+                "17:23: duration must be greater than 0",
+            ),
+            ("sum_over_time(up[-(5m/(2-2))])", "19:26: division by zero"),
+            ("1 + sum_over_time(up[5m%(2-2)])", "21:28: modulo by zero"),
+        ] {
+            let refused = windows(text, 0, 60_000, 1_000).unwrap_err();
+            let expected = format!("invalid parameter \"query\": {message}");
+            assert_eq!(refused, QueryError::Invalid(expected), "{text}");
+        }
     }
 
     #[test]

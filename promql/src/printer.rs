@@ -41,11 +41,7 @@ impl fmt::Display for NumberLiteral {
         if !self.is_duration {
             return f.write_str(&format_float(self.value));
         }
-        let sign = if self.value.is_sign_negative() {
-            "-"
-        } else {
-            ""
-        };
+        let sign = if self.value < 0.0 { "-" } else { "" };
         let ms = (self.value.abs() * 1000.0).round() as i64;
         write!(f, "{sign}{}", format_duration_ms(ms))
     }

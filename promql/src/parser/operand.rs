@@ -246,23 +246,18 @@ impl Parser<'_> {
 
     fn matrix_selector(&mut self, expr: Expr, range: Length, brackets: Span) -> Parsed<Expr> {
         let message = match expr {
-            // Prometheus only looks at an offset that is known.
-            Expr::Vector(selector)
-                if selector.shift.at.is_none()
-                    && (selector.shift.offset.is_zero() || selector.shift.is_computed()) =>
-            {
-                return Ok(Expr::Matrix(MatrixSelector {
-                    span: selector.span.to(brackets),
-                    selector,
-                    range,
-                }));
-            }
-            Expr::Vector(selector)
-                if !selector.shift.offset.is_zero() && !selector.shift.is_computed() =>
-            {
-                "no offset modifiers allowed before range"
-            }
-            Expr::Vector(_) => "no @ modifiers allowed before range",
+            // Prometheus looks for what is known already only.
+            Expr::Vector(selector) => match (&selector.shift.offset, selector.shift.at) {
+                (Length::Fixed(ms), _) if *ms != 0 => "no offset modifiers allowed before range",
+                (_, Some(At::Timestamp(_))) => "no @ modifiers allowed before range",
+                _ => {
+                    return Ok(Expr::Matrix(MatrixSelector {
+                        span: selector.span.to(brackets),
+                        selector,
+                        range,
+                    }));
+                }
+            },
             _ => "ranges only allowed for vector selectors",
         };
         Err(self.halt(brackets, message))
