@@ -163,6 +163,7 @@ impl<'e> Planner<'e> {
             self.push(Op::Spread, grid);
             return Ok(());
         }
+        refuse_newer(expr)?;
         match expr {
             Expr::Number(number) => self.push(Op::Number(number.value), grid),
             Expr::String(string) => {
@@ -213,6 +214,7 @@ impl<'e> Planner<'e> {
         if let ("timestamp", [arg]) = (call.function.name, call.args.as_slice())
             && let Expr::Vector(selector) = arg.unwrap_parens()
         {
+            refuse_newer(arg.unwrap_parens())?;
             let (selection, look) = self.instant(selector, grid)?;
             self.push(Op::SelectTime { selection, look }, grid);
             return Ok(());
@@ -327,6 +329,26 @@ impl<'e> Planner<'e> {
     }
 }
 
+/// What is read, but not computed yet.
+fn refuse_newer(expr: &Expr) -> Result<(), QueryError> {
+    let newer = match expr {
+        Expr::Vector(selector) => selector.reach.as_str(),
+        Expr::Matrix(matrix) => matrix.selector.reach.as_str(),
+        Expr::Binary(binary) if binary.op.is_trim() => binary.op.as_str(),
+        Expr::Binary(binary) => match &binary.matching {
+            Some(matching) if !matching.fill.is_none() => "fill",
+            _ => "",
+        },
+        _ => "",
+    };
+    match newer {
+        "" => Ok(()),
+        newer => Err(QueryError::Execution(format!(
+            "{newer} is not supported yet"
+        ))),
+    }
+}
+
 /// Ranges are cut when used, so there is nothing to spread.
 fn is_ranges(expr: &Expr) -> bool {
     matches!(
@@ -377,13 +399,8 @@ mod tests {
         windows(text, start, end, step).unwrap()
     }
 
-    fn windows(
-        text: &str,
-        start: i64,
-        end: i64,
-        step: i64,
-    ) -> Result<Vec<(i64, i64, Take)>, QueryError> {
-        let context = Context {
+    fn context(start: i64, end: i64, step: i64) -> Context {
+        Context {
             grid: Grid::between(start, end, step),
             start,
             end,
@@ -392,13 +409,22 @@ mod tests {
             subquery_step_ms: 60_000,
             consistency: Consistency::Strong,
             samples_max: 1_000_000,
-        };
+        }
+    }
+
+    fn windows(
+        text: &str,
+        start: i64,
+        end: i64,
+        step: i64,
+    ) -> Result<Vec<(i64, i64, Take)>, QueryError> {
         let options = crate::ParseOptions {
             experimental_functions: true,
             duration_expressions: true,
+            ..crate::ParseOptions::default()
         };
         let expr = crate::parse_with(text, options)?;
-        let plan = plan(&expr, context)?;
+        let plan = plan(&expr, context(start, end, step))?;
         let windows = plan.selections.iter();
         Ok(windows.map(|s| (s.start.0, s.end.0, s.take)).collect())
     }
@@ -456,6 +482,29 @@ mod tests {
             selections("x", 600_000, 600_000, 1),
             [(300_001, 600_000, Take::Last)]
         );
+    }
+
+    #[test]
+    fn newer_syntax_is_read_and_refused() {
+        let options = crate::ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            fill_modifiers: true,
+            extended_ranges: true,
+        };
+        for text in [
+            "rate(x[5m] anchored)",
+            "timestamp((x smoothed))",
+            "x + fill (0) y",
+            "x </ 5",
+        ] {
+            let expr = crate::parse_with(text, options).unwrap();
+            let refused = plan(&expr, context(0, 0, 1)).unwrap_err();
+            assert!(
+                matches!(refused, QueryError::Execution(_)),
+                "{text}: {refused}"
+            );
+        }
     }
 
     #[test]

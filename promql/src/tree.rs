@@ -272,6 +272,7 @@ mod tests {
         let options = ParseOptions {
             experimental_functions: true,
             duration_expressions: true,
+            ..ParseOptions::default()
         };
         let mut count = 0;
         for line in include_str!("tree.txt").lines().skip(1) {

@@ -8,6 +8,8 @@ use super::*;
 const ALL: ParseOptions = ParseOptions {
     experimental_functions: true,
     duration_expressions: true,
+    fill_modifiers: true,
+    extended_ranges: true,
 };
 
 fn message(text: &str) -> String {
@@ -88,6 +90,59 @@ fn durations_know_functions_of_newer_versions() {
         let parsed = parse_with(text, options).map(|expr| expr.to_string());
         assert_eq!(parsed, Ok(printed.to_owned()));
         assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+/// As github.com/prometheus/prometheus has it after 3.5, behind its flags.
+#[test]
+fn newer_syntax_is_read_behind_its_features() {
+    for (text, printed) in [
+        ("rate(x[5m] anchored)", "rate(x[5m] anchored)"),
+        (
+            "x[5m] SMOOTHED offset 1m @ 5",
+            "x[5m] smoothed @ 5.000 offset 1m",
+        ),
+        ("x @ 5 smoothed offset 1m", "x @ 5.000 smoothed offset 1m"),
+        ("anchored + smoothed", "anchored + smoothed"),
+        ("x + fill(0) y", "x + fill (0) y"),
+        (
+            "x > bool on(a) group_left(b) fill_left(-Inf) fill_right(7) y",
+            "x > bool on (a) group_left (b) fill_left (-Inf) fill_right (7) y",
+        ),
+        ("fill + fill(NaN) fill_left", "fill + fill (NaN) fill_left"),
+        ("x </ +Inf", "x </ +Inf"),
+        ("x >/ on (a) y + 1", "x >/ on (a) y + 1"),
+        ("first_over_time(x[5m])", "first_over_time(x[5m])"),
+        (
+            "histogram_quantiles(x, \"q\", 0, 1)",
+            "histogram_quantiles(x, \"q\", 0, 1)",
+        ),
+    ] {
+        let read = parse_with(text, ALL).map(|expr| expr.to_string());
+        assert_eq!(read, Ok(printed.to_owned()));
+        let plain = parse(text);
+        assert!(plain.is_err() || text.starts_with("anchored"), "{text}");
+    }
+    for (text, message) in [
+        (
+            "x anchored smoothed",
+            "1:1: parse error: anchored and smoothed modifiers cannot be used together",
+        ),
+        (
+            "x[5m:] anchored",
+            "1:1: parse error: anchored modifier is not supported for subqueries",
+        ),
+        (
+            "(x) smoothed",
+            "1:1: parse error: smoothed modifier not implemented",
+        ),
+        (
+            "x and fill(0) y",
+            "1:1: parse error: filling in missing series not allowed for set operators",
+        ),
+    ] {
+        let refused = parse_with(text, ALL).unwrap_err().to_string();
+        assert_eq!(refused, message);
     }
 }
 
@@ -200,11 +255,20 @@ fn any_expression() -> impl Strategy<Value = String> {
         Just(r#"x{job="a\"b", le!~"0|1"} offset -5m"#.to_owned()),
         Just(r#"{"a.b", "c d"="é"} @ 12.5"#.to_owned()),
         Just("time()".to_owned()),
+        Just("x smoothed".to_owned()),
+        Just("rate(x[1m] anchored)".to_owned()),
         Just("vector(1)".to_owned()),
     ];
     leaf.prop_recursive(6, 40, 3, |inner| {
-        let op = prop::sample::select(vec!["+", "-", "*", "/", "%", "^", "atan2", "> bool", "=="]);
-        let matching = prop::sample::select(vec!["", "on (a)", "ignoring (b, c) group_left (d)"]);
+        let op = prop::sample::select(vec![
+            "+", "-", "*", "/", "%", "^", "atan2", "> bool", "==", "</",
+        ]);
+        let matching = prop::sample::select(vec![
+            "",
+            "on (a)",
+            "ignoring (b, c) group_left (d)",
+            "fill (1)",
+        ]);
         prop_oneof![
             (inner.clone(), op, matching, inner.clone())
                 .prop_map(|(l, o, m, r)| format!("{l} {o} {m} {r}")),
