@@ -364,6 +364,8 @@ fn parse_options(flags: &Flags) -> ParseOptions {
     ParseOptions {
         experimental_functions: has("promql-experimental-functions"),
         duration_expressions: has("promql-duration-expr"),
+        fill_modifiers: has("promql-binop-fill-modifiers"),
+        extended_ranges: has("promql-extended-range-selectors"),
     }
 }
 
@@ -376,6 +378,8 @@ fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
         subquery_step: config.global.evaluation_interval,
         experimental_functions: has("promql-experimental-functions"),
         duration_expressions: has("promql-duration-expr"),
+        fill_modifiers: has("promql-binop-fill-modifiers"),
+        extended_ranges: has("promql-extended-range-selectors"),
         delayed_name_removal: has("promql-delayed-name-removal"),
         type_and_unit_labels: has("type-and-unit-labels"),
         ..EngineOptions::default()

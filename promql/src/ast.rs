@@ -88,13 +88,6 @@ pub struct Shift {
     pub at: Option<At>,
 }
 
-impl Shift {
-    /// Whether the offset is not known before the query's own times are.
-    pub fn is_computed(&self) -> bool {
-        matches!(self.offset, Length::Computed(_))
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
     /// Milliseconds since 1970.
@@ -103,11 +96,35 @@ pub enum At {
     End,
 }
 
+/// What a selector takes for the values at the ends of its window; all but the first are newer
+/// than Prometheus 3.5.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// None: only what lies inside.
+    #[default]
+    Inside,
+    /// `anchored`: the last samples before them.
+    Anchored,
+    /// `smoothed`: interpolated between the samples around them.
+    Smoothed,
+}
+
+impl Reach {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inside => "",
+            Self::Anchored => "anchored",
+            Self::Smoothed => "smoothed",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorSelector {
     /// The name before the braces, if there is one; its matcher is in `matchers`, last.
     pub name: Option<String>,
     pub matchers: Vec<Matcher>,
+    pub reach: Reach,
     pub shift: Shift,
     pub span: Span,
 }
@@ -233,6 +250,8 @@ pub enum BinaryOp {
     LessEqual,
     Greater,
     GreaterEqual,
+    TrimUpper,
+    TrimLower,
     And,
     Or,
     Unless,
@@ -254,6 +273,8 @@ impl BinaryOp {
             Self::LessEqual => "<=",
             Self::Greater => ">",
             Self::GreaterEqual => ">=",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
@@ -265,7 +286,7 @@ impl BinaryOp {
         match self {
             Self::Or => 1,
             Self::And | Self::Unless => 2,
-            _ if self.is_comparison() => 3,
+            _ if self.is_comparison() || self.is_trim() => 3,
             Self::Add | Self::Sub => 4,
             Self::Pow => 6,
             _ => 5,
@@ -282,6 +303,11 @@ impl BinaryOp {
                 | Self::Greater
                 | Self::GreaterEqual
         )
+    }
+
+    /// Whether it cuts native histograms; newer than Prometheus 3.5.
+    pub fn is_trim(self) -> bool {
+        matches!(self, Self::TrimUpper | Self::TrimLower)
     }
 
     pub fn is_set(self) -> bool {
@@ -301,7 +327,20 @@ pub enum Cardinality {
     ManyToMany,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What stands in for a series that one side lacks; newer than Prometheus 3.5.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Fill {
+    pub left: Option<NumberLiteral>,
+    pub right: Option<NumberLiteral>,
+}
+
+impl Fill {
+    pub fn is_none(&self) -> bool {
+        self.left.is_none() && self.right.is_none()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct Matching {
     pub cardinality: Cardinality,
     /// `on (labels)`; otherwise `ignoring (labels)`.
@@ -309,6 +348,7 @@ pub struct Matching {
     pub labels: Vec<String>,
     /// Labels that `group_left` and `group_right` copy from the one side.
     pub include: Vec<String>,
+    pub fill: Fill,
 }
 
 #[derive(Debug, Clone, PartialEq)]

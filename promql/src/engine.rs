@@ -41,6 +41,10 @@ pub struct EngineOptions {
     pub experimental_functions: bool,
     /// Arithmetic on durations (`promql-duration-expr`).
     pub duration_expressions: bool,
+    /// `fill` and its like (`promql-binop-fill-modifiers`); read, not computed yet.
+    pub fill_modifiers: bool,
+    /// `anchored` and `smoothed` (`promql-extended-range-selectors`); read, not computed yet.
+    pub extended_ranges: bool,
     /// Metric names are dropped from the result only, not at every function
     /// (`promql-delayed-name-removal`).
     pub delayed_name_removal: bool,
@@ -58,6 +62,8 @@ impl Default for EngineOptions {
             subquery_step: Duration::from_secs(60),
             experimental_functions: false,
             duration_expressions: false,
+            fill_modifiers: false,
+            extended_ranges: false,
             delayed_name_removal: false,
             type_and_unit_labels: false,
         }
@@ -214,6 +220,8 @@ impl Engine {
         let options = ParseOptions {
             experimental_functions: self.options.experimental_functions,
             duration_expressions: self.options.duration_expressions,
+            fill_modifiers: self.options.fill_modifiers,
+            extended_ranges: self.options.extended_ranges,
         };
         Ok(parse_with(query, options)?)
     }

@@ -197,6 +197,8 @@ impl Features {
     const DELAYED_NAME_REMOVAL: u32 = 2;
     const TYPE_AND_UNIT_LABELS: u32 = 4;
     const DURATION_EXPRESSIONS: u32 = 8;
+    const FILL_MODIFIERS: u32 = 16;
+    const EXTENDED_RANGES: u32 = 32;
 
     pub fn of(options: &EngineOptions) -> Self {
         let bits = [
@@ -204,6 +206,8 @@ impl Features {
             (options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
             (options.type_and_unit_labels, Self::TYPE_AND_UNIT_LABELS),
             (options.duration_expressions, Self::DURATION_EXPRESSIONS),
+            (options.fill_modifiers, Self::FILL_MODIFIERS),
+            (options.extended_ranges, Self::EXTENDED_RANGES),
         ];
         Self(
             bits.iter()
@@ -221,6 +225,8 @@ impl Features {
         ParseOptions {
             experimental_functions: self.has(Self::EXPERIMENTAL_FUNCTIONS),
             duration_expressions: self.has(Self::DURATION_EXPRESSIONS),
+            fill_modifiers: self.has(Self::FILL_MODIFIERS),
+            extended_ranges: self.has(Self::EXTENDED_RANGES),
         }
     }
 

@@ -6,8 +6,9 @@
 
 use crate::ast::{AggregateOp, BinaryOp};
 use crate::error::Span;
+use crate::parser::ParseOptions;
 use crate::parser::duration::duration_function;
-use crate::quote::{quote, quote_char};
+use crate::quote::{is_printable, quote, quote_char};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Token {
@@ -84,8 +85,8 @@ impl Kind {
 
 /// The tokens of `text`; the last one is [`Kind::End`] or [`Kind::Error`].
 ///
-/// With `duration_functions`, `step` and its like are names inside brackets.
-pub(crate) fn lex(text: &str, duration_functions: bool) -> Vec<Token> {
+/// The options decide about words and operators newer than 3.5.
+pub(crate) fn lex(text: &str, options: ParseOptions) -> Vec<Token> {
     let mut lexer = Lexer {
         text,
         at: 0,
@@ -94,7 +95,7 @@ pub(crate) fn lex(text: &str, duration_functions: bool) -> Vec<Token> {
         parens: 0,
         brackets: Bracket::Closed,
         in_braces: false,
-        duration_functions,
+        options,
     };
     while lexer.token() == More::Yes {}
     lexer.tokens
@@ -126,7 +127,7 @@ struct Lexer<'a> {
     parens: usize,
     brackets: Bracket,
     in_braces: bool,
-    duration_functions: bool,
+    options: ParseOptions,
 }
 
 const DIGITS: &str = "0123456789";
@@ -226,6 +227,12 @@ impl Lexer<'_> {
                 let next = quote_char(self.peek());
                 self.fail(format!("unexpected character after '!': {next}"))
             }
+            '<' if self.options.experimental_functions && self.accept("/") => {
+                self.emit(Kind::Operator(BinaryOp::TrimUpper))
+            }
+            '>' if self.options.experimental_functions && self.accept("/") => {
+                self.emit(Kind::Operator(BinaryOp::TrimLower))
+            }
             '<' if self.accept("=") => self.emit(Kind::Operator(BinaryOp::LessEqual)),
             '<' => self.emit(Kind::Operator(BinaryOp::Less)),
             '>' if self.accept("=") => self.emit(Kind::Operator(BinaryOp::GreaterEqual)),
@@ -322,7 +329,7 @@ impl Lexer<'_> {
 
     /// A function on durations that begins with the character just taken.
     fn takes_duration_function(&mut self) -> bool {
-        if !self.duration_functions || self.brackets == Bracket::Closed {
+        if !self.options.duration_expressions || self.brackets == Bracket::Closed {
             return false;
         }
         let rest = self.text.get(self.start..).unwrap_or_default();
@@ -536,9 +543,12 @@ impl Lexer<'_> {
     }
 }
 
-/// `U+0041 'A'`
+/// `U+0041 'A'`; one that does not print is not shown.
 fn code_point(c: char) -> String {
-    format!("U+{:04X} '{c}'", c as u32)
+    if is_printable(c) {
+        return format!("U+{:04X} '{c}'", c as u32);
+    }
+    format!("U+{:04X}", c as u32)
 }
 
 fn is_space(c: char) -> bool {

@@ -198,6 +198,8 @@ impl<'e> Planner<'e, '_> {
         if self.leave_to_shards(expr, grid) {
             return Ok(());
         }
+
+        refuse_newer(expr)?;
         match expr {
             Expr::Number(number) => self.push(Op::Number(number.value), grid),
             Expr::String(string) => {
@@ -274,13 +276,15 @@ impl<'e> Planner<'e, '_> {
         if let ("timestamp", [arg]) = (call.function.name, call.args.as_slice())
             && let Expr::Vector(selector) = arg.unwrap_parens()
         {
+            refuse_newer(arg.unwrap_parens())?;
             let (selection, look) = self.instant(selector, grid)?;
             self.push(Op::SelectTime { selection, look }, grid);
             return Ok(());
         }
         if let ("info", [base, ..]) = (call.function.name, call.args.as_slice()) {
             self.visit(base, grid)?;
-            let look = first_look(base).map_or(NO_LOOK, |shift| self.look(shift));
+            let look = first_look(base).map(|shift| self.look(shift)).transpose()?;
+            let look = look.unwrap_or(NO_LOOK);
             let matchers = crate::eval::info_matchers(call);
             let lookback = self.context.lookback_ms;
             let selection = self.select(&matchers, look, lookback, grid, Take::All);
@@ -406,11 +410,11 @@ const NO_LOOK: Look = Look {
 };
 
 /// Where the first selector inside looks: `info` looks for info series there.
-fn first_look(expr: &Expr) -> Option<Shift> {
+fn first_look(expr: &Expr) -> Option<&Shift> {
     match expr {
         Expr::Number(_) | Expr::String(_) => None,
-        Expr::Vector(selector) => Some(selector.shift),
-        Expr::Matrix(matrix) => Some(matrix.selector.shift),
+        Expr::Vector(selector) => Some(&selector.shift),
+        Expr::Matrix(matrix) => Some(&matrix.selector.shift),
         Expr::Subquery(subquery) => first_look(&subquery.expr),
         Expr::Call(call) => call.args.iter().find_map(first_look),
         Expr::Aggregate(aggregate) => {
@@ -419,6 +423,26 @@ fn first_look(expr: &Expr) -> Option<Shift> {
         Expr::Binary(binary) => first_look(&binary.left).or_else(|| first_look(&binary.right)),
         Expr::Unary(unary) => first_look(&unary.expr),
         Expr::Paren(paren) => first_look(&paren.expr),
+    }
+}
+
+/// What is read, but not computed yet.
+fn refuse_newer(expr: &Expr) -> Result<(), QueryError> {
+    let newer = match expr {
+        Expr::Vector(selector) => selector.reach.as_str(),
+        Expr::Matrix(matrix) => matrix.selector.reach.as_str(),
+        Expr::Binary(binary) if binary.op.is_trim() => binary.op.as_str(),
+        Expr::Binary(binary) => match &binary.matching {
+            Some(matching) if !matching.fill.is_none() => "fill",
+            _ => "",
+        },
+        _ => "",
+    };
+    match newer {
+        "" => Ok(()),
+        newer => Err(QueryError::Execution(format!(
+            "{newer} is not supported yet"
+        ))),
     }
 }
 
@@ -469,7 +493,11 @@ mod tests {
     use super::*;
 
     fn selections(text: &str, start: i64, end: i64, step: i64) -> Vec<(i64, i64, Take)> {
-        let context = Context {
+        windows(text, start, end, step).unwrap()
+    }
+
+    fn context(start: i64, end: i64, step: i64) -> Context {
+        Context {
             grid: Grid::between(start, end, step),
             start,
             end,
@@ -478,11 +506,63 @@ mod tests {
             subquery_step_ms: 60_000,
             consistency: Consistency::Strong,
             samples_max: 1_000_000,
+        }
+    }
+
+    fn windows(
+        text: &str,
+        start: i64,
+        end: i64,
+        step: i64,
+    ) -> Result<Vec<(i64, i64, Take)>, QueryError> {
+        let options = crate::ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            ..crate::ParseOptions::default()
         };
-        let expr = crate::parse(text).unwrap();
-        let plan = plan(&expr, context, None).unwrap();
+        let expr = crate::parse_with(text, options)?;
+        let plan = plan(&expr, context(start, end, step), None)?;
         let windows = plan.selections.iter();
-        windows.map(|s| (s.start.0, s.end.0, s.take)).collect()
+        Ok(windows.map(|s| (s.start.0, s.end.0, s.take)).collect())
+    }
+
+    #[test]
+    fn computed_durations_are_those_of_the_query() {
+        let window = |text| selections(text, 600_000, 900_000, 60_000);
+        assert_eq!(window("rate(x[2m/2])"), window("rate(x[1m])"));
+        assert_eq!(window("rate(x[step()])"), window("rate(x[1m])"));
+        assert_eq!(window("x offset -(1m * 2)"), window("x offset -2m"));
+        assert_eq!(window("x offset range()"), window("x offset 5m"));
+        // Inside a subquery, too, the step is the query's.
+        let inner = window("max_over_time(rate(x[step() * 2])[1m:1s * 30])");
+        assert_eq!(inner, window("max_over_time(rate(x[2m])[1m:30s])"));
+        // 0.3 ms between instants would be none.
+        assert_eq!(window("max_over_time(x[1m:1s / 3000])").len(), 1);
+    }
+
+    #[test]
+    fn a_duration_without_a_value_is_told_where_prometheus_tells_it() {
+        for (text, message) in [
+            (
+                "sum_over_time(up[5m-5m])",
+                "17:22: duration must be greater than 0",
+            ),
+            (
+                "sum_over_time(up[1m:5m-10m])",
+                "20:26: duration must be greater than 0",
+            ),
+            ("up offset (5m/(1-1))", "11:18: division by zero"),
+            (
+                "sum_over_time(up[-(5m+1)])",
+                "17:23: duration must be greater than 0",
+            ),
+            ("sum_over_time(up[-(5m/(2-2))])", "19:26: division by zero"),
+            ("1 + sum_over_time(up[5m%(2-2)])", "21:28: modulo by zero"),
+        ] {
+            let refused = windows(text, 0, 60_000, 1_000).unwrap_err();
+            let expected = format!("invalid parameter \"query\": {message}");
+            assert_eq!(refused, QueryError::Invalid(expected), "{text}");
+        }
     }
 
     #[test]
@@ -499,6 +579,29 @@ mod tests {
             selections("x", 600_000, 600_000, 1),
             [(300_001, 600_000, Take::Last)]
         );
+    }
+
+    #[test]
+    fn newer_syntax_is_read_and_refused() {
+        let options = crate::ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            fill_modifiers: true,
+            extended_ranges: true,
+        };
+        for text in [
+            "rate(x[5m] anchored)",
+            "timestamp((x smoothed))",
+            "x + fill (0) y",
+            "x </ 5",
+        ] {
+            let expr = crate::parse_with(text, options).unwrap();
+            let refused = plan(&expr, context(0, 0, 1), None).unwrap_err();
+            assert!(
+                matches!(refused, QueryError::Execution(_)),
+                "{text}: {refused}"
+            );
+        }
     }
 
     #[test]

@@ -75,3 +75,24 @@ fn split_binary(binary: &Binary, level: usize) -> String {
     let right = lay_out(&binary.right, level + 1);
     format!("{left}\n{pad}{operator}\n{right}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_laid_out_as_prometheus_lays_them_out() {
+        let mut cases: Vec<(&str, Vec<&str>)> = Vec::new();
+        for line in include_str!("pretty.txt").lines().skip(1) {
+            match line.strip_prefix('|') {
+                Some(line) => cases.last_mut().expect("a query first").1.push(line),
+                None => cases.push((line, Vec::new())),
+            }
+        }
+        assert!(cases.len() > 40, "only {} queries", cases.len());
+        for (query, lines) in cases {
+            let laid_out = format_query(query, ParseOptions::default());
+            assert_eq!(laid_out, Ok(lines.join("\n")), "{query}");
+        }
+    }
+}

@@ -6,8 +6,8 @@ use model::Matcher;
 use model::labels::METRIC_NAME;
 
 use crate::ast::{
-    Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Shift,
-    StringLiteral, Subquery, VectorSelector,
+    Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Reach,
+    Shift, StringLiteral, Subquery, VectorSelector,
 };
 use crate::duration::Length;
 use crate::quote::{quote, quote_bytes};
@@ -41,11 +41,7 @@ impl fmt::Display for NumberLiteral {
         if !self.is_duration {
             return f.write_str(&format_float(self.value));
         }
-        let sign = if self.value.is_sign_negative() {
-            "-"
-        } else {
-            ""
-        };
+        let sign = if self.value < 0.0 { "-" } else { "" };
         let ms = (self.value.abs() * 1000.0).round() as i64;
         write!(f, "{sign}{}", format_duration_ms(ms))
     }
@@ -98,11 +94,20 @@ fn format_duration_ms(ms: i64) -> String {
 impl fmt::Display for VectorSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_matchers(f)?;
-        self.shift.fmt(f)
+        self.shift.write_at(f)?;
+        self.write_reach(f)?;
+        self.shift.write_offset(f)
     }
 }
 
 impl VectorSelector {
+    fn write_reach(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reach {
+            Reach::Inside => Ok(()),
+            reach => write!(f, " {}", reach.as_str()),
+        }
+    }
+
     fn write_matchers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or_default();
         f.write_str(name)?;
@@ -153,12 +158,22 @@ fn label_names(names: &[String]) -> String {
 
 impl fmt::Display for Shift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_at(f)?;
+        self.write_offset(f)
+    }
+}
+
+impl Shift {
+    fn write_at(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.at {
-            Some(At::Timestamp(ms)) => write!(f, " @ {:.3}", ms as f64 / 1000.0)?,
-            Some(At::Start) => f.write_str(" @ start()")?,
-            Some(At::End) => f.write_str(" @ end()")?,
-            None => {}
+            Some(At::Timestamp(ms)) => write!(f, " @ {:.3}", ms as f64 / 1000.0),
+            Some(At::Start) => f.write_str(" @ start()"),
+            Some(At::End) => f.write_str(" @ end()"),
+            None => Ok(()),
         }
+    }
+
+    fn write_offset(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.offset {
             Length::Fixed(0) => Ok(()),
             offset => write!(f, " offset {offset}"),
@@ -181,7 +196,9 @@ impl fmt::Display for Length {
 impl fmt::Display for MatrixSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.selector.write_matchers(f)?;
-        write!(f, "[{}]{}", self.range, self.selector.shift)
+        write!(f, "[{}]", self.range)?;
+        self.selector.write_reach(f)?;
+        self.selector.shift.fmt(f)
     }
 }
 
@@ -251,20 +268,27 @@ impl Binary {
 
 impl fmt::Display for Matching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_grouped = matches!(
-            self.cardinality,
-            Cardinality::ManyToOne | Cardinality::OneToMany
-        );
-        if !self.on && self.labels.is_empty() && !is_grouped {
-            return Ok(());
+        let group = match self.cardinality {
+            Cardinality::ManyToOne => Some("left"),
+            Cardinality::OneToMany => Some("right"),
+            Cardinality::OneToOne | Cardinality::ManyToMany => None,
+        };
+        if self.on || !self.labels.is_empty() || group.is_some() {
+            let how = if self.on { "on" } else { "ignoring" };
+            write!(f, " {how} ({})", label_names(&self.labels))?;
         }
-        let how = if self.on { "on" } else { "ignoring" };
-        write!(f, " {how} ({})", label_names(&self.labels))?;
-        let include = label_names(&self.include);
-        match self.cardinality {
-            Cardinality::ManyToOne => write!(f, " group_left ({include})"),
-            Cardinality::OneToMany => write!(f, " group_right ({include})"),
-            Cardinality::OneToOne | Cardinality::ManyToMany => Ok(()),
+        if let Some(side) = group {
+            write!(f, " group_{side} ({})", label_names(&self.include))?;
+        }
+        match (&self.fill.left, &self.fill.right) {
+            (Some(left), Some(right)) if left == right => write!(f, " fill ({left})"),
+            (left, right) => {
+                let sides = [("left", left), ("right", right)];
+                let mut sides = sides
+                    .into_iter()
+                    .filter_map(|(s, v)| Some((s, v.as_ref()?)));
+                sides.try_for_each(|(side, value)| write!(f, " fill_{side} ({value})"))
+            }
         }
     }
 }

@@ -262,3 +262,28 @@ fn write_matching(out: &mut String, matching: &Matching) {
         .raw("on", bool_text(matching.on))
         .end();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_are_those_of_prometheus() {
+        let options = ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            ..ParseOptions::default()
+        };
+        let mut count = 0;
+        for line in include_str!("tree.txt").lines().skip(1) {
+            let (text, tree) = line.split_once(" => ").expect("text => tree");
+            assert_eq!(
+                parse_tree_json(text, options).as_deref(),
+                Ok(tree),
+                "{text}"
+            );
+            count += 1;
+        }
+        assert!(count > 40, "only {count} trees");
+    }
+}

@@ -358,12 +358,10 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
             // Always on: exemplars and metadata are kept, histograms are stored, statistics told.
             | "exemplar-storage"
             | "metadata-wal-records"
-            | "native-histograms"
             | "promql-duration-expr"
             | "promql-per-step-stats"
             | "promql-experimental-functions"
-            | "promql-delayed-name-removal"
-            | "exemplar-storage" => {}
+            | "promql-delayed-name-removal" => {}
             _ => warnings.push(format!("--enable-feature={feature} has no effect yet")),
         }
     }

@@ -22,7 +22,7 @@ use tracing::warn;
 use super::http::{Client, HttpFetch};
 use super::jobs::Job;
 use crate::config::Surroundings;
-use crate::web::state::TargetMetadata;
+use crate::web::state::{MetricMetadata, TargetMetadata};
 
 /// The lease of a target, by its identity; `None` while another node holds it.
 pub type Leases = Arc<dyn Fn(u64) -> Option<Fence> + Send + Sync>;
@@ -73,6 +73,25 @@ struct Wanted {
     dropped_count: u64,
 }
 
+fn metadata_of(cell: &MetadataCell, metric: Option<&str>) -> Vec<MetricMetadata> {
+    let known = match metric {
+        Some(metric) => {
+            let one = cell.get(metric);
+            one.map(|known| (metric.to_owned(), known))
+                .into_iter()
+                .collect()
+        }
+        None => cell.list(),
+    };
+    let word = |(metric, known): (String, ingest::scrape::MetricMetadata)| MetricMetadata {
+        metric,
+        kind: known.kind.as_str().to_owned(),
+        help: known.help,
+        unit: known.unit,
+    };
+    known.into_iter().map(word).collect()
+}
+
 impl Pools {
     pub fn new(
         world: World,
@@ -118,8 +137,17 @@ impl Pools {
 
     /// What the targets scraped here say their metrics mean, with their jobs; of all, or of one.
     pub fn metadata(&self, metric: Option<&str>) -> Vec<(String, TargetMetadata)> {
-        let _ = metric;
-        Vec::new()
+        let mut all = Vec::new();
+        self.each(|job, pool| {
+            let here = pool.running.values();
+            let here = here.filter(|running| self.holds_lease(&running.target));
+            all.extend(here.map(|running| {
+                let labels = running.target.labels.clone();
+                let metrics = metadata_of(&running.metadata, metric);
+                (job.to_owned(), TargetMetadata { labels, metrics })
+            }));
+        });
+        all
     }
 
     /// Calls `show` with each pool, by job name.

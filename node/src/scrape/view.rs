@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ingest::scrape::{Health, MetadataCell};
+use ingest::scrape::Health;
 use model::time::format_duration;
 use model::{Labels, Timestamp};
 
@@ -59,22 +59,6 @@ impl Pools {
             });
         });
         untold
-    }
-
-    /// What each target that this node scrapes says of its metrics, for `/api/v1/metadata` and
-    /// `/api/v1/targets/metadata`: the target's labels and its metadata, by job and target. Of a
-    /// target that another node scrapes only that node knows.
-    pub fn metadata(&self) -> Vec<(Labels, MetadataCell)> {
-        let mut metadata = Vec::new();
-        self.each(|_, pool| {
-            let here = pool.running.values();
-            let here = here.filter(|running| self.holds_lease(&running.target));
-            metadata.extend(here.map(|running| {
-                let labels = running.target.labels.clone();
-                (labels, running.metadata.clone())
-            }));
-        });
-        metadata
     }
 
     /// How the last scrapes went of the targets scraped here, by identity.

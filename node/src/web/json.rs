@@ -6,8 +6,8 @@
 
 use std::fmt::Write;
 
-use model::{Labels, Sample, Series, Timestamp, number};
-use promql::Value;
+use model::{Histogram, Labels, Sample, Series, Timestamp, number};
+use promql::{Value, native};
 use serde::Serialize;
 
 use super::errors::ApiError;
@@ -105,14 +105,41 @@ impl Json {
 
     fn series(&mut self, series: &Series) {
         self.raw("{\"metric\":").labels(&series.labels);
-        self.raw(",\"values\":[");
-        for (at, sample) in series.samples.iter().enumerate() {
-            if at > 0 {
-                self.0.push(',');
+        let samples = &series.samples;
+        if samples.histograms.len() < samples.len() {
+            self.raw(",\"values\":[");
+            let floats = samples.iter().enumerate();
+            let mut separator = "";
+            for (_, sample) in floats.filter(|(at, _)| samples.histogram(*at).is_none()) {
+                self.raw(separator).sample(sample);
+                separator = ",";
             }
-            self.sample(sample);
+            self.raw("]");
         }
-        self.raw("]}");
+        if !samples.histograms.is_empty() {
+            self.raw(",\"histograms\":");
+            self.list(&samples.histograms, |json, (at, histogram)| {
+                json.histogram_sample(samples.timestamps[*at as usize], histogram);
+            });
+        }
+        self.raw("}");
+    }
+
+    fn histogram_sample(&mut self, at: Timestamp, histogram: &Histogram) {
+        self.raw("[").timestamp(at).raw(",{\"count\":");
+        self.float(histogram.count).raw(",\"sum\":");
+        self.float(histogram.sum);
+        let buckets = native::buckets(histogram);
+        if !buckets.is_empty() {
+            self.raw(",\"buckets\":");
+            self.list(&buckets, |json, bucket| {
+                json.raw("[").number(bucket.boundary_rule().into()).raw(",");
+                json.float(bucket.lower).raw(",");
+                json.float(bucket.upper).raw(",");
+                json.float(bucket.count).raw("]");
+            });
+        }
+        self.raw("}]");
     }
 }
 
@@ -158,10 +185,15 @@ pub fn write_result(json: &mut Json, value: &Value) {
         Value::String(at, text) => json.lone(*at, |out| write_text(out, text, Escape::Go)),
         Value::Vector(samples) => json.list(samples, |json, sample| {
             json.raw("{\"metric\":").labels(&sample.labels);
-            json.raw(",\"value\":").sample(Sample {
-                timestamp: sample.timestamp,
-                value: sample.value,
-            });
+            match &sample.value {
+                model::Value::Float(value) => json.raw(",\"value\":").sample(Sample {
+                    timestamp: sample.timestamp,
+                    value: *value,
+                }),
+                model::Value::Histogram(histogram) => json
+                    .raw(",\"histogram\":")
+                    .histogram_sample(sample.timestamp, histogram),
+            }
             json.raw("}");
         }),
         Value::Matrix(series) => json.list(series, Json::series),

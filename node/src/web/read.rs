@@ -36,7 +36,7 @@ pub async fn remote(
     let request = decode(&bytes)?;
     let external = External(api.external_labels());
     let closed = |_| TextError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
-    let _slot = api.query_slots.acquire().await.map_err(closed)?;
+    let _slot = api.queries.slots.acquire().await.map_err(closed)?;
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     let results = select(&api, &request, &external, &form, &headers).await?;
     match request.answer {

@@ -179,6 +179,10 @@ impl Parser<'_> {
     }
 
     fn settle_set_matching(&mut self, binary: &mut Binary, whole: Span) {
+        if binary.matching.as_ref().is_some_and(|m| !m.fill.is_none()) {
+            let message = "filling in missing series not allowed for set operators";
+            self.report(whole, message);
+        }
         let name = quote(binary.op.as_str());
         match &mut binary.matching {
             Some(matching) if matching.cardinality == Cardinality::OneToOne => {

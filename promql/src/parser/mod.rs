@@ -13,7 +13,7 @@ mod selector;
 use model::Matcher;
 use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX};
 
-use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Matching, Unary};
+use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Fill, Matching, NumberLiteral, Unary};
 use crate::error::{ParseError, Span};
 use crate::lexer::{Keyword, Kind, Token, lex};
 use crate::quote::{quote, quote_bytes};
@@ -26,6 +26,12 @@ pub struct ParseOptions {
     /// Arithmetic on durations, `[5m * 2]` (`promql-duration-expr`). Also `step()`, `range()`,
     /// `min_of(a, b)` and `max_of(a, b)` in it, which Prometheus has since 3.6.
     pub duration_expressions: bool,
+    /// `fill (0)`, `fill_left (0)`, `fill_right (0)` behind a binary operator
+    /// (`promql-binop-fill-modifiers`, newer than 3.5).
+    pub fill_modifiers: bool,
+    /// `anchored` and `smoothed` behind a selector (`promql-extended-range-selectors`, newer than
+    /// 3.5).
+    pub extended_ranges: bool,
 }
 
 /// Reads an expression and checks its types.
@@ -89,7 +95,7 @@ impl<'a> Parser<'a> {
         Ok(Self {
             text,
             options,
-            tokens: lex(text, options.duration_expressions),
+            tokens: lex(text, options),
             at: 0,
             errors: Vec::new(),
             depth: 0,
@@ -262,24 +268,68 @@ impl<'a> Parser<'a> {
             on: false,
             labels: Vec::new(),
             include: Vec::new(),
+            fill: Fill::default(),
         };
+        self.label_modifiers(&mut matching)?;
+        while self.options.fill_modifiers && *self.peek_second() == Kind::LeftParen {
+            let word = self.text_of(self.peek().span).to_ascii_lowercase();
+            let (left, right) = match word.as_str() {
+                "fill" => (true, true),
+                "fill_left" => (true, false),
+                "fill_right" => (false, true),
+                _ => break,
+            };
+            let value = self.fill_value()?;
+            if left {
+                matching.fill.left = Some(value.clone());
+            }
+            if right {
+                matching.fill.right = Some(value);
+            }
+        }
+        Ok((return_bool, matching))
+    }
+
+    /// `fill (-1)`: the number.
+    fn fill_value(&mut self) -> Parsed<NumberLiteral> {
+        self.advance();
+        self.advance();
+        let is_negative = self.peek().kind == Kind::Operator(BinaryOp::Sub);
+        if is_negative || self.peek().kind == Kind::Operator(BinaryOp::Add) {
+            self.advance();
+        }
+        if !matches!(self.peek().kind, Kind::Number | Kind::Duration) {
+            return Err(self.unexpected("fill modifier", "number"));
+        }
+        let mut number = self.number_literal()?;
+        if is_negative {
+            number.value = -number.value;
+        }
+        match self.accept(&Kind::RightParen) {
+            Some(_) => Ok(number),
+            None => Err(self.unexpected("fill modifier", "\")\"")),
+        }
+    }
+
+    /// `on (…)` and `group_left (…)`.
+    fn label_modifiers(&mut self, matching: &mut Matching) -> Parsed<()> {
         matching.on = match self.peek().kind {
             Kind::Keyword(Keyword::On) => true,
             Kind::Keyword(Keyword::Ignoring) => false,
-            _ => return Ok((return_bool, matching)),
+            _ => return Ok(()),
         };
         self.advance();
         matching.labels = self.grouping_labels()?;
         matching.cardinality = match self.peek().kind {
             Kind::Keyword(Keyword::GroupLeft) => Cardinality::ManyToOne,
             Kind::Keyword(Keyword::GroupRight) => Cardinality::OneToMany,
-            _ => return Ok((return_bool, matching)),
+            _ => return Ok(()),
         };
         self.advance();
         if self.peek().kind == Kind::LeftParen || !self.starts_operand() {
             matching.include = self.grouping_labels()?;
         }
-        Ok((return_bool, matching))
+        Ok(())
     }
 
     /// `(a, b)`, with a comma allowed at the end.

@@ -4,8 +4,8 @@
 use super::duration::{RANGE, STEP};
 use super::{Parsed, Parser, Tree, literal};
 use crate::ast::{
-    Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Shift,
-    Subquery,
+    Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Reach,
+    Shift, Subquery,
 };
 use crate::duration::Length;
 use crate::error::Span;
@@ -25,9 +25,36 @@ impl Parser<'_> {
                 }
                 Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
                 Kind::At => self.at(&mut expr)?,
+                Kind::Identifier if self.options.extended_ranges => {
+                    let Some(reach) = reach(self.text_of(self.peek().span)) else {
+                        return Ok((expr, depth));
+                    };
+                    self.set_reach(&mut expr, reach)?;
+                }
                 _ => return Ok((expr, depth)),
             }
         }
+    }
+
+    /// `anchored` or `smoothed` behind `expr`.
+    fn set_reach(&mut self, expr: &mut Expr, reach: Reach) -> Parsed<()> {
+        self.advance();
+        let (whole, word) = (expr.span(), reach.as_str());
+        let selector = match expr {
+            Expr::Vector(selector) => selector,
+            Expr::Matrix(matrix) => &mut matrix.selector,
+            Expr::Subquery(_) => {
+                let message = format!("{word} modifier is not supported for subqueries");
+                return Err(self.halt(whole, message));
+            }
+            _ => return Err(self.halt(whole, format!("{word} modifier not implemented"))),
+        };
+        if selector.reach != Reach::Inside && selector.reach != reach {
+            let message = "anchored and smoothed modifiers cannot be used together";
+            return Err(self.halt(whole, message));
+        }
+        selector.reach = reach;
+        Ok(())
     }
 
     fn operand(&mut self) -> Parsed<Tree> {
@@ -117,7 +144,9 @@ impl Parser<'_> {
         let name = self.text_of(name_span);
         let (args, args_span, depth) = self.arguments()?;
         let span = name_span.to(args_span);
-        let Some(function) = Function::find(name) else {
+        let is_on = self.options.experimental_functions;
+        let known = Function::find(name).filter(|function| is_on || !function.is_newer());
+        let Some(function) = known else {
             let message = format!("unknown function with name {}", quote(name));
             return Err(self.halt(name_span, message));
         };
@@ -246,23 +275,18 @@ impl Parser<'_> {
 
     fn matrix_selector(&mut self, expr: Expr, range: Length, brackets: Span) -> Parsed<Expr> {
         let message = match expr {
-            // Prometheus only looks at an offset that is known.
-            Expr::Vector(selector)
-                if selector.shift.at.is_none()
-                    && (selector.shift.offset.is_zero() || selector.shift.is_computed()) =>
-            {
-                return Ok(Expr::Matrix(MatrixSelector {
-                    span: selector.span.to(brackets),
-                    selector,
-                    range,
-                }));
-            }
-            Expr::Vector(selector)
-                if !selector.shift.offset.is_zero() && !selector.shift.is_computed() =>
-            {
-                "no offset modifiers allowed before range"
-            }
-            Expr::Vector(_) => "no @ modifiers allowed before range",
+            // Prometheus looks for what is known already only.
+            Expr::Vector(selector) => match (&selector.shift.offset, selector.shift.at) {
+                (Length::Fixed(ms), _) if *ms != 0 => "no offset modifiers allowed before range",
+                (_, Some(At::Timestamp(_))) => "no @ modifiers allowed before range",
+                _ => {
+                    return Ok(Expr::Matrix(MatrixSelector {
+                        span: selector.span.to(brackets),
+                        selector,
+                        range,
+                    }));
+                }
+            },
             _ => "ranges only allowed for vector selectors",
         };
         Err(self.halt(brackets, message))
@@ -342,6 +366,11 @@ impl Parser<'_> {
     fn last_end(&self) -> usize {
         self.tokens[self.at - 1].span.end
     }
+}
+
+fn reach(word: &str) -> Option<Reach> {
+    let mut all = [Reach::Anchored, Reach::Smoothed].into_iter();
+    all.find(|reach| reach.as_str().eq_ignore_ascii_case(word))
 }
 
 fn misplaced(what: &str) -> String {

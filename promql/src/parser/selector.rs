@@ -4,7 +4,7 @@ use model::labels::METRIC_NAME;
 use model::{MatchOp, Matcher};
 
 use super::{Parsed, Parser, literal};
-use crate::ast::{BinaryOp, Shift, VectorSelector};
+use crate::ast::{BinaryOp, Reach, Shift, VectorSelector};
 use crate::error::Span;
 use crate::lexer::{Keyword, Kind};
 
@@ -55,6 +55,7 @@ impl Parser<'_> {
         Ok(VectorSelector {
             name,
             matchers,
+            reach: Reach::Inside,
             shift: Shift::default(),
             span,
         })

@@ -103,6 +103,7 @@ fn touches(query: &str, series: &[Labels]) -> bool {
     let options = ParseOptions {
         experimental_functions: true,
         duration_expressions: true,
+        ..ParseOptions::default()
     };
     promql::parse_with(query, options).is_ok_and(|expr| selects(&expr, series))
 }
