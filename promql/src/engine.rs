@@ -195,7 +195,9 @@ impl Engine {
             params,
         };
         let evaluated = run.evaluate(source).await?;
-        Ok(run.finish(evaluated, |columns| Value::Matrix(range_value(columns, grid))))
+        Ok(run.finish(evaluated, |columns| {
+            Value::Matrix(range_value(columns, grid))
+        }))
     }
 
     fn parse(&self, query: &str) -> Result<Expr, QueryError> {
@@ -340,7 +342,10 @@ async fn select(
     let mut fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
     let (mut sets, mut bytes) = (Vec::with_capacity(selections.len()), 0);
     while let Some(series) = fetched.try_next().await? {
-        bytes += series.iter().map(|s| samples_bytes(&s.samples)).sum::<usize>();
+        bytes += series
+            .iter()
+            .map(|s| samples_bytes(&s.samples))
+            .sum::<usize>();
         if bytes > bytes_max {
             return Err(QueryError::TooManySamples);
         }

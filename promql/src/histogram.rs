@@ -76,7 +76,11 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
     if lower >= upper {
         return 0.0;
     }
-    let rank = |bound: f64| rank(bound, buckets).filter(|&r| r <= count).unwrap_or(count);
+    let rank = |bound: f64| {
+        rank(bound, buckets)
+            .filter(|&r| r <= count)
+            .unwrap_or(count)
+    };
     (rank(upper) - rank(lower)) / count
 }
 

@@ -118,7 +118,8 @@ impl Evaluation<'_> {
                 (AggregateOp::Count | AggregateOp::Group, Some(_)) => fold.add(0.0),
                 (_, Some(_)) => {
                     let place = &aggregate.expr;
-                    self.notes.inform_ignored_in_aggregation(self.query, place, op.as_str());
+                    self.notes
+                        .inform_ignored_in_aggregation(self.query, place, op.as_str());
                 }
             }
         }
@@ -191,7 +192,8 @@ impl Evaluation<'_> {
     ) {
         if columns.iter().any(|column| !column.histograms.is_empty()) {
             let name = aggregate.op.as_str();
-            self.notes.inform_ignored_in_aggregation(self.query, place, name);
+            self.notes
+                .inform_ignored_in_aggregation(self.query, place, name);
         }
     }
 
@@ -230,7 +232,8 @@ impl Evaluation<'_> {
                 let place = match last {
                     Some((bits, place)) if bits == value.to_bits() && histogram.is_none() => place,
                     _ => {
-                        let text = histogram.map_or_else(|| format_float(value), |h| native::text(h));
+                        let text =
+                            histogram.map_or_else(|| format_float(value), |h| native::text(h));
                         let labels = group.to_builder().set(label, &text).build();
                         let next = counts.len();
                         let place = *places.entry(labels.clone()).or_insert(next);

@@ -198,7 +198,10 @@ impl Joined {
     /// Puts a histogram where there is no value yet, in any order of instants.
     fn put(&mut self, step: usize, point: Point) {
         let at = index(step);
-        let place = self.column.histograms.partition_point(|(step, _)| *step < at);
+        let place = self
+            .column
+            .histograms
+            .partition_point(|(step, _)| *step < at);
         let behind = self.column.histograms.split_off(place);
         self.column.set(step, point);
         self.column.histograms.extend(behind);
@@ -339,7 +342,8 @@ impl Join<'_> {
         let mut builder = many.to_builder();
         if drops_name(self.binary) && !self.delayed_names {
             let drops_type = self.drops_type;
-            let goes = |name: &str| name == METRIC_NAME || drops_type && [TYPE, UNIT].contains(&name);
+            let goes =
+                |name: &str| name == METRIC_NAME || drops_type && [TYPE, UNIT].contains(&name);
             builder.retain(|name, _| !goes(name));
         }
         if self.matching.cardinality == Cardinality::OneToOne {

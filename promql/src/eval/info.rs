@@ -52,6 +52,10 @@ impl Evaluation<'_> {
         let asked = asked(call);
         let is_info = |column: &Column| is_info_series(asked, column);
         let infos = joinable(&base, infos, is_info);
+        self.read = vec![0; grid.steps];
+        infos
+            .iter()
+            .for_each(|info| info.count_into(&mut self.read));
         if infos.iter().any(|column| !column.histograms.is_empty()) {
             return Err(execution("info sample should be float"));
         }
@@ -264,7 +268,8 @@ impl Joined {
         let at = *self.places.entry(labels.clone()).or_insert(next);
         if at == next {
             let values = vec![ABSENT; like.values.len()];
-            self.columns.push(Column::new(labels, like.drop_name, values));
+            self.columns
+                .push(Column::new(labels, like.drop_name, values));
         }
         at
     }

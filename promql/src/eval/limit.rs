@@ -81,8 +81,11 @@ impl Evaluation<'_> {
                 return Err(QueryError::Execution(message));
             }
             let to = ratio.clamp(-1.0, 1.0);
-            if to != ratio && let Some(place) = place {
-                self.notes.warn_ratio(self.query, place.unwrap_parens(), ratio, to);
+            if to != ratio
+                && let Some(place) = place
+            {
+                self.notes
+                    .warn_ratio(self.query, place.unwrap_parens(), ratio, to);
             }
             cut.push(to);
         }

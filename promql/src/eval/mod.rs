@@ -40,6 +40,7 @@ pub(crate) use selector::Data;
 use account::Tally;
 use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
 
+use crate::ast::AggregateOp;
 use crate::error::QueryError;
 use crate::native;
 use crate::plan::{Grid, Op, Step};
@@ -148,14 +149,17 @@ impl<'a> Evaluation<'a> {
         };
         let mut tally = Tally {
             base,
+            points: columns.points(steps),
             read: std::mem::take(&mut self.read),
             ..Tally::default()
         };
         match &step.op {
-            Op::Select { .. } | Op::SelectInfo { .. } => {
+            Op::Select { .. } => {
                 tally.base = base.saturating_sub(sizes.iter().sum());
                 tally.read = sizes.clone();
             }
+            // Which of them count is known once they are joined.
+            Op::SelectInfo { .. } => tally.base = base.saturating_sub(sizes.iter().sum()),
             Op::SelectTime { .. } => {
                 tally.read = sizes.clone();
                 operands.push(Tally {
@@ -183,6 +187,9 @@ impl<'a> Evaluation<'a> {
                 self.pace.current -= operands.iter().map(|t| t.held_within).sum::<u64>();
             }
             Op::Call(call) if functions::keeps_samples(call) => {}
+            Op::Aggregate(aggregate) if aggregate.op == AggregateOp::CountValues => {
+                self.pace.gather(&operands, base, &sizes)?;
+            }
             Op::Aggregate(_) => self.pace.replace(base, &sizes)?,
             Op::Number(_) | Op::Call(_) | Op::Info(_) | Op::Binary(_) => {
                 self.pace.gather(&operands, base, &sizes)?;
@@ -297,7 +304,8 @@ impl<'a> Evaluation<'a> {
                     let value = column.values.first().copied().unwrap_or(ABSENT);
                     let values = vec![value; grid.steps];
                     let first = column.histogram(0).cloned();
-                    let repeated = first.map(|h| (0..index(grid.steps)).map(move |i| (i, h.clone())));
+                    let repeated =
+                        first.map(|h| (0..index(grid.steps)).map(move |i| (i, h.clone())));
                     let histograms = repeated.into_iter().flatten().collect();
                     spread.push(Column {
                         values,

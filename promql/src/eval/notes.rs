@@ -54,13 +54,7 @@ impl Notes {
     }
 
     /// As [`Self::inform_if_no_counter`], where metrics carry their type.
-    pub fn inform_if_not_typed_counter(
-        &mut self,
-        query: &str,
-        place: &Expr,
-        name: &str,
-        ty: &str,
-    ) {
+    pub fn inform_if_not_typed_counter(&mut self, query: &str, place: &Expr, name: &str, ty: &str) {
         if !name.is_empty() && ty != "counter" {
             let (name, ty) = (quote(name), quote(ty));
             let text = format!(
@@ -82,12 +76,18 @@ impl Notes {
     }
 
     pub fn warn_not_counter(&mut self, query: &str, place: &Expr, name: &str) {
-        let text = format!("this native histogram metric is not a counter: {}", quote(name));
+        let text = format!(
+            "this native histogram metric is not a counter: {}",
+            quote(name)
+        );
         self.warn(query, place, &text);
     }
 
     pub fn warn_not_gauge(&mut self, query: &str, place: &Expr, name: &str) {
-        let text = format!("this native histogram metric is not a gauge: {}", quote(name));
+        let text = format!(
+            "this native histogram metric is not a gauge: {}",
+            quote(name)
+        );
         self.warn(query, place, &text);
     }
 
@@ -104,9 +104,7 @@ impl Notes {
 
     pub fn warn_ratio(&mut self, query: &str, place: &Expr, ratio: f64, to: f64) {
         let (ratio, to) = (short_float(ratio), short_float(to));
-        let text = format!(
-            "ratio value should be between -1 and 1, got {ratio}, capping to {to}"
-        );
+        let text = format!("ratio value should be between -1 and 1, got {ratio}, capping to {to}");
         self.warn(query, place, &text);
     }
 

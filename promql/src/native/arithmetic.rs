@@ -263,7 +263,11 @@ fn merge(
             (None, None) => break,
         };
         let own = if order.is_le() { own_left.next() } else { None };
-        let other = if order.is_ge() { other_left.next() } else { None };
+        let other = if order.is_ge() {
+            other_left.next()
+        } else {
+            None
+        };
         merged.extend(match (own, other) {
             (Some(&(index, own)), Some(&(_, other))) => Some((index, op(own, other))),
             (Some(&own), None) => Some(own),

@@ -126,7 +126,9 @@ impl Evaluation<'_> {
         }
         for group in groups {
             self.pace.expect(results.len() + 1, grid.steps)?;
-            let values = self.ask_classic(place, &question, &group, &columns, grid).await?;
+            let values = self
+                .ask_classic(place, &question, &group, &columns, grid)
+                .await?;
             let mut result = Column::new(group.labels, group.drop_name, values);
             self.drop_name(&mut result);
             results.push(result);
@@ -161,9 +163,8 @@ impl Evaluation<'_> {
         };
         if let Some(told) = told {
             let (function, name) = (question.name(), quote(name));
-            let text = format!(
-                "input to {function} has NaN observations, {told} for metric name {name}"
-            );
+            let text =
+                format!("input to {function} has NaN observations, {told} for metric name {name}");
             self.notes.inform(self.query, argument(call, 0), &text);
         }
         value

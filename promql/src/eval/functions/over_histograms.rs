@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use model::{Histogram, Timestamp};
 
-use super::super::Point;
 use super::super::Evaluation;
+use super::super::Point;
 use super::over_time::{OverRanges, Window, has_changed};
 use super::rate::{Kind, extrapolation};
 use crate::ast::Expr;
@@ -120,7 +120,8 @@ impl Evaluation<'_> {
             return Ok(None);
         }
         let place = over.first_place;
-        self.notes.inform_ignored_in_range(self.query, place, metric);
+        self.notes
+            .inform_ignored_in_range(self.query, place, metric);
         let window = Window {
             times: &times,
             values: &values,
@@ -173,7 +174,8 @@ impl Evaluation<'_> {
         } else if is_no_gauge(&all) {
             self.notes.warn_not_gauge(self.query, place, metric);
         }
-        growth.multiply(extrapolation(mixed.window, kind, first.count, growth.count));
+        // Unlike floats, histograms are extrapolated beyond the instant at which they were zero.
+        growth.multiply(extrapolation(mixed.window, kind, None));
         Some(Point::of(growth.into_histogram()))
     }
 

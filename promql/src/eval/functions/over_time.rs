@@ -147,7 +147,10 @@ fn count_pairs(values: &[f64], counts: fn(f64, f64) -> bool) -> f64 {
 
 /// Where values are less than the one before: where a counter was reset.
 fn falls(values: &[f64]) -> Vec<u32> {
-    let falls = values.windows(2).zip(1..).filter(|(pair, _)| pair[1] < pair[0]);
+    let falls = values
+        .windows(2)
+        .zip(1..)
+        .filter(|(pair, _)| pair[1] < pair[0]);
     falls.map(|(_, at)| at).collect()
 }
 
@@ -215,9 +218,17 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Option<Column>, QueryError> {
         let samples = &series.samples;
-        let mut column = Column::new(series.labels.clone(), series.drop_name, vec![ABSENT; grid.steps]);
+        let mut column = Column::new(
+            series.labels.clone(),
+            series.drop_name,
+            vec![ABSENT; grid.steps],
+        );
         let needs_falls = matches!(over.name, "rate" | "increase");
-        let falls = if needs_falls { falls(&samples.values) } else { Vec::new() };
+        let falls = if needs_falls {
+            falls(&samples.values)
+        } else {
+            Vec::new()
+        };
         let mut scalars = vec![0.0; over.scalars.len()];
         let (mut from, mut to, mut first_fall) = (0, 0, 0);
         let (mut work, mut window_samples, mut found) = (0, 0, 0);
@@ -238,7 +249,7 @@ impl Evaluation<'_> {
                 false => histograms_within(&samples.histograms, from, to),
             };
             window_samples = (to - from) as u64 + extra(histograms);
-            self.pace.peak = self.pace.peak.max(self.pace.current + window_samples);
+            self.pace.glimpse(window_samples)?;
             if from == to {
                 continue;
             }
@@ -246,7 +257,10 @@ impl Evaluation<'_> {
             for (scalar, all) in scalars.iter_mut().zip(&over.scalars) {
                 *scalar = all[step];
             }
-            first_fall += falls[first_fall..].iter().take_while(|at| **at as usize <= from).count();
+            first_fall += falls[first_fall..]
+                .iter()
+                .take_while(|at| **at as usize <= from)
+                .count();
             let window = Window {
                 times: &times[from..to],
                 values: &samples.values[from..to],
@@ -274,15 +288,11 @@ impl Evaluation<'_> {
             }
         }
         self.pace.spend(work + grid.steps).await?;
-        self.pace.current += window_samples;
-        self.pace.notice()?;
         if found == 0 {
-            self.pace.current -= window_samples;
             return Ok(None);
         }
         self.pace.current += found + extra(&column.histograms);
-        self.pace.notice()?;
-        self.pace.current -= window_samples;
+        self.pace.glimpse(window_samples)?;
         let made = column.histograms.iter().map(|(_, h)| h.size());
         self.pace.hold_more(made.sum())?;
         self.finish(over, &mut column);
@@ -303,7 +313,8 @@ impl Evaluation<'_> {
         let metric = column.labels.metric_name();
         if self.rules.type_and_unit_labels {
             let ty = column.labels.get(super::super::TYPE).unwrap_or_default();
-            self.notes.inform_if_not_typed_counter(self.query, place, metric, ty);
+            self.notes
+                .inform_if_not_typed_counter(self.query, place, metric, ty);
         } else {
             self.notes.inform_if_no_counter(self.query, place, metric);
         }
@@ -358,19 +369,24 @@ impl Evaluation<'_> {
             let samples = &series.samples;
             let times = &samples.timestamps;
             self.pace.spend(grid.steps).await?;
+            let (mut seen, mut windows) = (0, 0);
             for (step, value) in values.iter_mut().enumerate() {
                 let end = ranges.look.from(grid.at(step));
                 let start = end.saturating_sub(ranges.range_ms);
                 let to = times.partition_point(|t| t.0 <= end);
                 let from = times.partition_point(|t| t.0 <= start);
-                if to > from {
-                    let histograms = histograms_within(&samples.histograms, from, to);
-                    let seen = (to - from) as u64 + extra(histograms);
+                let histograms = histograms_within(&samples.histograms, from, to);
+                seen = (to - from) as u64 + extra(histograms);
+                self.pace.glimpse(seen)?;
+                if seen > 0 {
                     self.read[step] += seen;
-                    self.pace.peak = self.pace.peak.max(self.pace.current + seen);
+                    windows += 1;
                     *value = ABSENT;
                 }
             }
+            // Prometheus notes every window as a result first.
+            self.pace.current += windows;
+            self.pace.glimpse(seen)?;
         }
         Ok(Columns::Vector(super::absent::column(place, values)))
     }
