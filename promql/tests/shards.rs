@@ -78,9 +78,8 @@ impl Shards {
         let mut shards: Vec<Memory> = (0..count).map(|_| Memory::default()).collect();
         for (labels, samples) in &memory.series {
             let home = model::hash::xxh3(7, labels.as_canonical()) % count as u64;
-            for (&at, &value) in samples {
-                shards[home as usize].add(labels, at, value);
-            }
+            let shard = &mut shards[home as usize];
+            shard.series.insert(labels.clone(), samples.clone());
         }
         Self {
             shards,

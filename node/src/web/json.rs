@@ -282,7 +282,7 @@ mod tests {
         VectorSample {
             labels: Labels::from_pairs(pairs.iter().copied()),
             timestamp: Timestamp(at),
-            value,
+            value: model::Value::Float(value),
         }
     }
 

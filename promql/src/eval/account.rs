@@ -14,6 +14,8 @@ pub(super) struct Tally {
     pub base: u64,
     /// Samples it has at each instant.
     pub sizes: Vec<u64>,
+    /// Points it has at each instant, if those are fewer: histograms count for several samples.
+    pub points: Option<Vec<u64>>,
     /// Samples read from series for each instant; empty for none.
     pub read: Vec<u64>,
     /// Of ranges made by a subquery: what computing them read, and what they hold.
@@ -24,6 +26,12 @@ pub(super) struct Tally {
 impl Tally {
     pub fn total(&self) -> u64 {
         self.sizes.iter().sum()
+    }
+
+    /// What gathering it at `step` adds: a histogram is shared, so it counts once.
+    fn gathered(&self, step: usize) -> u64 {
+        let points = self.points.as_ref().unwrap_or(&self.sizes);
+        points.get(step).copied().unwrap_or(0)
     }
 
     /// Adds what another operand of the same grid read.
@@ -49,10 +57,7 @@ impl Pace<'_> {
     ) -> Result<(), QueryError> {
         let mut held = self.current;
         for (step, result) in result.iter().enumerate() {
-            let gathered: u64 = operands
-                .iter()
-                .map(|operand| operand.sizes.get(step).copied().unwrap_or(0))
-                .sum();
+            let gathered: u64 = operands.iter().map(|operand| operand.gathered(step)).sum();
             self.current = held + gathered + result;
             self.notice()?;
             held += result;

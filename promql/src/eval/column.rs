@@ -254,6 +254,23 @@ impl Columns {
         sizes
     }
 
+    /// How many points it has at each instant, if it has histograms.
+    pub fn points(&self, steps: usize) -> Option<Vec<u64>> {
+        let Self::Vector(columns) = self else {
+            return None;
+        };
+        if columns.iter().all(|column| column.histograms.is_empty()) {
+            return None;
+        }
+        let mut points = vec![0; steps];
+        for column in columns {
+            for (points, &value) in points.iter_mut().zip(&column.values) {
+                *points += u64::from(is_present(value));
+            }
+        }
+        Some(points)
+    }
+
     pub fn into_scalar(self) -> Vec<f64> {
         match self {
             Self::Scalar(values) => values,

@@ -52,6 +52,10 @@ impl Evaluation<'_> {
         let asked = asked(call);
         let is_info = |column: &Column| is_info_series(asked, column);
         let infos = joinable(&base, infos, is_info);
+        self.read = vec![0; grid.steps];
+        infos
+            .iter()
+            .for_each(|info| info.count_into(&mut self.read));
         if infos.iter().any(|column| !column.histograms.is_empty()) {
             return Err(execution("info sample should be float"));
         }

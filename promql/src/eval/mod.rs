@@ -45,6 +45,7 @@ pub(crate) use selector::Data;
 use account::Tally;
 use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
 
+use crate::ast::AggregateOp;
 use crate::error::QueryError;
 use crate::native;
 use crate::plan::{Grid, Op, Step};
@@ -181,14 +182,17 @@ impl<'a> Evaluation<'a> {
         };
         let mut tally = Tally {
             base,
+            points: columns.points(steps),
             read: std::mem::take(&mut self.read),
             ..Tally::default()
         };
         match &step.op {
-            Op::Select { .. } | Op::SelectInfo { .. } => {
+            Op::Select { .. } => {
                 tally.base = base.saturating_sub(sizes.iter().sum());
                 tally.read = sizes.clone();
             }
+            // Which of them count is known once they are joined.
+            Op::SelectInfo { .. } => tally.base = base.saturating_sub(sizes.iter().sum()),
             Op::SelectTime { .. } => {
                 tally.read = sizes.clone();
                 operands.push(Tally {
@@ -216,6 +220,9 @@ impl<'a> Evaluation<'a> {
                 self.pace.current -= operands.iter().map(|t| t.held_within).sum::<u64>();
             }
             Op::Call(call) if functions::keeps_samples(call) => {}
+            Op::Aggregate(aggregate) if aggregate.op == AggregateOp::CountValues => {
+                self.pace.gather(&operands, base, &sizes)?;
+            }
             Op::Aggregate(_) => self.pace.replace(base, &sizes)?,
             Op::Part(_) | Op::Combine { .. } => {
                 self.pace.current = base + std::mem::take(&mut self.held_by_shards);

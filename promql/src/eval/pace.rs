@@ -93,6 +93,14 @@ impl<'a> Pace<'a> {
         self.hold(self.held.saturating_add(bytes))
     }
 
+    /// As [`Self::notice`], with more samples that are let go at once.
+    pub fn glimpse(&mut self, more: u64) -> Result<(), QueryError> {
+        self.current += more;
+        let outcome = self.notice();
+        self.current -= more;
+        outcome
+    }
+
     /// Looks at how many samples Prometheus would hold now.
     pub fn notice(&mut self) -> Result<(), QueryError> {
         self.peak = self.peak.max(self.current);

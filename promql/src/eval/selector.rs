@@ -1,7 +1,10 @@
 //! Selected samples to columns and ranges.
 
+use std::sync::Arc;
+
+use model::histogram::ResetHint;
 use model::sample::is_stale;
-use model::{Samples, Series};
+use model::{Histogram, Samples, Series};
 
 use super::column::{extra, samples_bytes};
 use super::{ABSENT, Column, Columns, Evaluation, Parts, Point, RangeSeries, Ranges};
@@ -189,7 +192,11 @@ impl Evaluation<'_> {
         for column in columns {
             self.pace.spend(column.values.len()).await?;
             let drop_name = column.drop_name;
-            let Series { labels, samples } = column.into_series(inner);
+            let Series {
+                labels,
+                mut samples,
+            } = column.into_series(inner);
+            forget_resets(&mut samples);
             series.push(RangeSeries {
                 labels,
                 drop_name,
@@ -216,6 +223,27 @@ fn point(samples: &Samples, at: usize) -> Point {
     match samples.histogram(at) {
         Some(histogram) => Point::Histogram(histogram.clone()),
         None => Point::Float(samples.values[at]),
+    }
+}
+
+/// Makes reset hints unknown: they were about the sample before, which the subquery may have left
+/// out, or have seen as often as this one.
+fn forget_resets(samples: &mut Samples) {
+    let mut before: Option<(Arc<Histogram>, Arc<Histogram>)> = None;
+    for (_, histogram) in &mut samples.histograms {
+        if matches!(histogram.reset_hint, ResetHint::Unknown | ResetHint::Gauge) {
+            continue;
+        }
+        // The same sample is mostly seen at several instants.
+        let unhinted = match &before {
+            Some((hinted, unhinted)) if Arc::ptr_eq(hinted, histogram) => unhinted.clone(),
+            _ => Arc::new(Histogram {
+                reset_hint: ResetHint::Unknown,
+                ..(**histogram).clone()
+            }),
+        };
+        let hinted = std::mem::replace(histogram, unhinted.clone());
+        before = Some((hinted, unhinted));
     }
 }
 

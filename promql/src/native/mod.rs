@@ -25,15 +25,15 @@ pub(crate) use text::text;
 use model::Histogram;
 
 /// How many samples a histogram counts for, as Prometheus sees it: one for every 16 bytes its own
-/// struct would take.
+/// struct would take, timestamp and pointer included.
 pub(crate) fn weight(histogram: &Histogram) -> usize {
     const STRUCT_BYTES: usize = 160;
-    const TIMESTAMP_BYTES: usize = 8;
+    const POINT_BYTES: usize = 16;
     let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
     let floats = histogram.positive_buckets.len()
         + histogram.negative_buckets.len()
         + histogram.custom_values.len();
-    (STRUCT_BYTES + TIMESTAMP_BYTES + 8 * (spans + floats)) / 16
+    (STRUCT_BYTES + POINT_BYTES + 8 * (spans + floats)) / 16
 }
 
 /// Moves the mean of all before to one that takes `histogram`, the `count`-th, in too.

@@ -173,7 +173,8 @@ impl Evaluation<'_> {
         } else if is_no_gauge(&all) {
             self.notes.warn_not_gauge(place, metric);
         }
-        growth.multiply(extrapolation(mixed.window, kind, first.count, growth.count));
+        // Unlike floats, histograms are extrapolated beyond the instant at which they were zero.
+        growth.multiply(extrapolation(mixed.window, kind, None));
         Some(Point::of(growth.into_histogram()))
     }
 

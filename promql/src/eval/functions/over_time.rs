@@ -249,7 +249,7 @@ impl Evaluation<'_> {
                 false => histograms_within(&samples.histograms, from, to),
             };
             window_samples = (to - from) as u64 + extra(histograms);
-            self.pace.peak = self.pace.peak.max(self.pace.current + window_samples);
+            self.pace.glimpse(window_samples)?;
             if from == to {
                 continue;
             }
@@ -288,15 +288,11 @@ impl Evaluation<'_> {
             }
         }
         self.pace.spend(work + grid.steps).await?;
-        self.pace.current += window_samples;
-        self.pace.notice()?;
         if found == 0 {
-            self.pace.current -= window_samples;
             return Ok(None);
         }
         self.pace.current += found + extra(&column.histograms);
-        self.pace.notice()?;
-        self.pace.current -= window_samples;
+        self.pace.glimpse(window_samples)?;
         let made = column.histograms.iter().map(|(_, h)| h.size());
         self.pace.hold_more(made.sum())?;
         self.finish(over, &mut column);
@@ -372,19 +368,24 @@ impl Evaluation<'_> {
             let samples = &series.samples;
             let times = &samples.timestamps;
             self.pace.spend(grid.steps).await?;
+            let (mut seen, mut windows) = (0, 0);
             for (step, value) in values.iter_mut().enumerate() {
                 let end = ranges.look.from(grid.at(step));
                 let start = end.saturating_sub(ranges.range_ms);
                 let to = times.partition_point(|t| t.0 <= end);
                 let from = times.partition_point(|t| t.0 <= start);
-                if to > from {
-                    let histograms = histograms_within(&samples.histograms, from, to);
-                    let seen = (to - from) as u64 + extra(histograms);
+                let histograms = histograms_within(&samples.histograms, from, to);
+                seen = (to - from) as u64 + extra(histograms);
+                self.pace.glimpse(seen)?;
+                if seen > 0 {
                     self.read[step] += seen;
-                    self.pace.peak = self.pace.peak.max(self.pace.current + seen);
+                    windows += 1;
                     *value = ABSENT;
                 }
             }
+            // Prometheus notes every window as a result first.
+            self.pace.current += windows;
+            self.pace.glimpse(seen)?;
         }
         Ok(Columns::Vector(super::absent::column(place, values)))
     }

@@ -34,16 +34,17 @@ pub(super) fn extrapolated(window: &Window<'_>, kind: Kind) -> Option<f64> {
             growth += window.values[at - window.falls_from - 1];
         }
     }
-    Some(growth * extrapolation(window, kind, first, growth))
+    let counter = kind.is_counter().then_some((first, growth));
+    Some(growth * extrapolation(window, kind, counter))
 }
 
 /// What growth between the first and the last sample is multiplied by, so that it is the growth of
-/// the whole window; `first` and `growth` are of the counter's value or number of observations.
+/// the whole window; of a counter with its first value and its growth.
 ///
 /// Samples close to an end of the window extend to it. Close means: not further than 1.1 times the
 /// average distance between samples. Further away, half a distance is added, and for counters never
 /// beyond the instant at which they were zero.
-pub(super) fn extrapolation(window: &Window<'_>, kind: Kind, first: f64, growth: f64) -> f64 {
+pub(super) fn extrapolation(window: &Window<'_>, kind: Kind, counter: Option<(f64, f64)>) -> f64 {
     let (Some(first_time), Some(last_time)) = (window.times.first(), window.times.last()) else {
         return f64::NAN;
     };
@@ -55,7 +56,7 @@ pub(super) fn extrapolation(window: &Window<'_>, kind: Kind, first: f64, growth:
     if to_start >= close {
         to_start = average / 2.0;
     }
-    if kind.is_counter() {
+    if let Some((first, growth)) = counter {
         let mut to_zero = to_start;
         if growth > 0.0 && first >= 0.0 {
             to_zero = sampled * (first / growth);
