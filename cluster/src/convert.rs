@@ -477,12 +477,9 @@ pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
         return Err(Malformed::new("columns of a series"));
     }
     let histograms = histograms_from_wire(series.histogram_places, series.histograms)?;
-    let places = histograms.iter().map(|(place, _)| *place as usize);
-    if !places.clone().is_sorted_by(|a, b| a < b)
-        || places
-            .last()
-            .is_some_and(|last| last >= series.values.len())
-    {
+    let ascending = histograms.is_sorted_by(|a, b| a.0 < b.0);
+    let last = histograms.last().map(|(place, _)| *place as usize);
+    if !ascending || last.is_some_and(|last| last >= series.values.len()) {
         return Err(Malformed::new("histograms of a series"));
     }
     Ok(Series {
@@ -495,7 +492,7 @@ pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
     })
 }
 
-fn set_to_wire(matchers: &Vec<Matcher>) -> wire::MatcherSet {
+fn set_to_wire(matchers: &[Matcher]) -> wire::MatcherSet {
     wire::MatcherSet {
         matchers: matchers.iter().map(matcher_to_wire).collect(),
     }
@@ -507,7 +504,11 @@ fn set_from_wire(set: wire::MatcherSet) -> Result<Vec<Matcher>, Malformed> {
 
 pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
     wire::MetadataRequest {
-        any_of: selection.any_of.iter().map(set_to_wire).collect(),
+        any_of: selection
+            .any_of
+            .iter()
+            .map(|set| set_to_wire(set))
+            .collect(),
         start_ms: selection.start.0,
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
@@ -540,7 +541,7 @@ pub fn label_sets_from_wire(sets: Vec<Bytes>) -> Result<Vec<Labels>, Malformed> 
 
 pub fn delete_to_wire(delete: &DeleteCommand) -> wire::DeleteRequest {
     wire::DeleteRequest {
-        any_of: delete.any_of.iter().map(set_to_wire).collect(),
+        any_of: delete.any_of.iter().map(|set| set_to_wire(set)).collect(),
         start_ms: delete.start.0,
         end_ms: delete.end.0,
         ..Default::default()
@@ -688,7 +689,7 @@ mod tests {
             let piece = series_from_wire(series_to_wire(&piece)).unwrap();
             join_series(&mut again, piece).unwrap();
         }
-        assert_eq!(again, [whole.clone()]);
+        assert_eq!(again, std::slice::from_ref(&whole));
         assert!(join_series(&mut again, whole.clone()).is_err());
         let mut bad = series_to_wire(&whole);
         bad.histogram_places = vec![3, 1];

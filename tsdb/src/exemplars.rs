@@ -99,16 +99,18 @@ impl FromIterator<(SeriesId, Exemplar)> for Exemplars {
 
 /// Whether `next` is behind `newest` of the same series.
 fn follows(newest: &Exemplar, next: &Exemplar) -> bool {
+    use std::cmp::Ordering::{Equal, Greater, Less};
     match next.timestamp.cmp(&newest.timestamp) {
-        std::cmp::Ordering::Greater => return true,
-        std::cmp::Ordering::Less => return false,
-        std::cmp::Ordering::Equal => {}
+        Greater => return true,
+        Less => return false,
+        Equal => {}
     }
-    // Neither smaller nor equal, also where one is no number: as the original compares.
-    if next.value == newest.value {
-        return next.labels > newest.labels;
+    match next.value.partial_cmp(&newest.value) {
+        Some(Less) => false,
+        Some(Equal) => next.labels > newest.labels,
+        // Where one is no number it is not smaller: as the original compares.
+        Some(Greater) | None => true,
     }
-    !(next.value < newest.value)
 }
 
 fn label_chars(exemplar: &Exemplar) -> usize {
