@@ -367,8 +367,8 @@ impl Scrape {
             limit_buckets(&mut histogram, settings.buckets_max)?;
         }
         let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
-        if buckets > limits::HISTOGRAM_BYTES_MAX {
-            let max = limits::HISTOGRAM_BYTES_MAX;
+        if buckets > limits::HISTOGRAM_SENT_BYTES_MAX {
+            let max = limits::HISTOGRAM_SENT_BYTES_MAX;
             let why = format!("a histogram of {buckets} buckets, the limit is {max}");
             return Err(NotAdmitted::Invalid(why));
         }
