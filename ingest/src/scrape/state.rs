@@ -280,13 +280,15 @@ impl Scrape {
             }
             let (labels, is_new) = self.labels_of(&series, &parser)?;
             let Some(labels) = labels else { continue };
-            reading.post_relabeling += 1;
             let timestamp = timestamp.filter(|_| self.target.honor_timestamps);
             let at = timestamp.unwrap_or(scraped_at);
             if timestamp.is_none() && !reading.seen.insert(labels.clone()) {
+                reading.post_relabeling += 1;
                 continue;
             }
-            let Some(value) = self.admit(value, reading)? else {
+            let admitted = self.admit(value, reading)?;
+            reading.post_relabeling += 1;
+            let Some(value) = admitted else {
                 // Beyond a limit only counting goes on, so that the report tells by how much.
                 self.lines.remove(&*series);
                 continue;
