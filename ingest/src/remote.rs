@@ -139,8 +139,8 @@ impl<'a> SeriesReader<'a> {
     }
 
     fn read_histogram(&mut self, message: &[u8]) -> Result<(), RemoteError> {
-        if message.len() > limits::HISTOGRAM_MESSAGE_BYTES_MAX {
-            let (bytes, max) = (message.len(), limits::HISTOGRAM_MESSAGE_BYTES_MAX);
+        if message.len() > limits::HISTOGRAM_SENT_BYTES_MAX {
+            let (bytes, max) = (message.len(), limits::HISTOGRAM_SENT_BYTES_MAX);
             let refused = format!("a histogram of {bytes} bytes, the limit is {max}");
             self.refused.push(refused);
             return Ok(());
@@ -296,7 +296,7 @@ fn read_exemplar(message: &[u8]) -> Result<Option<Exemplar>, WireError> {
 
 #[cfg(test)]
 mod tests {
-    use model::limits::HISTOGRAM_MESSAGE_BYTES_MAX;
+    use model::limits::HISTOGRAM_SENT_BYTES_MAX;
     use model::sample::{STALE_NAN, is_stale};
     use proptest::prelude::*;
     use prost::Message;
@@ -415,7 +415,7 @@ mod tests {
             integer_histogram(5, 2),
             integer_histogram(6, 2),
             wire::Histogram {
-                positive_deltas: vec![2; HISTOGRAM_MESSAGE_BYTES_MAX],
+                positive_deltas: vec![2; HISTOGRAM_SENT_BYTES_MAX],
                 ..integer_histogram(5, 2)
             },
             stale,

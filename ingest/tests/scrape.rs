@@ -720,6 +720,7 @@ mod histograms {
     #[test]
     fn one_that_is_wrong_or_too_large_fails_the_scrape() {
         let wrong = scrape(&mut state(native()), 10, protobuf(&families(9)));
+        assert_eq!(counts(&wrong), (1, 0, 0));
         assert_eq!(
             wrong.error.unwrap().to_string(),
             "5 observations found in buckets, but the Count field is 9: histogram's observation \

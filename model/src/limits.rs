@@ -7,7 +7,7 @@ pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
 /// the wire become a hundred times as many.
 pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
 /// One native histogram as sent; one of 160 buckets takes about 1 KiB.
-pub const HISTOGRAM_MESSAGE_BYTES_MAX: usize = 64 << 10;
+pub const HISTOGRAM_SENT_BYTES_MAX: usize = 64 << 10;
 /// Characters of all names and values of an exemplar's labels (OpenMetrics 1.0).
 pub const EXEMPLAR_CHARS_MAX: usize = 128;
 /// A pushed or scraped exposition, decoded.

@@ -280,13 +280,15 @@ impl Scrape {
             }
             let (labels, is_new) = self.labels_of(&series, &parser)?;
             let Some(labels) = labels else { continue };
-            reading.post_relabeling += 1;
             let timestamp = timestamp.filter(|_| self.target.honor_timestamps);
             let at = timestamp.unwrap_or(scraped_at);
             if timestamp.is_none() && !reading.seen.insert(labels.clone()) {
+                reading.post_relabeling += 1;
                 continue;
             }
-            let Some(value) = self.admit(value, reading)? else {
+            let admitted = self.admit(value, reading)?;
+            reading.post_relabeling += 1;
+            let Some(value) = admitted else {
                 // Beyond a limit only counting goes on, so that the report tells by how much.
                 self.lines.remove(&*series);
                 continue;
@@ -367,8 +369,8 @@ impl Scrape {
             limit_buckets(&mut histogram, settings.buckets_max)?;
         }
         let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
-        if buckets > limits::HISTOGRAM_MESSAGE_BYTES_MAX {
-            let max = limits::HISTOGRAM_MESSAGE_BYTES_MAX;
+        if buckets > limits::HISTOGRAM_SENT_BYTES_MAX {
+            let max = limits::HISTOGRAM_SENT_BYTES_MAX;
             let why = format!("a histogram of {buckets} buckets, the limit is {max}");
             return Err(NotAdmitted::Invalid(why));
         }
