@@ -119,11 +119,8 @@ impl System {
 }
 
 fn quorate(options: &Options, nodes: usize, directory: &Path) -> anyhow::Result<System> {
-    let start = Start {
-        binary: options.quorate.clone().context("no quorate was named")?,
-        launcher: std::env::current_exe()?,
-        environment: Vec::new(),
-    };
+    let binary = options.quorate.clone().context("no quorate was named")?;
+    let start = Start::new(binary, std::env::current_exe()?);
     let cluster = Cluster::prepare(&start, nodes, directory)?;
     Ok(System {
         targets: cluster.targets(),

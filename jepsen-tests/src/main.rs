@@ -168,11 +168,7 @@ impl Options {
         let binary = binary
             .canonicalize()
             .with_context(|| format!("find {}", binary.display()))?;
-        Ok(Backend::Local(Start {
-            binary,
-            launcher,
-            environment: Vec::new(),
-        }))
+        Ok(Backend::Local(Start::new(binary, launcher)))
     }
 }
 
