@@ -2,7 +2,8 @@
 //! every sample on three disks) and into Prometheus, on this machine, in one run; one table.
 //!
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
-//! [`measure`] the processes, ask [`query`]s -> medians in a [`table`].
+//! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
+//! what answers cost, VictoriaMetrics included.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -11,6 +12,7 @@
 
 mod measure;
 mod options;
+mod queries;
 mod query;
 mod round;
 mod send;
@@ -32,7 +34,11 @@ fn main() -> ExitCode {
         eprintln!("bench: {:#}", become_node(&command));
         return ExitCode::FAILURE;
     }
-    match Options::parse(arguments).and_then(|options| bench(&options)) {
+    let done = match arguments.next_if(|first| first == "queries") {
+        Some(_) => queries::main(arguments),
+        None => Options::parse(arguments).and_then(|options| bench(&options)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
