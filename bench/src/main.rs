@@ -3,13 +3,14 @@
 //!
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
-//! what answers cost, VictoriaMetrics included.
+//! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "an outermost tool: it measures real processes by the real clock"
 )]
 
+mod bombs;
 mod measure;
 mod options;
 mod queries;
@@ -34,8 +35,10 @@ fn main() -> ExitCode {
         eprintln!("bench: {:#}", become_node(&command));
         return ExitCode::FAILURE;
     }
-    let done = match arguments.next_if(|first| first == "queries") {
-        Some(_) => queries::main(arguments),
+    let command = arguments.next_if(|first| first == "queries" || first == "bombs");
+    let done = match command.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("queries") => queries::main(arguments),
+        Some(_) => bombs::main(arguments),
         None => Options::parse(arguments).and_then(|options| bench(&options)),
     };
     match done {

@@ -11,4 +11,5 @@ mod questions;
 mod report;
 mod run;
 
+pub use population::{KUBERNETES, instance};
 pub use run::main;

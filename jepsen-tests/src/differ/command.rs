@@ -11,7 +11,7 @@ use lexopt::ValueExt;
 
 use super::case::Case;
 use super::peers::Programs;
-use super::{differ, metamorphic};
+use super::{metamorphic, tester};
 
 pub const USAGE: &str = "\
 jepsen-tests differ      [--seed 1] [--seeds 1] [--queries 300] [--native true] [--prometheus PATH]
@@ -44,11 +44,11 @@ pub fn differ(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<ExitCod
     }
     let runtime = runtime()?;
     if let Some(path) = &options.case {
-        let text = runtime.block_on(differ::tell(&programs, &Case::read(path)?))?;
+        let text = runtime.block_on(tester::tell(&programs, &Case::read(path)?))?;
         println!("{text}");
         return Ok(code(text.contains("quorate:    ")));
     }
-    let settings = differ::Settings {
+    let settings = tester::Settings {
         seed: options.seed,
         seeds: options.seeds,
         queries: options.queries.unwrap_or(300),
@@ -56,7 +56,7 @@ pub fn differ(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<ExitCod
         shrink_data: options.shrink_data,
         findings_max: options.findings_max,
     };
-    let summary = runtime.block_on(differ::run(&settings, &programs, &options.directory))?;
+    let summary = runtime.block_on(tester::run(&settings, &programs, &options.directory))?;
     println!("{}", summary.line());
     for note in &summary.notes {
         println!("annotations differ: {note}");

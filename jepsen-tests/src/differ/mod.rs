@@ -1,5 +1,5 @@
 //! Random PromQL over random data, asked of two at once: quorate and a real Prometheus
-//! ([`differ`]), or quorate and itself in another shape ([`metamorphic`]).
+//! ([`tester`]), or quorate and itself in another shape ([`metamorphic`]).
 //!
 //! One seed makes the [`data`] ([`shapes`], [`natives`]) and an endless stream of
 //! [`question`]s ([`generate`] draws [`expr`]essions from the tables of [`grammar`]). Both
@@ -12,7 +12,7 @@ pub mod case;
 pub mod command;
 pub mod cut;
 pub mod data;
-pub mod differ;
+
 pub mod expr;
 pub mod generate;
 pub mod grammar;
@@ -23,4 +23,5 @@ pub mod peers;
 pub mod question;
 pub mod shapes;
 pub mod shrink;
+pub mod tester;
 pub mod wire;
