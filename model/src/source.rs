@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use crate::fragment::{Fragment, FragmentError, Part};
 use crate::sample::ExemplarSeries;
 use crate::{Labels, Matcher, Series, ShardId, Timestamp};
 
@@ -74,6 +75,16 @@ pub trait Source: Send + Sync {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError>;
+
+    /// The parts of a fragment, one a shard, in the order of the shards.
+    async fn evaluate(&self, _fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        Err(FragmentError::Unsupported)
+    }
+
+    /// Whether [`Source::evaluate`] is supported.
+    fn evaluates(&self) -> bool {
+        false
+    }
 
     /// Exemplars in `start ..= end` of series that any of the matcher lists chooses: by labels, each
     /// series once and with at least one. A source that keeps none has none to tell.

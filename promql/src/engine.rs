@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use model::fragment::Fragment;
 use model::limits::{QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX};
 use model::port::Clock;
 use model::source::{Consistency, Selection, Source};
@@ -12,9 +13,11 @@ use model::{Labels, Samples, Series, Timestamp};
 
 use crate::ast::{Expr, Type};
 use crate::error::QueryError;
-use crate::eval::{Columns, Data, Evaluation, Pace, value_at};
+use crate::eval::{Columns, Data, Evaluation, Pace, Parts, value_at};
+use crate::fragment::Features;
+use crate::local::Numbers;
 use crate::parser::{ParseOptions, parse_with};
-use crate::plan::{Context, Grid, plan};
+use crate::plan::{Context, Grid, PartPlan, plan};
 
 /// What all queries of an engine share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,18 +231,21 @@ impl Run<'_> {
             consistency: self.params.consistency,
             samples_max: options.samples_max,
         };
-        let plan = plan(self.expr, context)?;
+        let numbers = source.evaluates().then(|| Numbers::of(self.expr));
+        let plan = plan(self.expr, context, numbers.as_ref())?;
         let clock = &*self.engine.clock;
         let deadline = clock.monotonic().saturating_add(timeout);
         let pace = Pace::new(clock, deadline, &self.engine.is_closed, options.samples_max);
         pace.check()?;
-        let data = tokio::time::timeout(
-            timeout,
-            select(source, &plan.selections, options.samples_max),
-        )
-        .await
-        .map_err(|_elapsed| QueryError::Timeout)??;
-        let data = Data::new(data, lookback_ms);
+        let fetching = async {
+            let selecting = select(source, &plan.selections, options.samples_max);
+            let parts = self.fetch_parts(source, &plan.parts, context, timeout);
+            futures::try_join!(selecting, parts)
+        };
+        let (data, parts) = tokio::time::timeout(timeout, fetching)
+            .await
+            .map_err(|_elapsed| QueryError::Timeout)??;
+        let data = Data::new(data, parts, lookback_ms);
         let evaluation = Evaluation::new(self.query, data, pace, options.delayed_name_removal);
         let (columns, notes) = evaluation.run(&plan.steps).await?;
         let (warnings, infos) = notes.into_texts();
@@ -247,9 +253,71 @@ impl Run<'_> {
     }
 }
 
+impl Run<'_> {
+    /// Has the shards compute their parts of the plan, all at once.
+    async fn fetch_parts(
+        &self,
+        source: &dyn Source,
+        plans: &[PartPlan],
+        context: Context,
+        timeout: Duration,
+    ) -> Result<Vec<Parts>, QueryError> {
+        let whole = Fragment {
+            query: self.query.to_owned(),
+            node: 0,
+            fold: false,
+            start: Timestamp(context.grid.start),
+            step_ms: context.grid.step,
+            steps: 0,
+            query_start: Timestamp(context.start),
+            query_end: Timestamp(context.end),
+            query_step_ms: self.grid.step,
+            lookback_ms: context.lookback_ms,
+            subquery_step_ms: context.subquery_step_ms,
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            samples_max: context.samples_max as u64,
+            features: Features::of(&self.engine.options).0,
+            consistency: context.consistency,
+        };
+        let fetches: Vec<_> = plans
+            .iter()
+            .map(|plan| fetch_part(source, &whole, plan))
+            .collect();
+        let fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
+        fetched.try_collect().await
+    }
+}
+
+async fn fetch_part(
+    source: &dyn Source,
+    whole: &Fragment,
+    plan: &PartPlan,
+) -> Result<Parts, QueryError> {
+    let mut fragment = Fragment {
+        node: plan.node,
+        fold: plan.unfolded.is_some(),
+        start: Timestamp(plan.grid.start),
+        step_ms: plan.grid.step,
+        steps: u32::try_from(plan.grid.steps).map_err(|_| QueryError::TooManySamples)?,
+        ..whole.clone()
+    };
+    let mut parts = source.evaluate(&fragment).await?;
+    if let Some(node) = plan
+        .unfolded
+        .filter(|_| parts.iter().any(|p| p.cannot_fold))
+    {
+        (fragment.node, fragment.fold) = (node, false);
+        parts = source.evaluate(&fragment).await?;
+    }
+    Ok(Parts {
+        parts,
+        is_folded: fragment.fold,
+    })
+}
+
 /// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more
 /// than `samples_max`.
-async fn select(
+pub(crate) async fn select(
     source: &dyn Source,
     selections: &[Selection],
     samples_max: usize,

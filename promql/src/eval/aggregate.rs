@@ -220,6 +220,11 @@ impl Groups {
         members
     }
 
+    /// The groups' labels, and whether their names go.
+    pub fn into_names(self) -> impl Iterator<Item = (Labels, bool)> {
+        self.labels.into_iter().zip(self.drop_name)
+    }
+
     /// One column for each group.
     fn columns(self, values: impl Iterator<Item = Vec<f64>>) -> Columns {
         let labels = self.labels.into_iter().zip(self.drop_name);

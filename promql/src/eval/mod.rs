@@ -6,11 +6,14 @@
 
 mod aggregate;
 mod binary;
+mod exact;
+mod fold;
 mod functions;
 mod kahan;
 mod matching;
 mod notes;
 mod pace;
+mod part;
 mod quantile;
 mod selector;
 mod set;
@@ -23,6 +26,7 @@ use model::{Labels, Samples, Series};
 
 pub(crate) use notes::Notes;
 pub(crate) use pace::Pace;
+pub(crate) use part::Parts;
 pub(crate) use selector::Data;
 
 use crate::error::QueryError;
@@ -126,7 +130,7 @@ impl Columns {
         }
     }
 
-    fn into_vector(self) -> Vec<Column> {
+    pub fn into_vector(self) -> Vec<Column> {
         match self {
             Self::Vector(columns) => columns,
             other => unreachable!("the parser checked that this is a vector: {other:?}"),
@@ -170,6 +174,13 @@ impl<'a> Evaluation<'a> {
 
     /// Computes all steps; the last one's result.
     pub async fn run(mut self, steps: &[Step<'_>]) -> Result<(Columns, Notes), QueryError> {
+        let result = self.compute(steps).await?;
+        let result = self.remove_names(result)?;
+        Ok((result, self.notes))
+    }
+
+    /// As [`Self::run`]; names whose removal was put off are still there.
+    pub async fn compute(&mut self, steps: &[Step<'_>]) -> Result<Columns, QueryError> {
         self.data.count_uses(steps);
         self.pace.hold(self.data.size())?;
         let mut stack = Vec::new();
@@ -181,8 +192,11 @@ impl<'a> Evaluation<'a> {
         }
         let result = stack.pop();
         assert!(stack.is_empty(), "every operand was used");
-        let result = self.remove_names(result.expect("a plan has a last step"))?;
-        Ok((result, self.notes))
+        Ok(result.expect("a plan has a last step"))
+    }
+
+    pub fn into_notes(self) -> Notes {
+        self.notes
     }
 
     async fn execute(
@@ -225,6 +239,14 @@ impl<'a> Evaluation<'a> {
                 let right = pop(stack);
                 let left = pop(stack);
                 self.binary(binary, left, right, grid).await
+            }
+            Op::Part(part) => {
+                let parts = self.data.take_parts(*part);
+                self.join_parts(parts).await
+            }
+            Op::Combine { part, aggregate } => {
+                let parts = self.data.take_parts(*part);
+                self.combine(aggregate, parts, grid).await
             }
             Op::Negate => self.negate(pop(stack)).await,
             Op::Spread => self.spread(pop(stack), grid).await,

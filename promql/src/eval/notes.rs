@@ -1,5 +1,7 @@
 //! Annotations: what an answer says besides its values.
 
+use model::fragment::PartNote;
+
 use crate::ast::Expr;
 use crate::error::Position;
 use crate::quote::quote;
@@ -18,6 +20,8 @@ pub(crate) struct Notes {
 #[derive(Debug)]
 struct Note {
     text: String,
+    /// In the query, in bytes.
+    offset: usize,
     at: Position,
 }
 
@@ -51,6 +55,31 @@ impl Notes {
         }
     }
 
+    /// What a shard noted, for whoever puts the parts together.
+    pub fn into_parts(self) -> Vec<PartNote> {
+        let part = |is_warning| {
+            move |note: Note| PartNote {
+                is_warning,
+                text: note.text,
+                offset: u32::try_from(note.offset).unwrap_or(u32::MAX),
+            }
+        };
+        let warnings = self.warnings.into_iter().map(part(true));
+        let infos = self.infos.into_iter().map(part(false));
+        warnings.chain(infos).collect()
+    }
+
+    /// Takes over what a shard noted.
+    pub fn add_parts(&mut self, query: &str, notes: Vec<PartNote>) {
+        for note in notes {
+            let kind = match note.is_warning {
+                true => &mut self.warnings,
+                false => &mut self.infos,
+            };
+            add(kind, query, note.offset as usize, note.text);
+        }
+    }
+
     /// Warnings and infos.
     pub fn into_texts(self) -> (Vec<String>, Vec<String>) {
         (
@@ -66,13 +95,14 @@ fn note(notes: &mut Vec<Note>, query: &str, place: &Expr, text: &str) {
         Expr::Subquery(_) => 0,
         place => place.span().start,
     };
-    let at = Position::of(query, start);
+    add(notes, query, start, text.to_owned());
+}
+
+fn add(notes: &mut Vec<Note>, query: &str, offset: usize, text: String) {
+    let at = Position::of(query, offset);
     match notes.iter_mut().find(|note| note.text == text) {
-        Some(note) => note.at = at,
-        None => notes.push(Note {
-            text: text.to_owned(),
-            at,
-        }),
+        Some(note) => (note.offset, note.at) = (offset, at),
+        None => notes.push(Note { text, offset, at }),
     }
 }
 

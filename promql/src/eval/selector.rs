@@ -3,13 +3,15 @@
 use model::sample::is_stale;
 use model::{Samples, Series};
 
-use super::{ABSENT, Column, Columns, Evaluation, RangeSeries, Ranges, is_present};
+use super::{ABSENT, Column, Columns, Evaluation, Parts, RangeSeries, Ranges, is_present};
 use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
 
-/// What the selections of a plan brought.
+/// What the selections and the parts of a plan brought.
 pub(crate) struct Data {
     sets: Vec<Set>,
+    /// What the shards computed; each is used once.
+    parts: Vec<Option<Parts>>,
     lookback_ms: i64,
 }
 
@@ -21,10 +23,11 @@ struct Set {
 
 impl Data {
     /// `sets` in the order of the plan's selections.
-    pub fn new(sets: Vec<Vec<Series>>, lookback_ms: i64) -> Self {
+    pub fn new(sets: Vec<Vec<Series>>, parts: Vec<Parts>, lookback_ms: i64) -> Self {
         let sets = sets.into_iter().map(|series| Set { series, uses: 0 });
         Self {
             sets: sets.collect(),
+            parts: parts.into_iter().map(Some).collect(),
             lookback_ms,
         }
     }
@@ -40,9 +43,21 @@ impl Data {
         }
     }
 
-    pub(super) fn size(&self) -> usize {
+    /// Samples that are held.
+    pub fn size(&self) -> usize {
         let series = self.sets.iter().flat_map(|set| &set.series);
-        series.map(|s| s.samples.len()).sum()
+        let parts = self.parts.iter().flatten().map(Parts::size);
+        series.map(|s| s.samples.len()).chain(parts).sum()
+    }
+
+    /// Series that were selected.
+    pub fn series(&self) -> usize {
+        self.sets.iter().map(|set| set.series.len()).sum()
+    }
+
+    pub(super) fn take_parts(&mut self, part: usize) -> Parts {
+        let parts = self.parts[part].take();
+        parts.expect("every part of a plan has one step")
     }
 
     /// The series of a selection: the original for its last user, a copy before.
