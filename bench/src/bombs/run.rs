@@ -22,13 +22,16 @@ use crate::shape::{INTERVAL_MS, Shape};
 use crate::system::{Kind, Programs, System};
 
 const USAGE: &str = "\
-bench bombs --quorate PATH [--series 20000] [--timeout-s 2] [--seconds 5] [--lanes 2]
-            [--budget-mib 1024] [--only TEXT] [--dir DIRECTORY]
+bench bombs --quorate PATH [--prometheus PATH] [--series 20000] [--timeout-s 2] [--seconds 5]
+            [--lanes 1] [--budget-mib 1024] [--only TEXT] [--dir DIRECTORY]
 
---seconds: how long each bomb is thrown; --budget-mib: memory above what is resident at rest.";
+--seconds: how long each bomb is thrown; --lanes: by how many at once; --budget-mib: memory above
+what is resident at rest. A Prometheus gets the same, for comparison: only quorate can fail.";
 
 /// Clients of light queries always have at least so many answers in their p99.
 const LIGHT_MIN: usize = 50;
+/// Between two bombs of one client: what is refused at once must not become a flood.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Below this a doubled p99 says nothing: a few scheduling slices.
 const P99_FLOOR_MS: f64 = 5.0;
 const SAMPLES: u32 = 240;
@@ -66,8 +69,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
         .build()?;
     std::fs::create_dir_all(&options.directory)?;
     let began_s = wall_ms() / 1000;
-    let (rest_ms, outcomes) = runtime.block_on(throw_all(&options))?;
-    let text = markdown(&options, rest_ms, &outcomes);
+    let own = Kind::Quorate { nodes: 1 };
+    let (rest_ms, outcomes) = runtime.block_on(throw_all(&options, own))?;
+    let mut text = markdown(&options, own, rest_ms, &outcomes);
+    if options.programs.prometheus.is_some() {
+        let kind = Kind::Prometheus;
+        let (rest_ms, outcomes) = runtime.block_on(throw_all(&options, kind))?;
+        text += &markdown(&options, kind, rest_ms, &outcomes);
+    }
     let stem = options.directory.join(format!("{began_s}-bombs"));
     std::fs::write(
         stem.with_extension("json"),
@@ -81,9 +90,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
     }
 }
 
-async fn throw_all(options: &Options) -> anyhow::Result<(f64, Vec<Outcome>)> {
+async fn throw_all(options: &Options, kind: Kind) -> anyhow::Result<(f64, Vec<Outcome>)> {
     let work = Work::create(&options.directory)?;
-    let kind = Kind::Quorate { nodes: 1 };
     let mut system = System::start(&options.programs, kind, &work.0).await?;
     let end_s = wall_ms() / 60_000 * 60;
     let load = Load {
@@ -182,6 +190,7 @@ async fn lane(
             Reply::NotSent(why) | Reply::Lost(why) => format!("no answer: {why}"),
         };
         replies.push((began.elapsed(), text));
+        tokio::time::sleep(PAUSE).await;
     }
     replies
 }
@@ -236,13 +245,17 @@ fn p99(mut times: Vec<f64>) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-fn markdown(options: &Options, rest_ms: f64, outcomes: &[Outcome]) -> String {
+fn markdown(options: &Options, kind: Kind, rest_ms: f64, outcomes: &[Outcome]) -> String {
     let mut text = format!(
-        "{} series of {SAMPLES} samples on one node, {} clients throw each bomb for {:?} with a \
+        "\n{}: {} series of {SAMPLES} samples, {} clients throw each bomb for {:?} with a \
          timeout of {} s; light queries at rest: p99 {rest_ms:.1} ms.\n\n\
          | bomb | thrown | answer | longest, s | memory, MiB | others' p99, ms | wrong |\n\
          |---|---:|---|---:|---:|---:|---|\n",
-        options.series, options.lanes, options.time, options.timeout_s
+        kind.name(),
+        options.series,
+        options.lanes,
+        options.time,
+        options.timeout_s
     );
     for outcome in outcomes {
         let row = format_args!(
@@ -267,7 +280,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Option
         series: 20_000,
         timeout_s: 2,
         time: Duration::from_secs(5),
-        lanes: 2,
+        lanes: 1,
         budget_bytes: 1_024 << 20,
         only: None,
         directory: PathBuf::from("bench/results"),
@@ -280,6 +293,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Option
         match name {
             "quorate" => options.programs.quorate = Some(parser.value()?.into()),
             "series" => options.series = parser.value()?.parse()?,
+            "prometheus" => options.programs.prometheus = Some(parser.value()?.into()),
             "timeout-s" => options.timeout_s = parser.value()?.parse()?,
             "seconds" => {
                 options.time = Duration::from_secs(parser.value()?.parse()?);

@@ -120,6 +120,8 @@ pub struct Question {
     pub name: String,
     pub path: String,
     pub is_metadata: bool,
+    /// Which series are in the answer hangs on the last digits.
+    pub is_choice: bool,
     /// The figure of bytes between nodes is told of this one.
     pub is_distributed_sum: bool,
 }
@@ -134,6 +136,7 @@ pub fn questions(shape: Shape, end_ms: i64) -> Vec<Question> {
                 name: format!("{name}{suffix}"),
                 path,
                 is_metadata: *how == Metadata,
+                is_choice: *name == "topk",
                 is_distributed_sum: *name == "sum by job of rates",
             });
         };
@@ -163,11 +166,15 @@ pub fn instant(query: &str, end_ms: i64) -> String {
     )
 }
 
-/// As a panel asks: an hour in steps of 30 s, a day in steps of 6 minutes.
+/// As a panel asks: a day in steps of 6 minutes, the last 50 minutes of an hour in steps of 30 s.
+/// A window of ten minutes before the first step lies within the data: at the edge Prometheus
+/// extrapolates and VictoriaMetrics does not.
 fn steps(shape: Shape) -> (i64, i64) {
     let span_ms = i64::from(shape.samples) * INTERVAL_MS;
-    let steps = if span_ms > 6 * 3_600_000 { 240 } else { 120 };
-    (steps, span_ms / steps)
+    match span_ms > 6 * 3_600_000 {
+        true => (238, 360_000),
+        false => (100, 30_000),
+    }
 }
 
 fn range(query: &str, end_ms: i64, steps: i64, step_ms: i64) -> String {
