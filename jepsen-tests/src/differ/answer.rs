@@ -167,7 +167,7 @@ impl Sample {
     fn line(point: &(i64, Self)) -> String {
         let at_s = point.0 as f64 / 1000.0;
         match &point.1 {
-            Self::Float(value) => format!("{value}@{at_s}"),
+            Self::Float(value) => format!("{value:?}@{at_s}"),
             Self::Text(text) => format!("{text:?}@{at_s}"),
             Self::Histogram(count, sum, buckets) => {
                 format!("{{count:{count} sum:{sum} {buckets:?}}}@{at_s}")

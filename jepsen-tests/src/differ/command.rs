@@ -10,14 +10,15 @@ use anyhow::{Context, bail};
 use lexopt::ValueExt;
 
 use super::case::Case;
-use super::peers::Programs;
+use super::peers::{Programs, Quorate};
 use super::{metamorphic, tester};
 
 pub const USAGE: &str = "\
-jepsen-tests differ      [--seed 1] [--seeds 1] [--queries 300] [--native true] [--prometheus PATH]
+jepsen-tests differ      [--seed 1] [--seeds 1] [--queries 300] [--native BOOL] [--prometheus PATH]
                          [--shrink-data true] [--findings-max 10] [--dir RUNS] [--case FILE]
-jepsen-tests metamorphic [--seed 1] [--seeds 1] [--queries 100] [--native true]
+jepsen-tests metamorphic [--seed 1] [--seeds 1] [--queries 100] [--native BOOL]
 
+--native: whether native histograms are stored and asked for; by default, when quorate takes them.
 differ needs a Prometheus (--prometheus, or PROMETHEUS_BIN); both take --bin as run does.";
 
 /// Exit code of what cannot be done on this machine.
@@ -27,7 +28,7 @@ struct Options {
     seed: u64,
     seeds: u64,
     queries: Option<usize>,
-    native: bool,
+    native: Option<bool>,
     shrink_data: bool,
     findings_max: usize,
     directory: PathBuf,
@@ -52,7 +53,7 @@ pub fn differ(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<ExitCod
         seed: options.seed,
         seeds: options.seeds,
         queries: options.queries.unwrap_or(300),
-        native: options.native,
+        native: runtime.block_on(native(&options, &programs))?,
         shrink_data: options.shrink_data,
         findings_max: options.findings_max,
     };
@@ -73,13 +74,14 @@ pub fn differ(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<ExitCod
 /// Carries out `metamorphic`.
 pub fn metamorphic(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<ExitCode> {
     let (options, programs) = parse(arguments, quorate)?;
+    let runtime = runtime()?;
     let settings = metamorphic::Settings {
         seed: options.seed,
         seeds: options.seeds,
         queries: options.queries.unwrap_or(100),
-        native: options.native,
+        native: runtime.block_on(native(&options, &programs))?,
     };
-    let summary = runtime()?.block_on(metamorphic::run(&settings, &programs))?;
+    let summary = runtime.block_on(metamorphic::run(&settings, &programs))?;
     for finding in summary.findings.iter().take(options.findings_max) {
         println!("DIFFERENCE {finding}");
     }
@@ -91,6 +93,18 @@ pub fn metamorphic(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<Ex
     Ok(code(!summary.findings.is_empty()))
 }
 
+/// What was asked for, or whether quorate takes native histograms.
+async fn native(options: &Options, programs: &Programs) -> anyhow::Result<bool> {
+    if let Some(native) = options.native {
+        return Ok(native);
+    }
+    let takes = Quorate::takes_natives(programs).await?;
+    if !takes {
+        println!("quorate refuses native histograms: they are left out");
+    }
+    Ok(takes)
+}
+
 /// Launcher and quorate, given what `--bin` says.
 pub type Find = fn(Option<PathBuf>) -> anyhow::Result<(PathBuf, PathBuf)>;
 
@@ -99,7 +113,7 @@ fn parse(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<(Options, Pr
         seed: 1,
         seeds: 1,
         queries: None,
-        native: true,
+        native: None,
         shrink_data: true,
         findings_max: 10,
         directory: PathBuf::from("jepsen-tests/runs"),
@@ -116,7 +130,7 @@ fn parse(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<(Options, Pr
             "seed" => options.seed = parser.value()?.parse()?,
             "seeds" => options.seeds = parser.value()?.parse()?,
             "queries" => options.queries = Some(parser.value()?.parse()?),
-            "native" => options.native = parser.value()?.parse()?,
+            "native" => options.native = Some(parser.value()?.parse()?),
             "shrink-data" => options.shrink_data = parser.value()?.parse()?,
             "findings-max" => options.findings_max = parser.value()?.parse()?,
             "dir" => options.directory = parser.value()?.into(),

@@ -109,7 +109,7 @@ pub fn selector(labels: &[(String, String)]) -> String {
 fn shown(value: &Value) -> String {
     match value {
         Value::Float(float) if model::sample::is_stale(*float) => "stale".to_owned(),
-        Value::Float(float) => float.to_string(),
+        Value::Float(float) => format!("{float:?}"),
         Value::Histogram(h) if h.is_stale() => "stale histogram".to_owned(),
         Value::Histogram(h) => format!(
             "{{schema:{} count:{} sum:{} zero:{}@{} pos:{:?}{:?} neg:{:?}{:?} custom:{:?} {:?}}}",

@@ -131,7 +131,10 @@ impl Expr {
     pub fn is_ordered(&self) -> bool {
         match self {
             Self::Call(name, ..) => name.starts_with("sort"),
-            Self::Aggregate(aggregate) => matches!(aggregate.op, "topk" | "bottomk"),
+            // Groups come in any order.
+            Self::Aggregate(aggregate) => {
+                aggregate.grouping.is_none() && matches!(aggregate.op, "topk" | "bottomk")
+            }
             _ => false,
         }
     }

@@ -10,10 +10,11 @@ use hyper::Method;
 use super::answer::Answer;
 use super::data::{Series, WINDOW};
 use super::question::Asked;
-use super::wire;
+use super::{shapes, wire};
 use crate::cluster::{Cluster, Start, Target, all_ready, free_ports};
 use crate::http::{Connection, Reply};
 use crate::process::{Process, Program};
+use crate::splitmix::SplitMix64;
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -85,6 +86,19 @@ impl Quorate {
         quorate.cluster.start_all()?;
         quorate.ready().await?;
         Ok(quorate)
+    }
+
+    /// Whether a node stores native histograms: some are sent to it.
+    pub async fn takes_natives(programs: &Programs) -> anyhow::Result<bool> {
+        let quorate = Self::start(programs, 1, 1).await?;
+        let address = *quorate.addresses().first().context("one node")?;
+        let mut series = shapes::natives(&mut SplitMix64::new(1));
+        series.iter_mut().for_each(|s| s.points.truncate(3));
+        match Client::new(address).write(&series).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.to_string().contains("not supported") => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn ready(&mut self) -> anyhow::Result<()> {
