@@ -1,11 +1,12 @@
 """Holds what the conformance tools found against the failures that are known.
 
-    verdict.py RESULTS KNOWN [--write REASON]
+    verdict.py RESULTS KNOWN [--write REASON | --add REASON]
 
 RESULTS has one JSON file a tool, or NAME.failed where a tool did not come to its end. KNOWN has a
 line for each failure, "tool<TAB>check", under headings "# reason"; the same line twice means that
 two checks read alike. Exits with 1 on a failure that is not known. With --write KNOWN becomes the
-failures of these results, for the tools that ran.
+failures of these results, for the tools that ran; with --add those that are new are added, for
+what fails in one run and not in the next.
 """
 import collections
 import json
@@ -13,8 +14,8 @@ import pathlib
 import re
 import sys
 
-# What changes from run to run: times since 1970, with fractions, and ports.
-CHANGING = re.compile(r"\b1[5-9]\d{8}(\.\d+)?\b|127\.0\.0\.1(:|%3A)\d+")
+# What changes from run to run: times, as numbers and as text, and ports.
+CHANGING = re.compile(r"\b1[5-9]\d{8}(\.\d+)?\b|127\.0\.0\.1(:|%3A)\d+|\b20\d\d-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)?")
 
 
 def failures_of(path):
@@ -56,11 +57,11 @@ def read_known(path):
     return known
 
 
-def written(known, found, ran, reason):
-    """What KNOWN should say: what is still there or was not looked at, then what is new."""
+def written(known, found, keeps, reason):
+    """What KNOWN should say: what is still there or is to be kept, then what is new."""
     left, groups = found.copy(), {}
     for why, failure in known:
-        if failure[0] not in ran or left[failure] > 0:
+        if keeps(failure) or left[failure] > 0:
             left[failure] -= 1
             groups.setdefault(why, []).append(failure)
     for failure in sorted((+left).elements()):
@@ -76,8 +77,10 @@ def main():
     expected = collections.Counter(failure for _, failure in known if failure[0] in ran)
     for tool, told in ran.items():
         print(f"{tool}: {told}")
-    if sys.argv[3:4] == ["--write"]:
-        known_path.write_text(written(known, found, ran, sys.argv[4]))
+    if len(sys.argv) > 3:
+        keeps_all = {"--write": False, "--add": True}[sys.argv[3]]
+        text = written(known, found, lambda failure: keeps_all or failure[0] not in ran, sys.argv[4])
+        known_path.write_text(text)
         print(f"{sum(found.values())} failures written")
         return 0
     new, gone = found - expected, expected - found
