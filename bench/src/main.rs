@@ -2,15 +2,18 @@
 //! every sample on three disks) and into Prometheus, on this machine, in one run; one table.
 //!
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
-//! [`measure`] the processes, ask [`query`]s -> medians in a [`table`].
+//! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
+//! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "an outermost tool: it measures real processes by the real clock"
 )]
 
+mod bombs;
 mod measure;
 mod options;
+mod queries;
 mod query;
 mod round;
 mod send;
@@ -32,7 +35,13 @@ fn main() -> ExitCode {
         eprintln!("bench: {:#}", become_node(&command));
         return ExitCode::FAILURE;
     }
-    match Options::parse(arguments).and_then(|options| bench(&options)) {
+    let command = arguments.next_if(|first| first == "queries" || first == "bombs");
+    let done = match command.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("queries") => queries::main(arguments),
+        Some(_) => bombs::main(arguments),
+        None => Options::parse(arguments).and_then(|options| bench(&options)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");

@@ -22,6 +22,12 @@ pub fn peak_memory_bytes(pid: u32) -> anyhow::Result<u64> {
         .with_context(|| format!("{path} has no VmHWM"))
 }
 
+/// proc(5): 5 in clear_refs sets VmHWM to what is resident now.
+pub fn forget_peak_memory(pid: u32) -> anyhow::Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").with_context(|| format!("write {path}"))
+}
+
 /// What a directory takes on the disk, as du counts: allocated blocks, not lengths.
 pub fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
     let mut total = 0;

@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::bail;
 use lexopt::ValueExt;
 
-use crate::shape::Shape;
-use crate::system::Kind;
+use crate::send::Load;
+use crate::shape::{PLAIN, Shape};
+use crate::system::{Kind, Programs};
 
 const USAGE: &str = "\
-bench --quorate PATH [--prometheus PATH] [--series 100000] [--rounds 40] [--runs 3]
+bench --quorate PATH [--prometheus PATH] [--victoria PATH] [--series 100000] [--rounds 40] [--runs 3]
       [--senders 4] [--seconds-max 180] [--settle-seconds 5] [--dir DIRECTORY] [--quick]
-      [--systems quorate-1,quorate-3,prometheus]
+      [--systems quorate-1,quorate-3,prometheus,victoria-metrics]
+bench queries ...: how fast questions are answered; bench queries --help
 
 --series and --rounds: how many series, and how many samples each; --quick is
 --series 10000 --rounds 20 --runs 1. Sending stops after --seconds-max whatever is left.
@@ -24,6 +26,7 @@ pub struct Options {
     pub systems: Vec<Kind>,
     pub quorate: Option<PathBuf>,
     pub prometheus: Option<PathBuf>,
+    pub victoria: Option<PathBuf>,
     pub series: u32,
     pub rounds: u32,
     pub runs: u32,
@@ -40,6 +43,7 @@ impl Options {
             systems: Vec::new(),
             quorate: None,
             prometheus: None,
+            victoria: None,
             series: 100_000,
             rounds: 40,
             runs: 3,
@@ -56,6 +60,7 @@ impl Options {
             match name {
                 "quorate" => options.quorate = Some(parser.value()?.into()),
                 "prometheus" => options.prometheus = Some(parser.value()?.into()),
+                "victoria" => options.victoria = Some(parser.value()?.into()),
                 "systems" => systems = Some(parser.value()?.string()?),
                 "dir" => options.directory = parser.value()?.into(),
                 "series" => options.series = parser.value()?.parse()?,
@@ -86,12 +91,31 @@ impl Options {
         [Shape::Wide, Shape::Deep]
     }
 
+    pub fn programs(&self) -> Programs {
+        Programs {
+            quorate: self.quorate.clone(),
+            prometheus: self.prometheus.clone(),
+            victoria: self.victoria.clone(),
+        }
+    }
+
+    pub fn load(&self) -> Load {
+        Load {
+            of: PLAIN,
+            series: self.series,
+            rounds: self.rounds,
+            senders: self.senders,
+            send_max: self.send_max,
+        }
+    }
+
     fn systems_named(&self) -> Vec<Kind> {
         let mut kinds = Vec::new();
         if self.quorate.is_some() {
             kinds.extend([Kind::Quorate { nodes: 1 }, Kind::Quorate { nodes: 3 }]);
         }
         kinds.extend(self.prometheus.as_ref().map(|_| Kind::Prometheus));
+        kinds.extend(self.victoria.as_ref().map(|_| Kind::VictoriaMetrics));
         kinds
     }
 
@@ -110,6 +134,7 @@ impl Options {
             let (binary, flag) = match kind {
                 Kind::Quorate { .. } => (&self.quorate, "--quorate"),
                 Kind::Prometheus => (&self.prometheus, "--prometheus"),
+                Kind::VictoriaMetrics => (&self.victoria, "--victoria"),
             };
             if binary.is_none() {
                 bail!("{flag} is needed to measure {}", kind.name());

@@ -62,11 +62,12 @@ impl Figure {
 
 pub async fn run(options: &Options, kind: Kind, shape: Shape) -> anyhow::Result<Figure> {
     let work = Work::create(&options.directory)?;
-    let mut system = System::start(options, kind, &work.0).await?;
+    let mut system = System::start(&options.programs(), kind, &work.0).await?;
     let base_ms = wall_ms() - i64::from(options.rounds) * INTERVAL_MS;
     let cpu_before = system.cpu_seconds()?;
-    let sent = send(options, shape, system.targets(), base_ms)?;
+    let sent = send(&options.load(), shape, system.targets(), base_ms)?;
     tokio::time::sleep(options.settle).await;
+    system.flush().await?;
     let cpu_s = system.cpu_seconds()? - cpu_before;
     if sent.samples == 0 {
         bail!("nothing was sent in {:?}", options.send_max);
@@ -100,10 +101,10 @@ pub async fn run(options: &Options, kind: Kind, shape: Shape) -> anyhow::Result<
 }
 
 /// A directory that goes with the round.
-struct Work(PathBuf);
+pub struct Work(pub PathBuf);
 
 impl Work {
-    fn create(directory: &Path) -> anyhow::Result<Self> {
+    pub fn create(directory: &Path) -> anyhow::Result<Self> {
         let path = directory
             .canonicalize()?
             .join(format!("work-{}", std::process::id()));

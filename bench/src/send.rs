@@ -11,11 +11,22 @@ use hyper::Method;
 use jepsen_tests::cluster::Target;
 use jepsen_tests::http::{Connection, Reply};
 
-use crate::options::Options;
-use crate::shape::{Part, Shape};
+use crate::shape::{Part, Population, Shape};
 
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub of: Population,
+    pub series: u32,
+    /// Samples of each series.
+    pub rounds: u32,
+    pub senders: u32,
+    /// After that no pass begins.
+    pub send_max: Duration,
+}
 
 /// What was sent.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -28,15 +39,10 @@ pub struct Sent {
 }
 
 /// Sends everything, or what the time allows.
-pub fn send(
-    options: &Options,
-    shape: Shape,
-    targets: &[Target],
-    base_ms: i64,
-) -> anyhow::Result<Sent> {
-    let senders = options.senders;
+pub fn send(load: &Load, shape: Shape, targets: &[Target], base_ms: i64) -> anyhow::Result<Sent> {
+    let senders = load.senders;
     let parts: Vec<Part> = (0..senders)
-        .map(|sender| Part::new(options.series, sender, senders, base_ms))
+        .map(|sender| Part::new(load.of, load.series, sender, senders, base_ms))
         .collect();
     // Made before the threads: one that could not begin would leave the others waiting for it.
     let runtimes = parts
@@ -60,7 +66,7 @@ pub fn send(
             .map(|(n, (part, runtime))| {
                 let target = targets[n % targets.len()];
                 let pace = &pace;
-                scope.spawn(move || sender(options, shape, part, target, pace, &runtime))
+                scope.spawn(move || sender(load, shape, part, target, pace, &runtime))
             })
             .collect();
         let joined = threads.into_iter().map(|thread| thread.join());
@@ -88,7 +94,7 @@ struct Pace {
 }
 
 fn sender(
-    options: &Options,
+    load: &Load,
     shape: Shape,
     part: &Part,
     target: Target,
@@ -98,8 +104,8 @@ fn sender(
     let mut connection = Connection::new(target.api);
     let mut sent = Sent::default();
     let mut result = Ok(());
-    for first in (0..options.rounds).step_by(shape.samples_per_series() as usize) {
-        if pace.begin.elapsed() > options.send_max {
+    for first in (0..load.rounds).step_by(shape.samples_per_series() as usize) {
+        if pace.begin.elapsed() > load.send_max {
             pace.over.store(true, Ordering::SeqCst);
         }
         // Twice: nobody may look at `over` before all had the chance to set it, nor set it
@@ -177,7 +183,6 @@ async fn deliver(connection: &mut Connection, body: bytes::Bytes) -> anyhow::Res
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
 
@@ -220,16 +225,21 @@ mod tests {
         None
     }
 
-    fn options() -> Options {
-        let arguments = ["--quorate", "q", "--series", "3000", "--rounds", "40"];
-        Options::parse(arguments.map(OsString::from)).unwrap()
+    fn load() -> Load {
+        Load {
+            of: crate::shape::PLAIN,
+            series: 3_000,
+            rounds: 40,
+            senders: 4,
+            send_max: Duration::from_secs(60),
+        }
     }
 
     #[test]
     fn everything_is_sent_and_later_means_again() {
         let target = server(&[503, 429, 204]);
         for shape in [Shape::Wide, Shape::Deep] {
-            let sent = send(&options(), shape, &[target], 0).unwrap();
+            let sent = send(&load(), shape, &[target], 0).unwrap();
             assert_eq!((sent.samples, sent.rounds), (120_000, 40));
             assert_eq!(sent.retries, 8, "two for each of four senders");
         }
@@ -238,15 +248,15 @@ mod tests {
     #[test]
     fn a_refusal_ends_it_for_all_senders() {
         let targets = [server(&[204]), server(&[204, 204, 400])];
-        let error = send(&options(), Shape::Wide, &targets, 0).unwrap_err();
+        let error = send(&load(), Shape::Wide, &targets, 0).unwrap_err();
         assert!(error.to_string().contains("refused with 400"), "{error:#}");
     }
 
     #[test]
     fn the_time_allowed_cuts_it_after_a_whole_pass() {
-        let mut options = options();
-        options.send_max = Duration::ZERO;
-        let sent = send(&options, Shape::Wide, &[server(&[204])], 0).unwrap();
+        let mut load = load();
+        load.send_max = Duration::ZERO;
+        let sent = send(&load, Shape::Wide, &[server(&[204])], 0).unwrap();
         assert_eq!((sent.samples, sent.rounds), (0, 0));
     }
 }

@@ -44,19 +44,36 @@ impl Shape {
     }
 }
 
+/// What the series of a measurement are, by number.
+#[derive(Debug, Clone, Copy)]
+pub struct Population {
+    /// Sorted by name.
+    pub labels: fn(u32) -> Vec<(&'static str, String)>,
+    /// Of a series in a round.
+    pub value: fn(u32, u32) -> f64,
+}
+
+/// The series of this module: what is written, rather than what is asked.
+pub const PLAIN: Population = Population {
+    labels: |series| labels(series).to_vec(),
+    value,
+};
+
 /// A part of all series, which one sender sends in order.
 pub struct Part {
     /// Number and encoded labels of each series.
     series: Vec<(u32, Vec<u8>)>,
+    value: fn(u32, u32) -> f64,
     base_ms: i64,
 }
 
 impl Part {
     /// Every `senders`th series from `sender` on; round 0 lies at `base_ms` since 1970.
-    pub fn new(series: u32, sender: u32, senders: u32, base_ms: i64) -> Self {
+    pub fn new(of: Population, series: u32, sender: u32, senders: u32, base_ms: i64) -> Self {
         let mine = (sender..series).step_by(senders as usize);
         Self {
-            series: mine.map(|n| (n, encoded_labels(n))).collect(),
+            series: mine.map(|n| (n, encoded(&(of.labels)(n)))).collect(),
+            value: of.value,
             base_ms,
         }
     }
@@ -87,7 +104,7 @@ impl Part {
                 let at_ms = self.base_ms + i64::from(round) * INTERVAL_MS;
                 sample.clear();
                 encode_key(1, WireType::SixtyFourBit, &mut sample);
-                sample.extend_from_slice(&value(*number, round).to_le_bytes());
+                sample.extend_from_slice(&(self.value)(*number, round).to_le_bytes());
                 encode_key(2, WireType::Varint, &mut sample);
                 encode_varint(at_ms as u64, &mut sample);
                 put(2, &sample, &mut series);
@@ -135,9 +152,9 @@ pub fn labels(series: u32) -> [(&'static str, String); 8] {
     ]
 }
 
-fn encoded_labels(series: u32) -> Vec<u8> {
+fn encoded(labels: &[(&str, String)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (name, value) in labels(series) {
+    for (name, value) in labels {
         let mut label = Vec::new();
         put(1, name.as_bytes(), &mut label);
         put(2, value.as_bytes(), &mut label);
@@ -163,7 +180,7 @@ mod tests {
 
     #[test]
     fn requests_decode_to_the_data() {
-        let part = Part::new(5_000, 1, 4, 1_700_000_000_000);
+        let part = Part::new(PLAIN, 5_000, 1, 4, 1_700_000_000_000);
         let (message, samples) = part.requests(Shape::Deep, 20..40).next().unwrap();
         let request = WriteRequest::decode(&message[..]).unwrap();
         assert_eq!((request.timeseries.len(), samples), (100, 2_000));
@@ -182,7 +199,7 @@ mod tests {
             let mut seen = BTreeSet::new();
             let mut samples = 0;
             for sender in 0..4 {
-                let part = Part::new(4_321, sender, 4, 0);
+                let part = Part::new(PLAIN, 4_321, sender, 4, 0);
                 let rounds = 0..shape.samples_per_series();
                 for (message, count) in part.requests(shape, rounds) {
                     samples += count;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jepsen_tests::cluster::{Cluster, Start, Target, all_ready, free_ports};
+use jepsen_tests::http::{Connection, Reply};
 use jepsen_tests::process::{Process, Program};
 use serde::Serialize;
 
 use crate::measure;
-use crate::options::Options;
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -20,6 +20,15 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 pub enum Kind {
     Quorate { nodes: usize },
     Prometheus,
+    VictoriaMetrics,
+}
+
+/// Where the systems' programs are.
+#[derive(Debug, Clone, Default)]
+pub struct Programs {
+    pub quorate: Option<PathBuf>,
+    pub prometheus: Option<PathBuf>,
+    pub victoria: Option<PathBuf>,
 }
 
 impl Kind {
@@ -28,7 +37,10 @@ impl Kind {
             "quorate-1" => Ok(Self::Quorate { nodes: 1 }),
             "quorate-3" => Ok(Self::Quorate { nodes: 3 }),
             "prometheus" => Ok(Self::Prometheus),
-            _ => bail!("no system {text:?}; there are quorate-1, quorate-3, prometheus"),
+            "victoria-metrics" => Ok(Self::VictoriaMetrics),
+            _ => bail!(
+                "no system {text:?}; there are quorate-1, quorate-3, prometheus, victoria-metrics"
+            ),
         }
     }
 
@@ -37,12 +49,14 @@ impl Kind {
             Self::Quorate { nodes: 1 } => "quorate, 1 node".to_owned(),
             Self::Quorate { nodes } => format!("quorate, {nodes} nodes, RF={nodes}"),
             Self::Prometheus => "Prometheus".to_owned(),
+            Self::VictoriaMetrics => "VictoriaMetrics".to_owned(),
         }
     }
 }
 
 /// A running system.
 pub struct System {
+    kind: Kind,
     targets: Vec<Target>,
     processes: Processes,
     data: Vec<PathBuf>,
@@ -55,10 +69,11 @@ enum Processes {
 
 impl System {
     /// Starts it with its data below `directory` and waits until it is ready.
-    pub async fn start(options: &Options, kind: Kind, directory: &Path) -> anyhow::Result<Self> {
+    pub async fn start(programs: &Programs, kind: Kind, directory: &Path) -> anyhow::Result<Self> {
         let mut system = match kind {
-            Kind::Quorate { nodes } => quorate(options, nodes, directory)?,
-            Kind::Prometheus => prometheus(options, directory)?,
+            Kind::Quorate { nodes } => quorate(programs, nodes, directory)?,
+            Kind::Prometheus => prometheus(programs, directory)?,
+            Kind::VictoriaMetrics => victoria(programs, directory)?,
         };
         for n in 0..system.len() {
             system.process(n).start()?;
@@ -68,6 +83,32 @@ impl System {
             bail!("not ready after {READY_DEADLINE:?}; its last words:\n  {words}");
         }
         Ok(system)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Makes what was written visible where that takes an extra step.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        if self.kind != Kind::VictoriaMetrics {
+            return Ok(());
+        }
+        let mut connection = Connection::new(self.targets[0].api);
+        match connection
+            .get("/internal/force_flush", READY_DEADLINE)
+            .await
+        {
+            Reply::Answer { status: 200, .. } => Ok(()),
+            other => bail!("flush: {other:?}"),
+        }
+    }
+
+    /// From now on the peak begins at what is resident now.
+    pub fn forget_peak_memory(&mut self) -> anyhow::Result<()> {
+        self.pids()?
+            .into_iter()
+            .try_for_each(measure::forget_peak_memory)
     }
 
     pub fn targets(&self) -> &[Target] {
@@ -118,14 +159,12 @@ impl System {
     }
 }
 
-fn quorate(options: &Options, nodes: usize, directory: &Path) -> anyhow::Result<System> {
-    let start = Start {
-        binary: options.quorate.clone().context("no quorate was named")?,
-        launcher: std::env::current_exe()?,
-        environment: Vec::new(),
-    };
+fn quorate(programs: &Programs, nodes: usize, directory: &Path) -> anyhow::Result<System> {
+    let binary = programs.quorate.clone().context("no quorate was named")?;
+    let start = Start::new(binary, std::env::current_exe()?);
     let cluster = Cluster::prepare(&start, nodes, directory)?;
     Ok(System {
+        kind: Kind::Quorate { nodes },
         targets: cluster.targets(),
         processes: Processes::Cluster(cluster),
         data: (0..nodes)
@@ -134,33 +173,57 @@ fn quorate(options: &Options, nodes: usize, directory: &Path) -> anyhow::Result<
     })
 }
 
-fn prometheus(options: &Options, directory: &Path) -> anyhow::Result<System> {
-    let binary = options
-        .prometheus
-        .clone()
-        .context("no Prometheus was named")?;
+fn prometheus(programs: &Programs, directory: &Path) -> anyhow::Result<System> {
+    let binary = programs.prometheus.clone();
+    let binary = binary.context("no Prometheus was named")?;
     std::fs::create_dir_all(directory)?;
     let config = directory.join("prometheus.yml");
     std::fs::write(&config, "global:\n  scrape_interval: 15s\n")?;
-    let port = free_ports(1)?
-        .into_iter()
-        .next()
-        .context("one was asked for")?;
+    one(Kind::Prometheus, binary, directory, |address, data| {
+        vec![
+            format!("--config.file={}", config.display()),
+            format!("--storage.tsdb.path={}", data.display()),
+            format!("--web.listen-address={address}"),
+            "--web.enable-remote-write-receiver".to_owned(),
+        ]
+    })
+}
+
+fn victoria(programs: &Programs, directory: &Path) -> anyhow::Result<System> {
+    let binary = programs.victoria.clone();
+    let binary = binary.context("no VictoriaMetrics was named")?;
+    std::fs::create_dir_all(directory)?;
+    one(Kind::VictoriaMetrics, binary, directory, |address, data| {
+        vec![
+            format!("-storageDataPath={}", data.display()),
+            format!("-httpListenAddr={address}"),
+            "-search.disableCache".to_owned(),
+            "-search.latencyOffset=0s".to_owned(),
+            "-retentionPeriod=100y".to_owned(),
+        ]
+    })
+}
+
+/// A system of one process.
+fn one(
+    kind: Kind,
+    binary: PathBuf,
+    directory: &Path,
+    arguments: impl Fn(SocketAddr, &Path) -> Vec<String>,
+) -> anyhow::Result<System> {
+    let port = free_ports(1)?.into_iter().next();
+    let port = port.context("one was asked for")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let data = directory.join("data");
     let process = Process::new(Program {
         launcher: std::env::current_exe()?,
         binary,
-        arguments: vec![
-            format!("--config.file={}", config.display()),
-            format!("--storage.tsdb.path={}", data.display()),
-            format!("--web.listen-address={address}"),
-            "--web.enable-remote-write-receiver".to_owned(),
-        ],
+        arguments: arguments(address, &data),
         environment: Vec::new(),
         log: directory.join("log"),
     });
     Ok(System {
+        kind,
         targets: vec![Target {
             api: address,
             push: address,

@@ -23,7 +23,11 @@ pub struct Facts {
 
 impl Facts {
     pub fn gather(options: &Options) -> anyhow::Result<Self> {
-        let binaries = options.quorate.iter().chain(&options.prometheus);
+        let binaries = options
+            .quorate
+            .iter()
+            .chain(&options.prometheus)
+            .chain(&options.victoria);
         let versions = binaries.map(|binary| version(binary)).collect();
         Ok(Self {
             began_s: jepsen_tests::client::wall_ms() / 1000,
@@ -132,7 +136,7 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '|'], " ").chars().take(80).collect()
 }
 
-fn version(binary: &std::path::Path) -> String {
+pub fn version(binary: &std::path::Path) -> String {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     let output = std::process::Command::new(binary).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -145,7 +149,7 @@ fn version(binary: &std::path::Path) -> String {
     }
 }
 
-fn machine() -> anyhow::Result<String> {
+pub fn machine() -> anyhow::Result<String> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus
         .lines()

@@ -28,6 +28,23 @@ pub struct Start {
     pub launcher: PathBuf,
     /// Set for the nodes only.
     pub environment: Vec<(String, String)>,
+    /// Flags of every node beside those it needs here.
+    pub arguments: Vec<String>,
+    /// Every node's configuration file.
+    pub configuration: String,
+}
+
+impl Start {
+    /// `binary` with no more than it needs.
+    pub fn new(binary: PathBuf, launcher: PathBuf) -> Self {
+        Self {
+            binary,
+            launcher,
+            environment: Vec::new(),
+            arguments: Vec::new(),
+            configuration: "global:\n  scrape_interval: 15s\n".to_owned(),
+        }
+    }
 }
 
 /// Nodes on one host, each a process.
@@ -122,10 +139,10 @@ fn lay_out(
     std::fs::create_dir_all(directory)
         .with_context(|| format!("create {}", directory.display()))?;
     let config = directory.join("prometheus.yml");
-    std::fs::write(&config, "global:\n  scrape_interval: 15s\n")?;
+    std::fs::write(&config, &start.configuration)?;
     let join: Vec<String> = peers.iter().map(SocketAddr::to_string).collect();
     let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
-    let arguments = vec![
+    let mut arguments = vec![
         flag("storage.tsdb.path", &directory.join("data").display()),
         flag("config.file", &config.display()),
         flag("web.listen-address", &own[0]),
@@ -137,6 +154,7 @@ fn lay_out(
         "--web.enable-lifecycle".to_owned(),
         "--web.enable-remote-write-receiver".to_owned(),
     ];
+    arguments.extend(start.arguments.iter().cloned());
     Ok(Node {
         target: Target {
             api: own[0],

@@ -5,6 +5,9 @@
 //! (what each operation saw, and when) -> [`checker`]s (pure functions over the history) ->
 //! [`report`].
 //!
+//! Beside it stands [`differ`]: random queries, compared with a real Prometheus or with quorate in
+//! another shape.
+//!
 //! What stays true: a run passes only when every checker says *valid*; *unknown* never passes.
 //! Only processes this harness started are signalled, and none outlives it.
 #![allow(
@@ -36,3 +39,5 @@ pub mod run;
 pub mod checker;
 
 pub mod report;
+
+pub mod differ;

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use jepsen_tests::checker::Verdict;
 use jepsen_tests::cluster::{Start, Target};
+use jepsen_tests::differ::command::{self, differ, metamorphic};
 use jepsen_tests::plan::{FaultKind, Plan, Settings, Workload, generate};
 use jepsen_tests::process::{BECOME_NODE, become_node};
 use jepsen_tests::run::{Backend, Outcome, check, read_plan, run};
@@ -41,9 +42,11 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
         Some("-h" | "--help" | "help") => {
-            println!("{USAGE}");
+            println!("{USAGE}\n\n{}", command::USAGE);
             ExitCode::SUCCESS
         }
+        Some("differ") => told(differ(rest, programs)),
+        Some("metamorphic") => told(metamorphic(rest, programs)),
         _ => match dispatch(command.to_str().unwrap_or(""), rest) {
             Ok(outcome) => summary(&outcome),
             Err(error) => {
@@ -159,21 +162,30 @@ impl Options {
         if !self.targets.is_empty() {
             return Ok(Backend::Remote(self.targets.clone()));
         }
-        let launcher = std::env::current_exe()?;
-        let binary = match (&self.binary, std::env::var_os("QUORATE_BIN")) {
-            (Some(path), _) => path.clone(),
-            (None, Some(path)) => path.into(),
-            (None, None) => beside(&launcher).context("no quorate found; name it by --bin")?,
-        };
-        let binary = binary
-            .canonicalize()
-            .with_context(|| format!("find {}", binary.display()))?;
-        Ok(Backend::Local(Start {
-            binary,
-            launcher,
-            environment: Vec::new(),
-        }))
+        let (launcher, binary) = programs(self.binary.clone())?;
+        Ok(Backend::Local(Start::new(binary, launcher)))
     }
+}
+
+/// This program, and the quorate that is named, or found beside it.
+fn programs(named: Option<PathBuf>) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let launcher = std::env::current_exe()?;
+    let binary = match (named, std::env::var_os("QUORATE_BIN")) {
+        (Some(path), _) => path,
+        (None, Some(path)) => path.into(),
+        (None, None) => beside(&launcher).context("no quorate found; name it by --bin")?,
+    };
+    let binary = binary
+        .canonicalize()
+        .with_context(|| format!("find {}", binary.display()))?;
+    Ok((launcher, binary))
+}
+
+fn told(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("jepsen-tests: {error:#}");
+        ExitCode::from(3)
+    })
 }
 
 fn defaults(command: &str) -> Settings {

@@ -13,14 +13,13 @@ use jepsen_tests::plan::{FaultKind, Settings, Workload, generate};
 use jepsen_tests::run::{Backend, check, read_plan, run};
 
 fn start(bug: Option<&str>) -> Start {
-    Start {
-        binary: env!("CARGO_BIN_EXE_twin").into(),
-        launcher: env!("CARGO_BIN_EXE_jepsen-tests").into(),
-        environment: bug
-            .map(|bug| ("TWIN_BUG".to_owned(), bug.to_owned()))
-            .into_iter()
-            .collect(),
-    }
+    let mut start = Start::new(
+        env!("CARGO_BIN_EXE_twin").into(),
+        env!("CARGO_BIN_EXE_jepsen-tests").into(),
+    );
+    let bug = bug.map(|bug| ("TWIN_BUG".to_owned(), bug.to_owned()));
+    start.environment.extend(bug);
+    start
 }
 
 fn settings(seconds: u64, nemeses: &[FaultKind]) -> Settings {

@@ -1,0 +1,15 @@
+//! How fast questions are answered: `bench queries`.
+//!
+//! One way: [`options`] -> every system is loaded with the same [`population`], alone, and stays
+//! up -> each of the [`questions`] is asked of all of them; answers must agree before times count
+//! -> it is [`ask`]ed again and again of one system after the other -> [`report`].
+
+mod ask;
+mod options;
+mod population;
+mod questions;
+mod report;
+mod run;
+
+pub use population::{KUBERNETES, instance};
+pub use run::main;

@@ -1,0 +1,154 @@
+//! Where the two may differ, each with its reason. Whatever is here is counted and told, not
+//! failed; an entry that nothing needs any more should go.
+
+use super::answer::{Answer, Outcome, Row, Sample};
+use super::question::Asked;
+
+pub struct Known {
+    pub name: &'static str,
+    pub reason: &'static str,
+    /// Given the question, and Prometheus' answer and ours.
+    applies: fn(&Asked, &Answer, &Answer) -> bool,
+}
+
+pub const KNOWN: &[Known] = &[
+    Known {
+        name: "reference-crash",
+        reason: "Prometheus 3.5.3 panics inside its engine and answers with the runtime's error; \
+                 there is no right answer to compare with",
+        applies: |_, reference, _| match &reference.outcome {
+            Outcome::Error { text, .. } => text.contains("runtime error"),
+            Outcome::Data { .. } => false,
+        },
+    },
+    Known {
+        name: "not-yet",
+        reason: "quorate itself says that it does not support this yet",
+        applies: |_, _, own| match &own.outcome {
+            Outcome::Error { text, .. } => text.ends_with("is not supported yet"),
+            Outcome::Data { .. } => false,
+        },
+    },
+    Known {
+        name: "tie",
+        reason: "which of several equal values topk and bottomk take hangs on the order in which \
+                 Prometheus' head met the series; quorate goes by labels",
+        applies: |asked, reference, own| {
+            (asked.query.contains("topk") || asked.query.contains("bottomk"))
+                && same_rows(reference, own, values_of)
+        },
+    },
+    Known {
+        name: "limitk",
+        reason: "limitk takes the first series in the order in which Prometheus' head met them; \
+                 how many there are must agree",
+        applies: |asked, reference, own| {
+            asked.query.contains("limitk") && same_rows(reference, own, |_| Vec::new())
+        },
+    },
+    Known {
+        name: "last-digit-label",
+        reason: "count_values makes a label of all digits, and the last one of a logarithm, a power \
+                 or an angle is Go's own library's",
+        applies: |asked, reference, own| {
+            asked.query.contains("count_values") && same_rows(reference, own, rounded_labels)
+        },
+    },
+];
+
+/// The reason why this difference is none, if there is one.
+pub fn known(asked: &Asked, reference: &Answer, own: &Answer) -> Option<&'static Known> {
+    let mut all = KNOWN.iter();
+    all.find(|known| (known.applies)(asked, reference, own))
+}
+
+/// Both have as many series, and `of` makes the same of them in some order.
+fn same_rows(a: &Answer, b: &Answer, of: fn(&Row) -> Vec<String>) -> bool {
+    let (Outcome::Data { rows: a, .. }, Outcome::Data { rows: b, .. }) = (&a.outcome, &b.outcome)
+    else {
+        return false;
+    };
+    let sorted = |rows: &[Row]| {
+        // Point by point: over a range one series may take another's place at any step.
+        let mut all: Vec<String> = rows.iter().flat_map(of).collect();
+        all.sort();
+        all
+    };
+    let counts = |rows: &[Row]| rows.iter().map(|row| row.points.len()).sum::<usize>();
+    counts(a) == counts(b) && sorted(a) == sorted(b)
+}
+
+fn values_of(row: &Row) -> Vec<String> {
+    let points = row.points.iter();
+    points
+        .map(|(at_ms, sample)| format!("{at_ms} {}", rounded(sample)))
+        .collect()
+}
+
+fn rounded(sample: &Sample) -> String {
+    match sample {
+        Sample::Float(value) => format!("{value:.9e}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn rounded_labels(row: &Row) -> Vec<String> {
+    let labels = row
+        .labels
+        .iter()
+        .map(|(name, value)| match value.parse::<f64>() {
+            Ok(number) => format!("{name}={number:.9e}"),
+            Err(_) => format!("{name}={value}"),
+        });
+    let mut all = labels.collect::<Vec<_>>().join(",");
+    for value in values_of(row) {
+        all.push_str(&value);
+    }
+    vec![all]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::question::At;
+    use super::*;
+
+    fn answer(rows: &[(&str, &str)]) -> Answer {
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|(label, value)| {
+                format!(r#"{{"metric":{{"a":"{label}"}},"value":[1,"{value}"]}}"#)
+            })
+            .collect();
+        let rows = rows.join(",");
+        let text =
+            format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{rows}]}}}}"#);
+        Answer::read(200, text.as_bytes()).unwrap()
+    }
+
+    fn name(query: &str, a: &[(&str, &str)], b: &[(&str, &str)]) -> Option<&'static str> {
+        let asked = Asked {
+            query: query.to_owned(),
+            at: At::Instant(0),
+            ordered: false,
+        };
+        known(&asked, &answer(a), &answer(b)).map(|known| known.name)
+    }
+
+    #[test]
+    fn ties_are_equal_values_of_other_series() {
+        let (a, b) = ([("x", "1"), ("y", "2")], [("z", "2"), ("x", "1")]);
+        assert_eq!(name("topk(2, v)", &a, &b), Some("tie"));
+        assert_eq!(name("max(v)", &a, &b), None);
+        assert_eq!(name("topk(2, v)", &a, &[("x", "1"), ("y", "3")]), None);
+        assert_eq!(name("topk(2, v)", &a, &a[..1]), None);
+    }
+
+    #[test]
+    fn labels_may_differ_in_the_last_digit_only() {
+        let query = "count_values(\"a\", ln(v))";
+        let near = name(query, &[("0.30000000000000004", "1")], &[("0.3", "1")]);
+        assert_eq!(near, Some("last-digit-label"));
+        assert_eq!(name(query, &[("0.3", "1")], &[("0.31", "1")]), None);
+        assert_eq!(name(query, &[("0.3", "1")], &[("0.3", "2")]), None);
+    }
+}

@@ -1,0 +1,315 @@
+//! The differential tester: the same data and questions, quorate beside a real Prometheus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::answer::{Answer, Outcome, Tally};
+use super::case::Case;
+use super::cut;
+use super::data::Data;
+use super::generate::Generator;
+use super::known::{Known, known};
+use super::peers::{Client, Programs, Prometheus, Quorate};
+use super::question::{Asked, Question};
+use super::shrink;
+
+/// Smaller questions tried for one difference, and smaller sets of data.
+const QUESTIONS_TRIED_MAX: usize = 1_000;
+const DATA_TRIED_MAX: usize = 60;
+const NOTES_KEPT_MAX: usize = 10;
+
+/// What is asked for, by seed.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub seed: u64,
+    pub seeds: u64,
+    /// Questions for each seed.
+    pub queries: usize,
+    pub native: bool,
+    /// Also makes the data of a finding smaller, which starts both anew many times.
+    pub shrink_data: bool,
+    /// Distinct findings after which it stops.
+    pub findings_max: usize,
+}
+
+/// What a run has seen.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub asked: usize,
+    pub agreed: usize,
+    /// Agreed, and both are errors.
+    pub errors: usize,
+    /// Agreed, and both have no series.
+    pub empty: usize,
+    pub values: u64,
+    pub bit_exact: u64,
+    pub notes_differ: usize,
+    pub order_differs: usize,
+    pub known: BTreeMap<&'static str, usize>,
+    /// Minimal cases, told.
+    pub findings: Vec<String>,
+    /// How many questions came down to which kind of difference.
+    pub kinds: BTreeMap<String, usize>,
+    /// Some questions whose warnings and infos differ, with both.
+    pub notes: Vec<String>,
+}
+
+impl Summary {
+    fn agree(&mut self, asked: &Asked, tally: Tally, reference: &Answer, own: &Answer) {
+        self.agreed += 1;
+        match &reference.outcome {
+            Outcome::Error { .. } => self.errors += 1,
+            Outcome::Data { rows, .. } => self.empty += usize::from(rows.is_empty()),
+        }
+        self.values += tally.values;
+        self.bit_exact += tally.bit_exact;
+        self.order_differs += usize::from(tally.order_differs);
+        self.notes_differ += usize::from(tally.notes_differ);
+        if tally.notes_differ && self.notes.len() < NOTES_KEPT_MAX {
+            let (a, b) = (&reference.notes, &own.notes);
+            self.notes.push(format!(
+                "{}\n  Prometheus: {a:?}\n  quorate:    {b:?}",
+                asked.line()
+            ));
+        }
+    }
+
+    pub fn line(&self) -> String {
+        let known: Vec<String> = self
+            .known
+            .iter()
+            .map(|(name, n)| format!("{n} {name}"))
+            .collect();
+        format!(
+            "{} asked, {} agree ({} errors, {} empty), {} of {} values bit-exact, {} findings, \
+             annotations differ in {}, order of a matrix in {}; known: {}",
+            self.asked,
+            self.agreed,
+            self.errors,
+            self.empty,
+            self.bit_exact,
+            self.values,
+            self.findings.len(),
+            self.notes_differ,
+            self.order_differs,
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        )
+    }
+}
+
+/// Both, loaded with the same data.
+pub struct Pair {
+    _quorate: Quorate,
+    prometheus: Prometheus,
+    own: Client,
+    reference: Client,
+}
+
+/// How the two answered.
+pub enum Verdict {
+    Agreed(Tally, Answer, Answer),
+    Known(&'static Known),
+    Differ(String, Answer, Answer),
+}
+
+impl Pair {
+    pub async fn start(programs: &Programs, data: &Data) -> anyhow::Result<Self> {
+        let (quorate, prometheus) =
+            futures::future::try_join(Quorate::start(programs, 1, 4), Prometheus::start(programs))
+                .await?;
+        let address = *quorate.addresses().first().context("one node")?;
+        let (mut own, mut reference) = (Client::new(address), Client::new(prometheus.address));
+        let slices = data.slices();
+        let loads = futures::future::try_join(own.load(&slices), reference.load(&slices));
+        if let Err(error) = loads.await {
+            return Err(error.context(prometheus.last_words()));
+        }
+        Ok(Self {
+            _quorate: quorate,
+            prometheus,
+            own,
+            reference,
+        })
+    }
+
+    pub async fn judge(&mut self, asked: &Asked) -> anyhow::Result<Verdict> {
+        let both = futures::future::join(self.reference.answer(asked), self.own.answer(asked));
+        let (reference, own) = both.await;
+        let reference = reference.with_context(|| self.prometheus.last_words())?;
+        // An answer that cannot be read is a difference, not trouble of the harness.
+        let own = own.unwrap_or_else(|error| Answer::unreadable(&format!("{error:#}")));
+        Ok(match reference.compare(&own, asked.ordered) {
+            Ok(tally) => Verdict::Agreed(tally, reference, own),
+            Err(why) => match known(asked, &reference, &own) {
+                Some(known) => Verdict::Known(known),
+                None => Verdict::Differ(why, reference, own),
+            },
+        })
+    }
+}
+
+/// Runs all seeds; findings are printed as they are made and left in `directory`.
+pub async fn run(
+    settings: &Settings,
+    programs: &Programs,
+    directory: &Path,
+) -> anyhow::Result<Summary> {
+    let mut summary = Summary::default();
+    for seed in settings.seed..settings.seed + settings.seeds {
+        let data = Data::generate(seed, settings.native);
+        let mut pair = Pair::start(programs, &data).await?;
+        let mut generator = Generator::new(seed, settings.native);
+        let mut fresh = Vec::new();
+        for _ in 0..settings.queries {
+            let question = generator.question();
+            if let Some(small) = ask(&mut pair, question, &mut summary).await? {
+                fresh.push(small);
+            }
+            if summary.findings.len() + fresh.len() >= settings.findings_max {
+                break;
+            }
+        }
+        drop(pair);
+        for small in fresh {
+            let found = find(
+                settings,
+                programs,
+                directory,
+                seed,
+                &data,
+                &small,
+                summary.findings.len(),
+            );
+            let text = found.await?;
+            println!("{text}");
+            summary.findings.push(text);
+        }
+        println!("seed {seed}: {}", summary.line());
+        if summary.findings.len() >= settings.findings_max {
+            println!("stopped: {} findings are enough", settings.findings_max);
+            break;
+        }
+    }
+    Ok(summary)
+}
+
+/// Asks one question; a difference of a new shape comes back as small as the question gets.
+async fn ask(
+    pair: &mut Pair,
+    question: Question,
+    summary: &mut Summary,
+) -> anyhow::Result<Option<Question>> {
+    let asked = question.asked();
+    summary.asked += 1;
+    match pair.judge(&asked).await? {
+        Verdict::Agreed(tally, reference, own) => {
+            summary.agree(&asked, tally, &reference, &own);
+            Ok(None)
+        }
+        Verdict::Known(known) => {
+            *summary.known.entry(known.name).or_default() += 1;
+            Ok(None)
+        }
+        Verdict::Differ(..) => {
+            let small = shrunk(pair, question).await?;
+            let kind = match pair.judge(&small.asked()).await? {
+                Verdict::Differ(_, reference, own) => kind_of(&small, &reference, &own),
+                _ => small.expr.shape(),
+            };
+            let count = summary.kinds.entry(kind).or_default();
+            *count += 1;
+            Ok((*count == 1).then_some(small))
+        }
+    }
+}
+
+/// Two findings of one kind likely have one cause: the same shape, or the same refusal of what
+/// the reference answers.
+fn kind_of(question: &Question, reference: &Answer, own: &Answer) -> String {
+    match (&reference.outcome, &own.outcome) {
+        (Outcome::Data { .. }, Outcome::Error { text, .. }) => {
+            text.chars().filter(|c| !c.is_ascii_digit()).collect()
+        }
+        _ => question.expr.shape(),
+    }
+}
+
+async fn shrunk(pair: &mut Pair, question: Question) -> anyhow::Result<Question> {
+    let mut best = question;
+    let mut tried = BTreeSet::new();
+    'smaller: loop {
+        for candidate in shrink::smaller(&best) {
+            if tried.len() >= QUESTIONS_TRIED_MAX {
+                return Ok(best);
+            }
+            if !tried.insert(candidate.line()) {
+                continue;
+            }
+            if let Verdict::Differ(..) = pair.judge(&candidate.asked()).await? {
+                best = candidate;
+                continue 'smaller;
+            }
+        }
+        return Ok(best);
+    }
+}
+
+/// Makes the data of a finding smaller, writes the case down and tells it.
+async fn find(
+    settings: &Settings,
+    programs: &Programs,
+    directory: &Path,
+    seed: u64,
+    data: &Data,
+    question: &Question,
+    n: usize,
+) -> anyhow::Result<String> {
+    let asked = question.asked();
+    let mut case = Case {
+        asked: asked.clone(),
+        data: data.clone(),
+    };
+    if settings.shrink_data {
+        let differs = async |data: &Data| {
+            let mut pair = Pair::start(programs, data).await?;
+            Ok(matches!(pair.judge(&asked).await?, Verdict::Differ(..)))
+        };
+        case.data = cut::smallest(data, DATA_TRIED_MAX, differs).await?;
+    }
+    let path = case.write(directory, seed, n)?;
+    let told = tell(programs, &case).await?;
+    Ok(format!(
+        "{told}replay: jepsen-tests differ --case {}\n",
+        path.display()
+    ))
+}
+
+/// The case as text: the question, the data, what each answers.
+pub async fn tell(programs: &Programs, case: &Case) -> anyhow::Result<String> {
+    let mut pair = Pair::start(programs, &case.data).await?;
+    let head = format!("\nDIFFERENCE {}\n", case.asked.line());
+    let few = case.data.series.len() <= 40;
+    let listing = if few {
+        case.data.listing()
+    } else {
+        String::new()
+    };
+    let body = match pair.judge(&case.asked).await? {
+        Verdict::Differ(why, reference, own) => format!(
+            "  {why}\n  Prometheus: {}\n  quorate:    {}\n",
+            reference.line(),
+            own.line()
+        ),
+        Verdict::Known(known) => format!("  known: {}: {}\n", known.name, known.reason),
+        Verdict::Agreed(tally, reference, _) => {
+            format!("  they agree now, {tally:?}: {}\n", reference.line())
+        }
+    };
+    Ok(format!("{head}{body}{listing}"))
+}
