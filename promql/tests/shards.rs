@@ -14,9 +14,10 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use memory::Memory;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part};
+use model::histogram::Span;
 use model::port::Clock;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Labels, Series, Timestamp};
+use model::{Histogram, Labels, Series, Timestamp};
 use promql::fragment::Fragments;
 use promql::{Engine, EngineOptions, QueryError, QueryParams, Value};
 
@@ -146,16 +147,43 @@ fn data() -> Memory {
                     "temperature" => (dice % 2_000_003) as f64 / 977.0 - 900.0,
                     _ => [0.0, -0.0, f64::NAN, 1e-300, 1e280, -1e280, 3.5][dice as usize % 7],
                 };
-                if dice % 11 != 0 {
+                if !dice.is_multiple_of(11) {
                     memory.add(&labels, sample * 15_000, value);
                 }
             }
         }
     }
+    for series in 0..10_i64 {
+        let labels = Labels::from_pairs([
+            ("__name__", "latency".to_owned()),
+            ("job", format!("j{}", series % 3)),
+            ("instance", format!("i{series}")),
+        ]);
+        for sample in 0..60_i64 {
+            let histogram = growing(series, sample);
+            memory.add_histogram(&labels, sample * 15_000, Arc::new(histogram));
+        }
+    }
     memory
 }
 
-const QUERIES: [&str; 30] = [
+/// A native histogram of two buckets; the schema is another for some series.
+fn growing(series: i64, sample: i64) -> Histogram {
+    let (low, high) = ((sample * series) as f64, sample as f64 * 0.5);
+    Histogram {
+        schema: (series % 2) as i32,
+        count: low + high,
+        sum: (sample * 7) as f64 * 0.1,
+        positive_spans: vec![Span {
+            offset: 1,
+            length: 2,
+        }],
+        positive_buckets: vec![low, high],
+        ..Histogram::default()
+    }
+}
+
+const QUERIES: [&str; 36] = [
     "sum(requests_total)",
     "sum by (job) (rate(requests_total[2m]))",
     "avg by (job) (rate(requests_total[2m]))",
@@ -185,6 +213,12 @@ const QUERIES: [&str; 30] = [
     "temperature - on (job, instance) requests_total",
     "sum by (job) (timestamp(temperature))",
     "sum(clamp(temperature, 0, scalar(sum(requests_total))))",
+    "rate(latency[2m])",
+    "sum by (job) (rate(latency[2m]))",
+    "avg(latency)",
+    "histogram_quantile(0.9, sum by (job) (rate(latency[2m])))",
+    "histogram_count(latency) / 3",
+    "sum({job=\"j1\"})",
     "count_values(\"v\", round(temperature, 500))",
 ];
 

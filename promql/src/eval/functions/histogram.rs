@@ -1,8 +1,7 @@
 //! Functions of histograms: native ones, and classic ones made of series with an `le` label.
 
-use std::sync::Arc;
-
 use model::hash::Map;
+use model::sample::Histograms;
 use model::{Histogram, Labels};
 
 use super::{ABSENT, Args, Column, Columns, Evaluation, argument, is_present};
@@ -109,7 +108,7 @@ impl Evaluation<'_> {
         let place = call.args.last().map(super::place);
         let place = place.expect("the parser counted the arguments");
         let groups = self.classics(place, &columns, grid);
-        let natives = self.natives(place, &columns, &groups);
+        let natives = self.natives(&columns, &groups);
         let mut results = Vec::with_capacity(groups.len() + natives.len());
         for (column, histograms) in natives {
             self.pace.expect(results.len() + 1, grid.steps)?;
@@ -286,10 +285,9 @@ impl Evaluation<'_> {
     /// Columns with native histograms, without those that classic ones mask.
     fn natives<'c>(
         &mut self,
-        _place: &Expr,
         columns: &'c [Column],
         classics: &[Classic],
-    ) -> Vec<(&'c Column, Vec<(u32, Arc<Histogram>)>)> {
+    ) -> Vec<(&'c Column, Histograms)> {
         let mut natives = Vec::new();
         for column in columns.iter().filter(|c| !c.histograms.is_empty()) {
             let labels = column.labels.without(UPPER_BOUND);

@@ -211,11 +211,11 @@ impl Evaluation<'_> {
             self.notes.warn_not_gauge(place, metric);
         }
         let mut growth = Sum::from(last);
-        if !is_counter || !detects_reset(last, before) {
-            if let Err(why) = growth.subtract(&Sum::from(before)) {
-                self.notes.warn_incompatible(place, metric, why);
-                return None;
-            }
+        if (!is_counter || !detects_reset(last, before))
+            && let Err(why) = growth.subtract(&Sum::from(before))
+        {
+            self.notes.warn_incompatible(place, metric, why);
+            return None;
         }
         growth.hint = ResetHint::Gauge;
         if is_counter {
