@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use model::batch::Fence;
+use model::fragment::Evaluator;
 use model::group::{Group, GroupingKey, PushOp};
 use model::limits::RPC_BYTES_MAX;
 use model::port::{Listener, Task, World};
@@ -300,6 +301,11 @@ impl Cluster {
         shards.map(source).collect()
     }
 
+    /// From now on parts of queries are computed here, for this node and for others.
+    pub fn set_evaluator(&self, evaluator: Arc<dyn Evaluator>) {
+        self.shared.router.evaluator.get_or_init(|| evaluator);
+    }
+
     /// The lease of a scrape target, while this node holds it.
     pub fn scrape_fence(&self, target: u64) -> Option<Fence> {
         let state = self.shared.view.borrow();
@@ -448,6 +454,7 @@ fn share(
         peers.clone(),
         replicas.clone(),
         view.clone(),
+        metrics.query_bytes.clone(),
     );
     let settings = Settings {
         out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
@@ -486,6 +493,7 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
         world: shared.world.clone(),
         peers: shared.peers.clone(),
         replicas: shared.replicas.clone(),
+        evaluator: shared.router.evaluator.clone(),
     };
     let bounded = RPC_BYTES_MAX;
     let router = tonic::transport::Server::builder()

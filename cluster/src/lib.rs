@@ -14,6 +14,7 @@
 //! - [`meta`], [`placement`], [`catalogue`]: what the cluster agrees on about itself
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
 //! - [`router`], [`history`]: any request on any node; push groups as history
+//! - [`evaluate`]: parts of queries, computed where the series are
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
 //! - [`consul`]: registered there, and peers found there
 //! - [`status`], [`metrics`]: what a node can tell
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod consul;
 pub mod control;
 pub mod convert;
+pub mod evaluate;
 pub mod formation;
 pub mod history;
 pub mod identity;

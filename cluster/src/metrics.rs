@@ -11,6 +11,8 @@ pub struct Metrics {
     without_leader: IntGauge,
     apply_lag: IntGauge,
     log_entries: IntGauge,
+    /// Bytes that answers of other nodes to queries took.
+    pub query_bytes: IntCounter,
 }
 
 impl Metrics {
@@ -33,9 +35,15 @@ impl Metrics {
             "Changes of a group's leader that this node has seen.",
         )?;
         registry.register(Box::new(leader_changes.clone()))?;
+        let query_bytes = IntCounter::new(
+            "quorate_query_received_bytes_total",
+            "Series and parts of queries that other nodes sent, in bytes.",
+        )?;
+        registry.register(Box::new(query_bytes.clone()))?;
         Ok(Self {
             groups,
             leader_changes,
+            query_bytes,
             without_leader: gauge(
                 "quorate_raft_groups_without_leader",
                 "Raft groups on this node whose leader it does not know.",

@@ -13,16 +13,19 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use model::fragment::{Fragment, FragmentError, Part};
 use model::group::{Group, GroupingKey, PushOp};
 use model::hash::Map;
 use model::port::World;
 use model::sink::{Groups, Pushed, Rejection, Sink, WriteError, Written};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{Batch, Labels, Series, ShardId};
+use prost::Message;
 use proto::node as wire;
 use tokio::sync::watch;
 
 use crate::convert;
+use crate::evaluate;
 use crate::meta::State;
 use crate::peer::{NotConnected, Peer, Peers};
 use crate::refusal::Refusal;
@@ -33,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// Between two rounds of looking.
 const PAUSE: Duration = Duration::from_millis(50);
 /// One question to a peer.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Replicas on this node, by shard.
 pub type Replicas = Arc<RwLock<BTreeMap<ShardId, Arc<Replica>>>>;
@@ -45,6 +48,10 @@ pub struct Router {
     pub peers: Arc<Peers>,
     pub replicas: Replicas,
     pub view: watch::Receiver<Arc<State>>,
+    /// Who computes parts of queries; the same for what peers ask of this node.
+    pub evaluator: evaluate::Seat,
+    /// Bytes of answers that came from other nodes.
+    pub received: prometheus::IntCounter,
     /// Leaders that answers named, for shards without a replica here.
     hints: Mutex<Map<ShardId, u64>>,
 }
@@ -65,6 +72,7 @@ impl Router {
         peers: Arc<Peers>,
         replicas: Replicas,
         view: watch::Receiver<Arc<State>>,
+        received: prometheus::IntCounter,
     ) -> Self {
         Self {
             node,
@@ -72,6 +80,8 @@ impl Router {
             peers,
             replicas,
             view,
+            evaluator: evaluate::Seat::default(),
+            received,
             hints: Mutex::default(),
         }
     }
@@ -183,7 +193,7 @@ impl Router {
         }
     }
 
-    fn cluster_id(&self) -> bytes::Bytes {
+    pub(crate) fn cluster_id(&self) -> bytes::Bytes {
         convert::cluster_id_to_wire(self.peers.cluster())
     }
 
@@ -292,11 +302,19 @@ fn is_harmless(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::NotLeader(_))
 }
 
-/// One unary call with its deadline. A connection that could not be made did nothing.
+/// One unary call with its deadline.
 async fn call<T>(
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Refusal> {
-    match tokio::time::timeout(ASK_TIMEOUT, call).await {
+    call_within(ASK_TIMEOUT, call).await
+}
+
+/// One call that may take so long. A connection that could not be made did nothing.
+pub(crate) async fn call_within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Refusal> {
+    match tokio::time::timeout(timeout, call).await {
         Err(_) => Err(Refusal::Unavailable("no answer in time".to_owned())),
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) if NotConnected::caused(&status) => Err(Refusal::NotLeader(None)),
@@ -463,14 +481,17 @@ impl ShardSource {
         };
         let mut replies = call(peer.data().select(request)).await?;
         let mut series = Vec::new();
+        let mut bytes = 0;
         loop {
             let next = tokio::time::timeout(ASK_TIMEOUT, replies.message()).await;
             let reply = next
                 .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
                 .map_err(|status| Refusal::Unavailable(status.to_string()))?;
             let Some(reply) = reply else {
+                self.router.received.inc_by(bytes);
                 return Ok(series);
             };
+            bytes += reply.encoded_len() as u64;
             refused(reply.refusal)?;
             for one in reply.series {
                 let one = convert::series_from_wire(one);
@@ -511,6 +532,31 @@ impl Source for ShardSource {
             })
         })
         .await
+    }
+
+    async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        let router = &self.router;
+        let here =
+            |replica| evaluate::here(&router.evaluator, &router.world, replica, fragment.clone());
+        let answer = match self.near(fragment.consistency) {
+            Some(replica) => here(replica)
+                .await
+                .map_err(|r| to_source_error(self.shard, r))?,
+            None => {
+                self.ask(|whom| match whom {
+                    Whom::Here(replica) => Box::pin(here(replica)),
+                    Whom::There(peer) => Box::pin(async move {
+                        evaluate::there(router, &peer, self.shard, fragment).await
+                    }),
+                })
+                .await?
+            }
+        };
+        Ok(vec![answer?])
+    }
+
+    fn evaluates(&self) -> bool {
+        self.router.evaluator.get().is_some()
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {

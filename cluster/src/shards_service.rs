@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{self, Malformed};
+use crate::evaluate;
 use crate::peer::Peers;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
@@ -28,6 +29,7 @@ const SAMPLES_PER_MESSAGE: usize = 64 << 10;
 #[derive(Clone)]
 pub struct Service {
     pub world: World,
+    pub evaluator: evaluate::Seat,
     pub peers: Arc<Peers>,
     pub replicas: Replicas,
 }
@@ -102,6 +104,15 @@ impl Service {
             .map_err(engine_refusal)
     }
 
+    async fn evaluate_part(
+        &self,
+        request: wire::EvaluateRequest,
+    ) -> Result<evaluate::Answer, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let fragment = evaluate::fragment_from_wire(request);
+        evaluate::here(&self.evaluator, &self.world, replica, fragment).await
+    }
+
     async fn metadata_of(
         &self,
         request: wire::MetadataRequest,
@@ -160,6 +171,7 @@ type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Shards for Service {
     type WriteStream = ReplyStream<wire::WriteReply>;
     type SelectStream = ReplyStream<wire::SelectReply>;
+    type EvaluateStream = ReplyStream<wire::EvaluateReply>;
 
     async fn write(
         &self,
@@ -224,6 +236,16 @@ impl Shards for Service {
                 ..Default::default()
             }],
         };
+        Ok(Response::new(Box::pin(futures::stream::iter(
+            replies.into_iter().map(Ok),
+        ))))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<wire::EvaluateRequest>,
+    ) -> Result<Response<Self::EvaluateStream>, Status> {
+        let replies = evaluate::replies(self.evaluate_part(request.into_inner()).await);
         Ok(Response::new(Box::pin(futures::stream::iter(
             replies.into_iter().map(Ok),
         ))))

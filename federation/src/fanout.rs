@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, try_join_all};
+use model::fragment::{Fragment, FragmentError, Part};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{ExemplarSeries, Labels, Series};
 
@@ -60,6 +61,15 @@ impl Source for FanOut {
             self.ask(|member| member.label_values(name, selection))
                 .await?,
         ))
+    }
+
+    async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        let questions = self.members.iter().map(|member| member.evaluate(fragment));
+        Ok(try_join_all(questions).await?.concat())
+    }
+
+    fn evaluates(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|member| member.evaluates())
     }
 
     async fn exemplars(

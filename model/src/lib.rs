@@ -11,6 +11,7 @@
 //!   chosen
 //! - [`group`]: Pushgateway's groups
 //! - [`sink`], [`source`]: the two traits that carry the system; [`admin`]: what operators do to it
+//! - [`fragment`]: parts of a query that are computed where the series are
 //! - [`port`]: clock, dice, disk, network, tasks
 //! - [`hash`]: hashing that is the same in every process and every version
 
@@ -18,6 +19,7 @@
 
 pub mod admin;
 pub mod batch;
+pub mod fragment;
 pub mod group;
 pub mod hash;
 pub mod histogram;

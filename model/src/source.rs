@@ -1,7 +1,10 @@
 //! The way out: something that answers a selection.
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 
+use crate::fragment::{Fragment, FragmentError, Part};
 use crate::sample::ExemplarSeries;
 use crate::{Labels, Matcher, Series, ShardId, Timestamp};
 
@@ -62,6 +65,15 @@ pub trait Source: Send + Sync {
     /// Chosen series sorted by labels, each once, each with at least one sample.
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError>;
 
+    /// As [`Source::select`], in pieces: each series in one of them, in no order. A source that can
+    /// decodes a piece only when it is asked for, so that not all samples are held at once.
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        futures::stream::once(self.select(selection)).boxed()
+    }
+
     /// Chosen label sets, sorted, each once.
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError>;
 
@@ -74,6 +86,16 @@ pub trait Source: Send + Sync {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError>;
+
+    /// The parts of a fragment, one a shard, in the order of the shards.
+    async fn evaluate(&self, _fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        Err(FragmentError::Unsupported)
+    }
+
+    /// Whether [`Source::evaluate`] is supported.
+    fn evaluates(&self) -> bool {
+        false
+    }
 
     /// Exemplars in `start ..= end` of series that any of the matcher lists chooses: by labels, each
     /// series once and with at least one. A source that keeps none has none to tell.

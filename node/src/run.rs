@@ -119,6 +119,8 @@ impl Node {
             telemetry.registry(),
         )
         .await?;
+        let fragments = promql::fragment::Fragments::new(Arc::clone(&world.clock));
+        cluster.set_evaluator(Arc::new(fragments));
         let status = status(
             &world,
             flags,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cluster::Cluster;
 use federation::FanOut;
+use model::fragment::{Fragment, FragmentError, Part};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Labels, Series, ShardId};
+use model::{ExemplarSeries, Labels, Series, ShardId};
 
 /// Asks every shard there is at the moment of the question. Before the cluster is formed there is
 /// no answer rather than an empty one.
@@ -47,5 +48,20 @@ impl Source for ClusterSource {
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
         self.all()?.label_values(name, selection).await
+    }
+
+    async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        self.all()?.evaluate(fragment).await
+    }
+
+    fn evaluates(&self) -> bool {
+        self.all().is_ok_and(|sources| sources.evaluates())
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        self.all()?.exemplars(selection).await
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use model::fragment::Fragment;
 use model::limits::{
     QUERY_BYTES_HELD_MAX, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX,
 };
@@ -14,9 +15,13 @@ use model::{Labels, Samples, Series, Timestamp, Value as Point};
 
 use crate::ast::{Expr, Type};
 use crate::error::QueryError;
-use crate::eval::{Bounds, Columns, Counts, Data, Evaluation, Notes, Pace, Rules, samples_bytes};
+use crate::eval::{
+    Bounds, Columns, Counts, Data, Evaluation, Notes, Pace, Parts, Rules, samples_bytes,
+};
+use crate::fragment::Features;
+use crate::local::Numbers;
 use crate::parser::{ParseOptions, parse_with};
-use crate::plan::{Context, Grid, plan};
+use crate::plan::{Context, Grid, PartPlan, plan};
 
 /// What all queries of an engine share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,7 +277,8 @@ impl Run<'_> {
         };
         let clock = &*self.engine.clock;
         let began = clock.monotonic();
-        let plan = plan(self.expr, context)?;
+        let numbers = source.evaluates().then(|| Numbers::of(self.expr));
+        let plan = plan(self.expr, context, numbers.as_ref())?;
         let bounds = Bounds {
             deadline: began.saturating_add(timeout),
             samples_max: options.samples_max,
@@ -280,17 +286,21 @@ impl Run<'_> {
         };
         let pace = Pace::new(clock, &self.engine.is_closed, bounds);
         pace.check()?;
-        let fetching = select(source, &plan.selections, options.bytes_max);
-        let data = tokio::time::timeout(timeout, fetching)
+        let fetching = async {
+            let selecting = select(source, &plan.selections, options.bytes_max);
+            let parts = self.fetch_parts(source, &plan.parts, context, timeout);
+            futures::try_join!(selecting, parts)
+        };
+        let (data, parts) = tokio::time::timeout(timeout, fetching)
             .await
             .map_err(|_elapsed| QueryError::Timeout)??;
         let fetched = clock.monotonic();
-        let data = Data::new(data, lookback_ms);
+        let data = Data::new(data, parts, lookback_ms);
         let rules = Rules {
             delayed_names: options.delayed_name_removal,
             type_and_unit_labels: options.type_and_unit_labels,
         };
-        let evaluation = Evaluation::new(self.query, data, pace, rules);
+        let evaluation = Evaluation::new(data, pace, rules);
         let (columns, notes, counts) = evaluation.run(&plan.steps).await?;
         let timings = Timings {
             preparation: fetched.saturating_sub(began),
@@ -309,7 +319,7 @@ impl Run<'_> {
         let clock = &*self.engine.clock;
         let began = clock.monotonic();
         let value = value(evaluated.columns);
-        let (warnings, infos) = evaluated.notes.into_texts();
+        let (warnings, infos) = evaluated.notes.into_texts(self.query);
         let timings = Timings {
             result_sort: clock.monotonic().saturating_sub(began),
             ..evaluated.timings
@@ -328,6 +338,69 @@ impl Run<'_> {
             },
         }
     }
+}
+
+impl Run<'_> {
+    /// Has the shards compute their parts of the plan, all at once.
+    async fn fetch_parts(
+        &self,
+        source: &dyn Source,
+        plans: &[PartPlan],
+        context: Context,
+        timeout: Duration,
+    ) -> Result<Vec<Parts>, QueryError> {
+        let whole = Fragment {
+            query: self.query.to_owned(),
+            node: 0,
+            fold: false,
+            start: Timestamp(context.grid.start),
+            step_ms: context.grid.step,
+            steps: 0,
+            query_start: Timestamp(context.start),
+            query_end: Timestamp(context.end),
+            query_step_ms: self.grid.step,
+            lookback_ms: context.lookback_ms,
+            subquery_step_ms: context.subquery_step_ms,
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            samples_max: context.samples_max as u64,
+            features: Features::of(&self.engine.options).0,
+            consistency: context.consistency,
+        };
+        // A list, not the lazy map: through its closure the compiler cannot see that this is Send.
+        let fetches: Vec<_> = plans
+            .iter()
+            .map(|plan| fetch_part(source, &whole, plan))
+            .collect();
+        let fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
+        fetched.try_collect().await
+    }
+}
+
+async fn fetch_part(
+    source: &dyn Source,
+    whole: &Fragment,
+    plan: &PartPlan,
+) -> Result<Parts, QueryError> {
+    let mut fragment = Fragment {
+        node: plan.node,
+        fold: plan.unfolded.is_some(),
+        start: Timestamp(plan.grid.start),
+        step_ms: plan.grid.step,
+        steps: u32::try_from(plan.grid.steps).map_err(|_| QueryError::TooManySamples)?,
+        ..whole.clone()
+    };
+    let mut parts = source.evaluate(&fragment).await?;
+    let unfolded = plan
+        .unfolded
+        .filter(|_| parts.iter().any(|p| p.cannot_fold));
+    if let Some(node) = unfolded {
+        (fragment.node, fragment.fold) = (node, false);
+        parts = source.evaluate(&fragment).await?;
+    }
+    Ok(Parts {
+        parts,
+        is_folded: fragment.fold,
+    })
 }
 
 /// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more

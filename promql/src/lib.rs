@@ -7,18 +7,20 @@
 //! In reading order:
 //! - [`ast`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
 //! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
-//! - `plan`: what to select, and the order of computing
+//! - `plan`: what to select, and the order of computing; `local`: what shards compute
 //! - [`native`], `histogram`: computing with native histograms, with classic ones
 //! - `eval`: columns of values to columns of values
-//! - [`engine`]: a query from text to answer, under limits
+//! - [`engine`]: a query from text to answer, under limits; [`fragment`]: a shard's half of it
 
 pub mod ast;
 pub mod engine;
 pub mod error;
 mod eval;
+pub mod fragment;
 pub mod function;
 mod histogram;
 mod lexer;
+mod local;
 pub mod native;
 pub mod parser;
 mod plan;

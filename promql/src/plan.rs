@@ -10,6 +10,7 @@ use model::{Matcher, Timestamp};
 
 use crate::ast::{Aggregate, At, Binary, Call, Expr, Shift, Subquery, VectorSelector};
 use crate::error::QueryError;
+use crate::local::{self, Numbers, Share};
 
 /// Instants at equal distances, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,13 @@ pub(crate) enum Op<'e> {
         look: Look,
         range_ms: i64,
     },
+    /// What the shards computed, joined.
+    Part(usize),
+    /// What the shards folded, or the aggregation of what they computed.
+    Combine {
+        part: usize,
+        aggregate: &'e Aggregate,
+    },
     Call(&'e Call),
     Aggregate(&'e Aggregate),
     Binary(&'e Binary),
@@ -119,6 +127,16 @@ pub(crate) enum Op<'e> {
 pub(crate) struct Plan<'e> {
     pub steps: Vec<Step<'e>>,
     pub selections: Vec<Selection>,
+    pub parts: Vec<PartPlan>,
+}
+
+/// A node of the tree that the shards compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartPlan {
+    pub node: u32,
+    /// What to ask for when the aggregation `node` does not fold; `None` when it is none.
+    pub unfolded: Option<u32>,
+    pub grid: Grid,
 }
 
 /// What the plan depends on besides the tree.
@@ -134,25 +152,32 @@ pub(crate) struct Context {
     pub samples_max: usize,
 }
 
-/// Plans `expr`.
-pub(crate) fn plan<'e>(expr: &'e Expr, context: Context) -> Result<Plan<'e>, QueryError> {
+/// Plans `expr`. With `numbers`, nodes that shards can compute are left to them.
+pub(crate) fn plan<'e>(
+    expr: &'e Expr,
+    context: Context,
+    numbers: Option<&Numbers>,
+) -> Result<Plan<'e>, QueryError> {
     let mut planner = Planner {
         context,
+        numbers,
         plan: Plan {
             steps: Vec::new(),
             selections: Vec::new(),
+            parts: Vec::new(),
         },
     };
     planner.visit(expr, context.grid)?;
     Ok(planner.plan)
 }
 
-struct Planner<'e> {
+struct Planner<'e, 'n> {
     context: Context,
+    numbers: Option<&'n Numbers>,
     plan: Plan<'e>,
 }
 
-impl<'e> Planner<'e> {
+impl<'e> Planner<'e, '_> {
     fn push(&mut self, op: Op<'e>, grid: Grid) {
         self.plan.steps.push(Step { op, grid });
     }
@@ -165,6 +190,9 @@ impl<'e> Planner<'e> {
         if grid.steps > 1 && is_step_invariant(expr) && !is_ranges(expr) {
             self.visit(expr, Grid::single(grid.start))?;
             self.push(Op::Spread, grid);
+            return Ok(());
+        }
+        if self.leave_to_shards(expr, grid) {
             return Ok(());
         }
         match expr {
@@ -211,6 +239,32 @@ impl<'e> Planner<'e> {
             Expr::Paren(paren) => self.visit(&paren.expr, grid)?,
         }
         Ok(())
+    }
+
+    /// Plans a part where the shards can compute `expr`.
+    fn leave_to_shards(&mut self, expr: &'e Expr, grid: Grid) -> bool {
+        let Some(numbers) = self.numbers.filter(|_| grid.steps > 0) else {
+            return false;
+        };
+        let (Some(share), Some(node)) = (local::share(expr), numbers.get(expr)) else {
+            return false;
+        };
+        let part = self.plan.parts.len();
+        let (op, unfolded) = match (share, expr) {
+            (Share::Fold, Expr::Aggregate(aggregate)) => (
+                Op::Combine { part, aggregate },
+                numbers.get(&aggregate.expr),
+            ),
+            _ => (Op::Part(part), None),
+        };
+        let plan = PartPlan {
+            node,
+            unfolded,
+            grid,
+        };
+        self.plan.parts.push(plan);
+        self.push(op, grid);
+        true
     }
 
     fn call(&mut self, call: &'e Call, grid: Grid) -> Result<(), QueryError> {
@@ -394,7 +448,7 @@ mod tests {
             samples_max: 1_000_000,
         };
         let expr = crate::parse(text).unwrap();
-        let plan = plan(&expr, context).unwrap();
+        let plan = plan(&expr, context, None).unwrap();
         let windows = plan.selections.iter();
         windows.map(|s| (s.start.0, s.end.0, s.take)).collect()
     }

@@ -6,8 +6,9 @@
 
 use std::fmt::Write;
 
-use model::{Labels, Sample, Series, Timestamp, number};
+use model::{Histogram, Labels, Sample, Series, Timestamp, Value as Point, number};
 use promql::Value;
+use promql::native::buckets;
 use serde::Serialize;
 
 use super::errors::ApiError;
@@ -86,16 +87,53 @@ impl Json {
         self.raw("]")
     }
 
+    /// Floats and histograms go as two lists; one that is empty is left out.
     fn series(&mut self, series: &Series) {
         self.raw("{\"metric\":").labels(&series.labels);
-        self.raw(",\"values\":[");
-        for (at, sample) in series.samples.iter().enumerate() {
-            if at > 0 {
-                self.0.push(',');
-            }
-            self.sample(sample);
+        let samples = &series.samples;
+        let is_float = |at: &usize| samples.histogram(*at).is_none();
+        let floats: Vec<usize> = (0..samples.len()).filter(is_float).collect();
+        if !floats.is_empty() || samples.is_empty() {
+            self.raw(",\"values\":");
+            self.list(&floats, |json, &at| {
+                json.sample(Sample {
+                    timestamp: samples.timestamps[at],
+                    value: samples.values[at],
+                });
+            });
         }
-        self.raw("]}");
+        if !samples.histograms.is_empty() {
+            self.raw(",\"histograms\":");
+            self.list(&samples.histograms, |json, (at, histogram)| {
+                json.histogram(samples.timestamps[*at as usize], histogram);
+            });
+        }
+        self.raw("}");
+    }
+
+    fn histogram(&mut self, at: Timestamp, histogram: &Histogram) {
+        self.0.push('[');
+        write_timestamp(&mut self.0, at);
+        self.raw(",{\"count\":").number(histogram.count);
+        self.raw(",\"sum\":").number(histogram.sum);
+        let buckets = buckets(histogram);
+        if !buckets.is_empty() {
+            self.raw(",\"buckets\":");
+            self.list(&buckets, |json, bucket| {
+                write!(json.0, "[{}", bucket.boundary_rule()).expect("a String takes all");
+                for number in [bucket.lower, bucket.upper, bucket.count] {
+                    json.raw(",").number(number);
+                }
+                json.raw("]");
+            });
+        }
+        self.raw("}]");
+    }
+
+    fn number(&mut self, value: f64) -> &mut Self {
+        self.0.push('"');
+        number::write_json(&mut self.0, value);
+        self.raw("\"")
     }
 }
 
@@ -141,10 +179,16 @@ pub fn write_result(json: &mut Json, value: &Value) {
         Value::String(at, text) => json.lone(*at, |out| write_text(out, text, Escape::Go)),
         Value::Vector(samples) => json.list(samples, |json, sample| {
             json.raw("{\"metric\":").labels(&sample.labels);
-            json.raw(",\"value\":").sample(Sample {
-                timestamp: sample.timestamp,
-                value: sample.value,
-            });
+            let timestamp = sample.timestamp;
+            match &sample.value {
+                Point::Float(value) => json.raw(",\"value\":").sample(Sample {
+                    timestamp,
+                    value: *value,
+                }),
+                Point::Histogram(histogram) => {
+                    json.raw(",\"histogram\":").histogram(timestamp, histogram);
+                }
+            }
             json.raw("}");
         }),
         Value::Matrix(series) => json.list(series, Json::series),
@@ -233,7 +277,7 @@ mod tests {
         VectorSample {
             labels: Labels::from_pairs(pairs.iter().copied()),
             timestamp: Timestamp(at),
-            value,
+            value: Point::Float(value),
         }
     }
 

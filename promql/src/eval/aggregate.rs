@@ -112,14 +112,13 @@ impl Evaluation<'_> {
                     if let Err(why) = group.add(histogram, op == AggregateOp::Avg) {
                         let name = column.labels.metric_name();
                         let place = &aggregate.expr;
-                        self.notes.warn_incompatible(self.query, place, name, why);
+                        self.notes.warn_incompatible(place, name, why);
                     }
                 }
                 (AggregateOp::Count | AggregateOp::Group, Some(_)) => fold.add(0.0),
                 (_, Some(_)) => {
                     let place = &aggregate.expr;
-                    self.notes
-                        .inform_ignored_in_aggregation(self.query, place, op.as_str());
+                    self.notes.inform_ignored_in_aggregation(place, op.as_str());
                 }
             }
         }
@@ -141,7 +140,7 @@ impl Evaluation<'_> {
                 _ if has_float => {
                     column.values[step] = ABSENT;
                     let place = &aggregate.expr;
-                    self.notes.warn_mixed_in_aggregation(self.query, place);
+                    self.notes.warn_mixed_in_aggregation(place);
                 }
                 fold => {
                     if let Some(point) = fold.point() {
@@ -192,21 +191,20 @@ impl Evaluation<'_> {
     ) {
         if columns.iter().any(|column| !column.histograms.is_empty()) {
             let name = aggregate.op.as_str();
-            self.notes
-                .inform_ignored_in_aggregation(self.query, place, name);
+            self.notes.inform_ignored_in_aggregation(place, name);
         }
     }
 
     /// Tells of NaN, or else of the furthest quantile outside 0 to 1 on either side.
     fn warn_quantiles(&mut self, place: &Expr, q: &[f64]) {
         if q.iter().any(|q| q.is_nan()) {
-            return self.notes.warn_quantile(self.query, place, f64::NAN);
+            return self.notes.warn_quantile(place, f64::NAN);
         }
         let most = q.iter().copied().reduce(f64::max);
         let least = q.iter().copied().reduce(f64::min);
         let outside = [most.filter(|q| *q > 1.0), least.filter(|q| *q < 0.0)];
         for q in outside.into_iter().flatten() {
-            self.notes.warn_quantile(self.query, place, q);
+            self.notes.warn_quantile(place, q);
         }
     }
 
@@ -259,7 +257,7 @@ impl Evaluation<'_> {
 }
 
 /// The labels of the group a series belongs to.
-fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
+pub(super) fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
     let listed = |name: &str| aggregate.grouping.iter().any(|l| l == name);
     let mut builder = labels.to_builder();
     if aggregate.without {

@@ -84,7 +84,7 @@ impl Evaluation<'_> {
                 match result {
                     Ok(Some(point)) => column.set(step, point),
                     Ok(None) => {}
-                    Err(trouble) => self.notes.tell(self.query, binary, trouble),
+                    Err(trouble) => self.notes.tell(binary, trouble),
                 }
             }
             if drops_name(binary) {
@@ -144,7 +144,7 @@ impl Evaluation<'_> {
             }
         }
         for (_, trouble) in join.troubles.iter().flatten() {
-            self.notes.tell(self.query, binary, *trouble);
+            self.notes.tell(binary, *trouble);
         }
         match join.failure {
             Some(failure) => Err(QueryError::Execution(failure.message)),

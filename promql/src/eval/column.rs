@@ -301,7 +301,7 @@ impl Columns {
 }
 
 /// What histograms take in memory, as if none were shared.
-fn histogram_bytes(histograms: &Histograms) -> usize {
+pub(super) fn histogram_bytes(histograms: &Histograms) -> usize {
     histograms.iter().map(|(_, h)| 16 + h.size()).sum()
 }
 

@@ -84,8 +84,7 @@ impl Evaluation<'_> {
             if to != ratio
                 && let Some(place) = place
             {
-                self.notes
-                    .warn_ratio(self.query, place.unwrap_parens(), ratio, to);
+                self.notes.warn_ratio(place.unwrap_parens(), ratio, to);
             }
             cut.push(to);
         }

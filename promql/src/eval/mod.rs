@@ -12,6 +12,8 @@ mod aggregate;
 mod binary;
 mod column;
 mod element;
+mod exact;
+mod fold;
 mod functions;
 mod histogram_fold;
 mod info;
@@ -20,6 +22,7 @@ mod limit;
 mod matching;
 mod notes;
 mod pace;
+mod part;
 mod quantile;
 mod selector;
 mod set;
@@ -30,11 +33,13 @@ use model::hash::Map;
 use model::labels::METRIC_NAME;
 
 pub(crate) use column::{Column, Columns, samples_bytes};
+pub(crate) use fold::Folder;
 pub(crate) use functions::{log2, scale};
 pub(crate) use info::info_matchers;
 pub(crate) use kahan::Sum as KahanSum;
 pub(crate) use notes::{Notes, short_float};
 pub(crate) use pace::{Bounds, Pace};
+pub(crate) use part::Parts;
 pub(crate) use selector::Data;
 
 use account::Tally;
@@ -68,29 +73,39 @@ pub(crate) struct Counts {
 
 /// One query being computed.
 pub(crate) struct Evaluation<'a> {
-    query: &'a str,
     data: Data,
     pace: Pace<'a>,
     notes: Notes,
     rules: Rules,
     /// Samples read by the step that is being computed.
     read: Vec<u64>,
+    /// Samples that shards held for it.
+    held_by_shards: u64,
 }
 
 impl<'a> Evaluation<'a> {
-    pub fn new(query: &'a str, data: Data, pace: Pace<'a>, rules: Rules) -> Self {
+    pub fn new(data: Data, pace: Pace<'a>, rules: Rules) -> Self {
         Self {
-            query,
             data,
             pace,
             notes: Notes::default(),
             rules,
             read: Vec::new(),
+            held_by_shards: 0,
         }
     }
 
     /// Computes all steps; the last one's result.
     pub async fn run(mut self, steps: &[Step<'_>]) -> Result<(Columns, Notes, Counts), QueryError> {
+        let (result, tally) = self.compute(steps).await?;
+        let result = self.remove_names(result)?;
+        let read = self.read_in_all(tally, &result, steps)?;
+        let peak = self.pace.peak;
+        Ok((result, self.notes, Counts { read, peak }))
+    }
+
+    /// As [`Self::run`]; names whose removal was put off are still there.
+    async fn compute(&mut self, steps: &[Step<'_>]) -> Result<(Columns, Tally), QueryError> {
         self.data.count_uses(steps);
         self.pace.hold(self.data.bytes())?;
         let (mut stack, mut tallies) = (Vec::new(), Vec::new());
@@ -105,10 +120,28 @@ impl<'a> Evaluation<'a> {
         let result = stack.pop().expect("a plan has a last step");
         let tally = tallies.pop().unwrap_or_default();
         assert!(stack.is_empty(), "every operand was used");
-        let result = self.remove_names(result)?;
-        let read = self.read_in_all(tally, &result, steps)?;
-        let peak = self.pace.peak;
-        Ok((result, self.notes, Counts { read, peak }))
+        Ok((result, tally))
+    }
+
+    /// Computes all steps over other data than before: the last one's result, and the samples read
+    /// at each instant.
+    pub async fn compute_piece(
+        &mut self,
+        data: Data,
+        steps: &[Step<'_>],
+    ) -> Result<(Vec<Column>, Vec<u64>), QueryError> {
+        self.data = data;
+        let (columns, tally) = self.compute(steps).await?;
+        Ok((columns.into_vector(), tally.read))
+    }
+
+    pub fn pace(&mut self) -> &mut Pace<'a> {
+        &mut self.pace
+    }
+
+    /// What is to be told, and the most samples held.
+    pub fn end(self) -> (Notes, u64) {
+        (self.notes, self.pace.peak)
     }
 
     /// What the whole query read. Ranges that are the result themselves were no function's window.
@@ -191,6 +224,11 @@ impl<'a> Evaluation<'a> {
                 self.pace.gather(&operands, base, &sizes)?;
             }
             Op::Aggregate(_) => self.pace.replace(base, &sizes)?,
+            Op::Part(_) | Op::Combine { .. } => {
+                self.pace.current = base + std::mem::take(&mut self.held_by_shards);
+                self.pace.notice()?;
+                self.pace.replace(base, &sizes)?;
+            }
             Op::Number(_) | Op::Call(_) | Op::Info(_) | Op::Binary(_) => {
                 self.pace.gather(&operands, base, &sizes)?;
             }
@@ -247,6 +285,14 @@ impl<'a> Evaluation<'a> {
                 let right = pop(stack);
                 let left = pop(stack);
                 self.binary(binary, left, right, grid).await
+            }
+            Op::Part(part) => {
+                let parts = self.data.take_parts(*part);
+                self.join_parts(parts).await
+            }
+            Op::Combine { part, aggregate } => {
+                let parts = self.data.take_parts(*part);
+                self.combine(aggregate, parts, grid).await
             }
             Op::Negate => self.negate(pop(stack)).await,
             Op::Spread => self.spread(pop(stack), grid).await,
@@ -372,7 +418,9 @@ fn operands(op: &Op<'_>) -> usize {
         | Op::Select { .. }
         | Op::SelectTime { .. }
         | Op::SelectInfo { .. }
-        | Op::Range { .. } => 0,
+        | Op::Range { .. }
+        | Op::Part(_)
+        | Op::Combine { .. } => 0,
         Op::Subquery { .. } | Op::Negate | Op::Spread => 1,
         Op::Binary(_) | Op::Info(_) => 2,
         Op::Call(call) => call.args.len(),

@@ -1,5 +1,7 @@
 //! Annotations: what an answer says besides its values.
 
+use model::fragment::PartNote;
+
 use super::element::Trouble;
 use crate::ast::{Binary, Expr};
 use crate::error::Position;
@@ -20,78 +22,79 @@ pub(crate) struct Notes {
 #[derive(Debug)]
 struct Note {
     text: String,
-    at: Position,
+    /// In the query, in bytes.
+    offset: usize,
 }
 
 impl Notes {
-    pub fn warn(&mut self, query: &str, place: &Expr, text: &str) {
-        note(&mut self.warnings, position(query, place), text);
+    pub fn warn(&mut self, place: &Expr, text: &str) {
+        note(&mut self.warnings, offset(place), text);
     }
 
-    pub fn inform(&mut self, query: &str, place: &Expr, text: &str) {
-        note(&mut self.infos, position(query, place), text);
+    pub fn inform(&mut self, place: &Expr, text: &str) {
+        note(&mut self.infos, offset(place), text);
     }
 
     /// As [`Self::warn`], about a quantile outside 0 to 1.
-    pub fn warn_quantile(&mut self, query: &str, place: &Expr, quantile: f64) {
+    pub fn warn_quantile(&mut self, place: &Expr, quantile: f64) {
         if !(0.0..=1.0).contains(&quantile) {
             let got = short_float(quantile);
             let text = format!("quantile value should be between 0 and 1, got {got}");
-            self.warn(query, place, &text);
+            self.warn(place, &text);
         }
     }
 
     /// As [`Self::inform`], about a rate of what does not look like a counter.
-    pub fn inform_if_no_counter(&mut self, query: &str, place: &Expr, name: &str) {
+    pub fn inform_if_no_counter(&mut self, place: &Expr, name: &str) {
         const SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
         if !name.is_empty() && !SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
             let name = quote(name);
             let text = format!(
                 "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name}"
             );
-            self.inform(query, place, &text);
+            self.inform(place, &text);
         }
     }
 
     /// As [`Self::inform_if_no_counter`], where metrics carry their type.
-    pub fn inform_if_not_typed_counter(&mut self, query: &str, place: &Expr, name: &str, ty: &str) {
+    pub fn inform_if_not_typed_counter(&mut self, place: &Expr, name: &str, ty: &str) {
         if !name.is_empty() && ty != "counter" {
             let (name, ty) = (quote(name), quote(ty));
             let text = format!(
                 "metric might not be a counter, __type__ label is not set to \"counter\", got {ty}: {name}"
             );
-            self.inform(query, place, &text);
+            self.inform(place, &text);
         }
     }
 
-    pub fn warn_mixed(&mut self, query: &str, place: &Expr, name: &str) {
+    pub fn warn_mixed(&mut self, place: &Expr, name: &str) {
         let name = quote(name);
         let text = format!("encountered a mix of histograms and floats for metric name {name}");
-        self.warn(query, place, &text);
+        self.warn(place, &text);
     }
 
-    pub fn warn_mixed_in_aggregation(&mut self, query: &str, place: &Expr) {
+    pub fn warn_mixed_in_aggregation(&mut self, place: &Expr) {
         let text = "encountered a mix of histograms and floats for aggregation";
-        self.warn(query, place, text);
+        self.warn(place, text);
     }
 
-    pub fn warn_not_counter(&mut self, query: &str, place: &Expr, name: &str) {
+    pub fn warn_not_counter(&mut self, place: &Expr, name: &str) {
         let text = format!(
             "this native histogram metric is not a counter: {}",
             quote(name)
         );
-        self.warn(query, place, &text);
+        self.warn(place, &text);
     }
 
-    pub fn warn_not_gauge(&mut self, query: &str, place: &Expr, name: &str) {
+    pub fn warn_not_gauge(&mut self, place: &Expr, name: &str) {
         let text = format!(
             "this native histogram metric is not a gauge: {}",
             quote(name)
         );
-        self.warn(query, place, &text);
+        self.warn(place, &text);
     }
 
-    pub fn warn_incompatible(&mut self, query: &str, place: &Expr, name: &str, why: Incompatible) {
+    pub fn warn_incompatible(&mut self, place: &Expr, name: &str, why: Incompatible) {
         let what = match why {
             Incompatible::Schema => {
                 "a mix of histograms with exponential and custom buckets schemas"
@@ -99,19 +102,19 @@ impl Notes {
             Incompatible::Bounds => "histograms with incompatible custom buckets",
         };
         let text = format!("vector contains {what} for metric name {}", quote(name));
-        self.warn(query, place, &text);
+        self.warn(place, &text);
     }
 
-    pub fn warn_ratio(&mut self, query: &str, place: &Expr, ratio: f64, to: f64) {
+    pub fn warn_ratio(&mut self, place: &Expr, ratio: f64, to: f64) {
         let (ratio, to) = (short_float(ratio), short_float(to));
         let text = format!("ratio value should be between -1 and 1, got {ratio}, capping to {to}");
-        self.warn(query, place, &text);
+        self.warn(place, &text);
     }
 
     /// Tells why a pair of values has no result.
-    pub(super) fn tell(&mut self, query: &str, binary: &Binary, trouble: Trouble) {
+    pub(super) fn tell(&mut self, binary: &Binary, trouble: Trouble) {
         let op = binary.op.as_str();
-        let at = Position::of(query, binary.left.span().start);
+        let at = binary.left.span().start;
         match trouble {
             Trouble::Types(l, r) => {
                 let shown = quote(op);
@@ -128,52 +131,77 @@ impl Notes {
         }
     }
 
-    pub fn inform_ignored_in_range(&mut self, query: &str, place: &Expr, name: &str) {
+    pub fn inform_ignored_in_range(&mut self, place: &Expr, name: &str) {
         let name = quote(name);
         let text = format!(
             "ignored histograms in a range containing both floats and histograms for metric name {name}"
         );
-        self.inform(query, place, &text);
+        self.inform(place, &text);
     }
 
-    pub fn inform_ignored_in_aggregation(&mut self, query: &str, place: &Expr, name: &str) {
+    pub fn inform_ignored_in_aggregation(&mut self, place: &Expr, name: &str) {
         let text = format!("ignored histogram in {name} aggregation");
-        self.inform(query, place, &text);
+        self.inform(place, &text);
     }
 
-    /// Warnings and infos.
-    pub fn into_texts(self) -> (Vec<String>, Vec<String>) {
+    /// What a shard noted, for whoever puts the parts together.
+    pub fn into_parts(self) -> Vec<PartNote> {
+        let part = |is_warning| {
+            move |note: Note| PartNote {
+                is_warning,
+                text: note.text,
+                offset: u32::try_from(note.offset).unwrap_or(u32::MAX),
+            }
+        };
+        let warnings = self.warnings.into_iter().map(part(true));
+        let infos = self.infos.into_iter().map(part(false));
+        warnings.chain(infos).collect()
+    }
+
+    /// Takes over what a shard noted.
+    pub fn add_parts(&mut self, notes: &[PartNote]) {
+        for note in notes {
+            let kind = match note.is_warning {
+                true => &mut self.warnings,
+                false => &mut self.infos,
+            };
+            self::note(kind, note.offset as usize, &note.text);
+        }
+    }
+
+    /// Warnings and infos about `query`.
+    pub fn into_texts(self, query: &str) -> (Vec<String>, Vec<String>) {
         (
-            shorten(self.warnings, "warning"),
-            shorten(self.infos, "info"),
+            shorten(self.warnings, query, "warning"),
+            shorten(self.infos, query, "info"),
         )
     }
 }
 
-fn position(query: &str, place: &Expr) -> Position {
-    // Prometheus loses the place of a subquery that is an argument.
-    let start = match place {
+fn offset(place: &Expr) -> usize {
+    match place {
+        // Prometheus loses the place of a subquery that is an argument.
         Expr::Subquery(_) => 0,
         place => place.span().start,
-    };
-    Position::of(query, start)
+    }
 }
 
-fn note(notes: &mut Vec<Note>, at: Position, text: &str) {
+fn note(notes: &mut Vec<Note>, offset: usize, text: &str) {
     match notes.iter_mut().find(|note| note.text == text) {
-        Some(note) => note.at = at,
+        Some(note) => note.offset = offset,
         None => notes.push(Note {
             text: text.to_owned(),
-            at,
+            offset,
         }),
     }
 }
 
-fn shorten(notes: Vec<Note>, kind: &str) -> Vec<String> {
+fn shorten(notes: Vec<Note>, query: &str, kind: &str) -> Vec<String> {
     let omitted = notes.len().saturating_sub(SHOWN_MAX);
     let shown = notes.into_iter().take(SHOWN_MAX);
+    let at = |note: &Note| Position::of(query, note.offset);
     let mut texts: Vec<String> = shown
-        .map(|note| format!("PromQL {kind}: {} ({})", note.text, note.at))
+        .map(|note| format!("PromQL {kind}: {} ({})", note.text, at(&note)))
         .collect();
     if omitted > 0 {
         texts.push(format!("{omitted} more {kind} annotations omitted"));
@@ -207,11 +235,11 @@ mod tests {
         let expr = crate::parse(query).unwrap();
         let mut notes = Notes::default();
         for i in 0..12 {
-            notes.warn_quantile(query, &expr, 2.0);
-            notes.inform_if_no_counter(query, &expr, &format!("m{i}"));
-            notes.inform_if_no_counter(query, &expr, "m_total");
+            notes.warn_quantile(&expr, 2.0);
+            notes.inform_if_no_counter(&expr, &format!("m{i}"));
+            notes.inform_if_no_counter(&expr, "m_total");
         }
-        let (warnings, infos) = notes.into_texts();
+        let (warnings, infos) = notes.into_texts(query);
         let warning = "PromQL warning: quantile value should be between 0 and 1, got 2 (1:1)";
         assert_eq!(warnings, [warning]);
         assert_eq!(infos.len(), 11);

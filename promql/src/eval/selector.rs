@@ -7,13 +7,16 @@ use model::sample::is_stale;
 use model::{Histogram, Samples, Series};
 
 use super::column::{extra, samples_bytes};
-use super::{ABSENT, Column, Columns, Evaluation, Point, RangeSeries, Ranges};
+use super::{ABSENT, Column, Columns, Evaluation, Parts, Point, RangeSeries, Ranges};
 use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
 
-/// What the selections of a plan brought.
+/// What the selections and the parts of a plan brought.
+#[derive(Default)]
 pub(crate) struct Data {
     sets: Vec<Set>,
+    /// What the shards computed; each is used once.
+    parts: Vec<Option<Parts>>,
     lookback_ms: i64,
 }
 
@@ -25,10 +28,11 @@ struct Set {
 
 impl Data {
     /// `sets` in the order of the plan's selections.
-    pub fn new(sets: Vec<Vec<Series>>, lookback_ms: i64) -> Self {
+    pub fn new(sets: Vec<Vec<Series>>, parts: Vec<Parts>, lookback_ms: i64) -> Self {
         let sets = sets.into_iter().map(|series| Set { series, uses: 0 });
         Self {
             sets: sets.collect(),
+            parts: parts.into_iter().map(Some).collect(),
             lookback_ms,
         }
     }
@@ -48,7 +52,13 @@ impl Data {
     /// About how many bytes its samples take.
     pub(super) fn bytes(&self) -> usize {
         let series = self.sets.iter().flat_map(|set| &set.series);
-        series.map(|s| samples_bytes(&s.samples)).sum()
+        let parts = self.parts.iter().flatten().map(Parts::bytes);
+        series.map(|s| samples_bytes(&s.samples)).chain(parts).sum()
+    }
+
+    pub(super) fn take_parts(&mut self, part: usize) -> Parts {
+        let parts = self.parts[part].take();
+        parts.expect("every part of a plan has one step")
     }
 
     /// The series of a selection: the original for its last user, a copy before.

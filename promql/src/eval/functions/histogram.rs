@@ -1,8 +1,7 @@
 //! Functions of histograms: native ones, and classic ones made of series with an `le` label.
 
-use std::sync::Arc;
-
 use model::hash::Map;
+use model::sample::Histograms;
 use model::{Histogram, Labels};
 
 use super::{ABSENT, Args, Column, Columns, Evaluation, argument, is_present};
@@ -83,7 +82,7 @@ impl Evaluation<'_> {
         let q = args.scalar();
         let columns = args.vector();
         q.iter()
-            .for_each(|&q| self.notes.warn_quantile(self.query, argument(call, 0), q));
+            .for_each(|&q| self.notes.warn_quantile(argument(call, 0), q));
         self.ask(call, Question::Quantile(q), columns, grid).await
     }
 
@@ -109,7 +108,7 @@ impl Evaluation<'_> {
         let place = call.args.last().map(super::place);
         let place = place.expect("the parser counted the arguments");
         let groups = self.classics(place, &columns, grid);
-        let natives = self.natives(place, &columns, &groups);
+        let natives = natives(&columns, &groups);
         let mut results = Vec::with_capacity(groups.len() + natives.len());
         for (column, histograms) in natives {
             self.pace.expect(results.len() + 1, grid.steps)?;
@@ -165,7 +164,7 @@ impl Evaluation<'_> {
             let (function, name) = (question.name(), quote(name));
             let text =
                 format!("input to {function} has NaN observations, {told} for metric name {name}");
-            self.notes.inform(self.query, argument(call, 0), &text);
+            self.notes.inform(argument(call, 0), &text);
         }
         value
     }
@@ -210,7 +209,7 @@ impl Evaluation<'_> {
                 let text = format!(
                     "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name {name}"
                 );
-                self.notes.inform(self.query, place, &text);
+                self.notes.inform(place, &text);
             }
         }
         Ok(values)
@@ -232,7 +231,7 @@ impl Evaluation<'_> {
                 let text = format!(
                     "bucket label \"le\" is missing or has a malformed value of {shown} for metric name {name}"
                 );
-                self.notes.warn(self.query, place, &text);
+                self.notes.warn(place, &text);
                 continue;
             };
             let labels = column.labels.without(UPPER_BOUND);
@@ -277,29 +276,24 @@ impl Evaluation<'_> {
                     let text = format!(
                         "vector contains a mix of classic and native histograms for metric name {name}"
                     );
-                    self.notes.warn(self.query, place, &text);
+                    self.notes.warn(place, &text);
                 }
             }
         }
     }
+}
 
-    /// Columns with native histograms, without those that classic ones mask.
-    fn natives<'c>(
-        &mut self,
-        _place: &Expr,
-        columns: &'c [Column],
-        classics: &[Classic],
-    ) -> Vec<(&'c Column, Vec<(u32, Arc<Histogram>)>)> {
-        let mut natives = Vec::new();
-        for column in columns.iter().filter(|c| !c.histograms.is_empty()) {
-            let labels = column.labels.without(UPPER_BOUND);
-            let classic = classics.iter().find(|c| c.labels == labels);
-            let mut histograms = column.histograms.clone();
-            histograms.retain(|(step, _)| classic.is_none_or(|c| !c.is_masked(*step as usize)));
-            natives.push((column, histograms));
-        }
-        natives
+/// Columns with native histograms, without those that classic ones mask.
+fn natives<'c>(columns: &'c [Column], classics: &[Classic]) -> Vec<(&'c Column, Histograms)> {
+    let mut natives = Vec::new();
+    for column in columns.iter().filter(|c| !c.histograms.is_empty()) {
+        let labels = column.labels.without(UPPER_BOUND);
+        let classic = classics.iter().find(|c| c.labels == labels);
+        let mut histograms = column.histograms.clone();
+        histograms.retain(|(step, _)| classic.is_none_or(|c| !c.is_masked(*step as usize)));
+        natives.push((column, histograms));
     }
+    natives
 }
 
 /// A float as Go's `ParseFloat` reads it.

@@ -90,7 +90,7 @@ impl Evaluation<'_> {
             "sum_over_time" | "avg_over_time" | "rate" | "increase" | "delta"
                 if mixed.has_floats() =>
             {
-                self.notes.warn_mixed(self.query, place, metric);
+                self.notes.warn_mixed(place, metric);
                 None
             }
             "sum_over_time" => self.folded(place, metric, sum(mixed)),
@@ -120,8 +120,7 @@ impl Evaluation<'_> {
             return Ok(None);
         }
         let place = over.first_place;
-        self.notes
-            .inform_ignored_in_range(self.query, place, metric);
+        self.notes.inform_ignored_in_range(place, metric);
         let window = Window {
             times: &times,
             values: &values,
@@ -139,7 +138,7 @@ impl Evaluation<'_> {
         match folded {
             Ok(histogram) => Some(Point::of(histogram)),
             Err(why) => {
-                self.notes.warn_incompatible(self.query, place, metric, why);
+                self.notes.warn_incompatible(place, metric, why);
                 None
             }
         }
@@ -160,19 +159,19 @@ impl Evaluation<'_> {
             Ok(growth) => growth,
             Err(failure) => {
                 if failure.keeps_kind_warning && is_gauge(first, &all) {
-                    self.notes.warn_not_counter(self.query, place, metric);
+                    self.notes.warn_not_counter(place, metric);
                 }
                 let why = failure.why;
-                self.notes.warn_incompatible(self.query, place, metric, why);
+                self.notes.warn_incompatible(place, metric, why);
                 return None;
             }
         };
         if kind.is_counter() {
             if all.iter().any(|h| h.reset_hint == ResetHint::Gauge) {
-                self.notes.warn_not_counter(self.query, place, metric);
+                self.notes.warn_not_counter(place, metric);
             }
         } else if is_no_gauge(&all) {
-            self.notes.warn_not_gauge(self.query, place, metric);
+            self.notes.warn_not_gauge(place, metric);
         }
         // Unlike floats, histograms are extrapolated beyond the instant at which they were zero.
         growth.multiply(extrapolation(mixed.window, kind, None));
@@ -200,23 +199,23 @@ impl Evaluation<'_> {
                 return super::rate::last_two(&window, is_counter).map(Point::Float);
             }
             _ => {
-                self.notes.warn_mixed(self.query, place, metric);
+                self.notes.warn_mixed(place, metric);
                 return None;
             }
         };
         let gauges = [before, last].map(|h| h.reset_hint == ResetHint::Gauge);
         if is_counter && gauges.contains(&true) {
-            self.notes.warn_not_counter(self.query, place, metric);
+            self.notes.warn_not_counter(place, metric);
         }
         if !is_counter && gauges.contains(&false) {
-            self.notes.warn_not_gauge(self.query, place, metric);
+            self.notes.warn_not_gauge(place, metric);
         }
         let mut growth = Sum::from(last);
-        if !is_counter || !detects_reset(last, before) {
-            if let Err(why) = growth.subtract(&Sum::from(before)) {
-                self.notes.warn_incompatible(self.query, place, metric, why);
-                return None;
-            }
+        if (!is_counter || !detects_reset(last, before))
+            && let Err(why) = growth.subtract(&Sum::from(before))
+        {
+            self.notes.warn_incompatible(place, metric, why);
+            return None;
         }
         growth.hint = ResetHint::Gauge;
         if is_counter {

@@ -313,10 +313,9 @@ impl Evaluation<'_> {
         let metric = column.labels.metric_name();
         if self.rules.type_and_unit_labels {
             let ty = column.labels.get(super::super::TYPE).unwrap_or_default();
-            self.notes
-                .inform_if_not_typed_counter(self.query, place, metric, ty);
+            self.notes.inform_if_not_typed_counter(place, metric, ty);
         } else {
-            self.notes.inform_if_no_counter(self.query, place, metric);
+            self.notes.inform_if_no_counter(place, metric);
         }
     }
 
@@ -328,7 +327,7 @@ impl Evaluation<'_> {
     ) -> Result<(), QueryError> {
         match (over.name, scalars) {
             ("quantile_over_time", &[q]) => {
-                self.notes.warn_quantile(self.query, over.first_place, q);
+                self.notes.warn_quantile(over.first_place, q);
             }
             ("double_exponential_smoothing", &[smoothing, trending]) => {
                 for (what, short, factor) in

@@ -1,0 +1,92 @@
+//! Parts that shards computed, back into the evaluation.
+
+use model::fragment::{Part, PartColumn};
+
+use super::column::histogram_bytes;
+use super::{Column, Columns, Evaluation, merge};
+use crate::ast::Aggregate;
+use crate::error::QueryError;
+use crate::plan::Grid;
+
+/// What the shards made of one part of the plan.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub parts: Vec<Part>,
+    /// Whether an aggregation was folded by them.
+    pub is_folded: bool,
+}
+
+impl Parts {
+    /// About how many bytes their values take.
+    pub fn bytes(&self) -> usize {
+        let of_column = |column: &PartColumn| {
+            8 * column.values.len() * (1 + column.rest.len()) + histogram_bytes(&column.histograms)
+        };
+        let columns = self.parts.iter().flat_map(|part| &part.columns);
+        columns.map(of_column).sum()
+    }
+}
+
+impl From<Column> for PartColumn {
+    fn from(column: Column) -> Self {
+        Self {
+            labels: column.labels,
+            drop_name: column.drop_name,
+            values: column.values,
+            histograms: column.histograms,
+            rest: Vec::new(),
+        }
+    }
+}
+
+impl From<PartColumn> for Column {
+    fn from(part: PartColumn) -> Self {
+        Self {
+            histograms: part.histograms,
+            ..Self::new(part.labels, part.drop_name, part.values)
+        }
+    }
+}
+
+impl Evaluation<'_> {
+    /// All shards' columns, by labels.
+    pub(super) async fn join_parts(&mut self, parts: Parts) -> Result<Columns, QueryError> {
+        let mut columns: Vec<Column> = Vec::new();
+        for column in self.take_columns(parts.parts) {
+            self.pace.spend(column.values.len()).await?;
+            columns.push(column.into());
+        }
+        columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(Columns::Vector(merge(columns)?))
+    }
+
+    /// An aggregation's result of what the shards folded, or could not.
+    pub(super) async fn combine(
+        &mut self,
+        aggregate: &Aggregate,
+        parts: Parts,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        if parts.is_folded {
+            let columns = self.take_columns(parts.parts);
+            return self.join_folds(aggregate, columns, grid).await;
+        }
+        let columns = self.join_parts(parts).await?.into_vector();
+        self.aggregate(aggregate, None, columns, grid).await
+    }
+
+    /// Books what the shards told and hands out their columns.
+    fn take_columns(&mut self, parts: Vec<Part>) -> Vec<PartColumn> {
+        let mut columns = Vec::new();
+        for part in parts {
+            self.notes.add_parts(&part.notes);
+            self.held_by_shards += part.peak;
+            self.read.resize(self.read.len().max(part.samples.len()), 0);
+            for (read, more) in self.read.iter_mut().zip(&part.samples) {
+                *read += more;
+            }
+            columns.extend(part.columns);
+        }
+        columns
+    }
+}

@@ -1,0 +1,229 @@
+//! A shard's half of a query: one node of its tree, over the shard's own series.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
+use model::limits::QUERY_BYTES_HELD_MAX;
+use model::port::Clock;
+use model::source::Source;
+
+use crate::ast::Expr;
+use crate::engine::EngineOptions;
+use crate::error::QueryError;
+use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
+use crate::local;
+use crate::parser::{ParseOptions, parse_with};
+use crate::plan::{Context, Grid, Plan, plan};
+
+/// Computes fragments for this node and for others.
+pub struct Fragments {
+    clock: Arc<dyn Clock>,
+    /// A fragment ends by its time limit, or when nobody waits for it any more.
+    is_closed: AtomicBool,
+}
+
+impl Fragments {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    async fn part(&self, source: &dyn Source, fragment: &Fragment) -> Result<Part, QueryError> {
+        let features = Features(fragment.features);
+        let expr = parse_with(&fragment.query, features.parse_options())?;
+        let node = local::node(&expr, fragment.node).ok_or_else(|| {
+            QueryError::Execution(format!("the query has no node {}", fragment.node))
+        })?;
+        let aggregate = match (fragment.fold, node) {
+            (true, Expr::Aggregate(aggregate)) => Some(aggregate),
+            (true, _) => {
+                return Err(QueryError::Execution("only aggregations fold".to_owned()));
+            }
+            (false, _) => None,
+        };
+        let context = context(fragment);
+        let plan = plan(aggregate.map_or(node, |a| &a.expr), context, None)?;
+        let timeout = Duration::from_millis(fragment.timeout_ms);
+        let bounds = Bounds {
+            deadline: self.clock.monotonic().saturating_add(timeout),
+            samples_max: context.samples_max,
+            bytes_max: QUERY_BYTES_HELD_MAX,
+        };
+        let pace = Pace::new(&*self.clock, &self.is_closed, bounds);
+        pace.check()?;
+        let work = Work {
+            evaluation: Evaluation::new(Data::default(), pace, features.rules()),
+            folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
+            part: Part::default(),
+            held: 0,
+        };
+        work.run(source, &plan, &context).await
+    }
+}
+
+/// A fragment on its way: series come in pieces, so that their samples need not be held at once.
+struct Work<'a> {
+    evaluation: Evaluation<'a>,
+    folder: Option<Folder<'a>>,
+    part: Part,
+    /// Bytes of the columns that are finished.
+    held: usize,
+}
+
+impl Work<'_> {
+    async fn run(
+        mut self,
+        source: &dyn Source,
+        plan: &Plan<'_>,
+        context: &Context,
+    ) -> Result<Part, QueryError> {
+        let [selection] = plan.selections.as_slice() else {
+            let message = "a part of a query selects once".to_owned();
+            return Err(QueryError::Execution(message));
+        };
+        let mut pieces = source.stream(selection);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            self.part.series += piece.len() as u64;
+            let data = Data::new(vec![piece], Vec::new(), context.lookback_ms);
+            let (columns, read) = self.evaluation.compute_piece(data, &plan.steps).await?;
+            self.note_read(&read);
+            if !self.keep(columns, context).await? {
+                return Ok(Part {
+                    cannot_fold: true,
+                    ..Part::default()
+                });
+            }
+        }
+        if let Some(folder) = self.folder {
+            self.part.columns = folder.into_parts();
+        }
+        let (notes, peak) = self.evaluation.end();
+        self.part.notes = notes.into_parts();
+        self.part.peak = peak;
+        Ok(self.part)
+    }
+
+    fn note_read(&mut self, read: &[u64]) {
+        let all = &mut self.part.samples;
+        all.resize(all.len().max(read.len()), 0);
+        for (all, read) in all.iter_mut().zip(read) {
+            *all += read;
+        }
+    }
+
+    /// `false` when the columns do not fold.
+    async fn keep(&mut self, columns: Vec<Column>, context: &Context) -> Result<bool, QueryError> {
+        if let Some(folder) = &mut self.folder {
+            return folder.add_columns(columns, self.evaluation.pace()).await;
+        }
+        self.held += 8 * columns.len() * context.grid.steps;
+        if self.held > QUERY_BYTES_HELD_MAX {
+            return Err(QueryError::TooManySamples);
+        }
+        self.part
+            .columns
+            .extend(columns.into_iter().map(PartColumn::from));
+        Ok(true)
+    }
+}
+
+fn context(fragment: &Fragment) -> Context {
+    Context {
+        grid: Grid {
+            start: fragment.start.0,
+            step: fragment.step_ms.max(1),
+            steps: fragment.steps as usize,
+        },
+        start: fragment.query_start.0,
+        end: fragment.query_end.0,
+        lookback_ms: fragment.lookback_ms,
+        subquery_step_ms: fragment.subquery_step_ms.max(1),
+        consistency: fragment.consistency,
+        samples_max: usize::try_from(fragment.samples_max).unwrap_or(usize::MAX),
+    }
+}
+
+#[async_trait]
+impl Evaluator for Fragments {
+    async fn evaluate(
+        &self,
+        source: &dyn Source,
+        fragment: &Fragment,
+    ) -> Result<Part, FragmentError> {
+        self.part(source, fragment)
+            .await
+            .map_err(|error| match error {
+                QueryError::Source(error) => FragmentError::Source(error),
+                QueryError::TooManySamples => FragmentError::TooManySamples,
+                QueryError::Timeout => FragmentError::Timeout,
+                QueryError::Canceled => FragmentError::Canceled,
+                QueryError::Parse(_) | QueryError::Invalid(_) | QueryError::Execution(_) => {
+                    FragmentError::Execution(error.to_string())
+                }
+            })
+    }
+}
+
+impl From<FragmentError> for QueryError {
+    fn from(error: FragmentError) -> Self {
+        match error {
+            FragmentError::Source(error) => Self::Source(error),
+            FragmentError::Execution(text) => Self::Execution(text),
+            FragmentError::TooManySamples => Self::TooManySamples,
+            FragmentError::Timeout => Self::Timeout,
+            FragmentError::Canceled => Self::Canceled,
+            FragmentError::Unsupported => Self::Execution(
+                "a node of the cluster cannot compute this query: it runs another version"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// Switches of the language as bits, the same in every version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features(pub u32);
+
+impl Features {
+    const EXPERIMENTAL_FUNCTIONS: u32 = 1;
+    const DELAYED_NAME_REMOVAL: u32 = 2;
+    const TYPE_AND_UNIT_LABELS: u32 = 4;
+
+    pub fn of(options: &EngineOptions) -> Self {
+        let bits = [
+            (options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS),
+            (options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
+            (options.type_and_unit_labels, Self::TYPE_AND_UNIT_LABELS),
+        ];
+        Self(
+            bits.iter()
+                .filter(|(is_on, _)| *is_on)
+                .map(|(_, bit)| bit)
+                .sum(),
+        )
+    }
+
+    fn has(self, bit: u32) -> bool {
+        self.0 & bit != 0
+    }
+
+    fn parse_options(self) -> ParseOptions {
+        ParseOptions {
+            experimental_functions: self.has(Self::EXPERIMENTAL_FUNCTIONS),
+        }
+    }
+
+    fn rules(self) -> Rules {
+        Rules {
+            delayed_names: self.has(Self::DELAYED_NAME_REMOVAL),
+            type_and_unit_labels: self.has(Self::TYPE_AND_UNIT_LABELS),
+        }
+    }
+}
