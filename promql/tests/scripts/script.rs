@@ -162,6 +162,12 @@ fn as_native(loaded: &[Loaded]) -> Vec<Loaded> {
 
 fn loaded(line: &str, step: i64) -> Loaded {
     let (labels, values) = metric(line);
+    // Start timestamps, which scripts of later versions load, are not kept.
+    let values = if values.trim_start().starts_with("@st") {
+        ""
+    } else {
+        values
+    };
     let at = |i: usize| step * i as i64;
     let samples = sequence(values).into_iter().enumerate();
     let samples = samples
