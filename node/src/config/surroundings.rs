@@ -37,6 +37,7 @@ pub struct Machine;
 
 #[allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "the configuration lies outside the data directory that the Disk port owns"
 )]
 impl Surroundings for Machine {
