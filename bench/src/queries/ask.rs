@@ -86,7 +86,7 @@ async fn bytes_received(targets: &[Target]) -> Option<f64> {
         let text = String::from_utf8_lossy(&body);
         for line in text
             .lines()
-            .filter(|l| l.starts_with("quorate_query_bytes_received_total"))
+            .filter(|l| l.starts_with("quorate_query_received_bytes_total"))
         {
             let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
             sum = Some(sum.unwrap_or(0.0) + value);
