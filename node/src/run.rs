@@ -75,44 +75,6 @@ pub enum End {
     Failed(String),
 }
 
-/// Stands in until the cluster takes these orders.
-struct NoAdmin;
-
-#[async_trait::async_trait]
-impl model::admin::Admin for NoAdmin {
-    async fn delete_series(
-        &self,
-        _: Vec<Vec<model::Matcher>>,
-        _: model::Timestamp,
-        _: model::Timestamp,
-    ) -> Result<(), model::sink::WriteError> {
-        Err(model::sink::WriteError::Invalid(
-            "not built in yet".to_owned(),
-        ))
-    }
-
-    async fn clean_tombstones(&self) -> Result<(), model::sink::WriteError> {
-        Err(model::sink::WriteError::Invalid(
-            "not built in yet".to_owned(),
-        ))
-    }
-
-    async fn snapshot(&self, _: &str, _: bool) -> Result<(), model::sink::WriteError> {
-        Err(model::sink::WriteError::Invalid(
-            "not built in yet".to_owned(),
-        ))
-    }
-
-    async fn head_statistics(
-        &self,
-        _: usize,
-    ) -> Result<model::admin::HeadStatistics, model::source::SourceError> {
-        Err(model::source::SourceError::Internal(
-            "not built in yet".to_owned(),
-        ))
-    }
-}
-
 /// A running node.
 pub struct Node {
     cluster: Arc<Cluster>,
@@ -194,7 +156,7 @@ impl Node {
             source: Arc::clone(&status.source),
             sink: cluster.clone(),
             groups: cluster.clone(),
-            admin: Arc::new(NoAdmin),
+            admin: cluster.admin(),
             dice: Arc::clone(&world.dice),
             queries,
             clock: Arc::clone(&world.clock),
@@ -325,6 +287,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
+        per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),
         parse: parse_options(flags),
         push_names: match flags.push.enable_utf8_names {
             true => Names::Utf8,

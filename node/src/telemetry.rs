@@ -186,6 +186,26 @@ pub fn computed(status: &Arc<NodeStatus>) -> Vec<Computed> {
             MetricType::GAUGE,
             move || targets.counts(),
         ),
+        Computed::new(
+            "prometheus_target_metadata_cache_entries",
+            "Total number of metric metadata entries in the cache",
+            Some("scrape_job"),
+            MetricType::GAUGE,
+            {
+                let pools = Arc::clone(&status.pools);
+                move || each(pools.metadata_sizes(), |(entries, _)| entries)
+            },
+        ),
+        Computed::new(
+            "prometheus_target_metadata_cache_bytes",
+            "The number of bytes that are currently used for storing metric metadata in the cache",
+            Some("scrape_job"),
+            MetricType::GAUGE,
+            {
+                let pools = Arc::clone(&status.pools);
+                move || each(pools.metadata_sizes(), |(_, bytes)| bytes)
+            },
+        ),
         stored(
             "prometheus_tsdb_head_series",
             "Total number of series in the head block.",
@@ -218,6 +238,13 @@ pub fn computed(status: &Arc<NodeStatus>) -> Vec<Computed> {
             |all| Some(all.iter().map(|s| s.block_bytes as f64).sum()),
         ),
     ]
+}
+
+fn each<T>(all: Vec<(String, T)>, figure: fn(T) -> usize) -> Vec<(String, f64)> {
+    let figures = all.into_iter();
+    figures
+        .map(|(name, of)| (name, figure(of) as f64))
+        .collect()
 }
 
 /// Our own figures that Prometheus has under another name: shown under both.

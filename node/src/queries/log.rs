@@ -12,10 +12,11 @@ use model::Timestamp;
 use model::limits::QUERY_LOG_LINES_MAX;
 use model::port::{Clock, Spawn, Task};
 use prometheus::{IntCounter, IntGauge, Registry};
+use promql::Stats;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Query, Timings};
+use super::{Query, Timings, write_samples};
 use crate::config::Surroundings;
 use crate::web::instant;
 use crate::web::json::Json;
@@ -26,6 +27,14 @@ pub struct Origin {
     pub client: String,
     pub method: String,
     pub path: String,
+}
+
+/// How a query ended and what it took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took<'a> {
+    pub failure: Option<&'a str>,
+    pub timings: Timings,
+    pub stats: &'a Stats,
 }
 
 /// Where lines go.
@@ -90,16 +99,10 @@ impl QueryLog {
     }
 
     /// Notes a query that ended.
-    pub fn note(
-        &self,
-        clock: &dyn Clock,
-        query: &Query<'_>,
-        failure: Option<&str>,
-        timings: Timings,
-    ) {
+    pub fn note(&self, clock: &dyn Clock, query: &Query<'_>, took: Took<'_>) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*open {
-            let line = line(clock.now(), query, failure, timings);
+            let line = line(clock.now(), query, took);
             if open.lines.try_send(line).is_err() {
                 self.failures.inc();
             }
@@ -120,7 +123,7 @@ async fn write(
     }
 }
 
-fn line(at: Timestamp, query: &Query<'_>, failure: Option<&str>, timings: Timings) -> String {
+fn line(at: Timestamp, query: &Query<'_>, took: Took<'_>) -> String {
     let (start, end, step) = query.span.ends();
     let mut json = Json::default();
     json.raw("{\"time\":").text(&instant::format(at));
@@ -130,11 +133,13 @@ fn line(at: Timestamp, query: &Query<'_>, failure: Option<&str>, timings: Timing
     json.raw(",\"query\":").text(query.text);
     json.raw(",\"start\":").text(&instant::format_millis(start));
     json.raw(",\"step\":").value(&step.as_secs()).raw("}");
-    if let Some(failure) = failure {
+    if let Some(failure) = took.failure {
         json.raw(",\"error\":").text(failure);
     }
     json.raw(",\"stats\":{");
-    timings.write(&mut json);
+    took.timings.write(&mut json);
+    json.raw(",");
+    write_samples(&mut json, took.stats, false);
     json.raw("},\"spanID\":\"0000000000000000\"");
     if let Some(origin) = &query.origin {
         json.raw(",\"httpRequest\":{\"clientIP\":")
@@ -207,12 +212,22 @@ mod tests {
             queue: Duration::from_micros(20),
             evaluation: Duration::from_millis(3),
             total: Duration::from_millis(4),
+            engine: promql::Timings::default(),
+        };
+        let stats = Stats {
+            samples_read: 7,
+            ..Stats::default()
+        };
+        let took = |failure| Took {
+            failure,
+            timings,
+            stats: &stats,
         };
         log.write_to(Some(Path::new("bad")));
-        log.note(&*world.clock, &query, None, timings);
+        log.note(&*world.clock, &query, took(None));
         assert_eq!((log.enabled.get(), log.failures.get()), (0, 1));
         log.write_to(Some(Path::new("good")));
-        log.note(&*world.clock, &query, Some("too bad"), timings);
+        log.note(&*world.clock, &query, took(Some("too bad")));
         let seen = || String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         while seen().is_empty() {
             tokio::task::yield_now().await;
@@ -224,6 +239,8 @@ mod tests {
             r#""start":"1970-01-01T00:00:00.000Z","step":1},"error":"too bad","stats":{"timings":"#,
         );
         assert!(text.contains(expected), "{text}");
+        let samples = r#"},"samples":{"totalQueryableSamples":7,"peakSamples":0}},"spanID""#;
+        assert!(text.contains(samples), "{text}");
         let origin = r#","httpRequest":{"clientIP":"127.0.0.1","method":"GET","path":"/api/v1/query_range"}}"#;
         assert!(text.ends_with(&format!("{origin}\n")), "{text}");
         log.write_to(None);

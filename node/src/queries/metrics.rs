@@ -16,16 +16,25 @@ const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slice {
     Queue,
+    Preparation,
     InnerEvaluation,
+    ResultSort,
 }
 
 impl Slice {
-    const ALL: [Self; 2] = [Self::InnerEvaluation, Self::Queue];
+    const ALL: [Self; 4] = [
+        Self::InnerEvaluation,
+        Self::Preparation,
+        Self::Queue,
+        Self::ResultSort,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue_time",
+            Self::Preparation => "prepare_time",
             Self::InnerEvaluation => "inner_eval",
+            Self::ResultSort => "result_sort",
         }
     }
 }
@@ -103,7 +112,7 @@ impl Metrics {
 #[derive(Clone)]
 struct Durations {
     desc: Desc,
-    seen: Arc<Mutex<[Seen; 2]>>,
+    seen: Arc<Mutex<[Seen; 4]>>,
 }
 
 #[derive(Default)]

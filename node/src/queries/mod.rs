@@ -20,12 +20,12 @@ use std::time::Duration;
 use model::Timestamp;
 use model::port::Clock;
 use model::source::Source;
-use promql::{Engine, QueryError, QueryParams, QueryResult};
+use promql::{Engine, QueryError, QueryParams, QueryResult, Stats};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use active::ActiveQueries;
-use log::{Origin, QueryLog};
+use log::{Origin, QueryLog, Took};
 use memory::{Budgeted, Full, Memory};
 use metrics::{Metrics, Slice};
 
@@ -62,23 +62,25 @@ impl Span {
     }
 }
 
-/// How long the parts of a query took, by Prometheus' names for them.
+/// How long the parts of a query took; of one that failed, as far as it came.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
     pub queue: Duration,
+    /// Of the whole evaluation.
     pub evaluation: Duration,
     pub total: Duration,
+    /// What the engine measured within.
+    pub engine: promql::Timings,
 }
 
 impl Timings {
-    /// The `timings` of Prometheus' statistics. Selecting, which it calls preparation, and
-    /// computing are one here, and results leave the engine sorted.
+    /// The `timings` of Prometheus' statistics.
     pub fn write(&self, json: &mut Json) {
         let all = [
             ("evalTotalTime", self.evaluation),
-            ("resultSortTime", Duration::ZERO),
-            ("queryPreparationTime", Duration::ZERO),
-            ("innerEvalTime", self.evaluation),
+            ("resultSortTime", self.engine.result_sort),
+            ("queryPreparationTime", self.engine.preparation),
+            ("innerEvalTime", self.engine.inner_eval),
             ("execQueueTime", self.queue),
             ("execTotalTime", self.total),
         ];
@@ -89,6 +91,24 @@ impl Timings {
         }
         json.raw("}");
     }
+}
+
+/// The `samples` of Prometheus' statistics.
+pub fn write_samples(json: &mut Json, stats: &Stats, per_step: bool) {
+    json.raw("\"samples\":{");
+    if per_step {
+        json.raw("\"totalQueryableSamplesPerStep\":");
+        json.list(&stats.samples_read_at, |json, (at, samples)| {
+            json.raw("[").number(at.seconds()).raw(",");
+            json.value(samples).raw("]");
+        });
+        json.raw(",");
+    }
+    json.raw("\"totalQueryableSamples\":")
+        .value(&stats.samples_read);
+    json.raw(",\"peakSamples\":")
+        .value(&stats.samples_peak)
+        .raw("}");
 }
 
 /// A whole answer and what it took.
@@ -135,11 +155,25 @@ impl Queries {
         let answered = self.run_timed(&query, &mut timings).await;
         timings.total = self.clock.monotonic().saturating_sub(begin);
         self.metrics.observe(Slice::Queue, timings.queue);
-        self.metrics
-            .observe(Slice::InnerEvaluation, timings.evaluation);
+        if let Ok(result) = &answered {
+            timings.engine = result.stats.timings;
+            self.metrics.samples.inc_by(result.stats.samples_read);
+        }
+        for (slice, duration) in [
+            (Slice::Preparation, timings.engine.preparation),
+            (Slice::InnerEvaluation, timings.engine.inner_eval),
+            (Slice::ResultSort, timings.engine.result_sort),
+        ] {
+            self.metrics.observe(slice, duration);
+        }
         let failure = answered.as_ref().err().map(ToString::to_string);
-        self.log
-            .note(&*self.clock, &query, failure.as_deref(), timings);
+        let stats = answered.as_ref().map(|result| result.stats.clone());
+        let took = Took {
+            failure: failure.as_deref(),
+            timings,
+            stats: &stats.unwrap_or_default(),
+        };
+        self.log.note(&*self.clock, &query, took);
         Ok(Answer {
             result: answered?,
             timings,

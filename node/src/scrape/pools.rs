@@ -150,6 +150,17 @@ impl Pools {
         all
     }
 
+    /// How many metrics the targets here say something of, and the bytes that takes, by job.
+    pub fn metadata_sizes(&self) -> Vec<(String, (usize, usize))> {
+        let mut sizes = Vec::new();
+        self.each(|job, pool| {
+            let of_targets = pool.running.values().map(|running| running.metadata.size());
+            let sum = of_targets.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            sizes.push((job.to_owned(), sum));
+        });
+        sizes
+    }
+
     /// Calls `show` with each pool, by job name.
     pub(super) fn each(&self, mut show: impl FnMut(&str, &Pool)) {
         for (job, pool) in &self.lock().pools {

@@ -167,8 +167,8 @@ pub fn error(error: &ApiError) -> String {
     json.into_string()
 }
 
-/// The data of a query's answer.
-pub fn write_result(json: &mut Json, value: &Value) {
+/// The data of a query's answer; `stats` is JSON.
+pub fn write_result(json: &mut Json, value: &Value, stats: Option<&str>) {
     let kind = match value {
         Value::Scalar(..) => "scalar",
         Value::String(..) => "string",
@@ -199,6 +199,9 @@ pub fn write_result(json: &mut Json, value: &Value) {
         }),
         Value::Matrix(series) => json.list(series, Json::series),
     };
+    if let Some(stats) = stats {
+        json.raw(",\"stats\":").raw(stats);
+    }
     json.raw("}");
 }
 
@@ -276,7 +279,7 @@ mod tests {
     use super::*;
 
     fn result(value: &Value) -> String {
-        success(|json| write_result(json, value), &[], &[])
+        success(|json| write_result(json, value, None), &[], &[])
     }
 
     fn sample(pairs: &[(&str, &str)], at: i64, value: f64) -> VectorSample {

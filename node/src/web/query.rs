@@ -17,7 +17,7 @@ use super::errors::ApiError;
 use super::json;
 use super::params::{Asker, Form, parse_nanos};
 use crate::queries::log::Origin;
-use crate::queries::{Query, Span};
+use crate::queries::{Answer, Query, Span, write_samples};
 
 const TRUNCATED: &str = "results truncated due to limit";
 
@@ -70,7 +70,12 @@ async fn run(
         origin: Some(origin),
     };
     let answer = api.queries.run(query).await?;
-    Ok(respond(answer.result, limit))
+    let per_step = api.settings.per_step_stats;
+    let stats = match form.first("stats") {
+        "" => None,
+        asked => Some(write_stats(&answer, per_step && asked == "all")),
+    };
+    Ok(respond(answer.result, stats.as_deref(), limit))
 }
 
 /// The distance of two points: at least a millisecond, and not too many of them.
@@ -127,11 +132,21 @@ impl Options {
     }
 }
 
-fn respond(mut result: QueryResult, limit: Option<usize>) -> Response {
+fn write_stats(answer: &Answer, per_step: bool) -> String {
+    let mut json = json::Json::default();
+    json.raw("{");
+    answer.timings.write(&mut json);
+    json.raw(",");
+    write_samples(&mut json, &answer.result.stats, per_step);
+    json.raw("}");
+    json.into_string()
+}
+
+fn respond(mut result: QueryResult, stats: Option<&str>, limit: Option<usize>) -> Response {
     if truncate(&mut result.value, limit) {
         result.warnings.push(TRUNCATED.to_owned());
     }
-    let write = |json: &mut json::Json| json::write_result(json, &result.value);
+    let write = |json: &mut json::Json| json::write_result(json, &result.value, stats);
     json_response(json::success(write, &result.warnings, &result.infos))
 }
 
@@ -308,6 +323,35 @@ mod tests {
             let body = format!(r#"{{"status":"error","errorType":"bad_data","error":"{error}"}}"#);
             assert_eq!(answer.seen(), (400, body.as_str()), "{path}");
         }
+    }
+
+    /// Prometheus 3.5.3 with `--enable-feature=promql-per-step-stats`; the twin's clock stands.
+    #[tokio::test]
+    async fn statistics_are_told_when_asked_for() {
+        let timings = concat!(
+            r#","stats":{"timings":{"evalTotalTime":0,"resultSortTime":0,"queryPreparationTime":0,"#,
+            r#""innerEvalTime":0,"execQueueTime":0,"execTotalTime":0},"samples":{"#,
+        );
+        let steps = r#""totalQueryableSamplesPerStep":[[1795233379.5,2]],"#;
+        let settings = crate::web::state::Settings {
+            per_step_stats: true,
+            ..Default::default()
+        };
+        for (twin, asked, steps) in [
+            (Twin::new(), "all", ""),
+            (Twin::with(settings.clone()), "all", steps),
+            (Twin::with(settings), "true", ""),
+        ] {
+            for at in [-2000, -1000] {
+                twin.store.add(&[("__name__", "m")], NOW.plus_ms(at), 1.0);
+            }
+            let path = format!("/api/v1/query?query=sum_over_time(m[1m])&stats={asked}");
+            let answer = twin.get(&path).await;
+            let told = format!(r#"{timings}{steps}"totalQueryableSamples":2,"peakSamples":"#);
+            assert!(answer.text().contains(&told), "{}", answer.text());
+        }
+        let none = Twin::new().get("/api/v1/query?query=1&stats=").await;
+        assert!(!none.text().contains("stats"), "{}", none.text());
     }
 
     #[tokio::test]

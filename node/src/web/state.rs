@@ -64,6 +64,8 @@ pub struct Settings {
     pub lifecycle: bool,
     /// `--web.enable-admin-api`.
     pub admin: bool,
+    /// `promql-per-step-stats`: `stats=all` tells of every step.
+    pub per_step_stats: bool,
     /// What an expression may contain.
     pub parse: ParseOptions,
     /// `--push.enable-utf8-names`.
@@ -84,6 +86,7 @@ impl Default for Settings {
             remote_write_receiver: true,
             lifecycle: false,
             admin: false,
+            per_step_stats: false,
             parse: ParseOptions::default(),
             push_names: Names::default(),
             telemetry_path: "/metrics".to_owned(),
