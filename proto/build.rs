@@ -1,7 +1,11 @@
 //! Compiles the .proto files with a pure-Rust compiler, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/remote.proto", "proto/node.proto"];
+    let files = [
+        "proto/remote.proto",
+        "proto/exposition.proto",
+        "proto/node.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -3,25 +3,29 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
+use model::admin::Admin;
 use model::batch::Fence;
 use model::fragment::Evaluator;
 use model::group::{Group, GroupingKey, PushOp};
-use model::limits::RPC_BYTES_MAX;
+use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
 use model::source::{Source, SourceError};
 use model::{Batch, ClusterId, GroupId, NodeId, ShardId};
+use proto::node::application_server::ApplicationServer;
 use proto::node::membership_server::MembershipServer;
 use proto::node::raft_server::RaftServer;
 use proto::node::shards_server::ShardsServer;
 use tokio::sync::watch;
 
+use crate::ask::{self, Answers, Asked};
 use crate::catalogue::Catalogue;
 use crate::control::Control;
 use crate::convert::scoped;
@@ -60,6 +64,8 @@ pub struct Options {
     pub zone: String,
     pub version: String,
     pub out_of_order_window_ms: i64,
+    /// Exemplars the whole cluster keeps; zero keeps none.
+    pub exemplars_max: u64,
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
@@ -81,6 +87,7 @@ impl Default for Options {
             zone: String::new(),
             version: String::new(),
             out_of_order_window_ms: 30 * 60_000,
+            exemplars_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
             timing: Timing::default(),
@@ -112,11 +119,16 @@ pub enum StartError {
 /// The settings that may change while the node runs.
 pub struct Settings {
     out_of_order_window_ms: AtomicI64,
+    exemplars_max: AtomicU64,
 }
 
 impl Windows for Settings {
     fn out_of_order_ms(&self) -> i64 {
         self.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    fn exemplars_max(&self) -> u64 {
+        self.exemplars_max.load(Ordering::Relaxed)
     }
 }
 
@@ -132,6 +144,8 @@ pub struct Shared {
     pub meta_machine: Arc<MetaMachine>,
     pub local: Arc<Local>,
     pub router: Arc<Router>,
+    /// Answers what other nodes' programs ask; set by ours.
+    pub answers: ask::Answering,
     pub settings: Arc<Settings>,
     pub engine_metrics: Arc<tsdb::Metrics>,
     pub metrics: Metrics,
@@ -301,9 +315,31 @@ impl Cluster {
         shards.map(source).collect()
     }
 
+    /// From now on `answers` is what other nodes' questions are put to. The first one stays.
+    pub fn answer_with(&self, answers: Arc<dyn Answers>) {
+        self.shared.answers.set(answers);
+    }
+
+    /// Puts a question to every other member that is believed to live, all at once; by node id.
+    pub async fn ask_others(&self, kind: &str, payload: Bytes) -> Vec<Asked> {
+        let state = self.shared.view.borrow().clone();
+        let own = self.shared.node.0;
+        let living = state.members.iter().filter(|(_, member)| member.alive);
+        let others = living
+            .filter(|(id, _)| **id != own)
+            .map(|(&id, member)| (NodeId(id), member.address.clone()))
+            .collect();
+        ask::ask_all(&self.shared.peers, others, kind, payload).await
+    }
+
     /// From now on parts of queries are computed here, for this node and for others.
     pub fn set_evaluator(&self, evaluator: Arc<dyn Evaluator>) {
         self.shared.router.evaluator.get_or_init(|| evaluator);
+    }
+
+    /// Deletes, cleans, snapshots and counts, over the whole cluster.
+    pub fn admin(&self) -> Arc<dyn Admin> {
+        self.shared.router.clone()
     }
 
     /// The lease of a scrape target, while this node holds it.
@@ -314,6 +350,12 @@ impl Cluster {
             target,
             epoch: state.lease_epoch,
         })
+    }
+
+    /// What each replica here holds; walks all series.
+    pub fn stored(&self) -> Vec<tsdb::Stats> {
+        let replicas = self.shared.replicas.read().expect("not poisoned").clone();
+        replicas.values().map(|r| r.engine.stats()).collect()
     }
 
     /// Applied index and content digest of the replica here.
@@ -337,6 +379,12 @@ impl Cluster {
             .settings
             .out_of_order_window_ms
             .store(window_ms, Ordering::Relaxed);
+    }
+
+    /// Of the whole cluster; zero drops exemplars at this node's edge.
+    pub fn set_exemplars_max(&self, exemplars_max: u64) {
+        let setting = &self.shared.settings.exemplars_max;
+        setting.store(exemplars_max, Ordering::Relaxed);
     }
 
     /// Resolves when the node must end, with the reason.
@@ -448,6 +496,10 @@ fn share(
         view: view.clone(),
         progress: Mutex::default(),
     });
+    let settings = Arc::new(Settings {
+        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
+        exemplars_max: AtomicU64::new(options.exemplars_max),
+    });
     let router = Router::new(
         node.0,
         world.clone(),
@@ -455,10 +507,8 @@ fn share(
         replicas.clone(),
         view.clone(),
         metrics.query_bytes.clone(),
+        settings.clone(),
     );
-    let settings = Settings {
-        out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
-    };
     let transfers = Arc::new(Transfers::new(world.clock.clone()));
     Arc::new(Shared {
         world,
@@ -470,7 +520,8 @@ fn share(
         meta_machine,
         local,
         router: Arc::new(router),
-        settings: Arc::new(settings),
+        answers: ask::Answering::default(),
+        settings,
         engine_metrics,
         metrics,
         transfers,
@@ -481,7 +532,7 @@ fn share(
     })
 }
 
-/// Serves the three services on one listener.
+/// Serves all services on one listener.
 fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
     let raft = raft_service::Service {
         node: shared.node,
@@ -490,6 +541,7 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
         groups: shared.groups.clone(),
     };
     let shards = shards_service::Service {
+        node: shared.node,
         world: shared.world.clone(),
         peers: shared.peers.clone(),
         replicas: shared.replicas.clone(),
@@ -508,6 +560,14 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
             ShardsServer::new(shards)
                 .max_decoding_message_size(bounded)
                 .max_encoding_message_size(bounded),
+        )
+        .add_service(
+            ApplicationServer::new(ask::Service {
+                peers: shared.peers.clone(),
+                answering: shared.answers.clone(),
+            })
+            .max_decoding_message_size(ASK_BYTES_MAX)
+            .max_encoding_message_size(ASK_BYTES_MAX),
         )
         .add_service(MembershipServer::new(membership::Service(
             shared.local.clone(),

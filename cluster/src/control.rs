@@ -9,9 +9,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt;
-use model::GroupId;
+use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use model::port::Task;
+use model::{GroupId, ShardId};
 
 use crate::cluster::Shared;
 use crate::convert::scoped;
@@ -37,6 +38,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(10);
 /// Entries the preferred replica may be behind when it is made leader.
 const TRANSFER_LAG_MAX: u64 = 64;
+/// Shards opened at one time.
+const OPENING_MAX: usize = 8;
 /// Upkeep comes every so many rounds.
 const UPKEEP_ROUNDS: u64 = 8;
 /// Voters of the meta group; further nodes learn it.
@@ -77,16 +80,22 @@ impl Control {
 
     pub async fn run(mut self) {
         let mut view = self.shared.view.clone();
+        let mut belongs = self.shared.local.belongs.subscribe();
         loop {
             // What this round is about to read; a fresh clone would call it news for ever.
             view.mark_unchanged();
+            belongs.mark_unchanged();
             if let Err(e) = self.round().await {
                 self.shared.fail(e.to_string());
                 return;
             }
             self.rounds += 1;
             // Whichever comes first; a closed view means the node is ending.
-            tokio::time::timeout(ROUND, view.changed()).await.ok();
+            tokio::select! {
+                _ = view.changed() => {}
+                _ = belongs.changed() => {}
+                () = tokio::time::sleep(ROUND) => {}
+            }
         }
     }
 
@@ -181,34 +190,42 @@ impl Control {
     }
 
     async fn open_shards(&mut self, state: &State) -> io::Result<()> {
-        let shared = self.shared.clone();
-        for shard in state.shards() {
-            let here = state
-                .assignment(shard)
-                .is_some_and(|a| a.replicas.contains(&shared.node.0));
-            let group = GroupId::of_shard(shard);
-            if !here || shared.router.replica(shard).is_some() || self.is_quarantined(group) {
-                continue;
-            }
-            let replica = Replica::open(Setup {
-                world: shared.world.clone(),
-                node: shared.node.0,
-                shard,
-                log: shared.log.clone(),
-                peers: shared.peers.clone(),
-                transfers: shared.transfers.clone(),
-                timing: shared.options.timing,
-                windows: shared.settings.clone(),
-                metrics: shared.engine_metrics.clone(),
-            })
-            .await?;
-            shared.groups.insert(group, replica.running());
-            shared
-                .replicas
-                .write()
-                .expect("not poisoned")
-                .insert(shard, Arc::new(replica));
+        let shared = &self.shared;
+        let wanted = state.shards().filter(|shard| {
+            let assignment = state.assignment(*shard);
+            assignment.is_some_and(|a| a.replicas.contains(&shared.node.0))
+                && shared.router.replica(*shard).is_none()
+                && !self.is_quarantined(GroupId::of_shard(*shard))
+        });
+        // Each waits for a handful of flushes, which the disk makes of several at once.
+        let mut opening = futures::stream::iter(wanted.collect::<Vec<_>>())
+            .map(|shard| self.open_shard(state, shard))
+            .buffered(OPENING_MAX);
+        while let Some(opened) = opening.next().await {
+            opened?;
         }
+        Ok(())
+    }
+
+    async fn open_shard(&self, state: &State, shard: ShardId) -> io::Result<()> {
+        let shared = &self.shared;
+        let replica = Replica::open(Setup {
+            world: shared.world.clone(),
+            node: shared.node.0,
+            shard,
+            log: shared.log.clone(),
+            peers: shared.peers.clone(),
+            transfers: shared.transfers.clone(),
+            timing: shared.options.timing,
+            windows: shared.settings.clone(),
+            shards: state.table.len(),
+            metrics: shared.engine_metrics.clone(),
+        })
+        .await?;
+        let group = GroupId::of_shard(shard);
+        shared.groups.insert(group, replica.running());
+        let mut replicas = shared.replicas.write().expect("not poisoned");
+        replicas.insert(shard, Arc::new(replica));
         Ok(())
     }
 
@@ -217,20 +234,21 @@ impl Control {
     async fn found_shards(&self, state: &State) {
         let node = self.shared.node.0;
         let patient = self.now() >= self.started + FOUNDER_PATIENCE;
-        for replica in self.replicas() {
+        let founding = self.replicas().into_iter().map(|replica| async move {
             let Some(assignment) = state.assignment(replica.shard) else {
-                continue;
+                return;
             };
             let founders = &assignment.founders;
             let turn = founders.first() == Some(&node) || (patient && founders.contains(&node));
             if !turn || replica.raft.is_initialized().await.unwrap_or(true) {
-                continue;
+                return;
             }
             let voters = addresses(state, founders);
             if let Err(e) = group::initialize(&replica.raft, &voters).await {
                 tracing::warn!(shard = %replica.shard, error = %e, "group not begun");
             }
-        }
+        });
+        join_all(founding.map(FutureExt::boxed)).await;
     }
 
     fn replicas(&self) -> Vec<Arc<Replica>> {

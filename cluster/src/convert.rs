@@ -11,13 +11,20 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::batch::{Fence, Rows};
 use model::group::{Family, FamilyKind, FamilySample, Group, GroupingKey, PushOp};
+use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::Dice;
+use model::sample::Histograms;
 use model::sink::{Reason, Rejection, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Take};
-use model::{Batch, ClusterId, Labels, MatchOp, Matcher, Samples, Series, Timestamp};
+use model::{
+    Batch, ClusterId, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Samples,
+    Series, Timestamp,
+};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use proto::node as wire;
+use tsdb::DeleteCommand;
+use tsdb::cardinality::Cardinality;
 
 use crate::refusal::Refusal;
 
@@ -61,7 +68,55 @@ pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
             target: f.target,
             epoch: f.epoch,
         }),
+        histogram_rows: batch.rows.histograms.iter().map(|h| h.0).collect(),
+        histograms: batch
+            .rows
+            .histograms
+            .iter()
+            .map(histogram_to_wire)
+            .collect(),
+        exemplars: batch
+            .exemplars
+            .iter()
+            .map(|(series, exemplar)| exemplar_to_wire(*series, exemplar))
+            .collect(),
     }
+}
+
+fn histogram_to_wire((_, histogram): &(u32, Arc<Histogram>)) -> Bytes {
+    tsdb::histogram::canonical(histogram)
+}
+
+/// Checks each histogram; whoever takes the answer checks the places.
+fn histograms_from_wire(places: Vec<u32>, histograms: Vec<Bytes>) -> Result<Histograms, Malformed> {
+    if places.len() != histograms.len() {
+        return Err(Malformed::new("columns of different length"));
+    }
+    let one = |(place, bytes): (u32, Bytes)| {
+        if bytes.len() > HISTOGRAM_BYTES_MAX {
+            return Err(Malformed::new("a histogram too large"));
+        }
+        let histogram = Histogram::decode(&bytes).map_err(Malformed::new)?;
+        Ok((place, Arc::new(histogram)))
+    };
+    places.into_iter().zip(histograms).map(one).collect()
+}
+
+fn exemplar_to_wire(series: u32, exemplar: &Exemplar) -> wire::Exemplar {
+    wire::Exemplar {
+        series,
+        labels: labels_to_wire(&exemplar.labels),
+        timestamp_ms: exemplar.timestamp.0,
+        value: exemplar.value,
+    }
+}
+
+fn exemplar_from_wire(exemplar: wire::Exemplar) -> Result<Exemplar, Malformed> {
+    Ok(Exemplar {
+        labels: labels_from_wire(&exemplar.labels)?,
+        value: exemplar.value,
+        timestamp: Timestamp(exemplar.timestamp_ms),
+    })
 }
 
 pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
@@ -75,9 +130,13 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             series: batch.series,
             timestamps: batch.timestamps.into_iter().map(Timestamp).collect(),
             values: batch.values,
-            ..Rows::default()
+            histograms: histograms_from_wire(batch.histogram_rows, batch.histograms)?,
         },
-        exemplars: Vec::new(),
+        exemplars: batch
+            .exemplars
+            .into_iter()
+            .map(|e| Ok((e.series, exemplar_from_wire(e)?)))
+            .collect::<Result<_, Malformed>>()?,
         fence: batch.fence.map(|f| Fence {
             target: f.target,
             epoch: f.epoch,
@@ -95,12 +154,13 @@ fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
     Labels::from_canonical(block).map_err(Malformed::new)
 }
 
-const REASONS: [Reason; 5] = [
+const REASONS: [Reason; 6] = [
     Reason::TooOld,
     Reason::TooNew,
     Reason::Duplicate,
     Reason::Fenced,
     Reason::BadLabels,
+    Reason::BadHistogram,
 ];
 
 pub fn written_to_wire(written: &Written) -> wire::Written {
@@ -341,7 +401,74 @@ pub fn series_to_wire(series: &Series) -> wire::Series {
         labels: labels_to_wire(&series.labels),
         timestamps: series.samples.timestamps.iter().map(|t| t.0).collect(),
         values: series.samples.values.clone(),
+        histogram_places: series.samples.histograms.iter().map(|h| h.0).collect(),
+        histograms: series
+            .samples
+            .histograms
+            .iter()
+            .map(histogram_to_wire)
+            .collect(),
     }
+}
+
+/// What one sample takes in a message, in floats.
+fn weight(samples: &Samples, index: usize) -> usize {
+    let histogram = samples.histogram(index);
+    histogram.map_or(1, |histogram| 1 + histogram.size() / 16)
+}
+
+/// A series cut into pieces of about `weight_max` floats, none empty.
+pub fn pieces(series: &Series, weight_max: usize) -> Vec<Series> {
+    let samples = &series.samples;
+    let mut pieces: Vec<Series> = Vec::new();
+    let mut left = 0;
+    for index in 0..samples.len() {
+        if left == 0 {
+            left = weight_max;
+            pieces.push(Series {
+                labels: series.labels.clone(),
+                samples: Samples::default(),
+            });
+        }
+        left = left.saturating_sub(weight(samples, index));
+        let piece = pieces.last_mut().expect("just made sure");
+        piece.samples.push_from(samples, index);
+    }
+    pieces
+}
+
+/// Puts a message's series behind those of the messages before; it may go on the last of them.
+pub fn join_series(answer: &mut Vec<Series>, next: Series) -> Result<(), Malformed> {
+    let Some(last) = answer.last_mut().filter(|last| last.labels == next.labels) else {
+        answer.push(next);
+        return Ok(());
+    };
+    let (samples, more) = (&mut last.samples, next.samples);
+    if samples.timestamps.last() >= more.timestamps.first() {
+        return Err(Malformed::new("a series goes back in time"));
+    }
+    let offset = u32::try_from(samples.len()).map_err(Malformed::new)?;
+    let moved = more.histograms.into_iter().map(|(at, h)| (at + offset, h));
+    samples.histograms.extend(moved);
+    samples.timestamps.extend(more.timestamps);
+    samples.values.extend(more.values);
+    Ok(())
+}
+
+pub fn exemplars_to_wire(series: &ExemplarSeries) -> wire::ExemplarSeries {
+    let exemplars = series.exemplars.iter();
+    wire::ExemplarSeries {
+        labels: labels_to_wire(&series.labels),
+        exemplars: exemplars.map(|e| exemplar_to_wire(0, e)).collect(),
+    }
+}
+
+pub fn exemplars_from_wire(series: wire::ExemplarSeries) -> Result<ExemplarSeries, Malformed> {
+    let exemplars = series.exemplars.into_iter().map(exemplar_from_wire);
+    Ok(ExemplarSeries {
+        labels: labels_from_wire(&series.labels)?,
+        exemplars: exemplars.collect::<Result<_, _>>()?,
+    })
 }
 
 pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
@@ -349,22 +476,39 @@ pub fn series_from_wire(series: wire::Series) -> Result<Series, Malformed> {
     if !rising || series.timestamps.len() != series.values.len() {
         return Err(Malformed::new("columns of a series"));
     }
+    let histograms = histograms_from_wire(series.histogram_places, series.histograms)?;
+    let ascending = histograms.is_sorted_by(|a, b| a.0 < b.0);
+    let last = histograms.last().map(|(place, _)| *place as usize);
+    if !ascending || last.is_some_and(|last| last >= series.values.len()) {
+        return Err(Malformed::new("histograms of a series"));
+    }
     Ok(Series {
         labels: labels_from_wire(&series.labels)?,
         samples: Samples {
             timestamps: series.timestamps.into_iter().map(Timestamp).collect(),
             values: series.values,
-            ..Samples::default()
+            histograms,
         },
     })
 }
 
-pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
-    let set = |matchers: &Vec<Matcher>| wire::MatcherSet {
+fn set_to_wire(matchers: &[Matcher]) -> wire::MatcherSet {
+    wire::MatcherSet {
         matchers: matchers.iter().map(matcher_to_wire).collect(),
-    };
+    }
+}
+
+fn set_from_wire(set: wire::MatcherSet) -> Result<Vec<Matcher>, Malformed> {
+    set.matchers.into_iter().map(matcher_from_wire).collect()
+}
+
+pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
     wire::MetadataRequest {
-        any_of: selection.any_of.iter().map(set).collect(),
+        any_of: selection
+            .any_of
+            .iter()
+            .map(|set| set_to_wire(set))
+            .collect(),
         start_ms: selection.start.0,
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
@@ -373,17 +517,11 @@ pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest 
 }
 
 pub fn metadata_from_wire(request: wire::MetadataRequest) -> Result<MetadataSelection, Malformed> {
-    let set = |set: wire::MatcherSet| {
-        set.matchers
-            .into_iter()
-            .map(matcher_from_wire)
-            .collect::<Result<Vec<_>, _>>()
-    };
     Ok(MetadataSelection {
         any_of: request
             .any_of
             .into_iter()
-            .map(set)
+            .map(set_from_wire)
             .collect::<Result<_, _>>()?,
         start: Timestamp(request.start_ms),
         end: Timestamp(request.end_ms),
@@ -397,6 +535,73 @@ pub fn label_sets_to_wire(sets: &[Labels]) -> Vec<Bytes> {
 
 pub fn label_sets_from_wire(sets: Vec<Bytes>) -> Result<Vec<Labels>, Malformed> {
     sets.iter().map(|block| labels_from_wire(block)).collect()
+}
+
+// ---- administration ----
+
+pub fn delete_to_wire(delete: &DeleteCommand) -> wire::DeleteRequest {
+    wire::DeleteRequest {
+        any_of: delete.any_of.iter().map(|set| set_to_wire(set)).collect(),
+        start_ms: delete.start.0,
+        end_ms: delete.end.0,
+        ..Default::default()
+    }
+}
+
+pub fn delete_from_wire(request: wire::DeleteRequest) -> Result<DeleteCommand, Malformed> {
+    let any_of = request.any_of.into_iter().map(set_from_wire);
+    Ok(DeleteCommand {
+        any_of: any_of.collect::<Result<_, _>>()?,
+        start: Timestamp(request.start_ms),
+        end: Timestamp(request.end_ms),
+    })
+}
+
+/// Label values in one piece of an answer.
+const VALUES_PER_PIECE: usize = 64 << 10;
+
+/// In pieces, at least one.
+pub fn cardinality_to_wire(counted: &Cardinality) -> Vec<wire::CardinalityReply> {
+    let mut pieces = vec![wire::CardinalityReply {
+        series: counted.series,
+        chunks: counted.chunks,
+        first_ms: counted.range.map(|range| range.0.0),
+        last_ms: counted.range.map(|range| range.1.0),
+        ..Default::default()
+    }];
+    for (name, values) in &counted.labels {
+        let values: Vec<(&String, &u64)> = values.iter().collect();
+        for run in values.chunks(VALUES_PER_PIECE) {
+            let label = wire::LabelCardinality {
+                name: name.clone(),
+                values: run.iter().map(|(value, _)| (*value).clone()).collect(),
+                series: run.iter().map(|(_, series)| **series).collect(),
+            };
+            pieces.push(wire::CardinalityReply {
+                labels: vec![label],
+                ..Default::default()
+            });
+        }
+    }
+    pieces
+}
+
+pub fn cardinality_from_wire(piece: wire::CardinalityReply) -> Result<Cardinality, Malformed> {
+    let range = piece.first_ms.zip(piece.last_ms);
+    let mut counted = Cardinality {
+        series: piece.series,
+        chunks: piece.chunks,
+        range: range.map(|(first, last)| (Timestamp(first), Timestamp(last))),
+        ..Cardinality::default()
+    };
+    for label in piece.labels {
+        if label.values.len() != label.series.len() {
+            return Err(Malformed::new("columns of different length"));
+        }
+        let values = label.values.into_iter().zip(label.series).collect();
+        counted.labels.insert(label.name, values);
+    }
+    Ok(counted)
 }
 
 #[cfg(test)]
@@ -417,6 +622,19 @@ mod tests {
             Timestamp(-5),
             f64::INFINITY,
         );
+        let histogram = Histogram {
+            sum: 2.5,
+            ..Histogram::default()
+        };
+        batch
+            .rows
+            .push_histogram(0, Timestamp(7), Arc::new(histogram));
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("trace_id", "t")]),
+            value: 0.5,
+            timestamp: Timestamp(6),
+        };
+        batch.exemplars.push((0, exemplar));
         let wire = batch_to_wire(&batch);
         assert_eq!(batch_from_wire(wire.clone()), Ok(batch));
         let bad_row = wire::Batch {
@@ -424,11 +642,60 @@ mod tests {
             ..wire.clone()
         };
         assert!(batch_from_wire(bad_row).is_err());
+        let bad_exemplar = wire::Batch {
+            labels: vec![],
+            series: vec![],
+            timestamps: vec![],
+            values: vec![],
+            histogram_rows: vec![],
+            histograms: vec![],
+            ..wire.clone()
+        };
+        assert!(batch_from_wire(bad_exemplar).is_err());
+        let good = wire.histograms[0].clone();
+        for (rows, histograms) in [
+            (vec![2], vec![good.clone()]),
+            (vec![1, 1], vec![good.clone(), good.clone()]),
+            (vec![1], vec![]),
+            (vec![1], vec![Bytes::from_static(b"x")]),
+        ] {
+            let bad = wire::Batch {
+                histogram_rows: rows,
+                histograms,
+                ..wire.clone()
+            };
+            assert!(batch_from_wire(bad).is_err());
+        }
         let bad_labels = wire::Batch {
             labels: vec![Bytes::from_static(b"\x05")],
             ..wire
         };
         assert!(batch_from_wire(bad_labels).is_err());
+    }
+
+    #[test]
+    fn a_series_survives_the_wire_in_pieces() {
+        let mut samples = Samples::default();
+        samples.push(Timestamp(1), 1.0);
+        samples.push_histogram(Timestamp(2), Arc::default());
+        samples.push(Timestamp(3), 3.0);
+        samples.push_histogram(Timestamp(4), Arc::default());
+        let whole = Series {
+            labels: Labels::from_pairs([("a", "b")]),
+            samples,
+        };
+        let mut again = Vec::new();
+        for piece in pieces(&whole, 2) {
+            let piece = series_from_wire(series_to_wire(&piece)).unwrap();
+            join_series(&mut again, piece).unwrap();
+        }
+        assert_eq!(again, std::slice::from_ref(&whole));
+        assert!(join_series(&mut again, whole.clone()).is_err());
+        let mut bad = series_to_wire(&whole);
+        bad.histogram_places = vec![3, 1];
+        assert!(series_from_wire(bad.clone()).is_err());
+        bad.histogram_places = vec![1, 4];
+        assert!(series_from_wire(bad).is_err());
     }
 
     #[test]
@@ -486,6 +753,37 @@ mod tests {
         ] {
             assert_eq!(refusal_from_wire(refusal_to_wire(refusal.clone())), refusal);
         }
+    }
+
+    #[test]
+    fn deletions_and_counts_survive_the_wire() {
+        let delete = DeleteCommand {
+            any_of: vec![vec![Matcher::equal("a", "b")], vec![]],
+            start: Timestamp(-3),
+            end: Timestamp(9),
+        };
+        assert_eq!(delete_from_wire(delete_to_wire(&delete)), Ok(delete));
+        let values = (0..VALUES_PER_PIECE + 1).map(|n| (format!("{n:08}"), n as u64 + 1));
+        let mut counted = Cardinality {
+            series: 3,
+            chunks: 4,
+            range: Some((Timestamp(1), Timestamp(2))),
+            ..Cardinality::default()
+        };
+        counted.labels.insert("many".to_owned(), values.collect());
+        let pieces = cardinality_to_wire(&counted);
+        assert_eq!(pieces.len(), 3);
+        let mut again = Cardinality::default();
+        for piece in pieces {
+            let piece = cardinality_from_wire(piece).unwrap();
+            again.series += piece.series;
+            again.chunks += piece.chunks;
+            again.range = again.range.or(piece.range);
+            for (name, values) in piece.labels {
+                again.labels.entry(name).or_default().extend(values);
+            }
+        }
+        assert_eq!(again, counted);
     }
 
     #[test]

@@ -16,15 +16,20 @@
 //! - [`router`], [`history`]: any request on any node; push groups as history
 //! - [`evaluate`]: parts of queries, computed where the series are
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
+//! - [`admin`], [`export`], [`statistics`]: deleting, cleaning, snapshots, the head in numbers
+//! - [`ask`]: what the programs above ask each other
 //! - [`consul`]: registered there, and peers found there
 //! - [`status`], [`metrics`]: what a node can tell
 
+pub mod admin;
+pub mod ask;
 pub mod catalogue;
 pub mod cluster;
 pub mod consul;
 pub mod control;
 pub mod convert;
 pub mod evaluate;
+pub mod export;
 pub mod formation;
 pub mod history;
 pub mod identity;
@@ -39,9 +44,11 @@ pub mod refusal;
 pub mod router;
 pub mod shard;
 pub mod shards_service;
+pub mod statistics;
 pub mod status;
 pub mod write_link;
 
+pub use ask::{Answers, AskError, Asked};
 pub use cluster::{Cluster, Options, StartError};
 pub use raft::group::Timing;
 pub use shard::upkeep::CheckpointPolicy;

@@ -29,6 +29,8 @@ use crate::refusal::Refusal;
 
 /// Between two rounds of asking around.
 const ROUND: Duration = Duration::from_millis(300);
+/// Between two looks at what another loop of this node is about to do.
+const MOMENT: Duration = Duration::from_millis(10);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Looking for the meta leader before giving a proposal up.
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
@@ -221,14 +223,27 @@ impl Local {
                     .await?;
             }
         }
-        let Some(meta) = self.meta.get() else {
-            // Started by whoever watches `belongs`; the next round finds it.
+        let Some(meta) = self.meta_started().await else {
+            // Started by whoever watches `belongs`; the next round asks again.
             return Ok(());
         };
         let begin = group::initialize(meta, &promise.members);
         scoped(&self.world.dice, begin).await?;
         self.propose_founding(&promise).await;
         Ok(())
+    }
+
+    /// The meta group's replica here, once it runs; waits for it a moment.
+    async fn meta_started(&self) -> Option<&Raft> {
+        let started = async {
+            loop {
+                if let Some(meta) = self.meta.get() {
+                    return meta;
+                }
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        tokio::time::timeout(ROUND, started).await.ok()
     }
 
     async fn ask_promise(&self, address: &str, promise: &Promise) -> Result<(), String> {

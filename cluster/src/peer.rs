@@ -14,8 +14,9 @@ use std::task::{Context, Poll};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use model::ClusterId;
-use model::limits::RPC_BYTES_MAX;
+use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Connection, World};
+use proto::node::application_client::ApplicationClient;
 use proto::node::membership_client::MembershipClient;
 use proto::node::raft_client::RaftClient;
 use proto::node::shards_client::ShardsClient;
@@ -66,6 +67,13 @@ impl Peer {
     /// Reads and pushes.
     pub fn data(&self) -> ShardsClient<Channel> {
         shards_client(self.data.clone())
+    }
+
+    /// Questions of the program above.
+    pub fn application(&self) -> ApplicationClient<Channel> {
+        ApplicationClient::new(self.data.clone())
+            .max_decoding_message_size(ASK_BYTES_MAX)
+            .max_encoding_message_size(ASK_BYTES_MAX)
     }
 }
 

@@ -16,10 +16,11 @@ use futures::{FutureExt, StreamExt};
 use model::fragment::{Fragment, FragmentError, Part};
 use model::group::{Group, GroupingKey, PushOp};
 use model::hash::Map;
+use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::World;
-use model::sink::{Groups, Pushed, Rejection, Sink, WriteError, Written};
+use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Batch, Labels, Series, ShardId};
+use model::{Batch, ExemplarSeries, Histogram, Labels, Series, ShardId};
 use prost::Message;
 use proto::node as wire;
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ use crate::meta::State;
 use crate::peer::{NotConnected, Peer, Peers};
 use crate::refusal::Refusal;
 use crate::shard::Replica;
+use crate::shard::proposer::Windows;
 
 /// How long a write or a read looks for a leader before it gives up.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -52,15 +54,16 @@ pub struct Router {
     pub evaluator: evaluate::Seat,
     /// Bytes of answers that came from other nodes.
     pub received: prometheus::IntCounter,
+    pub windows: Arc<dyn Windows>,
     /// Leaders that answers named, for shards without a replica here.
     hints: Mutex<Map<ShardId, u64>>,
 }
 
 /// What a shard's leader will say.
-type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
 /// Who to ask about a shard.
-enum Whom {
+pub(crate) enum Whom {
     Here(Arc<Replica>),
     There(Arc<Peer>),
 }
@@ -73,6 +76,7 @@ impl Router {
         replicas: Replicas,
         view: watch::Receiver<Arc<State>>,
         received: prometheus::IntCounter,
+        windows: Arc<dyn Windows>,
     ) -> Self {
         Self {
             node,
@@ -82,6 +86,7 @@ impl Router {
             view,
             evaluator: evaluate::Seat::default(),
             received,
+            windows,
             hints: Mutex::default(),
         }
     }
@@ -128,7 +133,7 @@ impl Router {
 
     /// Asks the shard's leader, looking for it until the deadline. `again` says which refusals
     /// may be followed by another try.
-    async fn ask<'a, T>(
+    pub(crate) async fn ask<'a, T>(
         &self,
         shard: ShardId,
         again: fn(&Refusal) -> bool,
@@ -268,32 +273,69 @@ impl Router {
         self.write(batch).await.map(drop)
     }
 
-    /// Cuts a batch by shard, remembering which row came from where.
-    fn cut(&self, state: &State, batch: &Batch) -> BTreeMap<ShardId, (Batch, Vec<u32>)> {
+    /// Cuts a batch by shard, remembering which row came from where. Rows that no shard could take
+    /// are left out and told.
+    fn cut(&self, state: &State, batch: &Batch) -> (Parts, Vec<Rejection>) {
         let homes: Vec<ShardId> = batch
             .series
             .iter()
             .map(|labels| state.shard_of(labels.as_canonical()))
             .collect();
-        let mut parts: BTreeMap<ShardId, (Batch, Vec<u32>)> = BTreeMap::new();
+        let mut parts = Parts::new();
+        let mut rejected = Vec::new();
+        let mut histograms = batch.rows.histograms.iter().peekable();
         let mut places: Vec<Option<u32>> = vec![None; batch.series.len()];
         let rows = &batch.rows;
         for (row, &series) in rows.series.iter().enumerate() {
             let at = series as usize;
+            let histogram = histograms.next_if(|(place, _)| *place as usize == row);
+            let histogram = histogram.map(|(_, histogram)| histogram);
+            if histogram.is_some_and(|histogram| !is_storable(histogram)) {
+                rejected.push(Rejection {
+                    row: row as u32,
+                    reason: Reason::BadHistogram,
+                });
+                continue;
+            }
             let (part, from) = parts.entry(homes[at]).or_default();
             part.fence = batch.fence;
             let place =
                 *places[at].get_or_insert_with(|| part.add_series(batch.series[at].clone()));
-            part.rows
-                .push(place, rows.timestamps[row], rows.values[row]);
+            let timestamp = rows.timestamps[row];
+            match histogram {
+                None => part.rows.push(place, timestamp, rows.values[row]),
+                Some(histogram) => {
+                    part.rows
+                        .push_histogram(place, timestamp, histogram.clone());
+                }
+            }
             from.push(row as u32);
         }
-        parts
+        let kept = match self.windows.exemplars_max() {
+            0 => &[],
+            _ => &batch.exemplars[..],
+        };
+        for (series, exemplar) in kept {
+            let at = *series as usize;
+            let (part, _) = parts.entry(homes[at]).or_default();
+            let place =
+                *places[at].get_or_insert_with(|| part.add_series(batch.series[at].clone()));
+            part.exemplars.push((place, exemplar.clone()));
+        }
+        (parts, rejected)
     }
 }
 
+/// A shard's part of a batch, and which of the batch's rows its rows are.
+type Parts = BTreeMap<ShardId, (Batch, Vec<u32>)>;
+
+fn is_storable(histogram: &Histogram) -> bool {
+    // In canonical bytes a number takes nine at most, here eight.
+    histogram.validate().is_ok() && histogram.size() <= HISTOGRAM_BYTES_MAX / 2
+}
+
 /// Refusals after which a read may be tried again.
-fn is_passing(refusal: &Refusal) -> bool {
+pub(crate) fn is_passing(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::NotLeader(_) | Refusal::Unavailable(_))
 }
 
@@ -303,7 +345,7 @@ fn is_harmless(refusal: &Refusal) -> bool {
 }
 
 /// One unary call with its deadline.
-async fn call<T>(
+pub(crate) async fn call<T>(
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Refusal> {
     call_within(ASK_TIMEOUT, call).await
@@ -322,7 +364,7 @@ pub(crate) async fn call_within<T>(
     }
 }
 
-fn refused(refusal: Option<wire::ShardRefusal>) -> Result<(), Refusal> {
+pub(crate) fn refused(refusal: Option<wire::ShardRefusal>) -> Result<(), Refusal> {
     match refusal {
         None => Ok(()),
         Some(refusal) => Err(convert::refusal_from_wire(refusal)),
@@ -336,7 +378,7 @@ impl Sink for Router {
         if !state.is_formed() {
             return Err(WriteError::Unavailable(Vec::new()));
         }
-        let parts = self.cut(&state, &batch);
+        let (parts, mut rejected) = self.cut(&state, &batch);
         let mut writes: FuturesUnordered<_> = parts
             .iter()
             .map(|(shard, (part, _))| {
@@ -344,7 +386,6 @@ impl Sink for Router {
                 async move { (*shard, write.await) }.boxed()
             })
             .collect();
-        let mut rejected = Vec::new();
         let mut lost = Vec::new();
         let mut overloaded = None;
         while let Some((shard, result)) = writes.next().await {
@@ -419,7 +460,7 @@ impl Groups for Router {
     }
 }
 
-fn to_source_error(shard: ShardId, refusal: Refusal) -> SourceError {
+pub(crate) fn to_source_error(shard: ShardId, refusal: Refusal) -> SourceError {
     match refusal {
         Refusal::TooLarge(what) => SourceError::TooLarge(what),
         Refusal::Internal(what) => SourceError::Internal(what),
@@ -494,8 +535,9 @@ impl ShardSource {
             bytes += reply.encoded_len() as u64;
             refused(reply.refusal)?;
             for one in reply.series {
-                let one = convert::series_from_wire(one);
-                series.push(one.map_err(|e| Refusal::Internal(e.to_string()))?);
+                let joined = convert::series_from_wire(one)
+                    .and_then(|one| convert::join_series(&mut series, one));
+                joined.map_err(|e| Refusal::Internal(e.to_string()))?;
             }
         }
     }
@@ -557,6 +599,39 @@ impl Source for ShardSource {
 
     fn evaluates(&self) -> bool {
         self.router.evaluator.get().is_some()
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        if let Some(replica) = self.near(selection.consistency) {
+            return replica.engine.exemplars(selection).await;
+        }
+        self.ask(|whom| {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        replica.settle(selection.consistency).await?;
+                        replica
+                            .engine
+                            .exemplars(selection)
+                            .await
+                            .map_err(engine_refusal)
+                    }
+                    Whom::There(peer) => {
+                        let kind = wire::metadata_request::Kind::Exemplars;
+                        let reply = self.metadata_there(&peer, kind, "", selection).await?;
+                        let found = reply.exemplars.into_iter();
+                        let found = found.map(convert::exemplars_from_wire);
+                        found
+                            .collect::<Result<_, _>>()
+                            .map_err(|e| Refusal::Internal(e.to_string()))
+                    }
+                }
+            })
+        })
+        .await
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use model::port::World;
-use model::source::Source;
-use model::{Series, ShardId};
+use model::source::{Consistency, Source};
+use model::{NodeId, Series, ShardId};
 use proto::node as wire;
 use proto::node::shards_server::Shards;
 use tokio::sync::mpsc;
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{self, Malformed};
 use crate::evaluate;
+use crate::export::{self, Wanted};
 use crate::peer::Peers;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
@@ -23,11 +24,12 @@ use crate::shard::Replica;
 
 /// Writes of one connection being decided at once.
 const WRITES_MAX: usize = 256;
-/// Samples in one message of an answer.
+/// Samples in one message of an answer; a histogram counts as the floats that take its room.
 const SAMPLES_PER_MESSAGE: usize = 64 << 10;
 
 #[derive(Clone)]
 pub struct Service {
+    pub node: NodeId,
     pub world: World,
     pub evaluator: evaluate::Seat,
     pub peers: Arc<Peers>,
@@ -139,8 +141,50 @@ impl Service {
                 let values = engine.label_values(&label, &selection).await;
                 reply.texts = values.map_err(engine_refusal)?;
             }
+            Kind::Exemplars => {
+                let found = engine.exemplars(&selection).await.map_err(engine_refusal)?;
+                reply.exemplars = found.iter().map(convert::exemplars_to_wire).collect();
+            }
         }
         Ok(reply)
+    }
+}
+
+/// What is asked of a shard by an administrator, and of the node for a snapshot.
+impl Service {
+    async fn delete_in(&self, request: wire::DeleteRequest) -> Result<(), Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let command = convert::delete_from_wire(request).map_err(malformed)?;
+        replica.delete(command).await
+    }
+
+    async fn export_here(&self, request: wire::ExportRequest) -> Result<(), Refusal> {
+        let cluster = self.peers.cluster();
+        if convert::cluster_id_from_wire(&request.cluster_id) != Some(cluster) {
+            return Err(Refusal::Internal(
+                "this node belongs to another cluster".to_owned(),
+            ));
+        }
+        let shards = request.shards.into_iter().map(ShardId);
+        let indexes: Vec<_> = shards.zip(request.indexes).collect();
+        let wanted = Wanted {
+            name: &request.name,
+            with_head: request.with_head,
+            cluster: cluster.to_string(),
+            node: self.node.0,
+            replicas: export::chosen(&self.replicas, &indexes),
+        };
+        let exported = export::export(&self.world, wanted).await;
+        exported.map_err(|e| Refusal::Internal(e.to_string()))
+    }
+
+    async fn cardinality_in(
+        &self,
+        request: wire::ShardRequest,
+    ) -> Result<Vec<wire::CardinalityReply>, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        replica.settle(Consistency::Strong).await?;
+        Ok(convert::cardinality_to_wire(&replica.engine.cardinality()))
     }
 }
 
@@ -153,12 +197,21 @@ fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
     let mut messages = Vec::new();
     let mut current = wire::SelectReply::default();
     let mut samples = 0;
-    for one in series {
-        samples += one.samples.len();
-        current.series.push(convert::series_to_wire(&one));
+    let mut add = |one: &Series, weight: usize| {
+        samples += weight;
+        current.series.push(convert::series_to_wire(one));
         if samples >= SAMPLES_PER_MESSAGE {
             messages.push(std::mem::take(&mut current));
             samples = 0;
+        }
+    };
+    for one in series {
+        let plain = one.samples.histograms.is_empty();
+        match plain && one.samples.len() <= SAMPLES_PER_MESSAGE {
+            true => add(&one, one.samples.len()),
+            false => convert::pieces(&one, SAMPLES_PER_MESSAGE)
+                .iter()
+                .for_each(|piece| add(piece, SAMPLES_PER_MESSAGE)),
         }
     }
     messages.push(current);
@@ -172,6 +225,83 @@ impl Shards for Service {
     type WriteStream = ReplyStream<wire::WriteReply>;
     type SelectStream = ReplyStream<wire::SelectReply>;
     type EvaluateStream = ReplyStream<wire::EvaluateReply>;
+    type CardinalityStream = ReplyStream<wire::CardinalityReply>;
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteReply>, Status> {
+        let refusal = self.delete_in(request.into_inner()).await.err();
+        let refusal = refusal.map(convert::refusal_to_wire);
+        Ok(Response::new(wire::DeleteReply { refusal }))
+    }
+
+    async fn clean(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<wire::CleanReply>, Status> {
+        let request = request.into_inner();
+        let cleaned = async {
+            let replica = self.find(&request.cluster_id, request.shard)?;
+            replica.clean_one().await
+        };
+        Ok(Response::new(match cleaned.await {
+            Ok(cleaned) => wire::CleanReply {
+                cleaned,
+                refusal: None,
+            },
+            Err(refusal) => wire::CleanReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn index(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<wire::IndexReply>, Status> {
+        let request = request.into_inner();
+        let index = async {
+            let replica = self.find(&request.cluster_id, request.shard)?;
+            replica.settled_index().await
+        };
+        Ok(Response::new(match index.await {
+            Ok(index) => wire::IndexReply {
+                index,
+                refusal: None,
+            },
+            Err(refusal) => wire::IndexReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn export(
+        &self,
+        request: Request<wire::ExportRequest>,
+    ) -> Result<Response<wire::ExportReply>, Status> {
+        let refusal = self.export_here(request.into_inner()).await.err();
+        let refusal = refusal.map(convert::refusal_to_wire);
+        Ok(Response::new(wire::ExportReply { refusal }))
+    }
+
+    async fn cardinality(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<Self::CardinalityStream>, Status> {
+        let replies = match self.cardinality_in(request.into_inner()).await {
+            Ok(pieces) => pieces,
+            Err(refusal) => vec![wire::CardinalityReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            }],
+        };
+        Ok(Response::new(Box::pin(futures::stream::iter(
+            replies.into_iter().map(Ok),
+        ))))
+    }
 
     async fn write(
         &self,

@@ -9,11 +9,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Options};
+use cluster::{Answers, AskError, Cluster, Options};
 use model::group::{GroupingKey, PushOp};
-use model::sink::{Groups, Sink};
-use model::source::{Consistency, Selection, Take};
-use model::{Batch, Labels, Matcher, Timestamp};
+use model::sink::{Groups, Reason, Sink, WriteError};
+use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
+use model::{
+    Batch, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Series, Timestamp,
+};
 
 struct Node {
     cluster: Arc<Cluster>,
@@ -32,6 +34,7 @@ async fn start(
         join: join.to_vec(),
         bootstrap_expect: expect,
         shards: 4,
+        exemplars_max: 100,
         ..Options::default()
     };
     let catalogue = Arc::new(cluster::catalogue::Memory::default());
@@ -42,6 +45,15 @@ async fn start(
     Node {
         cluster,
         _root: root.clone(),
+    }
+}
+
+struct Echo;
+
+#[async_trait::async_trait]
+impl Answers for Echo {
+    async fn answer(&self, _kind: &str, payload: bytes::Bytes) -> Result<bytes::Bytes, String> {
+        Ok(payload)
     }
 }
 
@@ -78,20 +90,141 @@ fn batch(world: &model::port::World, before_ms: i64, series: usize) -> Batch {
     batch
 }
 
-async fn count(cluster: &Cluster) -> Result<usize, String> {
+async fn exemplars(cluster: &Cluster) -> Result<Vec<ExemplarSeries>, String> {
+    let selection = MetadataSelection {
+        any_of: vec![],
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+        consistency: Consistency::Strong,
+    };
+    let mut found = Vec::new();
+    for source in cluster.sources() {
+        found.extend(
+            source
+                .exemplars(&selection)
+                .await
+                .map_err(|e| e.to_string())?,
+        );
+    }
+    Ok(found)
+}
+
+async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
     let selection = Selection {
-        matchers: vec![Matcher::equal("__name__", "m")],
+        matchers: vec![Matcher::equal("__name__", name)],
         start: Timestamp::MIN,
         end: Timestamp::MAX,
         take: Take::All,
         consistency: Consistency::Strong,
     };
-    let mut samples = 0;
+    let mut found = Vec::new();
     for source in cluster.sources() {
-        let series = source.select(&selection).await.map_err(|e| e.to_string())?;
-        samples += series.iter().map(|s| s.samples.len()).sum::<usize>();
+        found.extend(source.select(&selection).await.map_err(|e| e.to_string())?);
     }
-    Ok(samples)
+    Ok(found)
+}
+
+async fn count(cluster: &Cluster) -> Result<usize, String> {
+    let series = select(cluster, "m").await?;
+    Ok(series.iter().map(|s| s.samples.len()).sum())
+}
+
+/// Block files in a snapshot, by node and shard.
+async fn blocks_of(root: &Arc<tempfile::TempDir>, name: &str) -> usize {
+    let world = host::world(root.path()).expect("a world");
+    let dir = std::path::Path::new("snapshots").join(name);
+    let mut blocks = 0;
+    for shard in world.disk.list(&dir).await.unwrap() {
+        let shard = dir.join(shard.file_name().unwrap());
+        let files = world.disk.list(&shard).await.unwrap_or_default();
+        let is_block = |path: &std::path::PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("block-")
+        };
+        blocks += files.iter().filter(|path| is_block(path)).count();
+    }
+    blocks
+}
+
+/// Opens each shard of a snapshot as the engine would, and counts the samples of a name.
+async fn count_in(root: &Arc<tempfile::TempDir>, name: &str, metric: &str) -> usize {
+    let world = host::world(root.path()).expect("a world");
+    let selection = Selection {
+        matchers: vec![Matcher::equal("__name__", metric)],
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+        take: Take::All,
+        consistency: Consistency::Local,
+    };
+    let mut samples = 0;
+    for shard in 0..4 {
+        let dir = std::path::PathBuf::from(format!("snapshots/{name}/{shard:05}"));
+        let metrics = Arc::new(tsdb::Metrics::new());
+        let shard = tsdb::Shard::open(&world, dir, metrics)
+            .await
+            .expect("opens");
+        shard.verify().await.expect("verifies");
+        let found = shard.select(&selection).await.unwrap();
+        samples += found.iter().map(|s| s.samples.len()).sum::<usize>();
+    }
+    samples
+}
+
+/// Deletes, cleans, pins and counts through different nodes.
+async fn administrate(nodes: &[Node], roots: &[Arc<tempfile::TempDir>]) {
+    let statistics = nodes[1].cluster.admin().head_statistics(2).await.unwrap();
+    assert!(statistics.series >= 51, "{statistics:?}");
+    assert_eq!(statistics.series_by_metric_name[0].value, 50);
+    assert_eq!(statistics.values_by_label_name[0].name, "n");
+    assert_eq!(statistics.values_by_label_name[0].value, 50);
+
+    let mut tries = 0;
+    until("the old samples are sealed", async || {
+        tries += 1;
+        let name = format!("blocks-{tries}");
+        let pinned = nodes[2].cluster.admin().snapshot(&name, false).await;
+        pinned.map_err(|e| e.to_string())?;
+        for root in &roots[..3] {
+            let blocks = blocks_of(root, &name).await;
+            if blocks < 4 {
+                return Err(format!("{blocks} blocks"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+
+    let chosen = vec![
+        Matcher::equal("__name__", "old"),
+        Matcher::new(MatchOp::Regex, "n", "1.").unwrap(),
+    ];
+    let admin = nodes[1].cluster.admin();
+    let deleted = admin.delete_series(vec![chosen], Timestamp::MIN, Timestamp::MAX);
+    deleted.await.unwrap();
+    for node in nodes {
+        assert_eq!(select(&node.cluster, "old").await.unwrap().len(), 40);
+    }
+    nodes[0].cluster.admin().clean_tombstones().await.unwrap();
+    nodes[2]
+        .cluster
+        .admin()
+        .snapshot("whole", true)
+        .await
+        .unwrap();
+    for (node, root) in nodes.iter().zip(roots) {
+        assert_eq!(select(&node.cluster, "old").await.unwrap().len(), 40);
+        assert_eq!(count_in(root, "whole", "old").await, 40);
+        assert_eq!(count_in(root, "whole", "m").await, 150);
+    }
+    let again = nodes[0].cluster.admin().snapshot("whole", true).await;
+    let Err(WriteError::Failed(why)) = again else {
+        panic!("{again:?}");
+    };
+    for node in nodes {
+        assert!(why.contains(&node.cluster.node_id().0.to_string()), "{why}");
+    }
+    let bad = nodes[0].cluster.admin().snapshot("../x", true).await;
+    assert!(matches!(bad, Err(WriteError::Invalid(_))));
 }
 
 #[tokio::test]
@@ -116,6 +249,16 @@ async fn nodes_form_replicate_route_and_come_back() {
         .collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "one cluster");
 
+    // Old enough to be sealed once something newer comes.
+    let old_ms = 5 * 3_600_000;
+    let mut old = batch(&world, old_ms, 50);
+    for labels in &mut old.series {
+        let mut named = labels.to_builder();
+        named.set("__name__", "old");
+        *labels = named.build();
+    }
+    nodes[0].cluster.write(old).await.unwrap();
+
     // Any node takes any write; each reads all of it.
     for (n, node) in nodes.iter().enumerate() {
         let written = node
@@ -129,6 +272,52 @@ async fn nodes_form_replicate_route_and_come_back() {
         assert_eq!(count(&node.cluster).await, Ok(150));
     }
 
+    // Histograms and exemplars take the same ways.
+    let mixed = Labels::from_pairs([("__name__", "mixed")]);
+    let at = world.clock.now();
+    let mut both = Batch::default();
+    let series = both.add_series(mixed.clone());
+    both.rows.push(series, at, 1.0);
+    let histogram = Arc::new(Histogram {
+        sum: 7.0,
+        ..Histogram::default()
+    });
+    both.rows
+        .push_histogram(series, at.plus_ms(1), histogram.clone());
+    both.rows.push_histogram(
+        series,
+        at.plus_ms(2),
+        Arc::new(Histogram {
+            schema: 99,
+            ..Histogram::default()
+        }),
+    );
+    let exemplar = Exemplar {
+        labels: Labels::from_pairs([("trace_id", "t")]),
+        value: 0.5,
+        timestamp: at,
+    };
+    both.exemplars.push((series, exemplar.clone()));
+    for node in &nodes {
+        let written = node.cluster.write(both.clone()).await.unwrap();
+        let bad = (2, Reason::BadHistogram);
+        let rejected = written.rejected.iter().map(|r| (r.row, r.reason));
+        assert_eq!(rejected.collect::<Vec<_>>(), [bad]);
+    }
+    for node in &nodes {
+        let found = select(&node.cluster, "mixed").await.unwrap();
+        assert_eq!(found.len(), 1);
+        let samples = &found[0].samples;
+        assert_eq!(samples.values, [1.0, 7.0]);
+        assert_eq!(samples.histograms, [(1, histogram.clone())]);
+        let found = exemplars(&node.cluster).await.unwrap();
+        let expected = ExemplarSeries {
+            labels: mixed.clone(),
+            exemplars: vec![exemplar.clone()],
+        };
+        assert_eq!(found, [expected]);
+    }
+
     // A group pushed here is read and deleted there.
     let key = GroupingKey::new([("job".to_owned(), "j".to_owned())]).unwrap();
     nodes[0]
@@ -139,6 +328,18 @@ async fn nodes_form_replicate_route_and_come_back() {
     assert_eq!(nodes[2].cluster.groups().await.unwrap().len(), 1);
     nodes[1].cluster.push(key, PushOp::Delete).await.unwrap();
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
+
+    administrate(&nodes, &roots).await;
+    // A question reaches the others' programs, and who has none says so.
+    nodes[1].cluster.answer_with(Arc::new(Echo));
+    let asked = nodes[0].cluster.ask_others("echo", "hello".into()).await;
+    assert_eq!(asked.len(), 2);
+    for one in asked {
+        match one.node == nodes[1].cluster.node_id() {
+            true => assert_eq!(one.answer, Ok("hello".into())),
+            false => assert!(matches!(one.answer, Err(AskError::Refused(_)))),
+        }
+    }
 
     // One node stops; the others go on; it comes back and agrees.
     let stopped = nodes.remove(0);

@@ -1,8 +1,8 @@
-//! Names for readers that cannot take UTF-8, and which scheme a reader asked for.
+//! Names for readers that cannot take UTF-8, and which scheme a reader of text asked for.
 //!
 //! The schemes are those of Prometheus' "UTF-8 support" proposal (prometheus/proposals 0028), the
 //! negotiation that of prometheus/common's `expfmt.Negotiate`, both checked against Prometheus
-//! 3.5. Not here: protobuf and OpenMetrics; a reader that asks for them gets text.
+//! 3.5. Not here: other forms than text (see `format`).
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -23,6 +23,10 @@ pub enum Escaping {
 
 impl Escaping {
     const ALL: [Self; 4] = [Self::Underscores, Self::Dots, Self::Values, Self::AllowUtf8];
+
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scheme| scheme.as_str() == name)
+    }
 
     /// As Accept and Content-Type write it.
     pub fn as_str(self) -> &'static str {
@@ -49,9 +53,8 @@ impl Escaping {
     pub fn negotiate(accept: &str) -> Self {
         let mut scheme = Self::default();
         for range in by_preference(accept) {
-            let asked = range.parameter("escaping");
-            let known = Self::ALL.into_iter().find(|s| Some(s.as_str()) == asked);
-            scheme = known.unwrap_or(scheme);
+            let asked = range.parameter("escaping").and_then(Self::of_name);
+            scheme = asked.unwrap_or(scheme);
             let version = range.parameter("version").unwrap_or_default();
             if range.kind == "text/plain" && matches!(version, "" | "0.0.4") {
                 break;
@@ -122,8 +125,8 @@ fn is_plain_at(at: usize, c: char) -> bool {
 }
 
 /// One media range of an Accept header.
-struct Range<'a> {
-    kind: &'a str,
+pub(crate) struct Range<'a> {
+    pub kind: &'a str,
     parameters: Vec<(&'a str, &'a str)>,
     quality: f64,
 }
@@ -142,14 +145,14 @@ impl<'a> Range<'a> {
         }
     }
 
-    fn parameter(&self, name: &str) -> Option<&'a str> {
+    pub fn parameter(&self, name: &str) -> Option<&'a str> {
         let found = self.parameters.iter().find(|(n, _)| *n == name);
         found.map(|(_, value)| *value)
     }
 }
 
 /// By falling quality; among equals, ranges with a wildcard come last.
-fn by_preference(accept: &str) -> Vec<Range<'_>> {
+pub(crate) fn by_preference(accept: &str) -> Vec<Range<'_>> {
     let mut ranges: Vec<_> = accept.split(',').map(Range::parse).collect();
     let wildcards = |r: &Range<'_>| (r.kind.starts_with('*'), r.kind.ends_with('*'));
     ranges.sort_by(|a, b| {

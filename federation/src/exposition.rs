@@ -3,7 +3,8 @@
 //! Promise: byte for byte Prometheus 3.5 for floats: one `# TYPE name untyped` in front of each
 //! run of a name, own timestamps in milliseconds, the external labels a series lacks behind its
 //! own, `instance=""` where neither has an instance (so that the parent does not set its own).
-//! Text comes in pieces of bounded size. Not here: choosing and sorting the series.
+//! Text comes in pieces of bounded size. Native histograms have no text and are left out. Not
+//! here: choosing and sorting the series.
 
 use std::fmt::Write;
 use std::vec;
@@ -14,12 +15,37 @@ use model::limits::EXPOSITION_PIECE_BYTES;
 use model::{Labels, Series, number};
 
 use crate::escaping::{Escaping, is_plain};
+use crate::families::newest_histogram;
+
+/// Labels that every series gets unless it has them: the external ones and `instance`.
+pub(crate) struct Additions(Vec<(String, String)>);
+
+impl Additions {
+    pub fn new(external: &Labels) -> Self {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let mut all: Vec<_> = external.iter().map(owned).collect();
+        if let Err(at) = all.binary_search_by(|(name, _)| name.as_str().cmp("instance")) {
+            all.insert(at, ("instance".to_owned(), String::new()));
+        }
+        Self(all)
+    }
+}
+
+/// A series' own labels without its name, then those it gets.
+pub(crate) fn labels_of<'a>(
+    labels: &'a Labels,
+    additions: &'a Additions,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let own = labels.iter().filter(|(n, _)| *n != METRIC_NAME);
+    let added = additions.0.iter();
+    let added = added.filter(|(n, _)| labels.get(n).is_none());
+    own.chain(added.map(|(n, v)| (n.as_str(), v.as_str())))
+}
 
 /// Writes series that are sorted by metric name, each with one sample; nameless ones are skipped.
 pub struct Exposition {
     series: vec::IntoIter<Series>,
-    /// By name; `instance` is always among them.
-    external: Vec<(String, String)>,
+    additions: Additions,
     escaping: Escaping,
     /// Name of the family whose TYPE line was written last.
     family: Option<String>,
@@ -27,14 +53,9 @@ pub struct Exposition {
 
 impl Exposition {
     pub fn new(series: Vec<Series>, external: &Labels, escaping: Escaping) -> Self {
-        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let mut external: Vec<_> = external.iter().map(owned).collect();
-        if let Err(at) = external.binary_search_by(|(name, _)| name.as_str().cmp("instance")) {
-            external.insert(at, ("instance".to_owned(), String::new()));
-        }
         Self {
             series: series.into_iter(),
-            external,
+            additions: Additions::new(external),
             escaping,
             family: None,
         }
@@ -45,7 +66,7 @@ impl Exposition {
         let Some(sample) = series.samples.last() else {
             return;
         };
-        if name.is_empty() {
+        if name.is_empty() || newest_histogram(series).is_some() {
             return;
         }
         if self.family.as_deref() != Some(name) {
@@ -70,10 +91,7 @@ impl Exposition {
             write_name(out, &name);
             separator = ',';
         }
-        let own = labels.iter().filter(|(n, _)| *n != METRIC_NAME);
-        let added = self.external.iter();
-        let added = added.filter(|(n, _)| labels.get(n).is_none());
-        for (label, value) in own.chain(added.map(|(n, v)| (n.as_str(), v.as_str()))) {
+        for (label, value) in labels_of(labels, &self.additions) {
             out.push(separator);
             write_name(out, &self.escaping.escape(label));
             out.push_str("=\"");

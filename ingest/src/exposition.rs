@@ -1,16 +1,17 @@
-//! What the two exposition formats have in common: a cursor over the body, the entries it is cut
-//! into, and the label set of a sample line.
+//! What the exposition formats have in common: the entries a body is cut into, and for the two
+//! that are text a cursor over the body and the label set of a sample line.
 //!
-//! Everything borrows from the body. A sample's labels are only cut out while it is read; they
-//! become a [`Labels`] when asked for, so that a scrape that knows the line from last time pays
-//! for none of it.
+//! Text borrows from the body. A sample's labels are only cut out while it is read; they become a
+//! [`Labels`] when asked for, so that a scrape that knows the line from last time pays for none of
+//! it.
 
 use std::borrow::Cow;
 
 use model::labels::METRIC_NAME;
-use model::{Labels, Timestamp, number};
+use model::{Histogram, Labels, Timestamp, number};
 
-use crate::{openmetrics, text};
+use crate::histogram::convert::Converter;
+use crate::{exemplar, openmetrics, protobuf, text};
 
 /// What `# TYPE` says, in both formats.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +27,27 @@ pub enum MetricKind {
     Unknown,
 }
 
+impl MetricKind {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::GaugeHistogram => "gaugehistogram",
+            Self::Summary => "summary",
+            Self::Info => "info",
+            Self::StateSet => "stateset",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// One line that means something.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry<'a> {
     Sample(SampleLine<'a>),
+    Histogram(HistogramLine<'a>),
     Type {
         name: Cow<'a, str>,
         kind: MetricKind,
@@ -45,10 +63,26 @@ pub enum Entry<'a> {
 }
 
 /// A sample line; its labels are asked from the parser while it is the last entry read.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SampleLine<'a> {
     /// Name and labels as they stand in the body: equal texts under one type are equal series.
-    pub series: &'a str,
+    pub series: Cow<'a, str>,
+    pub value: f64,
+    pub timestamp: Option<Timestamp>,
+}
+
+/// A native histogram; what is said of a sample line holds here too. Not yet checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramLine<'a> {
+    pub series: Cow<'a, str>,
+    pub histogram: Histogram,
+    pub timestamp: Option<Timestamp>,
+}
+
+/// An exemplar as exposed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExemplarSeen {
+    pub labels: Labels,
     pub value: f64,
     pub timestamp: Option<Timestamp>,
 }
@@ -63,6 +97,15 @@ pub struct ParseError {
     pub found: String,
 }
 
+/// A body that breaks its format, whichever that is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Text(#[from] ParseError),
+    #[error(transparent)]
+    Protobuf(#[from] protobuf::Malformed),
+}
+
 /// A sample line whose labels are no label set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("label name {name:?} is not unique in {series}")]
@@ -71,26 +114,33 @@ pub struct NotUnique {
     pub series: String,
 }
 
-/// Either format's parser.
+/// Any format's parser.
 pub enum Parser<'a> {
     Text(text::Parser<'a>),
     OpenMetrics(openmetrics::Parser<'a>),
+    Protobuf(Box<protobuf::Parser<'a>>),
+    /// One of the others, with classic histograms turned into native ones.
+    Converter(Box<Converter<'a>>),
 }
 
 impl<'a> Parser<'a> {
     /// The next entry; `None` at the end. After an error there is nothing more to ask.
-    pub fn next_entry(&mut self) -> Result<Option<Entry<'a>>, ParseError> {
-        match self {
-            Self::Text(parser) => parser.next_entry(),
-            Self::OpenMetrics(parser) => parser.next_entry(),
-        }
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'a>>, BodyError> {
+        Ok(match self {
+            Self::Text(parser) => parser.next_entry()?,
+            Self::OpenMetrics(parser) => parser.next_entry()?,
+            Self::Protobuf(parser) => parser.next_entry()?,
+            Self::Converter(parser) => parser.next_entry()?,
+        })
     }
 
-    /// The labels of the sample line read last, its name among them.
+    /// The labels of the sample or histogram read last, its name among them.
     pub fn labels(&self) -> Result<Labels, NotUnique> {
         match self {
             Self::Text(parser) => parser.labels(),
             Self::OpenMetrics(parser) => parser.labels(),
+            Self::Protobuf(parser) => parser.labels(),
+            Self::Converter(parser) => parser.labels(),
         }
     }
 
@@ -100,6 +150,18 @@ impl<'a> Parser<'a> {
         match self {
             Self::Text(parser) => parser.sets_empty(name),
             Self::OpenMetrics(parser) => parser.sets_empty(name),
+            Self::Protobuf(parser) => parser.sets_empty(name),
+            Self::Converter(parser) => parser.sets_empty(name),
+        }
+    }
+
+    /// Exemplars of the sample or histogram read last.
+    pub fn exemplars(&self) -> Vec<ExemplarSeen> {
+        match self {
+            Self::Text(_) => Vec::new(),
+            Self::OpenMetrics(parser) => parser.exemplar().into_iter().collect(),
+            Self::Protobuf(parser) => parser.exemplars(),
+            Self::Converter(parser) => parser.exemplars(),
         }
     }
 }
@@ -256,6 +318,13 @@ impl<'a> Pieces<'a> {
     pub fn sets_empty(&self, name: &str) -> bool {
         let mut pairs = self.pairs.iter();
         pairs.any(|(n, value)| value.is_empty() && unescape(n) == name)
+    }
+
+    /// The pairs as the label set of an exemplar, if they may be one's.
+    pub fn exemplar_labels(&self) -> Option<Labels> {
+        let pairs = self.pairs.iter().map(|(n, v)| (unescape(n), unescape(v)));
+        let pairs: Vec<_> = pairs.collect();
+        exemplar::labels(&mut pairs.iter().map(|(n, v)| (&**n, &**v)).collect())
     }
 
     /// Unescapes, brings `le` and `quantile` into float form (Prometheus 3 stores them so) and

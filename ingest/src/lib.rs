@@ -6,18 +6,22 @@
 //! accepts is accepted, and what it refuses is refused.
 //!
 //! In reading order:
-//! - [`exposition`]: what both exposition formats have in common
-//! - [`text`], [`openmetrics`]: a scraped body, entry by entry
+//! - [`exposition`]: what the exposition formats have in common
+//! - [`text`], [`openmetrics`], [`protobuf`]: a scraped body, entry by entry
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
+//! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
 //! - [`relabel`]: rules that rewrite label sets
 //! - [`scrape`]: targets, and the loop that scrapes one
 //! - [`gzip`], [`metrics`]: bodies undone within a bound; what is counted
 
+pub mod exemplar;
 pub mod exposition;
 pub mod gzip;
+pub mod histogram;
 pub mod metrics;
 pub mod openmetrics;
+pub mod protobuf;
 pub mod push;
 pub mod relabel;
 pub mod remote;

@@ -1,13 +1,13 @@
 //! OpenMetrics text, 1.0 and 0.0.1, as a scraper reads it.
 //!
 //! Grammar: the OpenMetrics specification 1.0, to the strictness of Prometheus 3.5: single
-//! spaces, no empty lines, `# EOF` last. Exemplars are checked and dropped; `_created` samples
-//! are ordinary series. Not checked, as there: that a family's lines stand together.
+//! spaces, no empty lines, `# EOF` last. `_created` samples are ordinary series. Not checked, as there: that a family's lines stand together.
 
 use model::{Labels, Timestamp, number};
 
 use crate::exposition::{
-    Cursor, Entry, MetricKind, NotUnique, ParseError, Pieces, SampleLine, decode, unescape,
+    Cursor, Entry, ExemplarSeen, MetricKind, NotUnique, ParseError, Pieces, SampleLine, decode,
+    unescape,
 };
 
 /// Cuts a body into entries.
@@ -18,6 +18,9 @@ pub struct Parser<'a> {
     /// What the last `# TYPE` said, whichever family it named: as Prometheus applies it.
     kind: MetricKind,
     ended: bool,
+    /// Of the sample line read last: its labels, and value and time.
+    exemplar_labels: Pieces<'a>,
+    exemplar: Option<(f64, Option<Timestamp>)>,
 }
 
 impl<'a> Parser<'a> {
@@ -28,6 +31,8 @@ impl<'a> Parser<'a> {
             last: Pieces::default(),
             kind: MetricKind::Unknown,
             ended: body.is_empty(),
+            exemplar_labels: Pieces::default(),
+            exemplar: None,
         })
     }
 
@@ -53,6 +58,16 @@ impl<'a> Parser<'a> {
     /// Whether the sample line read last gives the label an empty value.
     pub fn sets_empty(&self, name: &str) -> bool {
         self.last.sets_empty(name)
+    }
+
+    /// The exemplar of the sample line read last.
+    pub fn exemplar(&self) -> Option<ExemplarSeen> {
+        let (value, timestamp) = self.exemplar?;
+        Some(ExemplarSeen {
+            labels: self.exemplar_labels.exemplar_labels()?,
+            value,
+            timestamp,
+        })
     }
 
     fn comment(&mut self) -> Result<Option<Entry<'a>>, ParseError> {
@@ -118,6 +133,7 @@ impl<'a> Parser<'a> {
 
     fn sample(&mut self) -> Result<SampleLine<'a>, ParseError> {
         self.last.clear();
+        self.exemplar = None;
         let start = self.cursor.position();
         let name = self.cursor.take_name(true);
         if !name.is_empty() {
@@ -127,7 +143,7 @@ impl<'a> Parser<'a> {
         }
         if self.cursor.eat(b'{') {
             let mut pieces = std::mem::take(&mut self.last);
-            self.labels_in_braces(Some(&mut pieces))?;
+            self.labels_in_braces(&mut pieces, true)?;
             self.last = pieces;
         }
         self.last.series = self.cursor.since(start);
@@ -142,33 +158,38 @@ impl<'a> Parser<'a> {
             timestamp = Some(Timestamp((seconds * 1000.0) as i64));
         }
         if self.cursor.eat_text(" # ") {
-            self.exemplar()?;
+            self.read_exemplar()?;
         }
         if !self.cursor.eat(b'\n') {
             return Err(self.cursor.expected("the end of the line"));
         }
         Ok(SampleLine {
-            series: self.last.series,
+            series: self.last.series.into(),
             value,
             timestamp,
         })
     }
 
-    /// `{labels} value [timestamp]`, checked and dropped.
-    fn exemplar(&mut self) -> Result<(), ParseError> {
+    /// `{labels} value [timestamp]`.
+    fn read_exemplar(&mut self) -> Result<(), ParseError> {
         if !self.cursor.eat(b'{') {
             return Err(self.cursor.expected("an exemplar's labels"));
         }
-        self.labels_in_braces(None)?;
-        self.number("a number as the exemplar's value")?;
+        let mut pieces = std::mem::take(&mut self.exemplar_labels);
+        pieces.clear();
+        self.labels_in_braces(&mut pieces, false)?;
+        self.exemplar_labels = pieces;
+        let value = self.number("a number as the exemplar's value")?;
+        let mut timestamp = None;
         if self.cursor.peek() == Some(b' ') {
-            self.seconds()?;
+            timestamp = Some(Timestamp((self.seconds()? * 1000.0) as i64));
         }
+        self.exemplar = Some((value, timestamp));
         Ok(())
     }
 
-    /// Labels up to the closing brace, into `pieces` or, for an exemplar, into nothing.
-    fn labels_in_braces(&mut self, mut pieces: Option<&mut Pieces<'a>>) -> Result<(), ParseError> {
+    /// Labels up to the closing brace; a metric's name may stand among them if `named`.
+    fn labels_in_braces(&mut self, pieces: &mut Pieces<'a>, named: bool) -> Result<(), ParseError> {
         loop {
             if self.cursor.eat(b'}') {
                 return Ok(());
@@ -181,24 +202,17 @@ impl<'a> Parser<'a> {
             if name.is_empty() && !quoted {
                 return Err(self.cursor.expected("a label name or '}'"));
             }
-            match (self.cursor.eat(b'='), &mut pieces) {
-                (true, pieces) => {
-                    if self.cursor.peek() != Some(b'"') {
-                        return Err(self
-                            .cursor
-                            .expected("a quoted label value after the equal sign"));
-                    }
-                    let value = self.cursor.take_quoted(false)?;
-                    if let Some(pieces) = pieces {
-                        pieces.pairs.push((name, value));
-                    }
+            if self.cursor.eat(b'=') {
+                if self.cursor.peek() != Some(b'"') {
+                    return Err(self
+                        .cursor
+                        .expected("a quoted label value after the equal sign"));
                 }
-                (false, Some(pieces)) if quoted && pieces.name.is_none() => {
-                    pieces.name = Some(name);
-                }
-                (false, _) => {
-                    return Err(self.cursor.expected("an equal sign after the label name"));
-                }
+                pieces.pairs.push((name, self.cursor.take_quoted(false)?));
+            } else if named && quoted && pieces.name.is_none() {
+                pieces.name = Some(name);
+            } else {
+                return Err(self.cursor.expected("an equal sign after the label name"));
             }
             if !self.cursor.eat(b',') && self.cursor.peek() != Some(b'}') {
                 return Err(self.cursor.expected("',' or '}' after a label"));

@@ -6,7 +6,7 @@
 use md5::{Digest, Md5};
 use model::LabelsBuilder;
 use model::matcher::{PatternError, compile_anchored};
-use regex::Regex;
+use model::regex::Regex;
 
 /// What a rule does.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -236,10 +236,11 @@ impl Rule {
     fn map_names(&self, labels: &mut LabelsBuilder) {
         let mapped: Vec<(String, String)> = labels
             .iter()
-            .filter(|(name, _)| self.regex.is_match(name))
-            .map(|(name, value)| {
-                let name = self.regex.replace_all(name, &self.config.replacement);
-                (name.into_owned(), value.to_owned())
+            .filter_map(|(name, value)| {
+                let captures = self.regex.captures(name)?;
+                let mut name = String::new();
+                captures.expand(&self.config.replacement, &mut name);
+                Some((name, value.to_owned()))
             })
             .filter(|(name, _)| !name.is_empty())
             .collect();

@@ -2,12 +2,21 @@
 //!
 //! Format: prometheus.io/docs/specs/prw/remote_write_spec — snappy's block format around a
 //! protobuf `WriteRequest`. The length snappy declares is judged before anything is allocated. A
-//! series that breaks the data model is left out and named; the others of the request stay, as
-//! in Prometheus' own receiver. Headers are the web layer's business, timestamps the shard's.
+//! series or a histogram that breaks the data model is left out and named; everything else of the
+//! request stays. Prometheus' own receiver keeps nothing of a request with a histogram it refuses.
+//! Exemplars that cannot be kept are dropped without a word and metadata is not read, as there.
+//! Headers are the web layer's business, timestamps the shard's.
+
+mod histogram;
+
+use std::sync::Arc;
 
 use model::labels::METRIC_NAME;
-use model::{Batch, Labels, Timestamp, limits};
+use model::{Batch, Exemplar, Histogram, Labels, Timestamp, limits};
 use proto::remote::{Fields, WireError};
+
+use crate::exemplar;
+use crate::histogram::check::check;
 
 /// Why nothing of a request can be taken.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +32,9 @@ pub enum RemoteError {
     Snappy(String),
     #[error("write request: {0}")]
     Protobuf(#[from] WireError),
+    /// More histograms and exemplars than this node holds at once; a smaller request may pass.
+    #[error("histograms and exemplars of more than {bytes_max} bytes in memory")]
+    TooMuch { bytes_max: usize },
 }
 
 /// A decoded request.
@@ -86,20 +98,24 @@ fn check_size(what: &'static str, bytes: usize, bytes_max: usize) -> Result<(), 
 struct SeriesReader<'a> {
     labels: Vec<(&'a str, &'a str)>,
     samples: Vec<(Timestamp, f64)>,
-    histograms: usize,
+    histograms: Vec<(Timestamp, Histogram)>,
+    exemplars: Vec<Exemplar>,
+    /// Why histograms of this series are left out.
+    refused: Vec<String>,
+    /// What the request's histograms and exemplars take so far.
+    memory_bytes: usize,
 }
 
 impl<'a> SeriesReader<'a> {
-    fn read(&mut self, message: &'a [u8], decoded: &mut Decoded) -> Result<(), WireError> {
-        self.labels.clear();
-        self.samples.clear();
-        self.histograms = 0;
+    fn read(&mut self, message: &'a [u8], decoded: &mut Decoded) -> Result<(), RemoteError> {
+        self.clear();
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
                 1 => self.labels.push(read_label(field.bytes()?)?),
                 2 => self.samples.push(read_sample(field.bytes()?)?),
-                4 => self.histograms += 1,
+                3 => self.read_exemplar(field.bytes()?)?,
+                4 => self.read_histogram(field.bytes()?)?,
                 _ => {}
             }
         }
@@ -109,31 +125,78 @@ impl<'a> SeriesReader<'a> {
         }
         match self.problem() {
             Some(problem) => decoded.problems.push(problem),
-            None => self.put(&mut decoded.batch),
-        }
-        if self.histograms > 0 {
-            decoded.problems.push(format!(
-                "{}: {} native histogram samples left out: not supported",
-                self.name_series(),
-                self.histograms
-            ));
+            None => self.put(decoded),
         }
         Ok(())
     }
 
-    fn put(&self, batch: &mut Batch) {
-        if self.samples.is_empty() {
+    fn clear(&mut self) {
+        self.labels.clear();
+        self.samples.clear();
+        self.histograms.clear();
+        self.exemplars.clear();
+        self.refused.clear();
+    }
+
+    fn read_histogram(&mut self, message: &[u8]) -> Result<(), RemoteError> {
+        if message.len() > limits::HISTOGRAM_SENT_BYTES_MAX {
+            let (bytes, max) = (message.len(), limits::HISTOGRAM_SENT_BYTES_MAX);
+            let refused = format!("a histogram of {bytes} bytes, the limit is {max}");
+            self.refused.push(refused);
+            return Ok(());
+        }
+        let (at, histogram) = histogram::read(message)?;
+        match check(&histogram) {
+            Err(problem) => self.refused.push(format!("{problem} (at {at})")),
+            Ok(()) => {
+                self.count(histogram.size())?;
+                self.histograms.push((at, histogram));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_exemplar(&mut self, message: &[u8]) -> Result<(), RemoteError> {
+        if let Some(exemplar) = read_exemplar(message)? {
+            self.count(exemplar::size(&exemplar))?;
+            self.exemplars.push(exemplar);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), RemoteError> {
+        self.memory_bytes += bytes;
+        let bytes_max = limits::WRITE_MEMORY_BYTES_MAX;
+        match self.memory_bytes > bytes_max {
+            true => Err(RemoteError::TooMuch { bytes_max }),
+            false => Ok(()),
+        }
+    }
+
+    fn put(&mut self, decoded: &mut Decoded) {
+        for refused in self.refused.drain(..) {
+            let series = name_series(&self.labels);
+            decoded.problems.push(format!("{series}: {refused}"));
+        }
+        if self.samples.is_empty() && self.histograms.is_empty() && self.exemplars.is_empty() {
             return;
         }
+        let batch = &mut decoded.batch;
         let series = batch.add_series(Labels::from_sorted(self.labels.iter().copied()));
         for &(timestamp, value) in &self.samples {
             batch.rows.push(series, timestamp, value);
         }
+        for (timestamp, histogram) in self.histograms.drain(..) {
+            let histogram = Arc::new(histogram);
+            batch.rows.push_histogram(series, timestamp, histogram);
+        }
+        let exemplars = self.exemplars.drain(..);
+        batch.exemplars.extend(exemplars.map(|e| (series, e)));
     }
 
     /// What keeps the labels from being a series.
     fn problem(&self) -> Option<String> {
-        let series = || self.name_series();
+        let series = || name_series(&self.labels);
         if self.labels.len() > limits::LABELS_MAX {
             let (count, max) = (self.labels.len(), limits::LABELS_MAX);
             return Some(format!("{}: {count} labels, the limit is {max}", series()));
@@ -159,20 +222,20 @@ impl<'a> SeriesReader<'a> {
             _ => Some(format!("{}: no metric name", series())),
         }
     }
+}
 
-    /// The series as a message shows it, however long its labels are.
-    fn name_series(&self) -> String {
-        let mut text = String::from("series {");
-        for (i, (name, value)) in self.labels.iter().enumerate() {
-            if i == NAMED_LABELS_MAX {
-                text.push_str(", …");
-                break;
-            }
-            let comma = if i == 0 { "" } else { ", " };
-            text.push_str(&format!("{comma}{}={:?}", shorten(name), shorten(value)));
+/// The series as a message shows it, however long its labels are.
+fn name_series(labels: &[(&str, &str)]) -> String {
+    let mut text = String::from("series {");
+    for (i, (name, value)) in labels.iter().enumerate() {
+        if i == NAMED_LABELS_MAX {
+            text.push_str(", …");
+            break;
         }
-        text + "}"
+        let comma = if i == 0 { "" } else { ", " };
+        text.push_str(&format!("{comma}{}={:?}", shorten(name), shorten(value)));
     }
+    text + "}"
 }
 
 /// Labels and bytes of each that a message repeats.
@@ -210,11 +273,34 @@ fn read_sample(message: &[u8]) -> Result<(Timestamp, f64), WireError> {
     Ok(sample)
 }
 
+/// `None` when its labels are none, or more than an exemplar may have.
+fn read_exemplar(message: &[u8]) -> Result<Option<Exemplar>, WireError> {
+    let mut labels = Vec::new();
+    let (mut value, mut timestamp) = (0.0, Timestamp(0));
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => labels.push(read_label(field.bytes()?)?),
+            2 => value = field.double()?,
+            3 => timestamp = Timestamp(field.int64()?),
+            _ => {}
+        }
+    }
+    let labels = exemplar::labels(&mut labels);
+    Ok(labels.map(|labels| Exemplar {
+        labels,
+        value,
+        timestamp,
+    }))
+}
+
 #[cfg(test)]
 mod tests {
+    use model::limits::HISTOGRAM_SENT_BYTES_MAX;
+    use model::sample::{STALE_NAN, is_stale};
     use proptest::prelude::*;
     use prost::Message;
-    use proto::remote::{Label, Sample, TimeSeries, WriteRequest};
+    use proto::remote::{self as wire, Label, Sample, TimeSeries, WriteRequest};
 
     use super::*;
 
@@ -231,6 +317,7 @@ mod tests {
                 .iter()
                 .map(|&(timestamp, value)| Sample { value, timestamp })
                 .collect(),
+            ..TimeSeries::default()
         }
     }
 
@@ -303,18 +390,97 @@ mod tests {
         assert_eq!(decompress(&body).unwrap(), dense);
     }
 
+    fn integer_histogram(count: u64, at: i64) -> wire::Histogram {
+        wire::Histogram {
+            count: Some(wire::histogram::Count::CountInt(count)),
+            positive_spans: vec![wire::BucketSpan {
+                offset: 0,
+                length: 2,
+            }],
+            positive_deltas: vec![2, 1],
+            timestamp: at,
+            ..wire::Histogram::default()
+        }
+    }
+
     #[test]
-    fn native_histograms_are_said_to_be_left_out() {
-        let mut message = series(&[("__name__", "h")], &[(1, 2.0)]).encode_to_vec();
-        message.extend_from_slice(b"\x22\x00");
-        let mut request = vec![0x0a, message.len() as u8];
-        request.extend_from_slice(&message);
-        let decoded = decode_message(&request).unwrap();
-        assert_eq!(decoded.batch.rows.len(), 1);
+    fn a_bad_histogram_takes_nothing_with_it() {
+        let stale = wire::Histogram {
+            sum: STALE_NAN,
+            timestamp: 3,
+            ..wire::Histogram::default()
+        };
+        let mut mixed = series(&[("__name__", "h")], &[(1, 2.0)]);
+        mixed.histograms = vec![
+            integer_histogram(5, 2),
+            integer_histogram(6, 2),
+            wire::Histogram {
+                positive_deltas: vec![2; HISTOGRAM_SENT_BYTES_MAX],
+                ..integer_histogram(5, 2)
+            },
+            stale,
+        ];
+        let decoded = decode(&body(vec![
+            mixed,
+            series(&[("__name__", "last")], &[(3, 3.0)]),
+        ]))
+        .unwrap();
+        let rows = &decoded.batch.rows;
+        assert_eq!(rows.series, [0, 0, 0, 1]);
+        assert_eq!(rows.timestamps, [1, 2, 3, 3].map(Timestamp));
+        let histogram = rows.histogram(1).unwrap();
+        assert_eq!(histogram.positive_buckets, [2.0, 3.0]);
+        assert!(rows.histogram(2).unwrap().is_stale());
+        assert!(is_stale(rows.values[2]));
         assert_eq!(
             decoded.problems,
-            [r#"series {__name__="h"}: 1 native histogram samples left out: not supported"#]
+            [
+                r#"series {__name__="h"}: 5 observations found in buckets, but the Count field is 6: histogram's observation count should equal the number of observations found in the buckets (in absence of NaN) (at 2)"#,
+                r#"series {__name__="h"}: a histogram of 65548 bytes, the limit is 65536"#,
+            ]
         );
+    }
+
+    #[test]
+    fn exemplars_come_with_their_series() {
+        let exemplar = |value: &str, at| wire::Exemplar {
+            labels: vec![Label {
+                name: "trace_id".to_owned(),
+                value: value.to_owned(),
+            }],
+            value: 1.5,
+            timestamp: at,
+        };
+        let mut with = series(&[("__name__", "a")], &[(1, 2.0)]);
+        with.exemplars = vec![exemplar("x", 7), exemplar(&"x".repeat(200), 8)];
+        let mut alone = series(&[("__name__", "b")], &[]);
+        alone.exemplars = vec![exemplar("y", 9)];
+        let decoded = decode(&body(vec![with, alone])).unwrap();
+        assert_eq!(decoded.problems, [""; 0]);
+        let seen = decoded.batch.exemplars.iter();
+        let seen: Vec<_> = seen
+            .map(|(series, e)| (*series, e.labels.to_string(), e.timestamp.0))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (0, r#"{trace_id="x"}"#.to_owned(), 7),
+                (1, r#"{trace_id="y"}"#.to_owned(), 9)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_few_bytes_for_each_histogram_do_not_fill_the_memory() {
+        let mut message = series(&[("__name__", "h")], &[]).encode_to_vec();
+        message.extend(b"\x22\x00".repeat(4 << 20));
+        let mut request = vec![0x0a];
+        prost::encoding::encode_varint(message.len() as u64, &mut request);
+        request.extend(message);
+        assert!(matches!(
+            decode_message(&request),
+            Err(RemoteError::TooMuch { .. })
+        ));
     }
 
     /// The slow, obvious twin.

@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
         let value = self.value()?;
         let timestamp = self.timestamp()?;
         Ok(SampleLine {
-            series: self.last.series,
+            series: self.last.series.into(),
             value,
             timestamp,
         })

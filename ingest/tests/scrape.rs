@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use ingest::metrics::{Metrics, Outcome};
 use ingest::relabel::{Action, RelabelConfig, Rule};
 use ingest::scrape::{
-    Fetch, FetchError, Fetched, Health, Ingested, Limits, Loop, Scrape, ScrapeJob, ScrapeRequest,
-    Status, StatusCell, Stop, Target,
+    Fetch, FetchError, Fetched, Health, Ingested, Limits, Loop, MetadataCell, Scrape, ScrapeJob,
+    ScrapeRequest, Status, StatusCell, Stop, Target,
 };
 use model::batch::Fence;
 use model::port::Clock;
@@ -91,7 +91,7 @@ fn counts(ingested: &Ingested) -> (usize, usize, usize) {
 
 #[test]
 fn vanished_series_are_marked_once() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let first = scrape(&mut state, 10, body("a 1\nb 2\nc 3 7\n"));
     assert_eq!(
         rows(&first.batch),
@@ -119,7 +119,7 @@ fn vanished_series_are_marked_once() {
 
 #[test]
 fn the_report_tells_of_the_scrape() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let batch = scrape(&mut state, 10, body("a 1\n")).batch;
     let value = |name: &str| {
         let at = |s: &Labels| s.metric_name() == name && s.get("instance") == Some("h:1");
@@ -142,7 +142,7 @@ fn a_failed_scrape_marks_everything_and_says_down() {
         body("a 1\na{l=\"1\",l=\"2\"} 1\n"),
         body("{\"\"} 1\n"),
     ] {
-        let mut state = Scrape::new(target(job()));
+        let mut state = Scrape::new(target(job()), MetadataCell::default());
         scrape(&mut state, 10, body("a 1\nb 2\n"));
         let failed = scrape(&mut state, 20, failure.clone());
         assert!(failed.error.is_some());
@@ -159,7 +159,7 @@ fn a_failed_scrape_marks_everything_and_says_down() {
 
 #[test]
 fn a_lost_batch_is_not_believed() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     scrape(&mut state, 10, body("a 1\nb 2\n"));
     state.ingest(Timestamp(20), Duration::ZERO, body("a 1\nc 1\n"));
     state.lost();
@@ -175,7 +175,7 @@ fn a_lost_batch_is_not_believed() {
 
 #[test]
 fn the_end_marks_the_report_too() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     assert!(state.end(Timestamp(5)).is_empty());
     scrape(&mut state, 10, body("a 1\n"));
     let end = state.end(Timestamp(20));
@@ -187,7 +187,7 @@ fn the_end_marks_the_report_too() {
 #[test]
 fn conflicting_labels_move_aside() {
     let text = "a{job=\"own\",exported_job=\"first\",zone=\"\"} 1\n";
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let batch = scrape(&mut state, 1, body(text)).batch;
     assert_eq!(
         rows(&batch)[0],
@@ -195,7 +195,7 @@ fn conflicting_labels_move_aside() {
     );
     let mut honoring = job();
     honoring.honor_labels = true;
-    let mut state = Scrape::new(target(honoring));
+    let mut state = Scrape::new(target(honoring), MetadataCell::default());
     let batch = scrape(&mut state, 1, body(text)).batch;
     let expected = Labels::from_pairs([
         ("__name__", "a"),
@@ -210,7 +210,7 @@ fn conflicting_labels_move_aside() {
 fn timestamps_are_honored_tracked_or_not() {
     let mut deaf = job();
     deaf.honor_timestamps = false;
-    let mut state = Scrape::new(target(deaf));
+    let mut state = Scrape::new(target(deaf), MetadataCell::default());
     assert_eq!(
         rows(&scrape(&mut state, 10, body("a 1 7\n")).batch)[0],
         "a{} 1 @10"
@@ -222,7 +222,7 @@ fn timestamps_are_honored_tracked_or_not() {
 
     let mut tracking = job();
     tracking.track_timestamps_staleness = true;
-    let mut state = Scrape::new(target(tracking));
+    let mut state = Scrape::new(target(tracking), MetadataCell::default());
     assert_eq!(
         rows(&scrape(&mut state, 10, body("a 1 7\n")).batch)[0],
         "a{} 1 @7"
@@ -257,7 +257,7 @@ fn relabelling_drops_and_renames_before_the_limits() {
         Rule::new(drop).unwrap(),
         rule("a", Action::Replace).unwrap(),
     ];
-    let mut state = Scrape::new(target(job));
+    let mut state = Scrape::new(target(job), MetadataCell::default());
     // The second b is no new series: counted, but not against the limit.
     let twice = scrape(&mut state, 10, body("a 1\ngo_x 1\ngo_y 1\nb 2\nb 3\n"));
     assert_eq!((counts(&twice), twice.error), ((5, 3, 2), None));
@@ -286,7 +286,7 @@ fn limits_fail_the_whole_scrape() {
     let limited = |limits| {
         let mut job = job();
         job.limits = limits;
-        let mut state = Scrape::new(target(job));
+        let mut state = Scrape::new(target(job), MetadataCell::default());
         let error = scrape(&mut state, 1, body("ok 1\nmetric{label=\"value\"} 1\n")).error;
         error.map(|e| e.to_string()).unwrap_or_default()
     };
@@ -317,7 +317,7 @@ fn limits_fail_the_whole_scrape() {
 
 #[test]
 fn the_content_type_decides_and_blank_is_refused() {
-    let mut state = Scrape::new(target(job()));
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
     let openmetrics = Fetched {
         content_type: "application/openmetrics-text; version=1.0.0".to_owned(),
         body: "a 1 2.5\n# EOF\n".into(),
@@ -442,6 +442,7 @@ fn run(
                 })
             }),
             status: running.status.clone(),
+            metadata: MetadataCell::default(),
             metrics: running.metrics.clone(),
         };
         let (stop, stopped) = watch::channel(Stop::Run);
@@ -582,4 +583,232 @@ fn a_target_that_hangs_is_down_after_its_timeout() {
     );
     assert_eq!(status.last_duration, Duration::from_secs(4));
     assert_eq!(running.metrics.scrapes(Outcome::NotFetched), 1);
+}
+
+mod histograms {
+    use ingest::exposition::MetricKind;
+    use ingest::scrape::Histograms;
+    use model::Histogram;
+    use prost::Message;
+    use proto::exposition as wire;
+
+    use super::*;
+
+    /// `h` of schema 3 with three buckets of 1, 2 and 1 and one more in `c_total`.
+    fn families(count: u64) -> Vec<wire::MetricFamily> {
+        let span = |offset, length| wire::BucketSpan {
+            offset: Some(offset),
+            length: Some(length),
+        };
+        let exemplar = |seconds: Option<i64>| wire::Exemplar {
+            label: vec![wire::LabelPair {
+                name: Some("trace_id".to_owned()),
+                value: Some("x".to_owned()),
+            }],
+            value: Some(0.5),
+            timestamp: seconds.map(|seconds| wire::Timestamp {
+                seconds: Some(seconds),
+                nanos: None,
+            }),
+        };
+        let native = wire::Histogram {
+            sample_count: Some(count),
+            sample_sum: Some(12.5),
+            schema: Some(3),
+            zero_threshold: Some(0.001),
+            zero_count: Some(1),
+            positive_span: vec![span(0, 2), span(3, 1)],
+            positive_delta: vec![1, 1, -1],
+            exemplars: vec![exemplar(Some(7)), exemplar(None)],
+            ..Default::default()
+        };
+        let counter = wire::Counter {
+            value: Some(5.0),
+            exemplar: Some(exemplar(None)),
+            ..Default::default()
+        };
+        let family =
+            |name: &str, kind: wire::MetricType, metric: wire::Metric| wire::MetricFamily {
+                name: Some(name.to_owned()),
+                help: Some(format!("help of {name}")),
+                r#type: Some(kind as i32),
+                metric: vec![metric],
+                unit: None,
+            };
+        vec![
+            family(
+                "h",
+                wire::MetricType::Histogram,
+                wire::Metric {
+                    histogram: Some(native),
+                    ..Default::default()
+                },
+            ),
+            family(
+                "c_total",
+                wire::MetricType::Counter,
+                wire::Metric {
+                    counter: Some(counter),
+                    ..Default::default()
+                },
+            ),
+        ]
+    }
+
+    fn protobuf(families: &[wire::MetricFamily]) -> Result<Fetched, FetchError> {
+        let bytes = families
+            .iter()
+            .flat_map(Message::encode_length_delimited_to_vec);
+        Ok(Fetched {
+            content_type: "application/vnd.google.protobuf; \
+                           proto=io.prometheus.client.MetricFamily; encoding=delimited"
+                .to_owned(),
+            body: bytes.collect::<Vec<u8>>().into(),
+        })
+    }
+
+    fn native() -> Histograms {
+        Histograms {
+            native: true,
+            ..Histograms::default()
+        }
+    }
+
+    fn state(histograms: Histograms) -> Scrape {
+        let job = ScrapeJob {
+            histograms,
+            ..job()
+        };
+        Scrape::new(target(job), MetadataCell::default())
+    }
+
+    fn stored(batch: &Batch, name: &str) -> Option<Arc<Histogram>> {
+        let series = batch.series.iter().position(|s| s.metric_name() == name)? as u32;
+        let row = batch.rows.series.iter().position(|s| *s == series)?;
+        batch.rows.histogram(row).cloned()
+    }
+
+    #[test]
+    fn they_are_stored_where_they_are_wanted() {
+        let mut with = state(native());
+        let scraped = scrape(&mut with, 10, protobuf(&families(5)));
+        assert_eq!(scraped.error, None);
+        let histogram = stored(&scraped.batch, "h").unwrap();
+        assert_eq!(histogram.positive_buckets, [1.0, 2.0, 1.0]);
+        assert_eq!(counts(&scraped), (2, 2, 2));
+        // As Prometheus 3.5.3 without the feature: scraped, but nothing more.
+        let mut without = state(Histograms::default());
+        let scraped = scrape(&mut without, 10, protobuf(&families(5)));
+        assert_eq!(stored(&scraped.batch, "h"), None);
+        assert_eq!(counts(&scraped), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_series_ends_as_what_it_was() {
+        let mut state = state(native());
+        scrape(&mut state, 10, protobuf(&families(5)));
+        let gone = scrape(&mut state, 20, protobuf(&families(5)[1..]));
+        let marker = stored(&gone.batch, "h").unwrap();
+        assert!(marker.is_stale() && marker.is_integer);
+        assert!(marker.positive_buckets.is_empty());
+        let end = state.end(Timestamp(30));
+        assert!(rows(&end).contains(&"c_total{} gone @30".to_owned()));
+        assert_eq!(stored(&end, "c_total"), None);
+    }
+
+    /// The texts are those of Prometheus 3.5.3's targets page.
+    #[test]
+    fn one_that_is_wrong_or_too_large_fails_the_scrape() {
+        let wrong = scrape(&mut state(native()), 10, protobuf(&families(9)));
+        assert_eq!(counts(&wrong), (1, 0, 0));
+        assert_eq!(
+            wrong.error.unwrap().to_string(),
+            "5 observations found in buckets, but the Count field is 9: histogram's observation \
+             count should equal the number of observations found in the buckets (in absence of NaN)"
+        );
+        assert_eq!(rows(&wrong.batch), ["up{} 0 @10"]);
+        let limited = |buckets_max, schema_max| {
+            let histograms = Histograms {
+                buckets_max,
+                schema_max,
+                ..native()
+            };
+            scrape(&mut state(histograms), 10, protobuf(&families(5)))
+        };
+        let lowered = stored(&limited(2, 8).batch, "h").unwrap();
+        assert_eq!((lowered.schema, lowered.positive_buckets.len()), (0, 2));
+        assert_eq!(stored(&limited(0, 1).batch, "h").unwrap().schema, 1);
+        // Bucket 0 and those above it do not merge at any schema.
+        let refused = limited(1, 8);
+        assert_eq!(
+            refused.error.unwrap().to_string(),
+            "histogram bucket limit exceeded"
+        );
+        assert_eq!(refused.samples_post_relabeling, 2);
+    }
+
+    #[test]
+    fn classic_ones_are_converted_only_if_they_can_be_stored() {
+        let text = "# TYPE c histogram\nc_bucket{le=\"1\"} 2\nc_bucket{le=\"+Inf\"} 3\nc_count 3\n\
+                    c_sum 4\n";
+        let convert = Histograms {
+            convert_classic: true,
+            ..native()
+        };
+        let converted = scrape(&mut state(convert), 10, body(text));
+        assert_eq!(rows(&converted.batch), ["c{} 4 @10", "up{} 1 @10"]);
+        assert_eq!(counts(&converted), (1, 1, 1));
+        let both = Histograms {
+            keep_classic: true,
+            ..convert
+        };
+        assert_eq!(counts(&scrape(&mut state(both), 10, body(text))), (5, 5, 5));
+        let unable = Histograms {
+            native: false,
+            ..convert
+        };
+        let kept = scrape(&mut state(unable), 10, body(text));
+        assert_eq!(counts(&kept), (4, 4, 4));
+    }
+
+    #[test]
+    fn exemplars_and_metadata_are_kept() {
+        let metadata = MetadataCell::default();
+        let job = ScrapeJob {
+            histograms: native(),
+            ..job()
+        };
+        let mut state = Scrape::new(target(job), metadata.clone());
+        let batch = scrape(&mut state, 10, protobuf(&families(5))).batch;
+        batch.validate().unwrap();
+        let exemplars = batch.exemplars.iter().map(|(series, e)| {
+            let name = batch.series[*series as usize].metric_name();
+            (name, e.labels.to_string(), e.timestamp.0)
+        });
+        let trace = || r#"{trace_id="x"}"#.to_owned();
+        assert_eq!(
+            exemplars.collect::<Vec<_>>(),
+            [("h", trace(), 7000), ("c_total", trace(), 10)]
+        );
+        let known = metadata.get("h").unwrap();
+        assert_eq!(
+            (known.kind, known.help.as_str()),
+            (MetricKind::Histogram, "help of h")
+        );
+        scrape(&mut state, 20, refused());
+        assert!(metadata.get("c_total").is_some());
+    }
+
+    #[test]
+    fn names_may_be_held_to_the_old_rules() {
+        let mut legacy = job();
+        legacy.names.legacy = true;
+        let mut state = Scrape::new(target(legacy), MetadataCell::default());
+        let refused = scrape(&mut state, 10, body("{\"a.b\"} 1\n"));
+        let error = refused.error.unwrap().to_string();
+        assert!(
+            error.starts_with("invalid metric name or label names: {__name__=\"a.b\""),
+            "{error}"
+        );
+    }
 }

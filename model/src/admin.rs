@@ -25,7 +25,7 @@ pub struct HeadStatistics {
     pub max_time: Option<Timestamp>,
     pub series_by_metric_name: Vec<Count>,
     pub values_by_label_name: Vec<Count>,
-    /// Bytes of distinct values.
+    /// Bytes of the pairs with this name in all series' label blocks, as Prometheus 3.5 counts.
     pub memory_by_label_name: Vec<Count>,
     /// Names are `label=value`.
     pub series_by_label_pair: Vec<Count>,
@@ -46,7 +46,6 @@ pub trait Admin: Send + Sync {
     /// Rewrites blocks so that deleted samples take no room.
     async fn clean_tombstones(&self) -> Result<(), WriteError>;
 
-    /// Writes files from which what was stored when it began can be restored, under a new
     /// Pins what was stored when it began as files in a directory `name` on every node, from
     /// which it can be restored. Without `with_head` only sealed blocks are in it.
     async fn snapshot(&self, name: &str, with_head: bool) -> Result<(), WriteError>;

@@ -15,6 +15,11 @@ pub fn xxh3(seed: u64, bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed)
 }
 
+/// 64-bit XXH64 of `bytes`: what Prometheus hashes labels with.
+pub fn xxh64(seed: u64, bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh64::xxh64(bytes, seed)
+}
+
 /// The output function of SplitMix64 (Steele, Lea, Flood, 2014): applied to multiples of
 /// [`SPLIT_MIX_STEP`] plus a seed it gives well-mixed, seeded 64-bit words.
 pub fn split_mix(counter: u64) -> u64 {
@@ -62,6 +67,7 @@ mod tests {
         assert_eq!(xxh3(0, b""), 0x2d06_8005_38d3_94c2);
         assert_eq!(xxh3(0, b"quorate"), xxhash_rust::xxh3::xxh3_64(b"quorate"));
         assert_ne!(xxh3(1, b"quorate"), xxh3(0, b"quorate"));
+        assert_eq!(xxh64(0, b""), 0xef46_db37_51d8_e999);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! In reading order:
 //! - [`id`], [`time`], [`number`], [`limits`]: names, instants, floats as text, bounds
+//! - [`regex`]: patterns with Go's meaning
 //! - [`labels`], [`matcher`], [`histogram`], [`sample`], [`batch`]: what is stored and how it is
 //!   chosen
 //! - [`group`]: Pushgateway's groups
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod matcher;
 pub mod number;
 pub mod port;
+pub mod regex;
 pub mod sample;
 pub mod sink;
 pub mod source;

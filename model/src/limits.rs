@@ -3,10 +3,31 @@
 /// A write request's body as sent, and as decoded; checked before allocating.
 pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
+/// What histograms and exemplars of one write request or scrape may take in memory: a few bytes on
+/// the wire become a hundred times as many.
+pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
+/// One native histogram as sent; one of 160 buckets takes about 1 KiB.
+pub const HISTOGRAM_SENT_BYTES_MAX: usize = 64 << 10;
+/// Characters of all names and values of an exemplar's labels (OpenMetrics 1.0).
+pub const EXEMPLAR_CHARS_MAX: usize = 128;
 /// A pushed or scraped exposition, decoded.
 pub const EXPOSITION_BYTES_MAX: usize = 64 << 20;
+/// The same as series: in protobuf a hundred buckets share one text of their labels.
+pub const EXPOSITION_LABEL_BYTES_MAX: usize = 256 << 20;
+/// One metric of a protobuf exposition.
+pub const METRIC_BYTES_MAX: usize = 1 << 20;
+/// What a target's metadata may take: its types, helps and units.
+pub const METADATA_BYTES_MAX: usize = 16 << 20;
 /// An exposition leaves in pieces of about this size.
 pub const EXPOSITION_PIECE_BYTES: usize = 64 << 10;
+/// A remote read request, as sent and as decoded, and the queries in it.
+pub const READ_REQUEST_BYTES_MAX: usize = 1 << 20;
+pub const READ_QUERIES_MAX: usize = 64;
+/// A frame of a remote read's answer (Prometheus' `--storage.remote.read-max-bytes-in-frame`).
+pub const READ_FRAME_BYTES: usize = 1 << 20;
+/// Samples of one query of a remote read that is answered in one piece
+/// (`--storage.remote.read-sample-limit`).
+pub const READ_SAMPLES_MAX: usize = 50_000_000;
 /// A form in a request's body (Go's `ParseForm`).
 pub const FORM_BYTES_MAX: usize = 10 << 20;
 /// Connections of one HTTP listener, and the headers of one request.
@@ -30,6 +51,9 @@ pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 /// One gRPC message between nodes.
 pub const RPC_BYTES_MAX: usize = 64 << 20;
+/// A question of one node's pages to another's and its answer, and how many are answered at once.
+pub const ASK_BYTES_MAX: usize = 16 << 20;
+pub const ASKS_MAX: usize = 32;
 /// An answer of a Consul agent; a node takes about 2 KiB of one.
 pub const CONSUL_BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -47,8 +71,11 @@ pub const READ_HANDLES_MAX: usize = 512;
 /// Connections the system holds for a listener before they are accepted.
 pub const LISTEN_BACKLOG: u32 = 1024;
 
-/// A compiled regular expression.
-pub const REGEX_BYTES_MAX: usize = 1 << 20;
+/// A regular expression: its text, how deep it nests (Go: 1000; whoever walks it may recurse), and
+/// what it is compiled to. `.{1000}` takes a third of a megabyte.
+pub const REGEX_PATTERN_BYTES_MAX: usize = 1 << 20;
+pub const REGEX_DEPTH_MAX: usize = 250;
+pub const REGEX_BYTES_MAX: usize = 4 << 20;
 /// A PromQL text, and how deep its tree may be.
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 pub const QUERY_DEPTH_MAX: usize = 128;
@@ -56,12 +83,29 @@ pub const QUERY_DEPTH_MAX: usize = 128;
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+/// Bytes of samples one query may hold at once: what it selected and what it computed.
+pub const QUERY_BYTES_HELD_MAX: usize = 1 << 30;
+/// Series and samples that all queries of a node together may have selected and hold.
+pub const QUERIES_BYTES_MAX: usize = 2 << 30;
+/// Bytes of a query's text in the file of running queries, and when that file is written anew.
+pub const ACTIVE_QUERY_BYTES_MAX: usize = 1000;
+pub const ACTIVE_LOG_BYTES_MAX: usize = 256 << 10;
+/// Lines waiting to be written to the log of all queries; what comes on top is lost and counted.
+pub const QUERY_LOG_LINES_MAX: usize = 1024;
 /// Selections of one query under way at once.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
 /// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.
 pub const CONFIG_BYTES_MAX: usize = 16 << 20;
 pub const CONFIG_DEPTH_MAX: usize = 64;
 pub const CONFIG_NODES_MAX: usize = 2_000_000;
+
+/// One native histogram in its canonical bytes: some 100,000 buckets.
+pub const HISTOGRAM_BYTES_MAX: usize = 1 << 20;
+
+/// Samples behind the last cut that a shard's head gathers before they become a block.
+pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
+/// Label values of all shards' heads, held to count them.
+pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
 
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;

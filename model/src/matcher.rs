@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use regex::Regex;
-
 use crate::Labels;
+pub use crate::regex::PatternError;
+use crate::regex::{Regex, Test};
 
 /// The four comparisons of a label matcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,14 +27,6 @@ impl MatchOp {
     }
 }
 
-/// A pattern that is not a regular expression, or too large a one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid regular expression {pattern:?}: {reason}")]
-pub struct PatternError {
-    pub pattern: String,
-    pub reason: String,
-}
-
 /// `name op value`, with a regular expression compiled and anchored at both ends.
 ///
 /// A label that is not set compares as the empty text.
@@ -43,7 +35,7 @@ pub struct Matcher {
     pub name: String,
     pub op: MatchOp,
     pub value: String,
-    regex: Option<Regex>,
+    test: Option<Test>,
 }
 
 impl Matcher {
@@ -54,15 +46,15 @@ impl Matcher {
         value: impl Into<String>,
     ) -> Result<Self, PatternError> {
         let (name, value) = (name.into(), value.into());
-        let regex = match op {
-            MatchOp::Regex | MatchOp::NotRegex => Some(compile_anchored(&value)?),
+        let test = match op {
+            MatchOp::Regex | MatchOp::NotRegex => Some(Test::new(&value)?),
             MatchOp::Equal | MatchOp::NotEqual => None,
         };
         Ok(Self {
             name,
             op,
             value,
-            regex,
+            test,
         })
     }
 
@@ -72,17 +64,17 @@ impl Matcher {
             name: name.into(),
             op: MatchOp::Equal,
             value: value.into(),
-            regex: None,
+            test: None,
         }
     }
 
     /// Whether a label value (empty when the label is not set) is chosen.
     pub fn matches(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
+        match (self.op, &self.test) {
             (MatchOp::Equal, _) => self.value == value,
             (MatchOp::NotEqual, _) => self.value != value,
-            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
-            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
+            (MatchOp::Regex, Some(test)) => test.is_match(value),
+            (MatchOp::NotRegex, Some(test)) => !test.is_match(value),
             (MatchOp::Regex | MatchOp::NotRegex, None) => {
                 unreachable!("a pattern matcher is built with its expression")
             }
@@ -93,6 +85,25 @@ impl Matcher {
     pub fn matches_empty(&self) -> bool {
         self.matches("")
     }
+
+    /// All values that `=` or `=~` chooses, sorted, when they are few enough to look each one up:
+    /// those of `a`, `a|b|c`, `node-[0-3]`. Bounded by the pattern's own length, or by 256.
+    pub fn literals(&self) -> Option<&[String]> {
+        match (self.op, &self.test) {
+            (MatchOp::Equal, _) => Some(std::slice::from_ref(&self.value)),
+            (MatchOp::Regex, Some(Test::OneOf(texts))) => Some(texts),
+            _ => None,
+        }
+    }
+
+    /// What every value that `=~` chooses begins with; may be empty.
+    pub fn prefix(&self) -> &str {
+        match (self.op, &self.test) {
+            (MatchOp::Equal, _) => &self.value,
+            (MatchOp::Regex, Some(Test::Search { prefix, .. })) => prefix,
+            _ => "",
+        }
+    }
 }
 
 /// Whether all `matchers` choose `labels`.
@@ -102,15 +113,9 @@ pub fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
         .all(|m| m.matches(labels.get(&m.name).unwrap_or_default()))
 }
 
-/// Compiles `pattern` as Prometheus does: it must match the whole text, and `.` matches a newline.
+/// Compiles `pattern` so that it must match the whole text: [`Regex::anchored`].
 pub fn compile_anchored(pattern: &str) -> Result<Regex, PatternError> {
-    regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-        .size_limit(crate::limits::REGEX_BYTES_MAX)
-        .build()
-        .map_err(|e| PatternError {
-            pattern: pattern.to_owned(),
-            reason: e.to_string(),
-        })
+    Regex::anchored(pattern)
 }
 
 impl PartialEq for Matcher {
@@ -157,11 +162,48 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let error = Matcher::new(MatchOp::Regex, "job", "(").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("invalid regular expression \"(\"")
+        let error = Matcher::new(MatchOp::Regex, "job", "a)(b").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "error parsing regexp: unexpected ): `a)(b`"
+        );
+    }
+
+    #[test]
+    fn an_index_learns_what_can_match() {
+        let regex = |pattern: &str| Matcher::new(MatchOp::Regex, "job", pattern).unwrap();
+        let literals = |pattern: &str| regex(pattern).literals().map(<[String]>::to_vec);
+        assert_eq!(
+            literals("b|a|(?:c|a)"),
+            Some(vec!["a".into(), "b".into(), "c".into()])
+        );
+        assert_eq!(
+            literals("n-[12]x?").map(|l| l.join(" ")),
+            Some("n-1 n-1x n-2 n-2x".into())
+        );
+        assert_eq!(
+            literals("(?i)k"),
+            Some(vec!["K".into(), "k".into(), "\u{212a}".into()])
+        );
+        assert_eq!(literals(""), Some(vec![String::new()]));
+        for many in ["a.*", "a+", ".", "[a-z][a-z]", "^a", "a{2}b*"] {
+            assert_eq!(literals(many), None, "{many}");
+        }
+        let names: Vec<String> = (0..5000).map(|n| format!("host-{n:04}")).collect();
+        assert_eq!(literals(&names.join("|")), Some(names));
+        for (pattern, prefix) in [
+            ("a.*", "a"),
+            ("^(ab)c[x-z]+", "abc"),
+            ("a|bb*", ""),
+            ("a?.*", ""),
+        ] {
+            assert_eq!(regex(pattern).prefix(), prefix, "{pattern}");
+        }
+        assert_eq!(
+            Matcher::new(MatchOp::NotRegex, "job", "a|b")
+                .unwrap()
+                .literals(),
+            None
         );
     }
 }

@@ -19,6 +19,8 @@ pub enum Reason {
     Fenced,
     /// The batch's labels break the data model (no name, invalid name).
     BadLabels,
+    /// The histogram's parts contradict each other, or it is too large.
+    BadHistogram,
 }
 
 impl Reason {
@@ -30,6 +32,7 @@ impl Reason {
             Self::Duplicate => "duplicate sample for timestamp",
             Self::Fenced => "the scrape lease moved to another node",
             Self::BadLabels => "invalid labels",
+            Self::BadHistogram => "invalid histogram",
         }
     }
 }
@@ -60,6 +63,9 @@ pub enum WriteError {
     /// Too much is waiting; nothing of this batch was taken.
     #[error("overloaded: {0}")]
     Overloaded(String),
+    /// Something broke on the way; the text says where. Part of it may be done.
+    #[error("{0}")]
+    Failed(String),
     /// The request breaks a rule; nothing was stored.
     #[error("{0}")]
     Invalid(String),

@@ -1,6 +1,8 @@
 //! The way out: something that answers a selection.
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use crate::fragment::{Fragment, FragmentError, Part};
 use crate::sample::ExemplarSeries;
@@ -36,8 +38,11 @@ pub struct Selection {
     pub consistency: Consistency,
 }
 
-/// Label sets that match any of the matcher lists (all, when there is none) and have a sample in
+/// Label sets that match any of the matcher lists (all, when there is none) and may have a sample in
 /// `start ..= end`. An empty list of lists means every series.
+///
+/// As in Prometheus no samples are looked at: series are chosen by the ranges of their chunks, names
+/// and values by those of the blocks and the head in which they stand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetadataSelection {
     pub any_of: Vec<Vec<Matcher>>,
@@ -63,13 +68,22 @@ pub trait Source: Send + Sync {
     /// Chosen series sorted by labels, each once, each with at least one sample.
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError>;
 
+    /// As [`Source::select`], in pieces: each series in one of them, in no order. A source that can
+    /// decodes a piece only when it is asked for, so that not all samples are held at once.
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        futures::stream::once(self.select(selection)).boxed()
+    }
+
     /// Chosen label sets, sorted, each once.
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError>;
 
-    /// Names of labels on chosen series, sorted, each once.
+    /// Names of labels on chosen series, sorted, each once. By whole blocks.
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError>;
 
-    /// Values of one label on chosen series, sorted, each once.
+    /// Values of one label on chosen series, sorted, each once. By whole blocks.
     async fn label_values(
         &self,
         name: &str,

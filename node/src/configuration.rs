@@ -28,6 +28,8 @@ pub struct Configuration {
     is_required: bool,
     surroundings: Arc<dyn Surroundings + Send + Sync>,
     clock: Arc<dyn Clock>,
+    /// `--enable-feature=native-histograms`.
+    native_histograms: bool,
     state: RwLock<State>,
 }
 
@@ -37,8 +39,9 @@ pub struct State {
     pub config: Arc<Config>,
     /// When it was loaded.
     pub since: Timestamp,
-    /// Whether the newest attempt succeeded.
+    /// Whether the newest attempt succeeded, and when it was made.
     pub last_succeeded: bool,
+    pub last_attempt: Timestamp,
 }
 
 /// A configuration that can be put in force.
@@ -59,13 +62,24 @@ impl Configuration {
             config: Arc::default(),
             since: Timestamp(0),
             last_succeeded: false,
+            last_attempt: Timestamp(0),
         };
         Self {
             file,
             is_required,
             surroundings,
             clock,
+            native_histograms: false,
             state: RwLock::new(state),
+        }
+    }
+
+    /// The same with native histograms stored, and protobuf asked for first where the file does
+    /// not say otherwise.
+    pub fn with_native_histograms(self, native_histograms: bool) -> Self {
+        Self {
+            native_histograms,
+            ..self
         }
     }
 
@@ -76,11 +90,14 @@ impl Configuration {
 
     /// Reads and checks the file; what is in force stays so.
     pub fn load(&self) -> Result<Loaded, LoadError> {
-        let config = match self.is_required {
+        let mut config = match self.is_required {
             true => config::load(&self.file, &*self.surroundings)?,
             false => config::load_default(&self.file, &*self.surroundings)?.unwrap_or_default(),
         };
-        let jobs = jobs(&config).map_err(LoadError::Rules)?;
+        if self.native_histograms {
+            config.prefer_protobuf();
+        }
+        let jobs = jobs(&config, self.native_histograms).map_err(LoadError::Rules)?;
         Ok(Loaded {
             config: Arc::new(config),
             jobs,
@@ -91,6 +108,7 @@ impl Configuration {
     pub fn note(&self, config: Option<Arc<Config>>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.last_succeeded = config.is_some();
+        state.last_attempt = self.clock.now();
         if let Some(config) = config {
             state.config = config;
             state.since = self.clock.now();

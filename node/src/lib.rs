@@ -6,9 +6,11 @@
 //! In reading order:
 //! - [`flags`], [`config`]: what the user asks for; [`promtool`]: the same, checked only
 //! - [`logging`]: what is told
+//! - [`queries`]: queries under limits they share
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
+//! - [`neighbours`]: what nodes ask each other for their pages
 //! - [`configuration`], [`status`]: what is in force, and what can be told
 //! - [`run`]: all of it put together
 
@@ -18,8 +20,10 @@ pub mod discovery;
 pub mod flags;
 pub mod logging;
 mod nearest;
+pub mod neighbours;
 pub mod process;
 pub mod promtool;
+pub mod queries;
 pub mod run;
 pub mod scrape;
 pub mod source;

@@ -15,9 +15,10 @@ use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
 use ingest::push::Names;
 use model::Labels;
+use model::limits::QUERIES_BYTES_MAX;
 use model::matcher::{PatternError, compile_anchored};
 use model::port::{Listener, Task, World};
-use promql::{Engine, EngineOptions};
+use promql::{Engine, EngineOptions, ParseOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
@@ -25,16 +26,24 @@ use crate::config::{Config, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
+use crate::neighbours::Neighbour;
+use crate::queries::Queries;
+use crate::queries::active::ActiveQueries;
+use crate::queries::log::QueryLog;
+use crate::queries::memory::{BudgetedEvaluator, Memory};
 use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, computed};
 use crate::web::body::Budget;
 use crate::web::state::Settings;
 use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
 
 /// Listens for other nodes where none are wanted: on this machine only, on any free port.
 const ALONE: &str = "127.0.0.1:0";
+
+/// The feature without which exemplars are dropped.
+const EXEMPLAR_STORAGE: &str = "exemplar-storage";
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +73,44 @@ pub enum End {
     Quit,
     /// It cannot go on; the text says why.
     Failed(String),
+}
+
+/// Stands in until the cluster takes these orders.
+struct NoAdmin;
+
+#[async_trait::async_trait]
+impl model::admin::Admin for NoAdmin {
+    async fn delete_series(
+        &self,
+        _: Vec<Vec<model::Matcher>>,
+        _: model::Timestamp,
+        _: model::Timestamp,
+    ) -> Result<(), model::sink::WriteError> {
+        Err(model::sink::WriteError::Invalid(
+            "not built in yet".to_owned(),
+        ))
+    }
+
+    async fn clean_tombstones(&self) -> Result<(), model::sink::WriteError> {
+        Err(model::sink::WriteError::Invalid(
+            "not built in yet".to_owned(),
+        ))
+    }
+
+    async fn snapshot(&self, _: &str, _: bool) -> Result<(), model::sink::WriteError> {
+        Err(model::sink::WriteError::Invalid(
+            "not built in yet".to_owned(),
+        ))
+    }
+
+    async fn head_statistics(
+        &self,
+        _: usize,
+    ) -> Result<model::admin::HeadStatistics, model::source::SourceError> {
+        Err(model::source::SourceError::Internal(
+            "not built in yet".to_owned(),
+        ))
+    }
 }
 
 /// A running node.
@@ -106,7 +153,8 @@ impl Node {
             flags.config_file_given,
             Arc::clone(&surroundings),
             Arc::clone(&world.clock),
-        );
+        )
+        .with_native_histograms(flags.features.iter().any(|f| f == "native-histograms"));
         let loaded = configuration.load()?;
         let config = Arc::clone(&loaded.config);
         let settings = settings(flags)?;
@@ -119,8 +167,12 @@ impl Node {
             telemetry.registry(),
         )
         .await?;
+        let memory = Memory::new(QUERIES_BYTES_MAX);
         let fragments = promql::fragment::Fragments::new(Arc::clone(&world.clock));
-        cluster.set_evaluator(Arc::new(fragments));
+        cluster.set_evaluator(Arc::new(BudgetedEvaluator {
+            evaluator: Arc::new(fragments),
+            memory: memory.clone(),
+        }));
         let status = status(
             &world,
             flags,
@@ -130,22 +182,27 @@ impl Node {
             surroundings,
             telemetry,
         )?;
+        register_computed(&status)?;
         status.put_in_force(loaded);
-        let engine = Arc::new(Engine::new(
-            engine_options(flags, &config),
-            Arc::clone(&world.clock),
-        ));
+        cluster.answer_with(Arc::new(Neighbour(Arc::clone(&status.pools))));
+        let engine = Engine::new(engine_options(flags, &config), Arc::clone(&world.clock));
+        let queries = Arc::new(queries(&world, flags, &status, engine, memory).await?);
+        let engine = Arc::clone(&queries.engine);
+        let http_metrics = crate::web::metrics::Metrics::default();
+        http_metrics.register(status.telemetry.registry())?;
         let state = ApiState {
             source: Arc::clone(&status.source),
             sink: cluster.clone(),
             groups: cluster.clone(),
-            engine: Arc::clone(&engine),
+            admin: Arc::new(NoAdmin),
+            dice: Arc::clone(&world.dice),
+            queries,
             clock: Arc::clone(&world.clock),
             status: status.clone(),
             settings,
             external_labels: Arc::clone(&status.external_labels),
-            query_slots: Arc::new(Semaphore::new(flags.query.concurrency_max)),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
+            http_metrics,
         };
         let discovery = discovery(&world, flags, &bound, &cluster)?;
         let (web_addresses, push_addresses) =
@@ -250,6 +307,10 @@ fn options(flags: &Flags, config: &Config) -> Options {
         replication_factor: cluster.replication_factor as usize,
         zone: cluster.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        exemplars_max: match flags.features.iter().any(|f| f == EXEMPLAR_STORAGE) {
+            true => config.exemplars_max(),
+            false => 0,
+        },
         out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
         history_interval: history.unwrap_or(config.global.scrape_interval),
         retention: retention.or(flags.storage.retention_time),
@@ -263,13 +324,49 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         query_timeout: flags.query.timeout,
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         lifecycle: flags.web.enable_lifecycle,
+        admin: flags.web.enable_admin_api,
+        parse: parse_options(flags),
         push_names: match flags.push.enable_utf8_names {
             true => Names::Utf8,
             false => Names::Legacy,
         },
         telemetry_path: flags.web.telemetry_path.clone(),
+        route_prefix: flags.web.route_prefix.clone(),
         cors_origin: compile_anchored(&flags.web.cors_origin)?,
     })
+}
+
+async fn queries(
+    world: &World,
+    flags: &Flags,
+    status: &NodeStatus,
+    engine: Engine,
+    memory: Memory,
+) -> Result<Queries, StartError> {
+    let slots = flags.query.concurrency_max;
+    let metrics = crate::queries::metrics::Metrics::new(slots);
+    metrics.register(status.telemetry.registry())?;
+    status.query_log.register(status.telemetry.registry())?;
+    Ok(Queries {
+        engine: Arc::new(engine),
+        source: Arc::clone(&status.source),
+        clock: Arc::clone(&world.clock),
+        slots: Arc::new(Semaphore::new(slots)),
+        memory,
+        active: ActiveQueries::open(world, slots).await,
+        log: Arc::clone(&status.query_log),
+        metrics,
+    })
+}
+
+fn parse_options(flags: &Flags) -> ParseOptions {
+    let has = |feature: &str| flags.features.iter().any(|f| f == feature);
+    ParseOptions {
+        experimental_functions: has("promql-experimental-functions"),
+        duration_expressions: has("promql-duration-expr"),
+        fill_modifiers: has("promql-binop-fill-modifiers"),
+        extended_ranges: has("promql-extended-range-selectors"),
+    }
 }
 
 fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
@@ -280,7 +377,12 @@ fn engine_options(flags: &Flags, config: &Config) -> EngineOptions {
         samples_max: flags.query.samples_max,
         subquery_step: config.global.evaluation_interval,
         experimental_functions: has("promql-experimental-functions"),
+        duration_expressions: has("promql-duration-expr"),
+        fill_modifiers: has("promql-binop-fill-modifiers"),
+        extended_ranges: has("promql-extended-range-selectors"),
         delayed_name_removal: has("promql-delayed-name-removal"),
+        type_and_unit_labels: has("type-and-unit-labels"),
+        ..EngineOptions::default()
     }
 }
 
@@ -301,9 +403,10 @@ fn status(
         cluster.clone(),
         Arc::new(move |target| leases.scrape_fence(target)),
         Arc::new(move || ids.cluster_id()),
-        surroundings,
+        Arc::clone(&surroundings),
         metrics,
     );
+    let query_log = QueryLog::new(Arc::clone(&world.spawn), surroundings);
     let source = ClusterSource {
         cluster: Arc::clone(cluster),
         shards: flags.cluster.shards,
@@ -315,15 +418,25 @@ fn status(
         configuration,
         pools: Arc::new(pools),
         telemetry,
+        query_log: Arc::new(query_log),
         external_labels: Arc::new(RwLock::new(Labels::default())),
         external_url: external_url(flags, bound),
         flags: flags.listing(),
         retention: retention(flags),
         lookback: flags.query.lookback_delta,
+        exemplar_storage: flags.features.iter().any(|f| f == EXEMPLAR_STORAGE),
         started: world.clock.now(),
         quit: watch::Sender::new(false),
         loading: tokio::sync::Mutex::default(),
     }))
+}
+
+/// What is looked up when somebody asks for the figures.
+fn register_computed(status: &Arc<NodeStatus>) -> Result<(), StartError> {
+    for family in computed(status) {
+        status.telemetry.registry().register(Box::new(family))?;
+    }
+    Ok(())
 }
 
 /// As Prometheus writes it: a time, a size, or both.

@@ -17,14 +17,22 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::configuration::{Configuration, LoadError, Loaded};
+use crate::neighbours;
 use crate::process;
-use crate::scrape::{ExternalUrl, Pools, Seen};
+use crate::queries::log::QueryLog;
+use crate::scrape::{Elsewhere, ExternalUrl, Pools, Seen};
 use crate::telemetry::Telemetry;
-use crate::web::state::{Build, ClusterStatus, Member, Replica, Runtime, Shard, Status, Targets};
+use crate::web::state::{
+    Build, ClusterStatus, Member, Metadata, Notification, Replica, Runtime, Shard, Status, Targets,
+};
 
 /// The two series of a target that tell how its last scrape went.
 const UP: &str = "up";
 const DURATION: &str = "scrape_duration_seconds";
+
+/// Notifications, in Prometheus' words.
+const RELOAD_FAILED: &str = "Configuration reload has failed.";
+const STOPPING: &str = "Prometheus is shutting down and gracefully stopping all operations.";
 
 /// The node behind its pages.
 pub struct NodeStatus {
@@ -34,12 +42,15 @@ pub struct NodeStatus {
     pub configuration: Configuration,
     pub pools: Arc<Pools>,
     pub telemetry: Arc<Telemetry>,
+    pub query_log: Arc<QueryLog>,
     pub external_labels: Arc<RwLock<Labels>>,
     pub external_url: ExternalUrl,
     /// As the command line gave them.
     pub flags: Vec<(String, String)>,
     pub retention: String,
     pub lookback: Duration,
+    /// Whether exemplars are kept at all.
+    pub exemplar_storage: bool,
     pub started: Timestamp,
     /// Turns true once the node is to stop.
     pub quit: watch::Sender<bool>,
@@ -86,7 +97,12 @@ impl NodeStatus {
         let window_ms = config.out_of_order_time_window().as_millis();
         let window_ms = i64::try_from(window_ms).unwrap_or(i64::MAX);
         self.cluster.set_out_of_order_window(window_ms);
+        if self.exemplar_storage {
+            self.cluster.set_exemplars_max(config.exemplars_max());
+        }
         self.pools.apply(&loaded.jobs);
+        let query_log = config.global.query_log_file.as_deref();
+        self.query_log.write_to(query_log);
         self.configuration.note(Some(Arc::clone(config)));
         self.telemetry.reloaded(true, &*self.clock);
     }
@@ -230,11 +246,39 @@ impl Status for NodeStatus {
     }
 
     async fn targets(&self) -> Targets {
-        let seen = match self.pools.has_targets_elsewhere() {
+        let (told, warnings) = neighbours::ask_targets(&self.cluster).await;
+        let seen = match self.pools.untold(&told) {
             true => self.seen().await,
             false => BTreeMap::new(),
         };
-        self.pools.targets(&self.external_url, &seen)
+        let elsewhere = Elsewhere { told, seen };
+        let targets = self.pools.targets(&self.external_url, &elsewhere);
+        Targets {
+            warnings,
+            ..targets
+        }
+    }
+
+    fn scrape_pools(&self) -> Vec<String> {
+        self.pools.names()
+    }
+
+    async fn metadata(&self, metric: Option<&str>) -> Metadata {
+        let (targets, warnings) =
+            neighbours::ask_metadata(&self.cluster, &self.pools, metric).await;
+        Metadata { targets, warnings }
+    }
+
+    fn notifications(&self) -> Vec<Notification> {
+        let state = self.configuration.state();
+        let failed = (!state.last_succeeded).then_some((RELOAD_FAILED, state.last_attempt));
+        let stopping = self.stopping().then(|| (STOPPING, self.clock.now()));
+        let both = failed.into_iter().chain(stopping);
+        both.map(|(text, since)| Notification {
+            text: text.to_owned(),
+            since,
+        })
+        .collect()
     }
 
     fn metrics_text(&self) -> String {

@@ -3,10 +3,15 @@
 //! Two pages: the API's listener shows everything; the push listener shows what a Pushgateway
 //! would, the process and its build, since the pushed groups stand above it.
 
+use std::sync::Arc;
+
 use model::port::Clock;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::process::Process;
+use crate::status::NodeStatus;
 use crate::web::state::Build;
 
 /// The registry every part of the node is given, and the figures that belong to none of them.
@@ -64,8 +69,184 @@ impl Telemetry {
     }
 }
 
+/// Figures that are looked up whenever they are gathered, so that nobody has to keep them.
+pub struct Computed {
+    desc: Desc,
+    kind: MetricType,
+    figures: Box<dyn Fn() -> Vec<(String, f64)> + Send + Sync>,
+}
+
+impl Computed {
+    /// One figure, without labels.
+    fn one(
+        name: &str,
+        help: &str,
+        figure: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) -> Self {
+        let figures = move || {
+            figure()
+                .map(|value| (String::new(), value))
+                .into_iter()
+                .collect()
+        };
+        Self::new(name, help, None, MetricType::GAUGE, figures)
+    }
+
+    /// A figure for each value of `label`.
+    fn new(
+        name: &str,
+        help: &str,
+        label: Option<&str>,
+        kind: MetricType,
+        figures: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
+    ) -> Self {
+        let labels = label.map(str::to_owned).into_iter().collect();
+        let desc = Desc::new(name.to_owned(), help.to_owned(), labels, Default::default());
+        Self {
+            desc: desc.expect("names are constants"),
+            kind,
+            figures: Box::new(figures),
+        }
+    }
+}
+
+impl Collector for Computed {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let metrics: Vec<Metric> = (self.figures)()
+            .into_iter()
+            .map(|(value_of_label, value)| {
+                let mut metric = Metric::default();
+                for name in &self.desc.variable_labels {
+                    let mut label = LabelPair::default();
+                    label.set_name(name.clone());
+                    label.set_value(value_of_label.clone());
+                    metric.set_label(vec![label]);
+                }
+                match self.kind {
+                    MetricType::COUNTER => {
+                        let mut counter = proto::Counter::default();
+                        counter.set_value(value);
+                        metric.set_counter(counter);
+                    }
+                    _ => {
+                        let mut gauge = proto::Gauge::default();
+                        gauge.set_value(value);
+                        metric.set_gauge(gauge);
+                    }
+                }
+                metric
+            })
+            .collect();
+        if metrics.is_empty() {
+            return Vec::new();
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(self.desc.fq_name.clone());
+        family.set_help(self.desc.help.clone());
+        family.set_field_type(self.kind);
+        family.set_metric(metrics);
+        vec![family]
+    }
+}
+
+/// The names that Prometheus' dashboards and alerts look for, of what there is here. Samples and
+/// series are those of the replicas on this node, targets those it scrapes: sums over the nodes are
+/// right for targets, and count each series once per replica.
+pub fn computed(status: &Arc<NodeStatus>) -> Vec<Computed> {
+    let stored = |name: &str, help: &str, figure: fn(&[tsdb::Stats]) -> Option<f64>| {
+        let cluster = Arc::clone(&status.cluster);
+        Computed::one(name, help, move || figure(&cluster.stored()))
+    };
+    let (ready, pools, targets) = (
+        Arc::clone(&status.cluster),
+        Arc::clone(&status.pools),
+        Arc::clone(&status.pools),
+    );
+    vec![
+        Computed::one(
+            "prometheus_ready",
+            "Whether Prometheus startup was fully completed and the server is ready for normal operation.",
+            move || Some(f64::from(u8::from(ready.ready().is_ok()))),
+        ),
+        Computed::new(
+            "prometheus_target_scrape_pools_total",
+            "Total number of scrape pool creation attempts.",
+            None,
+            MetricType::COUNTER,
+            move || vec![(String::new(), pools.names().len() as f64)],
+        ),
+        Computed::new(
+            "prometheus_target_scrape_pool_targets",
+            "Current number of targets in this scrape pool.",
+            Some("scrape_job"),
+            MetricType::GAUGE,
+            move || targets.counts(),
+        ),
+        stored(
+            "prometheus_tsdb_head_series",
+            "Total number of series in the head block.",
+            |all| Some(all.iter().map(|s| s.series as f64).sum()),
+        ),
+        stored(
+            "prometheus_tsdb_head_min_time_seconds",
+            "Minimum time bound of the head block.",
+            |all| {
+                let oldest = all.iter().filter_map(|s| Some(s.head_range?.0)).min();
+                oldest.map(|at| at.seconds())
+            },
+        ),
+        stored(
+            "prometheus_tsdb_head_max_time_seconds",
+            "Maximum timestamp of the head block.",
+            |all| {
+                let newest = all.iter().filter_map(|s| Some(s.head_range?.1)).max();
+                newest.map(|at| at.seconds())
+            },
+        ),
+        stored(
+            "prometheus_tsdb_blocks_loaded",
+            "Number of currently loaded data blocks",
+            |all| Some(all.iter().map(|s| s.blocks as f64).sum()),
+        ),
+        stored(
+            "prometheus_tsdb_storage_blocks_bytes",
+            "The number of bytes that are currently used for local storage by all blocks.",
+            |all| Some(all.iter().map(|s| s.block_bytes as f64).sum()),
+        ),
+    ]
+}
+
+/// Our own figures that Prometheus has under another name: shown under both.
+const ALIASES: [(&str, &str); 2] = [
+    (
+        "quorate_tsdb_samples_applied_total",
+        "prometheus_tsdb_head_samples_appended_total",
+    ),
+    (
+        "quorate_tsdb_corruptions_total",
+        "prometheus_tsdb_wal_corruptions_total",
+    ),
+];
+
+/// The families, and again those that have an alias.
+fn with_aliases(mut families: Vec<MetricFamily>) -> Vec<MetricFamily> {
+    for (own, alias) in ALIASES {
+        let found = families.iter().find(|family| family.name() == own).cloned();
+        if let Some(mut family) = found {
+            family.set_name(alias.to_owned());
+            families.push(family);
+        }
+    }
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    families
+}
+
 fn encode(registry: &Registry) -> String {
-    let text = TextEncoder::new().encode_to_string(&registry.gather());
+    let text = TextEncoder::new().encode_to_string(&with_aliases(registry.gather()));
     text.unwrap_or_else(|error| {
         tracing::error!(%error, "own telemetry could not be written");
         String::new()
@@ -133,6 +314,25 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
+        let one = Computed::one("one", "One.", || Some(2.5));
+        let each = || vec![("a".to_owned(), 1.0), ("b".to_owned(), 3.0)];
+        let many = Computed::new("many", "Many.", Some("job"), MetricType::COUNTER, each);
+        let none = Computed::one("none", "None.", || None);
+        let applied = prometheus::IntCounter::new("quorate_tsdb_samples_applied_total", "h");
+        let registry = telemetry.registry();
+        for collector in [one, many, none] {
+            registry.register(Box::new(collector)).unwrap();
+        }
+        registry.register(Box::new(applied.unwrap())).unwrap();
+        let computed = telemetry.text();
+        for line in [
+            "one 2.5\n",
+            "# TYPE many counter\nmany{job=\"a\"} 1\nmany{job=\"b\"} 3\n",
+            "prometheus_tsdb_head_samples_appended_total 0\n",
+        ] {
+            assert!(computed.contains(line), "{line}{computed}");
+        }
+        assert!(!computed.contains("none"), "{computed}");
         let info = text
             .lines()
             .find(|l| l.starts_with("prometheus_build_info{"));

@@ -6,6 +6,7 @@
 
 use model::Matcher;
 
+use crate::duration::Length;
 use crate::error::Span;
 use crate::function::Function;
 
@@ -80,10 +81,10 @@ pub struct StringLiteral {
 }
 
 /// When a selector or subquery looks, relative to the step it is evaluated at.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Shift {
     /// Positive looks back.
-    pub offset_ms: i64,
+    pub offset: Length,
     pub at: Option<At>,
 }
 
@@ -95,11 +96,35 @@ pub enum At {
     End,
 }
 
+/// What a selector takes for the values at the ends of its window; all but the first are newer
+/// than Prometheus 3.5.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// None: only what lies inside.
+    #[default]
+    Inside,
+    /// `anchored`: the last samples before them.
+    Anchored,
+    /// `smoothed`: interpolated between the samples around them.
+    Smoothed,
+}
+
+impl Reach {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inside => "",
+            Self::Anchored => "anchored",
+            Self::Smoothed => "smoothed",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorSelector {
     /// The name before the braces, if there is one; its matcher is in `matchers`, last.
     pub name: Option<String>,
     pub matchers: Vec<Matcher>,
+    pub reach: Reach,
     pub shift: Shift,
     pub span: Span,
 }
@@ -108,7 +133,7 @@ pub struct VectorSelector {
 #[derive(Debug, Clone, PartialEq)]
 pub struct MatrixSelector {
     pub selector: VectorSelector,
-    pub range_ms: i64,
+    pub range: Length,
     pub span: Span,
 }
 
@@ -116,8 +141,8 @@ pub struct MatrixSelector {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subquery {
     pub expr: Box<Expr>,
-    pub range_ms: i64,
-    pub step_ms: Option<i64>,
+    pub range: Length,
+    pub step: Option<Length>,
     pub shift: Shift,
     pub span: Span,
 }
@@ -225,6 +250,8 @@ pub enum BinaryOp {
     LessEqual,
     Greater,
     GreaterEqual,
+    TrimUpper,
+    TrimLower,
     And,
     Or,
     Unless,
@@ -246,6 +273,8 @@ impl BinaryOp {
             Self::LessEqual => "<=",
             Self::Greater => ">",
             Self::GreaterEqual => ">=",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
@@ -257,7 +286,7 @@ impl BinaryOp {
         match self {
             Self::Or => 1,
             Self::And | Self::Unless => 2,
-            _ if self.is_comparison() => 3,
+            _ if self.is_comparison() || self.is_trim() => 3,
             Self::Add | Self::Sub => 4,
             Self::Pow => 6,
             _ => 5,
@@ -274,6 +303,11 @@ impl BinaryOp {
                 | Self::Greater
                 | Self::GreaterEqual
         )
+    }
+
+    /// Whether it cuts native histograms; newer than Prometheus 3.5.
+    pub fn is_trim(self) -> bool {
+        matches!(self, Self::TrimUpper | Self::TrimLower)
     }
 
     pub fn is_set(self) -> bool {
@@ -293,7 +327,20 @@ pub enum Cardinality {
     ManyToMany,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What stands in for a series that one side lacks; newer than Prometheus 3.5.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Fill {
+    pub left: Option<NumberLiteral>,
+    pub right: Option<NumberLiteral>,
+}
+
+impl Fill {
+    pub fn is_none(&self) -> bool {
+        self.left.is_none() && self.right.is_none()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct Matching {
     pub cardinality: Cardinality,
     /// `on (labels)`; otherwise `ignoring (labels)`.
@@ -301,6 +348,7 @@ pub struct Matching {
     pub labels: Vec<String>,
     /// Labels that `group_left` and `group_right` copy from the one side.
     pub include: Vec<String>,
+    pub fill: Fill,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use model::fragment::Fragment;
-use model::limits::{QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX};
+use model::limits::{
+    QUERY_BYTES_HELD_MAX, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX,
+};
 use model::port::Clock;
 use model::source::{Consistency, Selection, Source};
-use model::{Labels, Samples, Series, Timestamp};
+use model::{Labels, Samples, Series, Timestamp, Value as Point};
 
 use crate::ast::{Expr, Type};
 use crate::error::QueryError;
-use crate::eval::{Columns, Data, Evaluation, Pace, Parts, value_at};
+use crate::eval::{
+    Bounds, Columns, Counts, Data, Evaluation, Notes, Pace, Parts, Rules, samples_bytes,
+};
 use crate::fragment::Features;
 use crate::local::Numbers;
 use crate::parser::{ParseOptions, parse_with};
@@ -26,15 +30,26 @@ pub struct EngineOptions {
     pub lookback: Duration,
     /// How long a query may take (`--query.timeout`).
     pub timeout: Duration,
-    /// How many samples a query may hold at once (`--query.max-samples`).
+    /// How many samples a query may hold at once (`--query.max-samples`), counted as Prometheus
+    /// does.
     pub samples_max: usize,
+    /// How many bytes of samples a query may really hold: whole selections and whole results.
+    pub bytes_max: usize,
     /// The step of subqueries that name none: the global evaluation interval.
     pub subquery_step: Duration,
     /// Functions and aggregations Prometheus calls experimental.
     pub experimental_functions: bool,
+    /// Arithmetic on durations (`promql-duration-expr`).
+    pub duration_expressions: bool,
+    /// `fill` and its like (`promql-binop-fill-modifiers`); read, not computed yet.
+    pub fill_modifiers: bool,
+    /// `anchored` and `smoothed` (`promql-extended-range-selectors`); read, not computed yet.
+    pub extended_ranges: bool,
     /// Metric names are dropped from the result only, not at every function
     /// (`promql-delayed-name-removal`).
     pub delayed_name_removal: bool,
+    /// `__type__` and `__unit__` belong to the metric name (`type-and-unit-labels`).
+    pub type_and_unit_labels: bool,
 }
 
 impl Default for EngineOptions {
@@ -43,9 +58,14 @@ impl Default for EngineOptions {
             lookback: Duration::from_secs(300),
             timeout: Duration::from_secs(120),
             samples_max: QUERY_SAMPLES_MAX,
+            bytes_max: QUERY_BYTES_HELD_MAX,
             subquery_step: Duration::from_secs(60),
             experimental_functions: false,
+            duration_expressions: false,
+            fill_modifiers: false,
+            extended_ranges: false,
             delayed_name_removal: false,
+            type_and_unit_labels: false,
         }
     }
 }
@@ -67,8 +87,42 @@ pub struct QueryResult {
     /// What the asker should know, in Prometheus' words; each once.
     pub warnings: Vec<String>,
     pub infos: Vec<String>,
+    pub stats: Stats,
 }
 
+/// What a query took: the numbers of the API's `stats`.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub timings: Timings,
+    /// Samples read (`totalQueryableSamples`), a histogram counting for several.
+    pub samples_read: u64,
+    /// The same for each instant of the query (`totalQueryableSamplesPerStep`).
+    pub samples_read_at: Vec<(Timestamp, u64)>,
+    /// The most samples Prometheus would have held at a time (`peakSamples`).
+    pub samples_peak: u64,
+}
+
+/// How long the parts of a query took. Waiting for a slot is not the engine's.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    /// Planning and fetching (`queryPreparationTime`).
+    pub preparation: Duration,
+    /// Computing (`innerEvalTime`).
+    pub inner_eval: Duration,
+    /// Putting the result in order (`resultSortTime`).
+    pub result_sort: Duration,
+}
+
+impl Timings {
+    /// All of it (`evalTotalTime`).
+    pub fn total(&self) -> Duration {
+        self.preparation + self.inner_eval + self.result_sort
+    }
+}
+
+/// An answer's points are floats or native histograms: [`VectorSample::value`], and
+/// [`Samples::value`] in the series of a matrix. What an API shows of a histogram's buckets is
+/// [`crate::native::buckets()`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Scalar(Timestamp, f64),
@@ -83,7 +137,7 @@ pub enum Value {
 pub struct VectorSample {
     pub labels: Labels,
     pub timestamp: Timestamp,
-    pub value: f64,
+    pub value: Point,
 }
 
 /// Answers queries.
@@ -122,14 +176,11 @@ impl Engine {
             expr: &expr,
             grid: Grid::single(at.0),
             end: at,
+            step_ms: 0,
             params,
         };
-        let (columns, warnings, infos) = run.evaluate(source).await?;
-        Ok(QueryResult {
-            value: instant_value(columns, at),
-            warnings,
-            infos,
-        })
+        let evaluated = run.evaluate(source).await?;
+        Ok(run.finish(evaluated, |columns| instant_value(columns, at)))
     }
 
     /// The values of `query` from `start` to `end`, both included, every `step`.
@@ -156,19 +207,21 @@ impl Engine {
             expr: &expr,
             grid,
             end,
+            step_ms: grid.step,
             params,
         };
-        let (columns, warnings, infos) = run.evaluate(source).await?;
-        Ok(QueryResult {
-            value: Value::Matrix(range_value(columns, grid)),
-            warnings,
-            infos,
-        })
+        let evaluated = run.evaluate(source).await?;
+        Ok(run.finish(evaluated, |columns| {
+            Value::Matrix(range_value(columns, grid))
+        }))
     }
 
     fn parse(&self, query: &str) -> Result<Expr, QueryError> {
         let options = ParseOptions {
             experimental_functions: self.options.experimental_functions,
+            duration_expressions: self.options.duration_expressions,
+            fill_modifiers: self.options.fill_modifiers,
+            extended_ranges: self.options.extended_ranges,
         };
         Ok(parse_with(query, options)?)
     }
@@ -205,14 +258,21 @@ struct Run<'a> {
     expr: &'a Expr,
     grid: Grid,
     end: Timestamp,
+    /// None for a query at one instant.
+    step_ms: i64,
     params: &'a QueryParams,
 }
 
+/// Columns, and what is told besides.
+struct Evaluated {
+    columns: Columns,
+    notes: Notes,
+    counts: Counts,
+    timings: Timings,
+}
+
 impl Run<'_> {
-    async fn evaluate(
-        &self,
-        source: &dyn Source,
-    ) -> Result<(Columns, Vec<String>, Vec<String>), QueryError> {
+    async fn evaluate(&self, source: &dyn Source) -> Result<Evaluated, QueryError> {
         let options = &self.engine.options;
         let timeout = self
             .params
@@ -224,6 +284,7 @@ impl Run<'_> {
             grid: self.grid,
             start: self.grid.start,
             end: self.end.0,
+            query_step_ms: self.step_ms,
             lookback_ms,
             subquery_step_ms: duration_ms(options.subquery_step)
                 .unwrap_or(i64::MAX)
@@ -231,25 +292,68 @@ impl Run<'_> {
             consistency: self.params.consistency,
             samples_max: options.samples_max,
         };
+        let clock = &*self.engine.clock;
+        let began = clock.monotonic();
         let numbers = source.evaluates().then(|| Numbers::of(self.expr));
         let plan = plan(self.expr, context, numbers.as_ref())?;
-        let clock = &*self.engine.clock;
-        let deadline = clock.monotonic().saturating_add(timeout);
-        let pace = Pace::new(clock, deadline, &self.engine.is_closed, options.samples_max);
+        let bounds = Bounds {
+            deadline: began.saturating_add(timeout),
+            samples_max: options.samples_max,
+            bytes_max: options.bytes_max,
+        };
+        let pace = Pace::new(clock, &self.engine.is_closed, bounds);
         pace.check()?;
         let fetching = async {
-            let selecting = select(source, &plan.selections, options.samples_max);
+            let selecting = select(source, &plan.selections, options.bytes_max);
             let parts = self.fetch_parts(source, &plan.parts, context, timeout);
             futures::try_join!(selecting, parts)
         };
         let (data, parts) = tokio::time::timeout(timeout, fetching)
             .await
             .map_err(|_elapsed| QueryError::Timeout)??;
+        let fetched = clock.monotonic();
         let data = Data::new(data, parts, lookback_ms);
-        let evaluation = Evaluation::new(self.query, data, pace, options.delayed_name_removal);
-        let (columns, notes) = evaluation.run(&plan.steps).await?;
-        let (warnings, infos) = notes.into_texts();
-        Ok((columns, warnings, infos))
+        let rules = Rules {
+            delayed_names: options.delayed_name_removal,
+            type_and_unit_labels: options.type_and_unit_labels,
+        };
+        let evaluation = Evaluation::new(data, pace, rules);
+        let (columns, notes, counts) = evaluation.run(&plan.steps).await?;
+        let timings = Timings {
+            preparation: fetched.saturating_sub(began),
+            inner_eval: clock.monotonic().saturating_sub(fetched),
+            result_sort: Duration::ZERO,
+        };
+        Ok(Evaluated {
+            columns,
+            notes,
+            counts,
+            timings,
+        })
+    }
+
+    fn finish(&self, evaluated: Evaluated, value: impl FnOnce(Columns) -> Value) -> QueryResult {
+        let clock = &*self.engine.clock;
+        let began = clock.monotonic();
+        let value = value(evaluated.columns);
+        let (warnings, infos) = evaluated.notes.into_texts(self.query);
+        let timings = Timings {
+            result_sort: clock.monotonic().saturating_sub(began),
+            ..evaluated.timings
+        };
+        let read = evaluated.counts.read;
+        let at = |(step, read)| (Timestamp(self.grid.at(step)), read);
+        QueryResult {
+            value,
+            warnings,
+            infos,
+            stats: Stats {
+                timings,
+                samples_read: read.iter().sum(),
+                samples_read_at: read.into_iter().enumerate().map(at).collect(),
+                samples_peak: evaluated.counts.peak,
+            },
+        }
     }
 }
 
@@ -271,7 +375,7 @@ impl Run<'_> {
             steps: 0,
             query_start: Timestamp(context.start),
             query_end: Timestamp(context.end),
-            query_step_ms: self.grid.step,
+            query_step_ms: self.step_ms,
             lookback_ms: context.lookback_ms,
             subquery_step_ms: context.subquery_step_ms,
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
@@ -279,6 +383,7 @@ impl Run<'_> {
             features: Features::of(&self.engine.options).0,
             consistency: context.consistency,
         };
+        // A list, not the lazy map: through its closure the compiler cannot see that this is Send.
         let fetches: Vec<_> = plans
             .iter()
             .map(|plan| fetch_part(source, &whole, plan))
@@ -302,10 +407,10 @@ async fn fetch_part(
         ..whole.clone()
     };
     let mut parts = source.evaluate(&fragment).await?;
-    if let Some(node) = plan
+    let unfolded = plan
         .unfolded
-        .filter(|_| parts.iter().any(|p| p.cannot_fold))
-    {
+        .filter(|_| parts.iter().any(|p| p.cannot_fold));
+    if let Some(node) = unfolded {
         (fragment.node, fragment.fold) = (node, false);
         parts = source.evaluate(&fragment).await?;
     }
@@ -316,19 +421,22 @@ async fn fetch_part(
 }
 
 /// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more
-/// than `samples_max`.
-pub(crate) async fn select(
+/// than `bytes_max`.
+async fn select(
     source: &dyn Source,
     selections: &[Selection],
-    samples_max: usize,
+    bytes_max: usize,
 ) -> Result<Vec<Vec<Series>>, QueryError> {
     // A list, not the lazy map: through its closure the compiler cannot see that a query is Send.
     let fetches: Vec<_> = selections.iter().map(|s| source.select(s)).collect();
     let mut fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
-    let (mut sets, mut samples) = (Vec::with_capacity(selections.len()), 0);
+    let (mut sets, mut bytes) = (Vec::with_capacity(selections.len()), 0);
     while let Some(series) = fetched.try_next().await? {
-        samples += series.iter().map(|s| s.samples.len()).sum::<usize>();
-        if samples > samples_max {
+        bytes += series
+            .iter()
+            .map(|s| samples_bytes(&s.samples))
+            .sum::<usize>();
+        if bytes > bytes_max {
             return Err(QueryError::TooManySamples);
         }
         sets.push(series);
@@ -345,7 +453,7 @@ fn instant_value(columns: Columns, at: Timestamp) -> Value {
                 .into_iter()
                 .filter_map(|column| {
                     Some(VectorSample {
-                        value: value_at(&column.values, 0)?,
+                        value: column.value_at(0)?,
                         labels: column.labels,
                         timestamp: at,
                     })
@@ -361,26 +469,21 @@ fn instant_value(columns: Columns, at: Timestamp) -> Value {
 }
 
 fn range_value(columns: Columns, grid: Grid) -> Vec<Series> {
-    let with_times = |values: &[f64]| {
-        let present = (0..values.len()).filter_map(|step| Some((step, value_at(values, step)?)));
-        let mut samples = Samples::default();
-        for (step, value) in present {
-            samples.push(Timestamp(grid.at(step)), value);
-        }
-        samples
-    };
     match columns {
-        Columns::Scalar(values) => vec![Series {
-            labels: Labels::default(),
-            samples: with_times(&values),
-        }],
+        Columns::Scalar(values) => {
+            let mut samples = Samples::default();
+            for (step, &value) in values.iter().enumerate() {
+                samples.push(Timestamp(grid.at(step)), value);
+            }
+            vec![Series {
+                labels: Labels::default(),
+                samples,
+            }]
+        }
         Columns::Vector(columns) => {
             let mut series: Vec<_> = columns
                 .into_iter()
-                .map(|column| Series {
-                    samples: with_times(&column.values),
-                    labels: column.labels,
-                })
+                .map(|column| column.into_series(grid))
                 .filter(|series| !series.samples.is_empty())
                 .collect();
             series.sort_by(|a, b| a.labels.cmp(&b.labels));

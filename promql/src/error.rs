@@ -7,6 +7,8 @@ use std::fmt;
 
 use model::source::SourceError;
 
+use crate::duration::DurationError;
+
 /// A stretch of the query text, in bytes: `start .. end`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -26,7 +28,7 @@ impl Span {
     }
 }
 
-/// A place in the text as people count it: from one, columns in bytes.
+/// A place in the text as people count it: from one, columns in bytes. An empty text has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     pub line: usize,
@@ -36,6 +38,9 @@ pub struct Position {
 impl Position {
     /// Where byte `offset` of `text` stands.
     pub fn of(text: &str, offset: usize) -> Self {
+        if text.is_empty() {
+            return Self { line: 0, column: 0 };
+        }
         let before = &text.as_bytes()[..offset.min(text.len())];
         let line_start = before
             .iter()
@@ -50,7 +55,10 @@ impl Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
+        match self.line {
+            0 => f.write_str("unknown position"),
+            line => write!(f, "{line}:{}", self.column),
+        }
     }
 }
 
@@ -70,6 +78,13 @@ impl ParseError {
             position: Position::of(text, span.start),
             message: message.into(),
         }
+    }
+}
+
+/// A duration of the query that has no value, in the words of Prometheus' API.
+impl From<DurationError> for QueryError {
+    fn from(error: DurationError) -> Self {
+        Self::Invalid(format!("invalid parameter \"query\": {error}"))
     }
 }
 

@@ -5,17 +5,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
+use model::limits::QUERY_BYTES_HELD_MAX;
 use model::port::Clock;
 use model::source::Source;
 
-use crate::ast::{Aggregate, Expr};
-use crate::engine::{EngineOptions, select};
+use crate::ast::Expr;
+use crate::engine::EngineOptions;
 use crate::error::QueryError;
-use crate::eval::{Columns, Data, Evaluation, Pace};
+use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
 use crate::local;
 use crate::parser::{ParseOptions, parse_with};
-use crate::plan::{Context, Grid, plan};
+use crate::plan::{Context, Grid, Plan, plan};
 
 /// Computes fragments for this node and for others.
 pub struct Fragments {
@@ -48,47 +50,87 @@ impl Fragments {
         let context = context(fragment);
         let plan = plan(aggregate.map_or(node, |a| &a.expr), context, None)?;
         let timeout = Duration::from_millis(fragment.timeout_ms);
-        let deadline = self.clock.monotonic().saturating_add(timeout);
-        let pace = Pace::new(&*self.clock, deadline, &self.is_closed, context.samples_max);
-        pace.check()?;
-        let data = select(source, &plan.selections, context.samples_max).await?;
-        let data = Data::new(data, Vec::new(), fragment.lookback_ms);
-        let (series, samples) = (data.series(), data.size());
-        let mut evaluation =
-            Evaluation::new(&fragment.query, data, pace, features.delayed_name_removal());
-        let columns = evaluation.compute(&plan.steps).await?;
-        let mut part = match aggregate {
-            Some(aggregate) => fold(&mut evaluation, aggregate, columns, context.grid).await?,
-            None => whole(columns),
+        let bounds = Bounds {
+            deadline: self.clock.monotonic().saturating_add(timeout),
+            samples_max: context.samples_max,
+            bytes_max: QUERY_BYTES_HELD_MAX,
         };
-        part.notes = evaluation.into_notes().into_parts();
-        part.series = series as u64;
-        part.samples = vec![samples as u64];
-        Ok(part)
+        let pace = Pace::new(&*self.clock, &self.is_closed, bounds);
+        pace.check()?;
+        let work = Work {
+            evaluation: Evaluation::new(Data::default(), pace, features.rules()),
+            folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
+            part: Part::default(),
+            held: 0,
+        };
+        work.run(source, &plan, &context).await
     }
 }
 
-async fn fold(
-    evaluation: &mut Evaluation<'_>,
-    aggregate: &Aggregate,
-    columns: Columns,
-    grid: Grid,
-) -> Result<Part, QueryError> {
-    let folded = evaluation
-        .fold_columns(aggregate, columns.into_vector(), grid)
-        .await?;
-    Ok(Part {
-        cannot_fold: folded.is_none(),
-        columns: folded.unwrap_or_default(),
-        ..Part::default()
-    })
+/// A fragment on its way: series come in pieces, so that their samples need not be held at once.
+struct Work<'a> {
+    evaluation: Evaluation<'a>,
+    folder: Option<Folder<'a>>,
+    part: Part,
+    /// Bytes of the columns that are finished.
+    held: usize,
 }
 
-fn whole(columns: Columns) -> Part {
-    let columns = columns.into_vector().into_iter();
-    Part {
-        columns: columns.map(PartColumn::from).collect(),
-        ..Part::default()
+impl Work<'_> {
+    async fn run(
+        mut self,
+        source: &dyn Source,
+        plan: &Plan<'_>,
+        context: &Context,
+    ) -> Result<Part, QueryError> {
+        let [selection] = plan.selections.as_slice() else {
+            let message = "a part of a query selects once".to_owned();
+            return Err(QueryError::Execution(message));
+        };
+        let mut pieces = source.stream(selection);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            self.part.series += piece.len() as u64;
+            let data = Data::new(vec![piece], Vec::new(), context.lookback_ms);
+            let (columns, read) = self.evaluation.compute_piece(data, &plan.steps).await?;
+            self.note_read(&read);
+            if !self.keep(columns, context).await? {
+                return Ok(Part {
+                    cannot_fold: true,
+                    ..Part::default()
+                });
+            }
+        }
+        if let Some(folder) = self.folder {
+            self.part.columns = folder.into_parts();
+        }
+        let (notes, peak) = self.evaluation.end();
+        self.part.notes = notes.into_parts();
+        self.part.peak = peak;
+        Ok(self.part)
+    }
+
+    fn note_read(&mut self, read: &[u64]) {
+        let all = &mut self.part.samples;
+        all.resize(all.len().max(read.len()), 0);
+        for (all, read) in all.iter_mut().zip(read) {
+            *all += read;
+        }
+    }
+
+    /// `false` when the columns do not fold.
+    async fn keep(&mut self, columns: Vec<Column>, context: &Context) -> Result<bool, QueryError> {
+        if let Some(folder) = &mut self.folder {
+            return folder.add_columns(columns, self.evaluation.pace()).await;
+        }
+        self.held += 8 * columns.len() * context.grid.steps;
+        if self.held > QUERY_BYTES_HELD_MAX {
+            return Err(QueryError::TooManySamples);
+        }
+        self.part
+            .columns
+            .extend(columns.into_iter().map(PartColumn::from));
+        Ok(true)
     }
 }
 
@@ -101,6 +143,7 @@ fn context(fragment: &Fragment) -> Context {
         },
         start: fragment.query_start.0,
         end: fragment.query_end.0,
+        query_step_ms: fragment.query_step_ms,
         lookback_ms: fragment.lookback_ms,
         subquery_step_ms: fragment.subquery_step_ms.max(1),
         consistency: fragment.consistency,
@@ -152,12 +195,25 @@ pub(crate) struct Features(pub u32);
 impl Features {
     const EXPERIMENTAL_FUNCTIONS: u32 = 1;
     const DELAYED_NAME_REMOVAL: u32 = 2;
+    const TYPE_AND_UNIT_LABELS: u32 = 4;
+    const DURATION_EXPRESSIONS: u32 = 8;
+    const FILL_MODIFIERS: u32 = 16;
+    const EXTENDED_RANGES: u32 = 32;
 
     pub fn of(options: &EngineOptions) -> Self {
-        let bit = |is_on: bool, bit: u32| if is_on { bit } else { 0 };
+        let bits = [
+            (options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS),
+            (options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
+            (options.type_and_unit_labels, Self::TYPE_AND_UNIT_LABELS),
+            (options.duration_expressions, Self::DURATION_EXPRESSIONS),
+            (options.fill_modifiers, Self::FILL_MODIFIERS),
+            (options.extended_ranges, Self::EXTENDED_RANGES),
+        ];
         Self(
-            bit(options.experimental_functions, Self::EXPERIMENTAL_FUNCTIONS)
-                | bit(options.delayed_name_removal, Self::DELAYED_NAME_REMOVAL),
+            bits.iter()
+                .filter(|(is_on, _)| *is_on)
+                .map(|(_, bit)| bit)
+                .sum(),
         )
     }
 
@@ -168,10 +224,16 @@ impl Features {
     fn parse_options(self) -> ParseOptions {
         ParseOptions {
             experimental_functions: self.has(Self::EXPERIMENTAL_FUNCTIONS),
+            duration_expressions: self.has(Self::DURATION_EXPRESSIONS),
+            fill_modifiers: self.has(Self::FILL_MODIFIERS),
+            extended_ranges: self.has(Self::EXTENDED_RANGES),
         }
     }
 
-    fn delayed_name_removal(self) -> bool {
-        self.has(Self::DELAYED_NAME_REMOVAL)
+    fn rules(self) -> Rules {
+        Rules {
+            delayed_names: self.has(Self::DELAYED_NAME_REMOVAL),
+            type_and_unit_labels: self.has(Self::TYPE_AND_UNIT_LABELS),
+        }
     }
 }

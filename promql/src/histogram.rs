@@ -62,6 +62,44 @@ fn interpolate(q: f64, buckets: &[Bucket]) -> f64 {
     below.upper_bound + (bucket.upper_bound - below.upper_bound) * (rank / count)
 }
 
+/// The share of observations between `lower` and `upper`.
+pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
+    buckets.sort_by(|a, b| a.upper_bound.total_cmp(&b.upper_bound));
+    join_equal(buckets);
+    let Some(last) = buckets.last().filter(|b| b.upper_bound == f64::INFINITY) else {
+        return f64::NAN;
+    };
+    let count = last.count;
+    if count == 0.0 || lower.is_nan() || upper.is_nan() {
+        return f64::NAN;
+    }
+    if lower >= upper {
+        return 0.0;
+    }
+    let rank = |bound: f64| {
+        rank(bound, buckets)
+            .filter(|&r| r <= count)
+            .unwrap_or(count)
+    };
+    (rank(upper) - rank(lower)) / count
+}
+
+/// How many observations are below `bound`, if a bucket reaches behind it.
+fn rank(bound: f64, buckets: &[Bucket]) -> Option<f64> {
+    let (mut start, mut before) = (f64::NEG_INFINITY, 0.0);
+    for bucket in buckets {
+        if start >= bound {
+            return Some(before);
+        }
+        if bucket.upper_bound > bound {
+            let share = (bound - start) / (bucket.upper_bound - start);
+            return Some(before + (bucket.count - before) * share);
+        }
+        (start, before) = (bucket.upper_bound, bucket.count);
+    }
+    None
+}
+
 /// Adds up buckets with the same bound.
 fn join_equal(buckets: &mut Vec<Bucket>) {
     buckets.dedup_by(|next, kept| {

@@ -6,7 +6,9 @@
 
 use crate::ast::{AggregateOp, BinaryOp};
 use crate::error::Span;
-use crate::quote::{quote, quote_char};
+use crate::parser::ParseOptions;
+use crate::parser::duration::duration_function;
+use crate::quote::{is_printable, quote, quote_char};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Token {
@@ -65,9 +67,9 @@ impl Kind {
         match self {
             Self::End => "end of input".to_owned(),
             Self::Error(message) => message.clone(),
-            Self::Operator(_) | Self::EqualRegex | Self::NotRegex | Self::At => {
-                format!("<op:{text}>")
-            }
+            Self::Operator(_) | Self::EqualRegex | Self::NotRegex => format!("<op:{text}>"),
+            // Prometheus has no name for it, and shows its number.
+            Self::At => format!("\"<Item 57400>\" <op:{text}>"),
             Self::Aggregator(_) => format!("<aggr:{text}>"),
             Self::Keyword(Keyword::Start | Keyword::End) => shown(),
             Self::Keyword(_) => format!("<{text}>"),
@@ -82,7 +84,9 @@ impl Kind {
 }
 
 /// The tokens of `text`; the last one is [`Kind::End`] or [`Kind::Error`].
-pub(crate) fn lex(text: &str) -> Vec<Token> {
+///
+/// The options decide about words and operators newer than 3.5.
+pub(crate) fn lex(text: &str, options: ParseOptions) -> Vec<Token> {
     let mut lexer = Lexer {
         text,
         at: 0,
@@ -91,6 +95,7 @@ pub(crate) fn lex(text: &str) -> Vec<Token> {
         parens: 0,
         brackets: Bracket::Closed,
         in_braces: false,
+        options,
     };
     while lexer.token() == More::Yes {}
     lexer.tokens
@@ -122,6 +127,7 @@ struct Lexer<'a> {
     parens: usize,
     brackets: Bracket,
     in_braces: bool,
+    options: ParseOptions,
 }
 
 const DIGITS: &str = "0123456789";
@@ -221,6 +227,12 @@ impl Lexer<'_> {
                 let next = quote_char(self.peek());
                 self.fail(format!("unexpected character after '!': {next}"))
             }
+            '<' if self.options.experimental_functions && self.accept("/") => {
+                self.emit(Kind::Operator(BinaryOp::TrimUpper))
+            }
+            '>' if self.options.experimental_functions && self.accept("/") => {
+                self.emit(Kind::Operator(BinaryOp::TrimLower))
+            }
             '<' if self.accept("=") => self.emit(Kind::Operator(BinaryOp::LessEqual)),
             '<' => self.emit(Kind::Operator(BinaryOp::Less)),
             '>' if self.accept("=") => self.emit(Kind::Operator(BinaryOp::GreaterEqual)),
@@ -279,6 +291,7 @@ impl Lexer<'_> {
             Some(c @ ('+' | '-' | '*' | '/' | '%' | '^' | '(' | ')')) => self.duration_sign(c),
             Some(c) if c.is_ascii_digit() => self.range(c),
             Some('.') if self.peek().is_some_and(|c| c.is_ascii_digit()) => self.range('.'),
+            Some(_) if self.takes_duration_function() => self.emit(Kind::Identifier),
             Some(c) => self.fail(format!(
                 "unexpected character in duration expression: {}",
                 quote_char(Some(c))
@@ -314,20 +327,37 @@ impl Lexer<'_> {
         }
     }
 
+    /// A function on durations that begins with the character just taken.
+    fn takes_duration_function(&mut self) -> bool {
+        if !self.options.duration_expressions || self.brackets == Bracket::Closed {
+            return false;
+        }
+        let rest = self.text.get(self.start..).unwrap_or_default();
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let is_known = duration_function(&rest[..end]).is_some();
+        if is_known {
+            self.at = self.start + end;
+            if self.brackets == Bracket::Fresh {
+                self.brackets = Bracket::Open;
+            }
+        }
+        is_known
+    }
+
     fn word(&mut self, first: char) -> More {
+        if self.takes_duration_function() {
+            return self.emit(Kind::Identifier);
+        }
         match (self.brackets, first) {
             (Bracket::Closed, _) => {}
             (Bracket::Colon, _) => {
                 let colon = quote_char(Some(first));
                 return self.fail(format!("unexpected colon {colon}"));
             }
-            (_, ':') => {
+            _ => {
+                // Any letter is taken for the colon, as in Prometheus.
                 self.brackets = Bracket::Colon;
                 return self.emit(Kind::Colon);
-            }
-            _ => {
-                let shown = quote_char(Some(first));
-                return self.fail(format!("unexpected character: {shown}, expected ':'"));
             }
         }
         self.accept_while(|c| c == ':' || is_word(c));
@@ -513,9 +543,12 @@ impl Lexer<'_> {
     }
 }
 
-/// `U+0041 'A'`
+/// `U+0041 'A'`; one that does not print is not shown.
 fn code_point(c: char) -> String {
-    format!("U+{:04X} '{c}'", c as u32)
+    if is_printable(c) {
+        return format!("U+{:04X} '{c}'", c as u32);
+    }
+    format!("U+{:04X}", c as u32)
 }
 
 fn is_space(c: char) -> bool {

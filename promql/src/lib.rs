@@ -5,13 +5,16 @@
 //! an answer: what is not supported yet is an error that says so.
 //!
 //! In reading order:
-//! - [`ast`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
+//! - [`ast`], [`duration`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
 //! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
+//! - `selectors`: what a tree reads; [`pretty`], [`tree`]: it over several lines, and as JSON
 //! - `plan`: what to select, and the order of computing; `local`: what shards compute
-//! - `eval`, `histogram`: columns of values to columns of values
+//! - [`native`], `histogram`: computing with native histograms, with classic ones
+//! - `eval`: columns of values to columns of values
 //! - [`engine`]: a query from text to answer, under limits; [`fragment`]: a shard's half of it
 
 pub mod ast;
+pub mod duration;
 pub mod engine;
 pub mod error;
 mod eval;
@@ -20,12 +23,21 @@ pub mod function;
 mod histogram;
 mod lexer;
 mod local;
+pub mod native;
 pub mod parser;
 mod plan;
+pub mod pretty;
 mod printer;
 mod quote;
+mod selectors;
+pub mod tree;
 
 pub use ast::Expr;
-pub use engine::{Engine, EngineOptions, QueryParams, QueryResult, Value, VectorSample};
+pub use engine::{
+    Engine, EngineOptions, QueryParams, QueryResult, Stats, Timings, Value, VectorSample,
+};
 pub use error::{ParseError, Position, QueryError, Span};
 pub use parser::{ParseOptions, parse, parse_matchers, parse_with};
+pub use pretty::format_query;
+pub use selectors::selectors;
+pub use tree::{parse_tree_json, tree_json};

@@ -9,6 +9,7 @@ use model::source::{Consistency, Selection, Take};
 use model::{Matcher, Timestamp};
 
 use crate::ast::{Aggregate, At, Binary, Call, Expr, Shift, Subquery, VectorSelector};
+use crate::duration::{Length, QueryTimes};
 use crate::error::QueryError;
 use crate::local::{self, Numbers, Share};
 
@@ -88,6 +89,13 @@ pub(crate) enum Op<'e> {
         selection: usize,
         look: Look,
     },
+    /// That sample's own time, in milliseconds, of series that `info` may join.
+    SelectInfo {
+        selection: usize,
+        look: Look,
+    },
+    /// `info`: labels of the info series above are joined to the vector below.
+    Info(&'e Call),
     /// All samples; later cut to `range_ms` at each instant.
     Range {
         selection: usize,
@@ -139,6 +147,8 @@ pub(crate) struct Context {
     /// `start()` and `end()`.
     pub start: i64,
     pub end: i64,
+    /// Between the query's instants; none for a query at one.
+    pub query_step_ms: i64,
     pub lookback_ms: i64,
     pub subquery_step_ms: i64,
     pub consistency: Consistency,
@@ -188,18 +198,20 @@ impl<'e> Planner<'e, '_> {
         if self.leave_to_shards(expr, grid) {
             return Ok(());
         }
+
+        refuse_newer(expr)?;
         match expr {
             Expr::Number(number) => self.push(Op::Number(number.value), grid),
             Expr::String(string) => {
                 self.push(Op::String(&string.value, string.not_utf8.as_deref()), grid);
             }
             Expr::Vector(selector) => {
-                let (selection, look) = self.instant(selector, grid);
+                let (selection, look) = self.instant(selector, grid)?;
                 self.push(Op::Select { selection, look }, grid);
             }
             Expr::Matrix(matrix) => {
-                let look = self.look(matrix.selector.shift);
-                let range_ms = matrix.range_ms;
+                let look = self.look(&matrix.selector.shift)?;
+                let range_ms = self.positive_ms(&matrix.range)?;
                 let selection =
                     self.select(&matrix.selector.matchers, look, range_ms, grid, Take::All);
                 let op = Op::Range {
@@ -264,8 +276,22 @@ impl<'e> Planner<'e, '_> {
         if let ("timestamp", [arg]) = (call.function.name, call.args.as_slice())
             && let Expr::Vector(selector) = arg.unwrap_parens()
         {
-            let (selection, look) = self.instant(selector, grid);
+            refuse_newer(arg.unwrap_parens())?;
+            let (selection, look) = self.instant(selector, grid)?;
             self.push(Op::SelectTime { selection, look }, grid);
+            return Ok(());
+        }
+        if let ("info", [base, ..]) = (call.function.name, call.args.as_slice()) {
+            self.visit(base, grid)?;
+            let look = first_look(base).map(|shift| self.look(shift)).transpose()?;
+            let look = look.unwrap_or(NO_LOOK);
+            let matchers = crate::eval::info_matchers(call);
+            let lookback = self.context.lookback_ms;
+            let selection = self.select(&matchers, look, lookback, grid, Take::All);
+            // Prometheus shifts what it fetches, not where it looks.
+            let look = NO_LOOK;
+            self.push(Op::SelectInfo { selection, look }, grid);
+            self.push(Op::Info(call), grid);
             return Ok(());
         }
         for arg in &call.args {
@@ -276,9 +302,13 @@ impl<'e> Planner<'e, '_> {
     }
 
     fn subquery(&mut self, subquery: &'e Subquery, grid: Grid) -> Result<(), QueryError> {
-        let look = self.look(subquery.shift);
-        let range_ms = subquery.range_ms;
-        let step = subquery.step_ms.unwrap_or(self.context.subquery_step_ms);
+        let look = self.look(&subquery.shift)?;
+        let range_ms = self.positive_ms(&subquery.range)?;
+        let step = match &subquery.step {
+            // A computed step may come out shorter than a millisecond.
+            Some(step) => self.positive_ms(step)?.max(1),
+            None => self.context.subquery_step_ms,
+        };
         let (first, last) = (look.from(grid.start), look.from(grid.last()));
         // The first multiple of the step after the left end, which is open.
         let left = first.saturating_sub(range_ms);
@@ -297,27 +327,51 @@ impl<'e> Planner<'e, '_> {
         Ok(())
     }
 
-    fn look(&self, shift: Shift) -> Look {
+    /// What durations may refer to: the query's own times, also inside subqueries.
+    fn query_times(&self) -> QueryTimes {
+        QueryTimes {
+            step_ms: self.context.query_step_ms,
+            range_ms: self.context.end.saturating_sub(self.context.start),
+        }
+    }
+
+    fn positive_ms(&self, length: &Length) -> Result<i64, QueryError> {
+        match length {
+            Length::Fixed(ms) => Ok(*ms),
+            Length::Computed(expr) => Ok(expr.positive_millis(self.query_times())?),
+        }
+    }
+
+    fn offset_ms(&self, length: &Length) -> Result<i64, QueryError> {
+        match length {
+            Length::Fixed(ms) => Ok(*ms),
+            Length::Computed(expr) => Ok(expr.millis(self.query_times())?),
+        }
+    }
+
+    fn look(&self, shift: &Shift) -> Result<Look, QueryError> {
         let at = shift.at.map(|at| match at {
             At::Timestamp(ms) => ms,
             At::Start => self.context.start,
             At::End => self.context.end,
         });
-        Look {
-            offset_ms: shift.offset_ms,
+        Ok(Look {
+            offset_ms: self.offset_ms(&shift.offset)?,
             at,
-        }
+        })
     }
 
-    fn instant(&mut self, selector: &VectorSelector, grid: Grid) -> (usize, Look) {
-        let look = self.look(selector.shift);
+    fn instant(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+    ) -> Result<(usize, Look), QueryError> {
+        let look = self.look(&selector.shift)?;
         let lookback = self.context.lookback_ms;
         let is_one = look.from(grid.start) == look.from(grid.last());
         let take = if is_one { Take::Last } else { Take::All };
-        (
-            self.select(&selector.matchers, look, lookback, grid, take),
-            look,
-        )
+        let selection = self.select(&selector.matchers, look, lookback, grid, take);
+        Ok((selection, look))
     }
 
     /// Index of the selection that holds what a window of `back_ms` sees from every instant; one
@@ -347,6 +401,48 @@ impl<'e> Planner<'e, '_> {
                 selections.push(selection);
                 selections.len() - 1
             })
+    }
+}
+
+const NO_LOOK: Look = Look {
+    offset_ms: 0,
+    at: None,
+};
+
+/// Where the first selector inside looks: `info` looks for info series there.
+fn first_look(expr: &Expr) -> Option<&Shift> {
+    match expr {
+        Expr::Number(_) | Expr::String(_) => None,
+        Expr::Vector(selector) => Some(&selector.shift),
+        Expr::Matrix(matrix) => Some(&matrix.selector.shift),
+        Expr::Subquery(subquery) => first_look(&subquery.expr),
+        Expr::Call(call) => call.args.iter().find_map(first_look),
+        Expr::Aggregate(aggregate) => {
+            first_look(&aggregate.expr).or_else(|| first_look(aggregate.param.as_deref()?))
+        }
+        Expr::Binary(binary) => first_look(&binary.left).or_else(|| first_look(&binary.right)),
+        Expr::Unary(unary) => first_look(&unary.expr),
+        Expr::Paren(paren) => first_look(&paren.expr),
+    }
+}
+
+/// What is read, but not computed yet.
+fn refuse_newer(expr: &Expr) -> Result<(), QueryError> {
+    let newer = match expr {
+        Expr::Vector(selector) => selector.reach.as_str(),
+        Expr::Matrix(matrix) => matrix.selector.reach.as_str(),
+        Expr::Binary(binary) if binary.op.is_trim() => binary.op.as_str(),
+        Expr::Binary(binary) => match &binary.matching {
+            Some(matching) if !matching.fill.is_none() => "fill",
+            _ => "",
+        },
+        _ => "",
+    };
+    match newer {
+        "" => Ok(()),
+        newer => Err(QueryError::Execution(format!(
+            "{newer} is not supported yet"
+        ))),
     }
 }
 
@@ -397,19 +493,76 @@ mod tests {
     use super::*;
 
     fn selections(text: &str, start: i64, end: i64, step: i64) -> Vec<(i64, i64, Take)> {
-        let context = Context {
+        windows(text, start, end, step).unwrap()
+    }
+
+    fn context(start: i64, end: i64, step: i64) -> Context {
+        Context {
             grid: Grid::between(start, end, step),
             start,
             end,
+            query_step_ms: step,
             lookback_ms: 300_000,
             subquery_step_ms: 60_000,
             consistency: Consistency::Strong,
             samples_max: 1_000_000,
+        }
+    }
+
+    fn windows(
+        text: &str,
+        start: i64,
+        end: i64,
+        step: i64,
+    ) -> Result<Vec<(i64, i64, Take)>, QueryError> {
+        let options = crate::ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            ..crate::ParseOptions::default()
         };
-        let expr = crate::parse(text).unwrap();
-        let plan = plan(&expr, context, None).unwrap();
+        let expr = crate::parse_with(text, options)?;
+        let plan = plan(&expr, context(start, end, step), None)?;
         let windows = plan.selections.iter();
-        windows.map(|s| (s.start.0, s.end.0, s.take)).collect()
+        Ok(windows.map(|s| (s.start.0, s.end.0, s.take)).collect())
+    }
+
+    #[test]
+    fn computed_durations_are_those_of_the_query() {
+        let window = |text| selections(text, 600_000, 900_000, 60_000);
+        assert_eq!(window("rate(x[2m/2])"), window("rate(x[1m])"));
+        assert_eq!(window("rate(x[step()])"), window("rate(x[1m])"));
+        assert_eq!(window("x offset -(1m * 2)"), window("x offset -2m"));
+        assert_eq!(window("x offset range()"), window("x offset 5m"));
+        // Inside a subquery, too, the step is the query's.
+        let inner = window("max_over_time(rate(x[step() * 2])[1m:1s * 30])");
+        assert_eq!(inner, window("max_over_time(rate(x[2m])[1m:30s])"));
+        // 0.3 ms between instants would be none.
+        assert_eq!(window("max_over_time(x[1m:1s / 3000])").len(), 1);
+    }
+
+    #[test]
+    fn a_duration_without_a_value_is_told_where_prometheus_tells_it() {
+        for (text, message) in [
+            (
+                "sum_over_time(up[5m-5m])",
+                "17:22: duration must be greater than 0",
+            ),
+            (
+                "sum_over_time(up[1m:5m-10m])",
+                "20:26: duration must be greater than 0",
+            ),
+            ("up offset (5m/(1-1))", "11:18: division by zero"),
+            (
+                "sum_over_time(up[-(5m+1)])",
+                "17:23: duration must be greater than 0",
+            ),
+            ("sum_over_time(up[-(5m/(2-2))])", "19:26: division by zero"),
+            ("1 + sum_over_time(up[5m%(2-2)])", "21:28: modulo by zero"),
+        ] {
+            let refused = windows(text, 0, 60_000, 1_000).unwrap_err();
+            let expected = format!("invalid parameter \"query\": {message}");
+            assert_eq!(refused, QueryError::Invalid(expected), "{text}");
+        }
     }
 
     #[test]
@@ -426,6 +579,29 @@ mod tests {
             selections("x", 600_000, 600_000, 1),
             [(300_001, 600_000, Take::Last)]
         );
+    }
+
+    #[test]
+    fn newer_syntax_is_read_and_refused() {
+        let options = crate::ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            fill_modifiers: true,
+            extended_ranges: true,
+        };
+        for text in [
+            "rate(x[5m] anchored)",
+            "timestamp((x smoothed))",
+            "x + fill (0) y",
+            "x </ 5",
+        ] {
+            let expr = crate::parse_with(text, options).unwrap();
+            let refused = plan(&expr, context(0, 0, 1), None).unwrap_err();
+            assert!(
+                matches!(refused, QueryError::Execution(_)),
+                "{text}: {refused}"
+            );
+        }
     }
 
     #[test]

@@ -6,9 +6,10 @@ use model::Matcher;
 use model::labels::METRIC_NAME;
 
 use crate::ast::{
-    Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Shift,
-    StringLiteral, Subquery, VectorSelector,
+    Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Reach,
+    Shift, StringLiteral, Subquery, VectorSelector,
 };
+use crate::duration::Length;
 use crate::quote::{quote, quote_bytes};
 
 impl fmt::Display for Expr {
@@ -40,11 +41,7 @@ impl fmt::Display for NumberLiteral {
         if !self.is_duration {
             return f.write_str(&format_float(self.value));
         }
-        let sign = if self.value.is_sign_negative() {
-            "-"
-        } else {
-            ""
-        };
+        let sign = if self.value < 0.0 { "-" } else { "" };
         let ms = (self.value.abs() * 1000.0).round() as i64;
         write!(f, "{sign}{}", format_duration_ms(ms))
     }
@@ -97,11 +94,20 @@ fn format_duration_ms(ms: i64) -> String {
 impl fmt::Display for VectorSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_matchers(f)?;
-        self.shift.fmt(f)
+        self.shift.write_at(f)?;
+        self.write_reach(f)?;
+        self.shift.write_offset(f)
     }
 }
 
 impl VectorSelector {
+    fn write_reach(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reach {
+            Reach::Inside => Ok(()),
+            reach => write!(f, " {}", reach.as_str()),
+        }
+    }
+
     fn write_matchers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or_default();
         f.write_str(name)?;
@@ -120,7 +126,8 @@ impl VectorSelector {
             })
             .collect();
         shown.sort();
-        if shown.is_empty() {
+        // An empty selector is kept visible: `info(x, {})`.
+        if shown.is_empty() && self.name.is_some() {
             return Ok(());
         }
         write!(f, "{{{}}}", shown.join(","))
@@ -139,23 +146,49 @@ fn label_name(name: &str) -> String {
     quote(name)
 }
 
+/// Names in a grouping, where Prometheus leaves a colon as it is.
 fn label_names(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|n| label_name(n)).collect();
+    let grouped = |name: &String| match label_name(&name.replace(':', "_")) {
+        plain if !plain.starts_with('"') => name.clone(),
+        _ => quote(name),
+    };
+    let names: Vec<String> = names.iter().map(grouped).collect();
     names.join(", ")
 }
 
 impl fmt::Display for Shift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_at(f)?;
+        self.write_offset(f)
+    }
+}
+
+impl Shift {
+    fn write_at(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.at {
-            Some(At::Timestamp(ms)) => write!(f, " @ {:.3}", ms as f64 / 1000.0)?,
-            Some(At::Start) => f.write_str(" @ start()")?,
-            Some(At::End) => f.write_str(" @ end()")?,
-            None => {}
+            Some(At::Timestamp(ms)) => write!(f, " @ {:.3}", ms as f64 / 1000.0),
+            Some(At::Start) => f.write_str(" @ start()"),
+            Some(At::End) => f.write_str(" @ end()"),
+            None => Ok(()),
         }
-        let sign = if self.offset_ms < 0 { "-" } else { "" };
-        match self.offset_ms.saturating_abs() {
-            0 => Ok(()),
-            ms => write!(f, " offset {sign}{}", format_duration_ms(ms)),
+    }
+
+    fn write_offset(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.offset {
+            Length::Fixed(0) => Ok(()),
+            offset => write!(f, " offset {offset}"),
+        }
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Computed(expr) => expr.fmt(f),
+            Self::Fixed(ms) => {
+                let sign = if *ms < 0 { "-" } else { "" };
+                write!(f, "{sign}{}", format_duration_ms(ms.saturating_abs()))
+            }
         }
     }
 }
@@ -163,20 +196,23 @@ impl fmt::Display for Shift {
 impl fmt::Display for MatrixSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.selector.write_matchers(f)?;
-        write!(
-            f,
-            "[{}]{}",
-            format_duration_ms(self.range_ms),
-            self.selector.shift
-        )
+        write!(f, "[{}]", self.range)?;
+        self.selector.write_reach(f)?;
+        self.selector.shift.fmt(f)
     }
 }
 
 impl fmt::Display for Subquery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let step = self.step_ms.map(format_duration_ms).unwrap_or_default();
-        let range = format_duration_ms(self.range_ms);
-        write!(f, "{}[{range}:{step}]{}", self.expr, self.shift)
+        write!(f, "{}{}", self.expr, self.suffix())
+    }
+}
+
+impl Subquery {
+    /// What stands behind the expression: `[5m:30s] @ end() offset 1h`.
+    pub(crate) fn suffix(&self) -> String {
+        let step = self.step.as_ref().map_or(String::new(), Length::to_string);
+        format!("[{}:{step}]{}", self.range, self.shift)
     }
 }
 
@@ -192,13 +228,7 @@ impl fmt::Display for Call {
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.as_str())?;
-        if self.without {
-            write!(f, " without ({}) ", label_names(&self.grouping))?;
-        } else if !self.grouping.is_empty() {
-            write!(f, " by ({}) ", label_names(&self.grouping))?;
-        }
-        f.write_str("(")?;
+        write!(f, "{}(", self.head())?;
         if let Some(param) = &self.param {
             write!(f, "{param}, ")?;
         }
@@ -206,35 +236,59 @@ impl fmt::Display for Aggregate {
     }
 }
 
+impl Aggregate {
+    /// What stands before the parentheses: `sum by (job) `.
+    pub(crate) fn head(&self) -> String {
+        let (op, labels) = (self.op.as_str(), label_names(&self.grouping));
+        match (self.without, self.grouping.is_empty()) {
+            (true, _) => format!("{op} without ({labels}) "),
+            (false, false) => format!("{op} by ({labels}) "),
+            (false, true) => op.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Binary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.left, self.op.as_str())?;
-        if self.return_bool {
-            f.write_str(" bool")?;
-        }
-        if let Some(matching) = &self.matching {
-            matching.fmt(f)?;
-        }
-        write!(f, " {}", self.right)
+        write!(f, "{} {} {}", self.left, self.operator(), self.right)
+    }
+}
+
+impl Binary {
+    /// The operator with what modifies it: `> bool on (job)`.
+    pub(crate) fn operator(&self) -> String {
+        let return_bool = if self.return_bool { " bool" } else { "" };
+        let matching = self
+            .matching
+            .as_ref()
+            .map_or(String::new(), Matching::to_string);
+        format!("{}{return_bool}{matching}", self.op.as_str())
     }
 }
 
 impl fmt::Display for Matching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_grouped = matches!(
-            self.cardinality,
-            Cardinality::ManyToOne | Cardinality::OneToMany
-        );
-        if !self.on && self.labels.is_empty() && !is_grouped {
-            return Ok(());
+        let group = match self.cardinality {
+            Cardinality::ManyToOne => Some("left"),
+            Cardinality::OneToMany => Some("right"),
+            Cardinality::OneToOne | Cardinality::ManyToMany => None,
+        };
+        if self.on || !self.labels.is_empty() || group.is_some() {
+            let how = if self.on { "on" } else { "ignoring" };
+            write!(f, " {how} ({})", label_names(&self.labels))?;
         }
-        let how = if self.on { "on" } else { "ignoring" };
-        write!(f, " {how} ({})", label_names(&self.labels))?;
-        let include = label_names(&self.include);
-        match self.cardinality {
-            Cardinality::ManyToOne => write!(f, " group_left ({include})"),
-            Cardinality::OneToMany => write!(f, " group_right ({include})"),
-            Cardinality::OneToOne | Cardinality::ManyToMany => Ok(()),
+        if let Some(side) = group {
+            write!(f, " group_{side} ({})", label_names(&self.include))?;
+        }
+        match (&self.fill.left, &self.fill.right) {
+            (Some(left), Some(right)) if left == right => write!(f, " fill ({left})"),
+            (left, right) => {
+                let sides = [("left", left), ("right", right)];
+                let mut sides = sides
+                    .into_iter()
+                    .filter_map(|(s, v)| Some((s, v.as_ref()?)));
+                sides.try_for_each(|(side, value)| write!(f, " fill_{side} ({value})"))
+            }
         }
     }
 }

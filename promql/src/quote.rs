@@ -52,11 +52,13 @@ fn push_escaped(out: &mut String, c: char, quote: char) {
     }
 }
 
-/// Whether the standard library's own escaping leaves `c` as it is; combining marks, which it
-/// escapes although they print, do.
-fn is_printable(c: char) -> bool {
-    let escaped = c.escape_debug();
-    !c.is_control() && !c.is_whitespace() && (escaped.len() == 1 || c.is_alphanumeric())
+/// Whether Go prints `c` as it is: letters, marks, numbers, punctuation, symbols, and the space.
+pub fn is_printable(c: char) -> bool {
+    // The standard library escapes what does not print, and a combining mark that comes first.
+    let behind_another = ['a', c].iter().collect::<String>();
+    let escaped = behind_another.escape_debug().count();
+    matches!(c, ' '..='~')
+        || !c.is_control() && !c.is_whitespace() && (escaped == 2 || c.is_alphanumeric())
 }
 
 #[cfg(test)]
@@ -66,6 +68,7 @@ mod tests {
     #[test]
     fn only_the_invisible_is_escaped() {
         assert_eq!(quote("a\"b'\\é\n\u{1}"), r#""a\"b'\\é\n\x01""#);
+        assert_eq!(quote("e\u{301}\u{200b}"), "\"e\u{301}\\u200b\"");
         assert_eq!(quote_bytes(b"a\xc5z"), r#""a\xc5z""#);
         assert_eq!(quote_char(Some('\'')), r"'\''");
         assert_eq!(quote_char(None), "'\u{fffd}'");

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use memory::Memory;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part};
+use model::histogram::Span;
 use model::port::Clock;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Labels, Series, Timestamp};
+use model::{Histogram, Labels, Series, Timestamp};
 use promql::fragment::Fragments;
 use promql::{Engine, EngineOptions, QueryError, QueryParams, Value};
 
@@ -30,6 +33,41 @@ impl Clock for Still {
     }
 }
 
+/// Every series a piece of its own.
+struct OneByOne<'a>(&'a Memory);
+
+#[async_trait]
+impl Source for OneByOne<'_> {
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        self.0.select(selection).await
+    }
+
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        let all = futures::stream::once(self.0.select(selection));
+        let pieces = all.map_ok(|all| futures::stream::iter(all.into_iter().map(|s| Ok(vec![s]))));
+        pieces.try_flatten().boxed()
+    }
+
+    async fn series(&self, _: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+        unreachable!("queries select")
+    }
+
+    async fn label_names(&self, _: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+        unreachable!("queries select")
+    }
+
+    async fn label_values(
+        &self,
+        _: &str,
+        _: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        unreachable!("queries select")
+    }
+}
+
 /// Series on shards, each computing its parts.
 struct Shards {
     shards: Vec<Memory>,
@@ -41,9 +79,8 @@ impl Shards {
         let mut shards: Vec<Memory> = (0..count).map(|_| Memory::default()).collect();
         for (labels, samples) in &memory.series {
             let home = model::hash::xxh3(7, labels.as_canonical()) % count as u64;
-            for (&at, &value) in samples {
-                shards[home as usize].add(labels, at, value);
-            }
+            let shard = &mut shards[home as usize];
+            shard.series.insert(labels.clone(), samples.clone());
         }
         Self {
             shards,
@@ -82,7 +119,8 @@ impl Source for Shards {
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
         let mut parts = Vec::new();
         for shard in &self.shards {
-            parts.push(self.evaluator.evaluate(shard, fragment).await?);
+            let pieces = OneByOne(shard);
+            parts.push(self.evaluator.evaluate(&pieces, fragment).await?);
         }
         Ok(parts)
     }
@@ -109,16 +147,43 @@ fn data() -> Memory {
                     "temperature" => (dice % 2_000_003) as f64 / 977.0 - 900.0,
                     _ => [0.0, -0.0, f64::NAN, 1e-300, 1e280, -1e280, 3.5][dice as usize % 7],
                 };
-                if dice % 11 != 0 {
+                if !dice.is_multiple_of(11) {
                     memory.add(&labels, sample * 15_000, value);
                 }
             }
         }
     }
+    for series in 0..10_i64 {
+        let labels = Labels::from_pairs([
+            ("__name__", "latency".to_owned()),
+            ("job", format!("j{}", series % 3)),
+            ("instance", format!("i{series}")),
+        ]);
+        for sample in 0..60_i64 {
+            let histogram = growing(series, sample);
+            memory.add_histogram(&labels, sample * 15_000, Arc::new(histogram));
+        }
+    }
     memory
 }
 
-const QUERIES: [&str; 30] = [
+/// A native histogram of two buckets; the schema is another for some series.
+fn growing(series: i64, sample: i64) -> Histogram {
+    let (low, high) = ((sample * series) as f64, sample as f64 * 0.5);
+    Histogram {
+        schema: (series % 2) as i32,
+        count: low + high,
+        sum: (sample * 7) as f64 * 0.1,
+        positive_spans: vec![Span {
+            offset: 1,
+            length: 2,
+        }],
+        positive_buckets: vec![low, high],
+        ..Histogram::default()
+    }
+}
+
+const QUERIES: [&str; 36] = [
     "sum(requests_total)",
     "sum by (job) (rate(requests_total[2m]))",
     "avg by (job) (rate(requests_total[2m]))",
@@ -148,6 +213,12 @@ const QUERIES: [&str; 30] = [
     "temperature - on (job, instance) requests_total",
     "sum by (job) (timestamp(temperature))",
     "sum(clamp(temperature, 0, scalar(sum(requests_total))))",
+    "rate(latency[2m])",
+    "sum by (job) (rate(latency[2m]))",
+    "avg(latency)",
+    "histogram_quantile(0.9, sum by (job) (rate(latency[2m])))",
+    "histogram_count(latency) / 3",
+    "sum({job=\"j1\"})",
     "count_values(\"v\", round(temperature, 500))",
 ];
 
@@ -172,7 +243,7 @@ fn flat(value: Value) -> Vec<(String, Vec<f64>)> {
         Value::String(..) => Vec::new(),
         Value::Vector(samples) => samples
             .into_iter()
-            .map(|s| (s.labels.to_string(), vec![s.value]))
+            .map(|s| (s.labels.to_string(), vec![float(&s.value)]))
             .collect(),
         Value::Matrix(series) => series
             .into_iter()
@@ -181,6 +252,13 @@ fn flat(value: Value) -> Vec<(String, Vec<f64>)> {
     };
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     rows
+}
+
+fn float(value: &model::Value) -> f64 {
+    match value {
+        model::Value::Float(value) => *value,
+        model::Value::Histogram(histogram) => histogram.sum,
+    }
 }
 
 fn close(a: &[f64], b: &[f64]) -> bool {

@@ -2,7 +2,9 @@
 //!
 //! The .proto files are compiled by protox at build time; no `protoc` is needed.
 
+pub mod exposition;
 pub mod remote;
+pub mod wire;
 
 /// The node-to-node protocol.
 pub mod node {

@@ -56,6 +56,9 @@ fn address_of(machine: usize) -> String {
     format!("{}:9092", name_of(machine))
 }
 
+/// Few enough that they leave again.
+const EXEMPLARS_MAX: u64 = 64;
+
 fn options_of(place: &Place) -> Options {
     let plan = &place.plan;
     Options {
@@ -67,6 +70,7 @@ fn options_of(place: &Place) -> Options {
         replication_factor: NODES,
         version: "sim".to_owned(),
         out_of_order_window_ms: plan.out_of_order_window_ms,
+        exemplars_max: EXEMPLARS_MAX,
         history_interval: plan.history_interval,
         checkpoint: CheckpointPolicy {
             entries_max: plan.checkpoint_entries,

@@ -12,7 +12,7 @@ use model::labels::METRIC_NAME;
 use model::port::{Clock, Dice};
 use model::sink::{Groups, Sink, WriteError};
 use model::source::{Consistency, Selection, Source, SourceError, Take};
-use model::{Batch, Labels, MatchOp, Matcher, Timestamp};
+use model::{Batch, Exemplar, Histogram, Labels, MatchOp, Matcher, Timestamp};
 use sim_world::SimDice;
 use tokio::time::{sleep, timeout};
 
@@ -151,7 +151,7 @@ impl Client {
                 record.samples.not_taken(&write);
                 false
             }
-            Ok(Err(WriteError::Unavailable(_))) | Err(_) => {
+            Ok(Err(WriteError::Unavailable(_) | WriteError::Failed(_))) | Err(_) => {
                 drop(record);
                 self.unanswered.push(rows);
                 if self.unanswered.len() > RESENDS_MAX {
@@ -306,9 +306,32 @@ fn batch_of(rows: &[(Place, f64)]) -> Batch {
         let index = *indexes
             .entry(series)
             .or_insert_with(|| batch.add_series(labels_of(series)));
-        batch.rows.push(index, Timestamp(at), value);
+        match histogram_of(value) {
+            Some(histogram) => batch.rows.push_histogram(index, Timestamp(at), histogram),
+            None => batch.rows.push(index, Timestamp(at), value),
+        }
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("value", value.to_string())]),
+            value,
+            timestamp: Timestamp(at),
+        };
+        batch.exemplars.push((index, exemplar));
     }
     batch
+}
+
+/// Some values are written as a histogram's sum, so that clients that race for a place may differ
+/// in kind as well.
+fn histogram_of(value: f64) -> Option<Arc<Histogram>> {
+    let histogram = || Histogram {
+        is_integer: true,
+        count: value,
+        sum: value,
+        ..Histogram::default()
+    };
+    (value as u64)
+        .is_multiple_of(3)
+        .then(|| Arc::new(histogram()))
 }
 
 fn matchers_of(series: &RangeInclusive<u32>, all: u32) -> Vec<Matcher> {
@@ -349,7 +372,13 @@ async fn select(door: &Door, selection: &Selection) -> Result<Found, SourceError
                     series.labels
                 )));
             }
-            for sample in series.samples.iter() {
+            for (index, sample) in series.samples.iter().enumerate() {
+                if series.samples.histogram(index) != histogram_of(sample.value).as_ref() {
+                    return Ok(violation(format!(
+                        "{} at {}: another kind of sample",
+                        series.labels, sample.timestamp
+                    )));
+                }
                 if found
                     .insert((number, sample.timestamp.0), sample.value)
                     .is_some()

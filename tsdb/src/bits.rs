@@ -79,18 +79,34 @@ impl<'a> BitReader<'a> {
     /// The next `bits` bits, at most 64.
     pub fn read(&mut self, bits: u32) -> Option<u64> {
         debug_assert!(bits <= 64);
-        let mut value = 0u64;
-        let mut left = bits;
-        while left > 0 {
-            let byte = *self.bytes.get(self.at / 8)?;
-            let here = 8 - (self.at % 8) as u32;
-            let take = left.min(here);
-            let piece = byte >> (here - take) & low_mask(take);
-            value = value << take | u64::from(piece);
-            self.at += take as usize;
-            left -= take;
+        let end = self.at + bits as usize;
+        if bits == 0 || end > self.bytes.len() * 8 {
+            return (bits == 0).then_some(0);
         }
-        Some(value)
+        let (byte, skipped) = (self.at / 8, (self.at % 8) as u32);
+        self.at = end;
+        let word = self.word(byte) << skipped;
+        let have = 64 - skipped;
+        if bits <= have {
+            return Some(word >> (64 - bits));
+        }
+        // Nine bytes hold it; the last one gives what is missing.
+        let missing = bits - have;
+        let last = u64::from(*self.bytes.get(byte + 8)?);
+        Some(word >> (64 - bits) | last >> (8 - missing))
+    }
+
+    /// Eight bytes from `byte` on, zeros behind the end.
+    fn word(&self, byte: usize) -> u64 {
+        let rest = self.bytes.get(byte..).unwrap_or_default();
+        match rest.first_chunk() {
+            Some(eight) => u64::from_be_bytes(*eight),
+            None => {
+                let mut eight = [0; 8];
+                eight[..rest.len()].copy_from_slice(rest);
+                u64::from_be_bytes(eight)
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! The file is a row of sections, each with its checksum. The last one says that the file is
 //! whole; sizes named in the first are held against what was found.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use model::{Labels, Timestamp};
 
 use crate::chunk::{Chunk, Point};
 use crate::digest::Sums;
+use crate::exemplars::{Exemplars, put_exemplar, take_exemplar};
 use crate::fences::Fences;
 use crate::fields::{
     Fields, Malformed, put_bytes, put_optional_time, put_time, put_u32, put_u64, put_varint,
@@ -20,14 +22,22 @@ use crate::fields::{
 use crate::file::{FileEntry, FileKind, FileWriter};
 use crate::groups::{Groups, put_group, take_group};
 use crate::head::HeadImage;
+use crate::histogram::HistogramPoint;
+use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
 
-const MAGIC: [u8; 8] = *b"qckpt\x00\x01\n";
+const MAGIC: [u8; 6] = *b"qckpt\x00";
+/// Histograms, exemplars and tombstones came with this one.
+const VERSION: u8 = 2;
+/// The oldest version we read.
+const VERSION_MIN: u8 = 1;
 
 const META: u8 = 1;
 const SERIES: u8 = 2;
 const GROUPS: u8 = 3;
 const FENCES: u8 = 4;
 const END: u8 = 5;
+const EXEMPLARS: u8 = 6;
+const TOMBSTONES: u8 = 7;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -45,6 +55,9 @@ pub struct Image {
     pub head: Vec<HeadImage>,
     pub groups: Groups,
     pub fences: Fences,
+    pub exemplars: Exemplars,
+    /// By block.
+    pub tombstones: BTreeMap<u64, Tombstones>,
 }
 
 /// Where a checkpoint's bytes are not what they should be.
@@ -69,7 +82,7 @@ pub async fn write(
         file: FileWriter::create(disk, dir, kind).await?,
         payload: Vec::new(),
     };
-    writer.file.append(Bytes::from_static(&MAGIC)).await?;
+    writer.file.append(header(VERSION).into()).await?;
     put_meta(&mut writer.payload, image, blocks);
     writer.cut(META).await?;
     for (labels, head) in image.labels.iter().zip(&image.head) {
@@ -88,6 +101,17 @@ pub async fn write(
         writer.cut_when_full(FENCES).await?;
     }
     writer.cut(FENCES).await?;
+    for (id, exemplar) in image.exemplars.iter() {
+        put_exemplar(&mut writer.payload, id, exemplar);
+        writer.cut_when_full(EXEMPLARS).await?;
+    }
+    writer.cut(EXEMPLARS).await?;
+    for (block, tombstones) in &image.tombstones {
+        put_u64(&mut writer.payload, *block);
+        put_tombstones(&mut writer.payload, tombstones);
+        writer.cut_when_full(TOMBSTONES).await?;
+    }
+    writer.cut(TOMBSTONES).await?;
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -120,11 +144,7 @@ impl Sections<'_> {
 /// Reads a checkpoint's bytes, and the names of the blocks that belong to it.
 pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut fields = Fields::new(bytes);
-    let magic = fields.take(MAGIC.len());
-    if magic.map_err(damage("magic"))? != MAGIC {
-        let malformed = Malformed("not a checkpoint of a known version");
-        return Err(damage("magic")(malformed));
-    }
+    let version = take_version(&mut fields).map_err(damage("magic"))?;
     let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
     if kind != META {
         return Err(damage("meta")(Malformed("not in front")));
@@ -134,6 +154,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let blocks = take_blocks(&mut meta).map_err(damage("meta"))?;
     let mut groups = Vec::new();
     let mut fences = Vec::new();
+    let mut exemplars = Vec::new();
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
         let mut records = Fields::new(payload);
@@ -141,7 +162,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
             SERIES => (
                 "series",
                 take_all(&mut records, |r| {
-                    let (labels, head) = take_series(r)?;
+                    let (labels, head) = take_series(r, version)?;
                     image.labels.push(labels);
                     image.head.push(head);
                     Ok(())
@@ -161,6 +182,23 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     Ok(())
                 }),
             ),
+            EXEMPLARS if version > 1 => (
+                "exemplars",
+                take_all(&mut records, |r| {
+                    exemplars.push(take_exemplar(r)?);
+                    Ok(())
+                }),
+            ),
+            TOMBSTONES if version > 1 => (
+                "tombstones",
+                take_all(&mut records, |r| {
+                    let (block, tombstones) = (r.u64()?, take_tombstones(r)?);
+                    match image.tombstones.insert(block, tombstones) {
+                        None => Ok(()),
+                        Some(_) => Err(Malformed("a block stands twice")),
+                    }
+                }),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -169,6 +207,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         };
         taken.map_err(damage(name))?;
     }
+    image.exemplars = exemplars.into_iter().collect();
     let found = [image.labels.len(), groups.len(), fences.len()];
     image.groups = Groups::new(image.groups.floor(), groups);
     image.fences = fences.into_iter().collect();
@@ -177,6 +216,20 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         return Err(damage("meta")(Malformed("counts differ from what follows")));
     }
     Ok((image, blocks))
+}
+
+fn header(version: u8) -> Vec<u8> {
+    [&MAGIC[..], &[version, b'\n']].concat()
+}
+
+fn take_version(fields: &mut Fields<'_>) -> Result<u8, Malformed> {
+    let magic = fields.take(MAGIC.len())?;
+    let version = fields.u8()?;
+    let known = (VERSION_MIN..=VERSION).contains(&version);
+    match magic == MAGIC && fields.u8()? == b'\n' && known {
+        true => Ok(version),
+        false => Err(Malformed("not a checkpoint of a known version")),
+    }
 }
 
 fn damage(section: &'static str) -> impl Fn(Malformed) -> Damage {
@@ -257,9 +310,14 @@ fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
     }
     put_varint(out, head.late.len() as u64);
     head.late.iter().for_each(|&point| put_point(out, point));
+    put_varint(out, head.histograms.len() as u64);
+    for point in &head.histograms {
+        put_time(out, point.at);
+        put_bytes(out, &point.bytes);
+    }
 }
 
-fn take_series(fields: &mut Fields<'_>) -> Result<(Labels, HeadImage), Malformed> {
+fn take_series(fields: &mut Fields<'_>, version: u8) -> Result<(Labels, HeadImage), Malformed> {
     let labels = fields.labels()?;
     let last = fields.optional_time()?;
     let chunks = (0..fields.count(18)?)
@@ -268,7 +326,27 @@ fn take_series(fields: &mut Fields<'_>) -> Result<(Labels, HeadImage), Malformed
     let late = (0..fields.count(16)?)
         .map(|_| take_point(fields))
         .collect::<Result<_, _>>()?;
-    Ok((labels, HeadImage { last, chunks, late }))
+    let histograms = match version {
+        1 => Vec::new(),
+        _ => take_histograms(fields)?,
+    };
+    let head = HeadImage {
+        last,
+        chunks,
+        late,
+        histograms,
+    };
+    Ok((labels, head))
+}
+
+fn take_histograms(fields: &mut Fields<'_>) -> Result<Vec<HistogramPoint>, Malformed> {
+    let one = |fields: &mut Fields<'_>| {
+        Ok(HistogramPoint {
+            at: fields.time()?,
+            bytes: Bytes::copy_from_slice(fields.bytes()?),
+        })
+    };
+    (0..fields.count(9)?).map(|_| one(fields)).collect()
 }
 
 fn take_chunk(fields: &mut Fields<'_>) -> Result<Chunk, Malformed> {
@@ -316,9 +394,9 @@ mod tests {
 
     #[test]
     fn the_smallest_checkpoint_decodes() {
-        let bytes = [&MAGIC[..], &empty_meta(), &section(END, &[])].concat();
+        let bytes = [&header(1)[..], &empty_meta(), &section(END, &[])].concat();
         assert!(decode(&bytes).is_ok());
-        let unfinished = [&MAGIC[..], &empty_meta()].concat();
+        let unfinished = [&header(VERSION)[..], &empty_meta()].concat();
         assert!(decode(&unfinished).is_err());
         let trailing = [&bytes[..], &[0]].concat();
         assert!(decode(&trailing).is_err());
@@ -326,11 +404,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 0u8..7, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(kind in 0u8..9, payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
-            let _ = decode(&[&MAGIC[..], &payload].concat());
-            let _ = decode(&[&MAGIC[..], &section(META, &payload), &section(END, &[])].concat());
-            let bytes = [&MAGIC[..], &empty_meta(), &section(kind, &payload), &section(END, &[])];
+            let _ = decode(&[&header(VERSION)[..], &payload].concat());
+            let _ = decode(&[&header(VERSION)[..], &section(META, &payload), &section(END, &[])].concat());
+            let bytes = [&header(VERSION)[..], &empty_meta(), &section(kind, &payload), &section(END, &[])];
             let _ = decode(&bytes.concat());
         }
     }

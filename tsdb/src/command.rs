@@ -4,21 +4,29 @@
 //! command, so that applying it needs nothing else. Decoding checks what the engine relies on:
 //! columns of one length, references into the command's own tables in range.
 
+mod admin;
+mod annex;
+
 use std::ops::Range;
 
 use bytes::Bytes;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
-use model::{Labels, SeriesId, Timestamp};
+use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
+use crate::histogram;
 
-const VERSION: u8 = 1;
+/// Every kind but a write with histograms or exemplars is written as this version.
+const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
 const SEAL: u8 = 3;
 const RETAIN: u8 = 4;
+const DELETE: u8 = 5;
+const CLEAN: u8 = 6;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +35,8 @@ pub enum Command {
     Push(PushCommand),
     Seal(SealCommand),
     Retain(RetainCommand),
+    Delete(DeleteCommand),
+    Clean(CleanCommand),
 }
 
 /// Rows of one or several requests.
@@ -46,6 +56,10 @@ pub struct WriteCommand {
     pub rows: WriteRows,
     /// Leases under which ranges of rows were scraped.
     pub fences: Vec<(Range<u32>, Fence)>,
+    /// Of series with a sample, stored before or by this command.
+    pub exemplars: Vec<(SeriesRef, Exemplar)>,
+    /// How many exemplars the shard may then keep; without exemplars it says nothing.
+    pub exemplars_max: u32,
 }
 
 /// Columns of equal length.
@@ -53,7 +67,10 @@ pub struct WriteCommand {
 pub struct WriteRows {
     pub series: Vec<SeriesRef>,
     pub timestamps: Vec<Timestamp>,
+    /// Of a histogram's row: its sum, which applying does not look at.
     pub values: Vec<f64>,
+    /// Row and canonical bytes, by row. Nearly always empty.
+    pub histograms: Vec<(u32, Bytes)>,
 }
 
 impl WriteRows {
@@ -69,6 +86,12 @@ impl WriteRows {
         self.series.push(series);
         self.timestamps.push(timestamp);
         self.values.push(value);
+    }
+
+    pub fn push_histogram(&mut self, series: SeriesRef, at: Timestamp, histogram: &Histogram) {
+        let row = self.len() as u32;
+        self.push(series, at, histogram.sum);
+        self.histograms.push((row, histogram::canonical(histogram)));
     }
 }
 
@@ -102,6 +125,22 @@ pub struct RetainCommand {
     pub before: Timestamp,
 }
 
+/// Forgets samples with `start <= t <= end` of series that any of the matcher lists chooses; of no
+/// series when there is no list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeleteCommand {
+    pub any_of: Vec<Vec<Matcher>>,
+    pub start: Timestamp,
+    pub end: Timestamp,
+}
+
+/// Replaces a block of which something was deleted by one without it, whose id is the log index.
+/// Any other block is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanCommand {
+    pub block: u64,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -112,12 +151,29 @@ pub enum CommandError {
 }
 
 impl Command {
+    /// The oldest version that can say it, so that nodes of the release before understand what
+    /// they can.
+    fn version(&self) -> u8 {
+        match self {
+            Self::Write(write)
+                if !write.rows.histograms.is_empty() || !write.exemplars.is_empty() =>
+            {
+                VERSION_2
+            }
+            Self::Delete(_) | Self::Clean(_) => VERSION_2,
+            _ => VERSION_1,
+        }
+    }
+
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![VERSION];
+        let mut out = vec![self.version()];
         match self {
             Self::Write(write) => {
                 out.push(WRITE);
                 put_write(&mut out, write);
+                if self.version() == VERSION_2 {
+                    annex::put(&mut out, write);
+                }
             }
             Self::Push(push) => {
                 out.push(PUSH);
@@ -133,6 +189,14 @@ impl Command {
                 out.push(RETAIN);
                 put_zigzag(&mut out, retain.before.0);
             }
+            Self::Delete(delete) => {
+                out.push(DELETE);
+                admin::put_delete(&mut out, delete);
+            }
+            Self::Clean(clean) => {
+                out.push(CLEAN);
+                put_varint(&mut out, clean.block);
+            }
         }
         out.into()
     }
@@ -140,11 +204,22 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if version != VERSION {
+        if ![VERSION_1, VERSION_2].contains(&version) {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
-            WRITE => Self::Write(take_write(&mut fields)?),
+            WRITE => {
+                let mut write = take_write(&mut fields)?;
+                if version == VERSION_2 {
+                    annex::take(&mut fields, &mut write)?;
+                }
+                Self::Write(write)
+            }
+            DELETE if version == VERSION_2 => Self::Delete(admin::take_delete(&mut fields)?),
+            CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
+                block: fields.varint()?,
+            }),
+            _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             PUSH => Self::Push(PushCommand {
                 proposed_at: Timestamp(fields.zigzag()?),
                 key: take_key(&mut fields)?,
@@ -178,13 +253,8 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
         put_bytes(out, labels.as_canonical());
     }
     put_varint(out, rows.len() as u64);
-    for series in &rows.series {
-        let (kind, index) = match *series {
-            SeriesRef::Known(id) => (0, id.0),
-            SeriesRef::New(index) => (1, u64::from(index)),
-        };
-        assert!(index < 1 << 63, "series ids count from zero");
-        put_varint(out, index << 1 | kind);
+    for &series in &rows.series {
+        put_series_ref(out, series);
     }
     let mut last = 0;
     for at in &rows.timestamps {
@@ -221,6 +291,8 @@ fn take_write(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
         labels,
         rows,
         fences,
+        exemplars: Vec::new(),
+        exemplars_max: 0,
     })
 }
 
@@ -244,7 +316,17 @@ fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malfor
         series,
         timestamps,
         values,
+        histograms: Vec::new(),
     })
+}
+
+fn put_series_ref(out: &mut Vec<u8>, series: SeriesRef) {
+    let (kind, index) = match series {
+        SeriesRef::Known(id) => (0, id.0),
+        SeriesRef::New(index) => (1, u64::from(index)),
+    };
+    assert!(index < 1 << 63, "series ids count from zero");
+    put_varint(out, index << 1 | kind);
 }
 
 fn take_series_ref(fields: &mut Fields<'_>, labels: usize) -> Result<SeriesRef, Malformed> {
@@ -386,23 +468,38 @@ mod tests {
             .prop_map(|pairs| Labels::from_pairs(&pairs))
     }
 
+    fn labels_and_time() -> impl Strategy<Value = (Labels, i64)> {
+        (labels(), any::<i64>())
+    }
+
     fn write() -> impl Strategy<Value = Command> {
-        let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), any::<u64>());
+        let sample = (any::<u64>(), prop::bool::weighted(0.2));
+        let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), sample);
         let fence = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
         (
             any::<(i64, i64, i64)>(),
             prop::collection::vec(labels(), 0..5),
             prop::collection::vec(row, 0..50),
             prop::collection::vec(fence, 0..3),
+            prop::collection::vec((0u64..9, labels_and_time()), 0..3),
         )
-            .prop_map(|(times, labels, raw_rows, raw_fences)| {
+            .prop_map(|(times, labels, raw_rows, raw_fences, raw_exemplars)| {
                 let mut rows = WriteRows::default();
-                for (new, id, at, bits) in raw_rows {
+                for (new, id, at, (bits, is_histogram)) in raw_rows {
                     let series = match new && !labels.is_empty() {
                         true => SeriesRef::New((id % labels.len() as u64) as u32),
                         false => SeriesRef::Known(SeriesId(id)),
                     };
-                    rows.push(series, Timestamp(at), f64::from_bits(bits));
+                    let value = f64::from_bits(bits);
+                    if is_histogram {
+                        let histogram = Histogram {
+                            sum: value,
+                            ..Histogram::default()
+                        };
+                        rows.push_histogram(series, Timestamp(at), &histogram);
+                    } else {
+                        rows.push(series, Timestamp(at), value);
+                    }
                 }
                 let len = rows.len() as u32 + 1;
                 let fences = raw_fences
@@ -412,7 +509,20 @@ mod tests {
                         (a.min(b)..a.max(b), Fence { target, epoch })
                     })
                     .collect();
+                let exemplars: Vec<_> = raw_exemplars
+                    .into_iter()
+                    .map(|(id, (labels, at))| {
+                        let exemplar = Exemplar {
+                            labels,
+                            value: 0.5,
+                            timestamp: Timestamp(at),
+                        };
+                        (SeriesRef::Known(SeriesId(id)), exemplar)
+                    })
+                    .collect();
                 Command::Write(WriteCommand {
+                    exemplars_max: exemplars.len() as u32 * 7,
+                    exemplars,
                     proposed_at: Timestamp(times.0),
                     out_of_order_window_ms: times.1,
                     future_window_ms: times.2,
@@ -495,9 +605,9 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=2, kind in 0u8..8) {
             let _ = Command::decode(bytes.clone().into());
-            bytes.splice(0..0, [VERSION, kind]);
+            bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());
         }
     }
@@ -507,7 +617,7 @@ mod tests {
         let mut rows = WriteRows::default();
         rows.push(SeriesRef::New(0), Timestamp(10), 1.0);
         rows.push(SeriesRef::Known(SeriesId(3)), Timestamp(9), 0.0);
-        let command = Command::Write(WriteCommand {
+        let mut write = WriteCommand {
             proposed_at: Timestamp(5),
             out_of_order_window_ms: 1,
             future_window_ms: 0,
@@ -520,7 +630,9 @@ mod tests {
                     epoch: 1,
                 },
             )],
-        });
+            ..WriteCommand::default()
+        };
+        let command = Command::Write(write.clone());
         let bytes = [
             &[1, 1, 10, 2, 0][..],
             &[1, 4, 1, b'a', 1, b'b'],
@@ -532,10 +644,32 @@ mod tests {
         ]
         .concat();
         assert_eq!(command.encode(), bytes);
-        let later = [&[2], &bytes[1..]].concat();
+        let histogram = Histogram::default();
+        write
+            .rows
+            .push_histogram(SeriesRef::Known(SeriesId(3)), Timestamp(9), &histogram);
+        write.exemplars_max = 9;
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("t", "x")]),
+            value: 1.0,
+            timestamp: Timestamp(2),
+        };
+        write.exemplars.push((SeriesRef::New(0), exemplar));
+        let canonical = histogram::canonical(&histogram);
+        let annex = [
+            &[1, 2, canonical.len() as u8][..],
+            &canonical,
+            &[9, 1, 1, 4, 1, b't', 1, b'x', 2, 0, 0, 0, 0, 0, 0, 0],
+            &1f64.to_le_bytes(),
+        ]
+        .concat();
+        let bytes_2 = Command::Write(write).encode();
+        assert_eq!(bytes_2[..2], [2, 1]);
+        assert!(bytes_2.ends_with(&annex));
+        let later = [&[9], &bytes[1..]].concat();
         assert_eq!(
             Command::decode(later.into()),
-            Err(CommandError::UnknownVersion(2))
+            Err(CommandError::UnknownVersion(9))
         );
     }
 }

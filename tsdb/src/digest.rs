@@ -8,10 +8,13 @@ use model::hash::xxh3;
 use model::{Labels, SeriesId, Timestamp};
 
 use crate::chunk::Point;
+use crate::histogram::HistogramPoint;
+use crate::part::Column;
 
 const SERIES: u64 = 1;
 const SAMPLE: u64 = 2;
 const WHOLE: u64 = 3;
+const HISTOGRAM: u64 = 4;
 
 /// Sums over what is stored.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +32,19 @@ impl Sums {
         self.samples = self.samples.wrapping_add(sample(id, point));
     }
 
+    pub fn add_histogram(&mut self, id: SeriesId, point: &HistogramPoint) {
+        self.samples = self.samples.wrapping_add(histogram(id, point));
+    }
+
     /// Adds samples whose sum is known.
     pub fn add_samples(&mut self, sum: u64) {
         self.samples = self.samples.wrapping_add(sum);
+    }
+
+    /// Takes away samples of one series.
+    pub fn remove_column(&mut self, id: SeriesId, column: &Column) {
+        self.remove_samples(samples(id, &column.floats));
+        self.remove_samples(histograms(id, &column.histograms));
     }
 
     /// Takes away samples whose sum is known, as a dropped block's is.
@@ -45,6 +58,12 @@ pub fn samples(id: SeriesId, points: &[Point]) -> u64 {
     points
         .iter()
         .fold(0, |sum, &point| sum.wrapping_add(sample(id, point)))
+}
+
+/// The sum over histograms of one series.
+pub fn histograms(id: SeriesId, points: &[HistogramPoint]) -> u64 {
+    let sums = points.iter().map(|point| histogram(id, point));
+    sums.fold(0, u64::wrapping_add)
 }
 
 /// Folds the words of the whole state, in a fixed order, into one.
@@ -87,6 +106,13 @@ fn sample(id: SeriesId, point: Point) -> u64 {
     bytes[8..16].copy_from_slice(&point.at.0.to_le_bytes());
     bytes[16..].copy_from_slice(&point.bits.to_le_bytes());
     xxh3(SAMPLE, &bytes)
+}
+
+fn histogram(id: SeriesId, point: &HistogramPoint) -> u64 {
+    let mut place = [0; 16];
+    place[..8].copy_from_slice(&id.0.to_le_bytes());
+    place[8..].copy_from_slice(&point.at.0.to_le_bytes());
+    xxh3(xxh3(HISTOGRAM, &place), &point.bytes)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Recent samples of every series, in memory.
 //!
-//! Per series: finished chunks, one that grows, and a sorted run of samples that came late. A
-//! sample of a series stands in one of them only; the caller has made sure of that before it
+//! Per series: finished chunks, one that grows, a sorted run of samples that came late, and a run
+//! of histograms where there are any. A sample of a series stands in one of them only; the caller has made sure of that before it
 //! inserts.
 
 use model::{SeriesId, Timestamp};
 
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
-use crate::part::Part;
+use crate::histogram::{self, HistogramPoint, Run};
+use crate::part::{Column, Part};
+use crate::value::Value;
 
 /// The head of all series, by id.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct HeadSeries {
     closed: Vec<Chunk>,
     open: Option<Appender>,
     late: Vec<Point>,
+    /// A pointer's room in the many series that have none.
+    histograms: Option<Box<Run>>,
 }
 
 /// A series' share of the head as a copy: what a checkpoint keeps.
@@ -34,17 +38,27 @@ pub struct HeadImage {
     pub last: Option<Timestamp>,
     pub chunks: Vec<Chunk>,
     pub late: Vec<Point>,
+    pub histograms: Vec<HistogramPoint>,
 }
 
-/// What sealing took out of one series: chunks in time order and late samples in time order.
+/// What sealing took out of one series: chunks, late samples and histograms, each in time order.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Taken {
     pub chunks: Vec<Chunk>,
     pub late: Vec<Point>,
+    pub histograms: Vec<HistogramPoint>,
 }
 
 impl Taken {
-    /// All samples in time order.
+    pub fn of(column: Column) -> Self {
+        Self {
+            chunks: encode(&column.floats, HEAD_CHUNK_SAMPLES),
+            late: Vec::new(),
+            histograms: column.histograms,
+        }
+    }
+
+    /// All floats in time order.
     pub fn points(&self) -> Vec<Point> {
         let mut points: Vec<Point> = self.chunks.iter().flat_map(Chunk::points).collect();
         if !self.late.is_empty() {
@@ -56,12 +70,17 @@ impl Taken {
 
     /// First and last instant.
     pub fn range(&self) -> Option<(Timestamp, Timestamp)> {
-        range_of(&self.chunks, None, &self.late)
+        let floats = range_of(&self.chunks, None, &self.late);
+        join(floats, histogram::range_of(&self.histograms))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.late.is_empty() && self.histograms.is_empty()
     }
 
     pub fn samples(&self) -> u64 {
         let in_chunks: u64 = self.chunks.iter().map(|c| u64::from(c.count)).sum();
-        in_chunks + self.late.len() as u64
+        in_chunks + (self.late.len() + self.histograms.len()) as u64
     }
 }
 
@@ -110,6 +129,11 @@ impl Head {
         taken
     }
 
+    /// Samples before `before`, but for those in a chunk that reaches beyond it.
+    pub fn samples_before(&self, before: Timestamp) -> u64 {
+        self.series.iter().map(|s| s.samples_before(before)).sum()
+    }
+
     pub fn stats(&self) -> HeadStats {
         let mut stats = HeadStats::default();
         for series in &self.series {
@@ -128,6 +152,7 @@ impl HeadSeries {
         if !ordered || !late_ordered {
             return Err(ChunkError::OutOfOrder);
         }
+        let histograms = Run::new(image.histograms).ok_or(ChunkError::OutOfOrder)?;
         let open = closed
             .pop()
             .map(|chunk| Appender::resume(&chunk))
@@ -137,6 +162,7 @@ impl HeadSeries {
             closed,
             open,
             late: image.late,
+            histograms: (!histograms.is_empty()).then(|| Box::new(histograms)),
         })
     }
 
@@ -145,6 +171,7 @@ impl HeadSeries {
             last: self.last,
             chunks: self.chunks().collect(),
             late: self.late.clone(),
+            histograms: self.histograms().to_vec(),
         }
     }
 
@@ -157,8 +184,20 @@ impl HeadSeries {
         self.last
     }
 
+    pub fn histograms(&self) -> &[HistogramPoint] {
+        self.histograms.as_deref().map_or(&[], Run::points)
+    }
+
     /// The value stored at `at` in the head.
-    pub fn find(&self, at: Timestamp) -> Option<u64> {
+    pub fn find(&self, at: Timestamp) -> Option<Value> {
+        let histogram = self.histograms.as_ref().and_then(|run| run.find(at));
+        match histogram {
+            Some(bytes) => Some(Value::Histogram(bytes.clone())),
+            None => self.find_float(at).map(Value::Float),
+        }
+    }
+
+    fn find_float(&self, at: Timestamp) -> Option<u64> {
         if let Ok(found) = self.late.binary_search_by_key(&at, |p| p.at) {
             return Some(self.late[found].bits);
         }
@@ -189,6 +228,12 @@ impl HeadSeries {
         }
     }
 
+    /// Stores a histogram at an instant that the series does not have.
+    pub fn insert_histogram(&mut self, point: HistogramPoint) {
+        self.last = self.last.max(Some(point.at));
+        self.histograms.get_or_insert_default().insert(point);
+    }
+
     fn insert_late(&mut self, point: Point) {
         match self.late.binary_search_by_key(&point.at, |p| p.at) {
             Ok(_) => unreachable!("a sample is inserted once"),
@@ -200,8 +245,23 @@ impl HeadSeries {
         let late_cut = self.late.partition_point(|p| p.at < before);
         let kept = self.late.split_off(late_cut);
         let late = std::mem::replace(&mut self.late, kept);
-        let chunks = self.take_chunks_before(before);
-        (!late.is_empty() || !chunks.is_empty()).then_some(Taken { chunks, late })
+        let taken = Taken {
+            chunks: self.take_chunks_before(before),
+            late,
+            histograms: self.take_histograms_before(before),
+        };
+        (!taken.is_empty()).then_some(taken)
+    }
+
+    fn take_histograms_before(&mut self, before: Timestamp) -> Vec<HistogramPoint> {
+        let Some(run) = &mut self.histograms else {
+            return Vec::new();
+        };
+        let taken = run.take_before(before);
+        if run.is_empty() {
+            self.histograms = None;
+        }
+        taken
     }
 
     fn take_chunks_before(&mut self, before: Timestamp) -> Vec<Chunk> {
@@ -231,6 +291,62 @@ impl HeadSeries {
         old
     }
 
+    /// Takes out every sample of `start ..= end`.
+    pub fn remove(&mut self, start: Timestamp, end: Timestamp) -> Column {
+        let mut removed = Column::default();
+        self.remove_from_chunks(start, end, &mut removed.floats);
+        let inside = |at: Timestamp| at >= start && at <= end;
+        removed
+            .floats
+            .extend(self.late.extract_if(.., |p| inside(p.at)));
+        if let Some(run) = &mut self.histograms {
+            removed.histograms = run.remove(start, end);
+            if run.is_empty() {
+                self.histograms = None;
+            }
+        }
+        removed
+    }
+
+    /// Chunks that hold such a sample are encoded anew without it.
+    fn remove_from_chunks(&mut self, start: Timestamp, end: Timestamp, removed: &mut Vec<Point>) {
+        let chunks: Vec<Chunk> = self.chunks().collect();
+        if !chunks.iter().any(|chunk| chunk.overlaps(start, end)) {
+            return;
+        }
+        self.closed.clear();
+        for chunk in chunks {
+            if !chunk.overlaps(start, end) {
+                self.closed.push(chunk);
+                continue;
+            }
+            let inside = |p: &Point| p.at >= start && p.at <= end;
+            let (gone, kept): (Vec<_>, Vec<_>) = chunk.points().into_iter().partition(inside);
+            removed.extend(gone);
+            self.closed.extend(encode(&kept, HEAD_CHUNK_SAMPLES));
+        }
+        let open = self.closed.pop();
+        self.open = open.map(|chunk| Appender::resume(&chunk).expect("a chunk in memory decodes"));
+    }
+
+    fn samples_before(&self, before: Timestamp) -> u64 {
+        let closed = self.closed.iter().filter(|chunk| chunk.max < before);
+        let in_chunks: u64 = closed.map(|chunk| u64::from(chunk.count)).sum();
+        let open = self.open.as_ref().filter(|open| open.last().at < before);
+        let late = self.late.partition_point(|p| p.at < before);
+        let histograms = self.histograms().partition_point(|p| p.at < before);
+        in_chunks + open.map_or(0, |open| u64::from(open.count())) + (late + histograms) as u64
+    }
+
+    /// How many chunks there are.
+    pub fn chunk_count(&self) -> u64 {
+        self.closed.len() as u64 + u64::from(self.open.is_some())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_none() && self.late.is_empty() && self.histograms.is_none()
+    }
+
     /// Adds handles on everything that may hold samples in `start ..= end`.
     pub fn parts(&self, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
         let closed = self.closed.iter().filter(|c| c.overlaps(start, end));
@@ -242,17 +358,22 @@ impl HeadSeries {
             parts.push(Part::Chunk(open.chunk()));
         }
         parts.extend(Part::points(&self.late, start, end));
+        parts.extend(Part::histograms(self.histograms(), start, end));
     }
 
     fn add_stats(&self, stats: &mut HeadStats) {
         let closed = self.closed.iter().map(|c| u64::from(c.count));
         let open = self.open.iter().map(|open| u64::from(open.count()));
         stats.samples += closed.chain(open).sum::<u64>() + self.late.len() as u64;
+        stats.samples += self.histograms().len() as u64;
         let closed = self.closed.iter().map(|c| c.data.len());
         let open = self.open.iter().map(Appender::bytes_len);
         let late = self.late.len() * size_of::<Point>();
-        stats.bytes += (closed.chain(open).sum::<usize>() + late) as u64;
-        let here = range_of(&self.closed, self.open.as_ref(), &self.late);
+        let histograms = self.histograms().iter().map(HistogramPoint::size);
+        let histograms = histograms.sum::<usize>();
+        stats.bytes += (closed.chain(open).sum::<usize>() + late + histograms) as u64;
+        let floats = range_of(&self.closed, self.open.as_ref(), &self.late);
+        let here = join(floats, histogram::range_of(self.histograms()));
         stats.range = join(stats.range, here);
     }
 }
@@ -310,6 +431,7 @@ mod tests {
         let taken = Taken {
             chunks: image.chunks,
             late: image.late,
+            histograms: image.histograms,
         };
         taken.points()
     }
@@ -348,12 +470,28 @@ mod tests {
             let (mut series, mut twin) = filled(&times);
             prop_assert_eq!(all(&series), as_points(&twin));
             for (&at, &bits) in &twin {
-                prop_assert_eq!(series.find(Timestamp(at)), Some(bits));
+                prop_assert_eq!(series.find(Timestamp(at)), Some(Value::Float(bits)));
                 let next = at.wrapping_add(1);
-                prop_assert_eq!(series.find(Timestamp(next)), twin.get(&next).copied());
+                prop_assert_eq!(series.find(Timestamp(next)), twin.get(&next).copied().map(Value::Float));
             }
             let restored = HeadSeries::restore(series.image()).unwrap();
             prop_assert_eq!(restored.image(), series.image());
+
+            let mut cut = HeadSeries::restore(series.image()).unwrap();
+            let (from, to) = (before.saturating_sub(40), before.saturating_add(40));
+            let removed = cut.remove(Timestamp(from), Timestamp(to));
+            let gone: BTreeMap<_, _> = twin.range(from..=to).map(|(a, b)| (*a, *b)).collect();
+            let left: BTreeMap<_, _> = twin.iter().filter(|(at, _)| !gone.contains_key(at)).map(|(a, b)| (*a, *b)).collect();
+            let mut floats = removed.floats;
+            floats.sort_unstable();
+            prop_assert_eq!(floats, as_points(&gone));
+            prop_assert_eq!(all(&cut), as_points(&left));
+            for point in as_points(&gone).into_iter().rev() {
+                prop_assert_eq!(cut.find(point.at), None);
+                cut.insert(point);
+            }
+            prop_assert_eq!(all(&cut), as_points(&twin));
+            prop_assert_eq!(HeadSeries::restore(cut.image()).unwrap().image(), cut.image());
 
             let last = series.last();
             let newer = twin.split_off(&before);

@@ -7,7 +7,8 @@
 //! the caller applies the log's tail again.
 //!
 //! What stays true:
-//! - (series, timestamp) is written once: the first value in log order stays, compared by bits.
+//! - (series, timestamp) is written once: the first value in log order stays, compared by bits,
+//!   until it is deleted or dropped.
 //! - Series ids are assigned in log order and never used again. A registered series lives for
 //!   ever; nothing collects those without samples yet.
 //! - Two replicas at one log index have one [`Shard::digest`], whatever their files look like.
@@ -16,26 +17,31 @@
 //!
 //! It knows neither Raft nor HTTP. In reading order:
 //! - [`command`]: what the log holds; [`state`]: what applying it does
-//! - [`head`], [`chunk`], [`bits`]: recent samples in memory
+//! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
-//! - [`groups`], [`fences`]: push groups and scrape leases
+//! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
+//! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
-//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`metrics`], [`error`]
+//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
+//!   [`metrics`], [`error`]
 
 pub mod bits;
 pub mod block;
+pub mod cardinality;
 pub mod checkpoint;
 pub mod chunk;
 pub mod command;
 pub mod digest;
 pub mod error;
+pub mod exemplars;
 pub mod fences;
 pub mod fields;
 pub mod file;
 pub mod groups;
 pub mod head;
+pub mod histogram;
 pub mod index;
 pub mod manifest;
 pub mod metrics;
@@ -47,10 +53,12 @@ pub mod series;
 pub mod shard;
 pub mod snapshot;
 pub mod state;
+pub mod tombstones;
+pub mod value;
 
 pub use command::{
-    Command, CommandError, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand,
-    WriteRows,
+    CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
+    SeriesRef, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

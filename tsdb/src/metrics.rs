@@ -69,6 +69,7 @@ impl Metrics {
             Reason::Duplicate => "duplicate",
             Reason::Fenced => "fenced",
             Reason::BadLabels => "bad_labels",
+            Reason::BadHistogram => "bad_histogram",
         };
         self.rejected.with_label_values(&[label])
     }

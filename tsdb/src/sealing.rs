@@ -1,33 +1,68 @@
 //! When to seal, and how far: a plain function from the head's range to the cut to propose.
 //!
-//! Cuts lie on multiples of the block length, so that all shards and replicas cut alike, and far
-//! enough back that no sample is accepted behind them any more: blocks then do not overlap, but
-//! for writes with a wider window.
+//! Cuts lie on multiples of the block length, so that all shards and replicas cut alike, and so far
+//! back that with the usual windows no sample is accepted behind them any more. Where a window is
+//! longer than a block, the head does not wait for it: what comes behind the last cut goes into a
+//! later block that overlaps others, one each time the cut moves on or once there is much of it. So
+//! the number of blocks follows the time that passes and the samples that come, however old they
+//! are.
 
 use model::Timestamp;
+use model::limits::LATE_SAMPLES_MAX;
 
-/// What a `Seal` command should say; `None` while nothing lies behind the next cut.
-///
-/// `head` is the first and last instant not sealed yet, `newest` the shard's newest sample.
+/// What decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// First and last instant not sealed yet.
+    pub head: Option<(Timestamp, Timestamp)>,
+    /// The shard's newest sample.
+    pub newest: Timestamp,
+    /// The furthest cut so far.
+    pub sealed_before: Option<Timestamp>,
+}
+
+/// What a `Seal` command should say; `None` while nothing lies behind the next cut, or too little
+/// behind one that was made already. `samples_before` counts the head's samples before an instant.
 pub fn choose(
-    head: Option<(Timestamp, Timestamp)>,
-    newest: Timestamp,
+    view: &View,
     block_ms: i64,
     out_of_order_window_ms: i64,
+    samples_before: impl FnOnce(Timestamp) -> u64,
 ) -> Option<Timestamp> {
     assert!(block_ms > 0, "a block has a length");
-    let settled = newest.plus_ms(-out_of_order_window_ms.max(0));
+    let settled = view
+        .newest
+        .plus_ms(-out_of_order_window_ms.clamp(0, block_ms));
     let cut = Timestamp(settled.0.saturating_sub(settled.0.rem_euclid(block_ms)));
-    head.filter(|(oldest, _)| *oldest < cut).map(|_| cut)
+    let (oldest, _) = view.head?;
+    if oldest >= cut {
+        return None;
+    }
+    let moved_on = view.sealed_before.is_none_or(|before| before < cut);
+    (moved_on || samples_before(cut) >= LATE_SAMPLES_MAX).then_some(cut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn choose_of(
+        oldest: i64,
+        newest: i64,
+        sealed_before: Option<i64>,
+        window_ms: i64,
+        late: u64,
+    ) -> Option<i64> {
+        let view = View {
+            head: Some((Timestamp(oldest), Timestamp(newest))),
+            newest: Timestamp(newest),
+            sealed_before: sealed_before.map(Timestamp),
+        };
+        choose(&view, 100, window_ms, |_| late).map(|t| t.0)
+    }
+
     fn cut(oldest: i64, newest: i64) -> Option<i64> {
-        let head = Some((Timestamp(oldest), Timestamp(newest)));
-        choose(head, Timestamp(newest), 100, 30).map(|t| t.0)
+        choose_of(oldest, newest, None, 30, 0)
     }
 
     #[test]
@@ -40,6 +75,32 @@ mod tests {
         assert_eq!(cut(-150, -60), Some(-100));
         assert_eq!(cut(i64::MIN, i64::MIN), None);
         assert_eq!(cut(i64::MIN, i64::MAX).map(|t| t % 100), Some(0));
-        assert_eq!(choose(None, Timestamp(1_000), 100, 0), None);
+        let nothing = View {
+            head: None,
+            newest: Timestamp(1_000),
+            sealed_before: None,
+        };
+        assert_eq!(choose(&nothing, 100, 0, |_| 0), None);
+    }
+
+    #[test]
+    fn a_window_of_a_century_neither_fills_the_head_nor_makes_many_blocks() {
+        let century = 100 * 366 * 86_400_000;
+        assert_eq!(choose_of(0, 555, None, century, 0), Some(400));
+        assert_eq!(
+            choose_of(7, 560, Some(400), century, 9),
+            None,
+            "waits for the cut to move"
+        );
+        assert_eq!(choose_of(7, 600, Some(400), century, 9), Some(500));
+        assert_eq!(
+            choose_of(7, 560, Some(400), century, LATE_SAMPLES_MAX),
+            Some(400)
+        );
+        assert_eq!(
+            choose_of(7, 560, Some(500), i64::MAX, 0),
+            None,
+            "an earlier cut than before"
+        );
     }
 }

@@ -4,15 +4,15 @@
 //! the consistency of a selection is ignored here.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::limits::QUERY_SAMPLES_MAX;
 use model::source::{MetadataSelection, Selection, Source, SourceError, Take};
-use model::{Labels, Samples, Series};
+use model::{ExemplarSeries, Labels, Samples, Series};
 
-use crate::chunk::Point;
 use crate::error::StorageError;
-use crate::part::{self, Part};
+use crate::part::{self, Column};
 use crate::shard::Shard;
 
 #[async_trait]
@@ -23,16 +23,16 @@ impl Source for Shard {
         let mut answer = Vec::with_capacity(chosen.len());
         let mut samples_left = QUERY_SAMPLES_MAX;
         for (labels, parts) in chosen {
-            let points = match selection.take {
+            let column = match selection.take {
                 Take::All => part::collect(&parts, start, end).await,
-                Take::Last => part::last(parts, start, end).await.map(Vec::from_iter),
+                Take::Last => part::last(parts, start, end).await,
             };
-            let points = points.map_err(|e| self.source_error(e))?;
+            let column = column.map_err(|e| self.source_error(e))?;
             samples_left = samples_left
-                .checked_sub(points.len())
+                .checked_sub(weight(&column))
                 .ok_or_else(too_many_samples)?;
-            if !points.is_empty() {
-                let samples = samples(&points);
+            if !column.is_empty() {
+                let samples = samples(&column).map_err(|e| self.source_error(e))?;
                 answer.push(Series { labels, samples });
             }
         }
@@ -40,14 +40,26 @@ impl Source for Shard {
         Ok(answer)
     }
 
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        let (start, end) = (selection.start, selection.end);
+        let mut found = self.read(|state| state.gather_exemplars(&selection.any_of, start, end));
+        found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(found)
+    }
+
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
-        let mut found = self.with_samples(selection).await?;
+        let (start, end) = (selection.start, selection.end);
+        let chosen = self.read(|state| state.gather_any(&selection.any_of, start, end));
+        let mut found: Vec<Labels> = chosen.into_iter().map(|(labels, _)| labels).collect();
         found.sort_unstable();
         Ok(found)
     }
 
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        let found = self.with_samples(selection).await?;
+        let found = self.in_blocks(selection);
         let names = found.iter().flatten().map(|(name, _)| name);
         Ok(distinct(names))
     }
@@ -57,29 +69,16 @@ impl Source for Shard {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
-        let found = self.with_samples(selection).await?;
+        let found = self.in_blocks(selection);
         let values = found.iter().filter_map(|labels| labels.get(name));
         Ok(distinct(values))
     }
 }
 
 impl Shard {
-    /// Label sets that the selection chooses and that have a sample in its range.
-    async fn with_samples(
-        &self,
-        selection: &MetadataSelection,
-    ) -> Result<Vec<Labels>, SourceError> {
+    fn in_blocks(&self, selection: &MetadataSelection) -> Vec<Labels> {
         let (start, end) = (selection.start, selection.end);
-        let chosen: Vec<(Labels, Vec<Part>)> =
-            self.read(|state| state.gather_any(&selection.any_of, start, end));
-        let mut found = Vec::with_capacity(chosen.len());
-        for (labels, parts) in chosen {
-            let any = part::any(&parts, start, end).await;
-            if any.map_err(|e| self.source_error(e))? {
-                found.push(labels);
-            }
-        }
-        Ok(found)
+        self.read(|state| state.in_blocks(&selection.any_of, start, end))
     }
 
     fn source_error(&self, error: StorageError) -> SourceError {
@@ -93,12 +92,34 @@ fn too_many_samples() -> SourceError {
     ))
 }
 
-fn samples(points: &[Point]) -> Samples {
-    Samples {
-        timestamps: points.iter().map(|p| p.at).collect(),
-        values: points.iter().map(|p| f64::from_bits(p.bits)).collect(),
-        ..Samples::default()
+/// How many floats would take as much room; a float is 16 bytes.
+fn weight(column: &Column) -> usize {
+    let histograms = column.histograms.iter().map(|p| 1 + p.bytes.len() / 16);
+    column.floats.len() + histograms.sum::<usize>()
+}
+
+/// Both kinds as one column in time order.
+fn samples(column: &Column) -> Result<Samples, StorageError> {
+    let points = &column.floats;
+    if column.histograms.is_empty() {
+        return Ok(Samples {
+            timestamps: points.iter().map(|p| p.at).collect(),
+            values: points.iter().map(|p| f64::from_bits(p.bits)).collect(),
+            ..Samples::default()
+        });
     }
+    let mut samples = Samples::default();
+    let mut floats = points.iter().peekable();
+    for point in &column.histograms {
+        while let Some(float) = floats.next_if(|float| float.at < point.at) {
+            samples.push(float.at, f64::from_bits(float.bits));
+        }
+        samples.push_histogram(point.at, Arc::new(point.decode()?));
+    }
+    for float in floats {
+        samples.push(float.at, f64::from_bits(float.bits));
+    }
+    Ok(samples)
 }
 
 fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {

@@ -19,17 +19,19 @@ use tokio::sync::Mutex;
 use tracing::info;
 
 use crate::block::{self, Frozen, Reader, Sealed};
+use crate::cardinality::Cardinality;
 use crate::checkpoint;
 use crate::command::{Command, WriteCommand};
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
 use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
-use crate::head::find_in;
+use crate::head::Taken;
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
+use crate::part::{self, Part};
 use crate::retention::BlockRange;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{Outcome, Recalled, State, sums_of};
+use crate::state::{Outcome, Prepared, Recalled, State, sums_of};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,11 +118,13 @@ impl Shard {
     ///
     /// Commands are applied one at a time: the caller waits for one before it begins the next.
     pub async fn apply(&self, index: u64, command: &Command) -> Result<Outcome, ApplyError> {
-        let recalled = match command {
-            Command::Write(write) => self.recall(write).await?,
-            _ => Recalled::default(),
-        };
-        let outcome = self.write(|state| state.apply(index, command, &recalled));
+        let mut prepared = Prepared::default();
+        match command {
+            Command::Write(write) => prepared.recalled = self.recall(write).await?,
+            Command::Clean(clean) => return self.clean(index, clean.block, command).await,
+            _ => {}
+        }
+        let outcome = self.write(|state| state.apply(index, command, &prepared));
         if let (Command::Write(write), Outcome::Written { rejected }) = (command, &outcome) {
             let stored = write.rows.len() - rejected.len();
             self.metrics.samples_applied.inc_by(stored as u64);
@@ -129,6 +133,55 @@ impl Shard {
             }
         }
         Ok(outcome)
+    }
+
+    /// Writes what is left of a block as a new file before it goes on, so that of many blocks
+    /// cleaned one after another one at a time is in memory. No checkpoint is taken meanwhile: it
+    /// would write the new block too.
+    async fn clean(
+        &self,
+        index: u64,
+        block: u64,
+        command: &Command,
+    ) -> Result<Outcome, ApplyError> {
+        let _files = self.files.lock().await;
+        let cleaned = match self.read(|state| state.remains(block)) {
+            Some(remains) => self.gather(index, remains).await?,
+            None => None,
+        };
+        let prepared = Prepared {
+            cleaned: cleaned.clone(),
+            ..Prepared::default()
+        };
+        let outcome = self.write(|state| state.apply(index, command, &prepared));
+        if let Some(frozen) = cleaned {
+            let labels = self.read(|state| state.table().all().to_vec());
+            let stored = self.store(&frozen, &labels).await;
+            stored.map_err(|e| StorageError::io("write", "a cleaned block", e))?;
+        }
+        Ok(outcome)
+    }
+
+    /// A block of what `parts` hold.
+    async fn gather(
+        &self,
+        id: u64,
+        parts: Vec<(SeriesId, Vec<Part>)>,
+    ) -> Result<Option<Arc<Frozen>>, StorageError> {
+        let mut series = Vec::new();
+        for (id, parts) in parts {
+            let column = part::collect(&parts, Timestamp::MIN, Timestamp::MAX).await;
+            let column = column.map_err(|e| self.note(e))?;
+            if !column.is_empty() {
+                series.push((id, Taken::of(column)));
+            }
+        }
+        Ok(Frozen::new(id, series).map(Arc::new))
+    }
+
+    /// Ids of blocks of which something is deleted and not cleaned.
+    pub fn unclean_blocks(&self) -> Vec<u64> {
+        self.read(State::unclean)
     }
 
     /// Notes an entry of the log that holds no command.
@@ -173,6 +226,16 @@ impl Shard {
                 sealed_before: state.sealed_before(),
             }
         })
+    }
+
+    /// How many samples a seal would take, about. Walks all series.
+    pub fn head_samples_before(&self, before: Timestamp) -> u64 {
+        self.read(|state| state.head().samples_before(before))
+    }
+
+    /// What labels the head's series carry. Walks all series.
+    pub fn cardinality(&self) -> Cardinality {
+        self.read(Cardinality::of)
     }
 
     /// Sealed blocks, for [`retention::choose`](crate::retention::choose).
@@ -362,11 +425,10 @@ impl Shard {
         let mut recalled = Recalled::default();
         for lookup in self.read(|state| state.lookups(write)) {
             for part in &lookup.parts {
-                let points = part.decode().await.map_err(|e| self.note(e))?;
+                let column = part.decode().await.map_err(|e| self.note(e))?;
                 self.metrics.late_lookups.inc();
-                if let Some(bits) = find_in(&points, lookup.at) {
-                    let at = lookup.at;
-                    recalled.insert(lookup.id, crate::chunk::Point { at, bits });
+                if let Some(value) = column.find(lookup.at) {
+                    recalled.insert(lookup.id, lookup.at, value);
                 }
             }
         }
@@ -441,8 +503,10 @@ impl Shard {
         reader.file().verify(&*self.disk, &self.dir).await?;
         let mut sum = 0u64;
         for chunk in reader.all_chunks() {
-            let points = reader.read(chunk).await?;
-            sum = sum.wrapping_add(digest::samples(chunk.series, &points));
+            let column = reader.read(chunk).await?;
+            let floats = digest::samples(chunk.series, &column.floats);
+            let histograms = digest::histograms(chunk.series, &column.histograms);
+            sum = sum.wrapping_add(floats).wrapping_add(histograms);
         }
         match sum == reader.meta().digest {
             true => Ok(()),

@@ -7,12 +7,13 @@
 //! [`release`]: SnapshotFiles::release
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use model::port::Disk;
 
-use crate::file::{FileEntry, remove_dir_if_there};
+use crate::file::{FileEntry, FileKind, remove_dir_if_there};
+use crate::manifest::Manifest;
 use crate::shard::Position;
 
 /// The folder of all pins, in the shard's directory.
@@ -68,6 +69,27 @@ impl SnapshotFiles {
             disk,
             released,
         }
+    }
+
+    /// Links the files into `dir`, which is then a shard's directory; without the head only its
+    /// blocks, which are then none. What is in `dir` is durable, its own name the caller's to flush.
+    pub async fn link_into(&self, dir: &Path, with_head: bool) -> io::Result<()> {
+        self.disk.create_dir_all(dir).await?;
+        for entry in &self.files {
+            let is_block = matches!(entry.kind(), Some(FileKind::Block(_)));
+            if with_head || is_block {
+                let (from, to) = (self.dir.join(&entry.name), dir.join(&entry.name));
+                self.disk.link(&from, &to).await?;
+            }
+        }
+        if with_head {
+            let manifest = Manifest {
+                position: Some(self.position.clone()),
+                files: self.files.clone(),
+            };
+            manifest.write(&*self.disk, dir).await?;
+        }
+        self.disk.flush_dir(dir).await
     }
 
     /// Removes the pin now.

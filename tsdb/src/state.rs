@@ -1,27 +1,31 @@
 //! What the log makes of a shard: the state in memory and how each command changes it.
 //!
 //! Nothing here waits or touches a disk. What applying needs to know from sealed blocks (the value
-//! an old sample already has) is read beforehand and handed in as [`Recalled`]; sealed content
+//! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use model::hash::Map;
 use model::sink::{Pushed, Reason, Rejection};
-use model::{Labels, Matcher, SeriesId, Timestamp};
+use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::block::{Frozen, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
-use crate::command::{Command, SeriesRef, WriteCommand};
+use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
 use crate::digest::{self, Digest, Sums};
+use crate::exemplars::Exemplars;
 use crate::fences::Fences;
 use crate::groups::Groups;
 use crate::head::{Head, HeadSeries};
+use crate::histogram::HistogramPoint;
 use crate::part::Part;
 use crate::series::SeriesTable;
+use crate::tombstones::Tombstones;
+use crate::value::Value;
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,20 +37,31 @@ pub enum Outcome {
     Pushed(Pushed),
     Sealed,
     Retained,
+    Deleted,
+    Cleaned,
 }
 
 /// Values that sealed blocks hold for rows of one command.
 #[derive(Debug, Default)]
-pub struct Recalled(Map<(SeriesId, Timestamp), u64>);
+pub struct Recalled(Map<(SeriesId, Timestamp), Value>);
 
 impl Recalled {
-    pub fn insert(&mut self, id: SeriesId, point: Point) {
-        self.0.insert((id, point.at), point.bits);
+    pub fn insert(&mut self, id: SeriesId, at: Timestamp, value: Value) {
+        self.0.insert((id, at), value);
     }
 
-    fn get(&self, id: SeriesId, at: Timestamp) -> Option<u64> {
-        self.0.get(&(id, at)).copied()
+    fn get(&self, id: SeriesId, at: Timestamp) -> Option<Value> {
+        self.0.get(&(id, at)).cloned()
     }
+}
+
+/// What applying needs to know and cannot find in memory, read beforehand.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// For a write.
+    pub recalled: Recalled,
+    /// For a clean: what is left of the block; nothing if all of it was deleted.
+    pub cleaned: Option<Arc<Frozen>>,
 }
 
 /// One series' old rows that a command asks sealed blocks about, and where the answer may stand.
@@ -65,8 +80,11 @@ pub struct State {
     head: Head,
     /// By id, that is by log index.
     sealed: Vec<Sealed>,
+    /// What was deleted of sealed blocks, by block; none of them empty.
+    tombstones: BTreeMap<u64, Tombstones>,
     groups: Groups,
     fences: Fences,
+    exemplars: Exemplars,
     /// The newest sample ever stored.
     max_time: Option<Timestamp>,
     /// The furthest cut of any seal.
@@ -87,7 +105,9 @@ impl State {
         for labels in &image.labels {
             table.register(labels);
         }
-        if sums != image.sums || table.len() != image.head.len() {
+        let ids: BTreeSet<u64> = blocks.iter().map(|block| block.meta().id).collect();
+        let known = image.tombstones.keys().all(|block| ids.contains(block));
+        if sums != image.sums || table.len() != image.head.len() || !known {
             return Err(ChunkError::NotAsNoted);
         }
         Ok(Self {
@@ -95,8 +115,10 @@ impl State {
             table,
             head: Head::restore(image.head)?,
             sealed: blocks.into_iter().map(Sealed::Stored).collect(),
+            tombstones: image.tombstones,
             groups: image.groups,
             fences: image.fences,
+            exemplars: image.exemplars,
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
@@ -114,6 +136,8 @@ impl State {
             head: self.head.images(),
             groups: self.groups.clone(),
             fences: self.fences.clone(),
+            exemplars: self.exemplars.clone(),
+            tombstones: self.tombstones.clone(),
         }
     }
 
@@ -155,7 +179,7 @@ impl State {
         self.applied_index = index;
     }
 
-    pub fn apply(&mut self, index: u64, command: &Command, recalled: &Recalled) -> Outcome {
+    pub fn apply(&mut self, index: u64, command: &Command, prepared: &Prepared) -> Outcome {
         assert!(
             index > self.applied_index,
             "the log is applied in order: {index} after {}",
@@ -164,7 +188,7 @@ impl State {
         self.applied_index = index;
         match command {
             Command::Write(write) => Outcome::Written {
-                rejected: self.write(write, recalled),
+                rejected: self.write(write, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Seal(seal) => {
@@ -175,6 +199,14 @@ impl State {
                 self.retain(retain.before);
                 Outcome::Retained
             }
+            Command::Delete(delete) => {
+                self.delete(delete);
+                Outcome::Deleted
+            }
+            Command::Clean(clean) => {
+                self.clean(clean.block, prepared.cleaned.clone());
+                Outcome::Cleaned
+            }
         }
     }
 
@@ -184,20 +216,35 @@ impl State {
         let bounds = Bounds::new(write, self.max_time);
         let rows = &write.rows;
         let mut rejected = Vec::new();
+        let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
-            let id = match *series {
-                SeriesRef::Known(id) => id,
-                SeriesRef::New(index) => new[index as usize],
-            };
-            let point = Point::new(rows.timestamps[row], rows.values[row]);
+            let id = id_of(*series, &new);
+            let at = rows.timestamps[row];
+            let float = rows.values[row].to_bits();
             let row = row as u32;
+            let value = match histograms.next_if(|(place, _)| *place == row) {
+                Some((_, bytes)) => Value::Histogram(bytes.clone()),
+                None => Value::Float(float),
+            };
             let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
                 true => Some(Reason::Fenced),
-                false => self.store(id, point, &bounds, recalled),
+                false => self.store(id, at, value, &bounds, recalled),
             };
             rejected.extend(refused.map(|reason| Rejection { row, reason }));
         }
+        self.keep_exemplars(write, &new);
         rejected
+    }
+
+    fn keep_exemplars(&mut self, write: &WriteCommand, new: &[SeriesId]) {
+        for (series, exemplar) in &write.exemplars {
+            let id = id_of(*series, new);
+            let series = self.head.series(id);
+            if series.is_some_and(|series| series.last().is_some()) {
+                let len_max = write.exemplars_max as usize;
+                self.exemplars.add(id, exemplar.clone(), len_max);
+            }
+        }
     }
 
     fn register(&mut self, labels: &Labels) -> SeriesId {
@@ -214,21 +261,32 @@ impl State {
     fn store(
         &mut self,
         id: SeriesId,
-        point: Point,
+        at: Timestamp,
+        value: Value,
         bounds: &Bounds,
         recalled: &Recalled,
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
         let series = series.expect("the log registers a series before it is written to");
-        if let Some(bits) = stored_value(series, id, point.at, recalled) {
-            return (bits != point.bits).then_some(Reason::Duplicate);
+        if let Some(stored) = stored_value(series, id, at, recalled) {
+            return (stored != value).then_some(Reason::Duplicate);
         }
-        if let Some(reason) = bounds.refuse(point.at) {
+        if let Some(reason) = bounds.refuse(at) {
             return Some(reason);
         }
-        series.insert(point);
-        self.sums.add_sample(id, point);
-        self.max_time = self.max_time.max(Some(point.at));
+        match value {
+            Value::Float(bits) => {
+                let point = Point { at, bits };
+                series.insert(point);
+                self.sums.add_sample(id, point);
+            }
+            Value::Histogram(bytes) => {
+                let point = HistogramPoint { at, bytes };
+                self.sums.add_histogram(id, &point);
+                series.insert_histogram(point);
+            }
+        }
+        self.max_time = self.max_time.max(Some(at));
         None
     }
 
@@ -245,9 +303,91 @@ impl State {
             .partition(|block| block.range().1 < before);
         self.sealed = kept;
         for block in dropped {
-            self.sums.remove_samples(block.digest());
-            if let Sealed::Stored(reader) = block {
-                self.retired.push(reader);
+            self.forget(block);
+        }
+    }
+
+    /// A block does not count any more.
+    fn forget(&mut self, block: Sealed) {
+        self.sums.remove_samples(block.digest());
+        self.tombstones.remove(&block.id());
+        if let Sealed::Stored(reader) = block {
+            self.retired.push(reader);
+        }
+    }
+
+    /// Head samples go at once. Of a sealed block each chosen series that it holds gets an
+    /// interval, whether there is a sample in it or not: that depends on no layout.
+    fn delete(&mut self, delete: &DeleteCommand) {
+        let (start, end) = (delete.start, delete.end);
+        if delete.any_of.is_empty() || start > end {
+            return;
+        }
+        for id in self.select_any(&delete.any_of) {
+            if let Some(series) = self.head.series_mut(id) {
+                let removed = series.remove(start, end);
+                self.sums.remove_column(id, &removed);
+            }
+            for block in &self.sealed {
+                let (min, max) = block.range();
+                if min <= end && max >= start && block.has(id) {
+                    let tombstones = self.tombstones.entry(block.id()).or_default();
+                    tombstones.add(id, (start.max(min), end.min(max)));
+                }
+            }
+        }
+    }
+
+    /// Puts `cleaned`, which is all that is left of a block with deletions, in its place.
+    fn clean(&mut self, block: u64, cleaned: Option<Arc<Frozen>>) {
+        if !self.tombstones.contains_key(&block) {
+            return;
+        }
+        let place = self.sealed.iter().position(|sealed| sealed.id() == block);
+        let place = place.expect("only blocks that are there have deletions");
+        let old = self.sealed.remove(place);
+        self.forget(old);
+        if let Some(frozen) = cleaned {
+            let new = Sealed::Frozen(frozen);
+            self.sums.add_samples(new.digest());
+            self.sealed.push(new);
+        }
+    }
+
+    /// Ids of blocks of which something is deleted.
+    pub fn unclean(&self) -> Vec<u64> {
+        self.tombstones.keys().copied().collect()
+    }
+
+    /// What is left of a block with deletions, by series; `None` for any other block.
+    pub fn remains(&self, block: u64) -> Option<Vec<(SeriesId, Vec<Part>)>> {
+        self.tombstones.get(&block)?;
+        let block = self.sealed.iter().find(|sealed| sealed.id() == block)?;
+        let (min, max) = block.range();
+        let of_series = |id| (id, self.block_parts(block, id, min, max));
+        Some(block.series().into_iter().map(of_series).collect())
+    }
+
+    /// Handles on what a sealed block still holds of a series in `start ..= end`.
+    fn block_parts(
+        &self,
+        block: &Sealed,
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let tombstones = self.tombstones.get(&block.id());
+        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
+        if deleted.is_some_and(|deleted| deleted.cover(start, end)) {
+            return parts;
+        }
+        block.parts(id, start, end, &mut parts);
+        match deleted {
+            None => parts,
+            Some(deleted) => {
+                let left = parts.into_iter().filter_map(|part| part.masked(deleted));
+                left.collect()
             }
         }
     }
@@ -274,7 +414,7 @@ impl State {
         last.filter(|last| at <= *last)?;
         let mut parts = Vec::new();
         for block in &self.sealed {
-            block.parts(id, at, at, &mut parts);
+            parts.extend(self.block_parts(block, id, at, at));
         }
         (!parts.is_empty()).then_some(Lookup { id, at, parts })
     }
@@ -290,6 +430,32 @@ impl State {
         self.gather_ids(self.table.select(matchers), start, end)
     }
 
+    /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
+    /// none), by series id.
+    pub fn gather_exemplars(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<ExemplarSeries> {
+        let chosen = self.select_any(any_of).into_iter().map(|id| {
+            let labels = self.table.labels(id).cloned().unwrap_or_default();
+            let exemplars = self.exemplars.of(id, start, end);
+            ExemplarSeries { labels, exemplars }
+        });
+        chosen.filter(|found| !found.exemplars.is_empty()).collect()
+    }
+
+    /// Ids that any of the lists chooses; all, when there is none.
+    fn select_any(&self, any_of: &[Vec<Matcher>]) -> BTreeSet<SeriesId> {
+        let none = [Vec::new()];
+        let any_of = if any_of.is_empty() { &none[..] } else { any_of };
+        any_of
+            .iter()
+            .flat_map(|matchers| self.table.select(matchers))
+            .collect()
+    }
+
     /// As [`State::gather`], for series that any of the lists chooses.
     pub fn gather_any(
         &self,
@@ -297,14 +463,49 @@ impl State {
         start: Timestamp,
         end: Timestamp,
     ) -> Vec<(Labels, Vec<Part>)> {
-        if any_of.is_empty() {
-            return self.gather(&[], start, end);
+        self.gather_ids(self.select_any(any_of), start, end)
+    }
+
+    /// Label sets that any of the lists chooses and that stand in a block, or in the head, whose
+    /// range meets `start ..= end`: what Prometheus' label names and values look at.
+    pub fn in_blocks(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Labels> {
+        let meets = |(min, max): (Timestamp, Timestamp)| min <= end && max >= start;
+        if start > end {
+            return Vec::new();
         }
-        let chosen: BTreeSet<SeriesId> = any_of
-            .iter()
-            .flat_map(|matchers| self.table.select(matchers))
-            .collect();
-        self.gather_ids(chosen, start, end)
+        let head = self.head.stats().range.is_some_and(meets);
+        let blocks: Vec<&Sealed> = self.sealed.iter().filter(|b| meets(b.range())).collect();
+        if !head && blocks.is_empty() {
+            return Vec::new();
+        }
+        let in_head = |id| {
+            self.head
+                .series(id)
+                .is_some_and(|series| !series.is_empty())
+        };
+        let in_block = |block: &&Sealed, id| {
+            let (min, max) = block.range();
+            block.has(id) && !self.is_deleted(block, id, min, max)
+        };
+        let chosen = self
+            .select_any(any_of)
+            .into_iter()
+            .filter(|&id| (head && in_head(id)) || blocks.iter().any(|block| in_block(block, id)));
+        chosen
+            .filter_map(|id| self.table.labels(id).cloned())
+            .collect()
+    }
+
+    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
+    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
+        let tombstones = self.tombstones.get(&block.id());
+        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
+        deleted.is_some_and(|deleted| deleted.cover(start, end))
     }
 
     fn gather_ids(
@@ -320,7 +521,7 @@ impl State {
         for id in ids {
             let mut parts = Vec::new();
             for block in &self.sealed {
-                block.parts(id, start, end, &mut parts);
+                parts.extend(self.block_parts(block, id, start, end));
             }
             if let Some(series) = self.head.series(id) {
                 series.parts(start, end, &mut parts);
@@ -344,6 +545,13 @@ impl State {
         self.groups.digest(&mut digest);
         for (target, epoch) in self.fences.iter() {
             digest.word(target).word(epoch);
+        }
+        if !self.exemplars.is_empty() {
+            self.exemplars.digest(&mut digest);
+        }
+        for (block, tombstones) in &self.tombstones {
+            digest.word(*block);
+            tombstones.digest(&mut digest);
         }
         digest.finish()
     }
@@ -381,13 +589,21 @@ impl State {
     }
 }
 
+/// The id a command means; `new` are those of its own series.
+fn id_of(series: SeriesRef, new: &[SeriesId]) -> SeriesId {
+    match series {
+        SeriesRef::Known(id) => id,
+        SeriesRef::New(index) => new[index as usize],
+    }
+}
+
 /// The value a series has at `at`, in the head or in sealed blocks.
 fn stored_value(
     series: &HeadSeries,
     id: SeriesId,
     at: Timestamp,
     recalled: &Recalled,
-) -> Option<u64> {
+) -> Option<Value> {
     if series.last().is_none_or(|last| at > last) {
         return None;
     }
@@ -401,6 +617,7 @@ pub fn sums_of(image: &Image) -> Result<Sums, ChunkError> {
         let id = SeriesId(id as u64);
         sums.add_series(id, labels);
         sums.add_samples(digest::samples(id, &head.late));
+        sums.add_samples(digest::histograms(id, &head.histograms));
         for chunk in &head.chunks {
             sums.add_samples(digest::samples(id, &chunk.decode()?));
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use support::replica::{Replica, opaque, run};
 use support::{Row, Step, Windows, command};
-use tsdb::{Command, Position};
+use tsdb::{CleanCommand, Command, Position};
 
 fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     let rows = series
@@ -17,6 +17,7 @@ fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
             step: 10,
             count,
             value: series,
+            histograms: series % 2 == 1,
         })
         .collect();
     let windows = Windows {
@@ -27,7 +28,7 @@ fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     Step::Write(rows, windows, None)
 }
 
-/// A log with seals, late samples, a push and a drop, in three parts.
+/// A log with seals, late samples, a push, a drop and a deletion, in three parts.
 fn log() -> [Vec<Command>; 3] {
     use model::group::PushOp;
     let parts = [
@@ -41,6 +42,7 @@ fn log() -> [Vec<Command>; 3] {
             rows(2..4, 505, 50),
             Step::Seal(2_500),
             Step::Seal(2_700),
+            Step::Delete(2, false, 2_050, 2_200),
         ],
         vec![
             Step::Retain(1_000),
@@ -50,8 +52,14 @@ fn log() -> [Vec<Command>; 3] {
         ],
     ];
     let as_command = |step: &Step| command(step, |_| None).expect("goes through the log");
-    parts.map(|steps| steps.iter().map(as_command).collect())
+    let mut log: [Vec<Command>; 3] = parts.map(|steps| steps.iter().map(as_command).collect());
+    let block = SEALED_AT;
+    log[2].insert(0, Command::Clean(CleanCommand { block }));
+    log
 }
+
+/// Where in the log the block is made of which something is deleted later.
+const SEALED_AT: u64 = 6;
 
 /// All parts up to `end` as one log.
 fn joined(end: usize) -> Vec<Command> {
@@ -141,6 +149,32 @@ fn a_later_checkpoint_is_whole_or_the_old_one_stands() {
                 replica
             },
             async |replica| replica.checkpoint().await.is_ok(),
+            [Some(position(first)), Some(position(last))],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_cleaned_block_is_whole_or_the_old_one_stands() {
+    run(async {
+        let (first, last) = (joined(2).len() as u64, joined(3).len() as u64);
+        cut_everywhere(
+            async || {
+                let replica = applied(0, 2).await;
+                assert_eq!(replica.shard.unclean_blocks(), [SEALED_AT]);
+                replica.checkpoint().await.unwrap();
+                replica
+            },
+            async |replica| {
+                for (index, command) in (1..).zip(&joined(3)).skip(first as usize) {
+                    if replica.shard.apply(index, command).await.is_err() {
+                        return false;
+                    }
+                }
+                assert!(replica.shard.unclean_blocks().is_empty());
+                replica.checkpoint().await.is_ok()
+            },
             [Some(position(first)), Some(position(last))],
         )
         .await;

@@ -21,6 +21,7 @@ fn rows(series: std::ops::Range<u8>, from: i64, step: i64, count: u8) -> Command
             step,
             count,
             value: series,
+            histograms: series % 2 == 1,
         })
         .collect();
     let windows = Windows {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use model::batch::Fence;
 use model::sink::Reason;
-use model::source::Take;
-use model::{Labels, Timestamp};
+use model::source::{Source, Take};
+use model::{Labels, Matcher, Timestamp};
 use support::replica::{DIR, Replica, opaque, run};
 use tsdb::{
-    Command, Outcome, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows, retention,
+    CleanCommand, Command, DeleteCommand, Outcome, RetainCommand, SealCommand, SeriesRef,
+    WriteCommand, WriteRows, retention,
 };
 
 const WINDOW_MS: i64 = 100;
@@ -27,7 +28,7 @@ fn write(labels: &Labels, points: &[(i64, f64)]) -> Command {
         future_window_ms: 10_000,
         labels: vec![labels.clone()],
         rows,
-        fences: Vec::new(),
+        ..WriteCommand::default()
     })
 }
 
@@ -98,6 +99,130 @@ fn what_retention_dropped_is_not_called_stored() {
         let again = write(&up(), &[(1_000, 2.0)]);
         assert_eq!(apply(&replica, again).await, [], "inside the window: taken");
         assert_eq!(replica.everything().await[&up()].len(), 1);
+    });
+}
+
+/// What a real Prometheus 3.5.3 answered of two series like these.
+#[test]
+fn metadata_goes_by_chunks_and_blocks() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let (a, b) = (
+            Labels::from_pairs([("__name__", "a"), ("k", "va")]),
+            Labels::from_pairs([("__name__", "b"), ("k", "vb")]),
+        );
+        apply(&replica, write(&a, &[(600, 1.0), (620, 1.0), (640, 1.0)])).await;
+        apply(&replica, write(&b, &[(700, 1.0), (760, 1.0)])).await;
+        let answer = async |start, end, choose: Vec<Vec<Matcher>>| {
+            let selection = support::replica::metadata(choose, start, end);
+            let series = replica.shard.series(&selection).await.unwrap();
+            let names = series.iter().map(|labels| labels.metric_name().to_owned());
+            let values = replica.shard.label_values("k", &selection).await.unwrap();
+            let labels = replica.shard.label_names(&selection).await.unwrap();
+            assert_eq!(labels.is_empty(), values.is_empty());
+            (names.collect::<Vec<_>>().join(""), values.join(","))
+        };
+        let expect = |series: &str, values: &str| (series.to_owned(), values.to_owned());
+        for sealed in [false, true] {
+            assert_eq!(answer(0, 9_999, vec![]).await, expect("ab", "va,vb"));
+            assert_eq!(answer(0, 599, vec![]).await, expect("", ""), "before all");
+            assert_eq!(
+                answer(761, 9_999, vec![]).await,
+                expect("", ""),
+                "after all"
+            );
+            assert_eq!(
+                answer(601, 619, vec![]).await,
+                expect("a", "va,vb"),
+                "in a chunk"
+            );
+            assert_eq!(
+                answer(650, 690, vec![]).await,
+                expect("", "va,vb"),
+                "between them"
+            );
+            let only_a = vec![vec![Matcher::equal("k", "va")]];
+            assert_eq!(answer(710, 720, only_a).await, expect("", "va"));
+            if !sealed {
+                apply(&replica, seal(1_000)).await;
+                replica.checkpoint().await.unwrap();
+            }
+        }
+    });
+}
+
+fn delete(start: i64, end: i64) -> Command {
+    Command::Delete(DeleteCommand {
+        any_of: vec![vec![Matcher::equal("__name__", "up")]],
+        start: Timestamp(start),
+        end: Timestamp(end),
+    })
+}
+
+#[test]
+fn a_deleted_sample_is_nowhere_and_may_be_written_again() {
+    run(async {
+        let mut replica = Replica::new(1).await;
+        let mut log = vec![
+            write(&up(), &[(0, 1.0), (10, 2.0), (20, 3.0)]),
+            seal(15),
+            delete(10, 20),
+        ];
+        replica.catch_up(&log).await.unwrap();
+        let times = async |replica: &Replica| -> Vec<i64> {
+            let found = replica.everything().await;
+            found
+                .get(&up())
+                .map_or(vec![], |s| s.keys().copied().collect())
+        };
+        assert_eq!(times(&replica).await, [0]);
+        let (from, to) = (Timestamp(5), Timestamp(40));
+        assert!(replica.select(&[], from, to, Take::Last).await.is_empty());
+        let selection = support::replica::metadata(vec![], 11, 25);
+        assert!(replica.shard.series(&selection).await.unwrap().is_empty());
+
+        // Other values take the places of the deleted ones, in the head and behind the seal.
+        log.push(write(&up(), &[(10, 8.0), (20, 9.0), (0, 1.0)]));
+        replica.reopen(&log).await.unwrap();
+        assert_eq!(times(&replica).await, [0, 10, 20]);
+        assert_eq!(
+            apply(&replica, write(&up(), &[(10, 2.0)])).await,
+            [(0, Reason::Duplicate)]
+        );
+        replica.shard.verify().await.unwrap();
+        let before = replica.everything().await;
+
+        replica.checkpoint().await.unwrap();
+        let digest = replica.shard.digest();
+        replica.reopen(&[]).await.unwrap();
+        assert_eq!(
+            (replica.shard.digest(), replica.everything().await),
+            (digest, before.clone())
+        );
+        apply(&replica, Command::Clean(CleanCommand { block: 2 })).await;
+        assert_ne!(replica.shard.digest(), digest, "the block is another");
+        assert_eq!(replica.everything().await, before);
+        assert_eq!(replica.shard.stats().block_samples, 1);
+        replica.shard.verify().await.unwrap();
+        replica.checkpoint().await.unwrap();
+        let digest = replica.shard.digest();
+        replica.reopen(&[]).await.unwrap();
+        assert_eq!(
+            (replica.shard.digest(), replica.everything().await),
+            (digest, before)
+        );
+        assert_eq!(
+            replica.shard.files().await.len(),
+            2,
+            "the old block's file is gone"
+        );
+
+        apply(&replica, delete(i64::MIN, i64::MAX)).await;
+        let block = replica.shard.unclean_blocks()[0];
+        apply(&replica, Command::Clean(CleanCommand { block })).await;
+        assert_eq!(replica.shard.stats().blocks, 0);
+        assert!(replica.everything().await.is_empty());
+        replica.shard.verify().await.unwrap();
     });
 }
 

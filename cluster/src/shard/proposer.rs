@@ -14,6 +14,7 @@ use model::port::{Clock, Task, World};
 use model::sink::{Rejection, Written};
 use model::{Batch, Labels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tsdb::histogram::canonical;
 use tsdb::{Command, Outcome, SeriesRef, Shard, WriteCommand};
 
 use crate::convert::scoped;
@@ -30,9 +31,12 @@ const FUTURE_WINDOW_MS: i64 = 10 * 60_000;
 /// A row's share of a proposal before it is encoded.
 const ROW_BYTES: usize = 24;
 
-/// How late and how early a sample may be; read anew for each proposal.
+/// How late and how early a sample may be, and how many exemplars are kept; read anew for each
+/// proposal.
 pub trait Windows: Send + Sync {
     fn out_of_order_ms(&self) -> i64;
+    /// Of the whole cluster; zero keeps none.
+    fn exemplars_max(&self) -> u64;
 }
 
 struct Request {
@@ -50,12 +54,20 @@ pub struct Proposer {
 }
 
 impl Proposer {
-    pub fn start(world: &World, raft: Raft, engine: Arc<Shard>, windows: Arc<dyn Windows>) -> Self {
+    /// `shards` is how many the cluster has: they share what is kept of exemplars.
+    pub fn start(
+        world: &World,
+        raft: Raft,
+        engine: Arc<Shard>,
+        windows: Arc<dyn Windows>,
+        shards: usize,
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let worker = Worker {
             raft,
             engine,
             windows,
+            shards: shards.max(1) as u64,
             clock: world.clock.clone(),
         };
         let task = scoped(&world.dice, worker.run(receiver));
@@ -94,13 +106,17 @@ fn size_of(batch: &Batch) -> usize {
         .iter()
         .map(|labels| labels.as_canonical().len())
         .sum();
-    labels + batch.rows.len() * ROW_BYTES
+    let histograms = batch.rows.histograms.iter().map(|(_, h)| h.size());
+    let exemplars = batch.exemplars.iter();
+    let exemplars = exemplars.map(|(_, e)| ROW_BYTES + e.labels.as_canonical().len());
+    labels + batch.rows.len() * ROW_BYTES + histograms.sum::<usize>() + exemplars.sum::<usize>()
 }
 
 struct Worker {
     raft: Raft,
     engine: Arc<Shard>,
     windows: Arc<dyn Windows>,
+    shards: u64,
     clock: Arc<dyn Clock>,
 }
 
@@ -139,6 +155,7 @@ impl Worker {
             proposed_at: self.clock.now(),
             out_of_order_window_ms: self.windows.out_of_order_ms(),
             future_window_ms: FUTURE_WINDOW_MS,
+            exemplars_max: self.exemplars_max(),
             ..WriteCommand::default()
         };
         let mut unknown: Map<Labels, u32> = Map::default();
@@ -155,6 +172,12 @@ impl Worker {
         (command, spans)
     }
 
+    /// This shard's share, rounded up.
+    fn exemplars_max(&self) -> u32 {
+        let share = self.windows.exemplars_max().div_ceil(self.shards);
+        u32::try_from(share).unwrap_or(u32::MAX)
+    }
+
     fn add(&self, command: &mut WriteCommand, unknown: &mut Map<Labels, u32>, batch: &Batch) {
         let refs: Vec<SeriesRef> = batch
             .series
@@ -167,6 +190,16 @@ impl Worker {
                 })),
             })
             .collect();
+        let start = command.rows.len() as u32;
+        let histograms = batch.rows.histograms.iter();
+        command
+            .rows
+            .histograms
+            .extend(histograms.map(|(row, histogram)| (start + row, canonical(histogram))));
+        let exemplars = batch.exemplars.iter();
+        command
+            .exemplars
+            .extend(exemplars.map(|(series, exemplar)| (refs[*series as usize], exemplar.clone())));
         command.rows.series.extend(
             batch
                 .rows

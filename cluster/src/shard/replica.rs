@@ -9,7 +9,7 @@ use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
 use model::{Batch, GroupId, ShardId};
-use tsdb::{Command, Outcome, PushCommand, Shard};
+use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, PushCommand, Shard};
 
 use super::machine::ShardMachine;
 use super::proposer::{Proposer, Windows};
@@ -36,6 +36,8 @@ pub struct Setup {
     pub transfers: Arc<Transfers>,
     pub timing: Timing,
     pub windows: Arc<dyn Windows>,
+    /// How many the cluster has.
+    pub shards: usize,
     pub metrics: Arc<tsdb::Metrics>,
 }
 
@@ -65,6 +67,7 @@ impl Replica {
             transfers,
             timing,
             windows,
+            shards,
             metrics,
         } = setup;
         let dir = dir_of(shard);
@@ -84,7 +87,7 @@ impl Replica {
             timing,
         };
         let raft = group::start(parts).await?;
-        let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows);
+        let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows, shards);
         Ok(Self {
             shard,
             engine,
@@ -120,6 +123,36 @@ impl Replica {
             Reply::Shard(Outcome::Pushed(pushed)) => Ok(pushed),
             reply => unreachable!("a push was answered with {reply:?}"),
         }
+    }
+
+    pub async fn delete(&self, command: DeleteCommand) -> Result<(), Refusal> {
+        self.must_lead()?;
+        let proposal = group::propose(&self.raft, Command::Delete(command).encode());
+        match scoped(&self.world.dice, proposal).await? {
+            Reply::Shard(Outcome::Deleted) => Ok(()),
+            reply => unreachable!("a deletion was answered with {reply:?}"),
+        }
+    }
+
+    /// Cleans one block of which something is deleted; whether there was one.
+    pub async fn clean_one(&self) -> Result<bool, Refusal> {
+        self.must_lead()?;
+        self.settle(Consistency::Strong).await?;
+        let Some(block) = self.engine.unclean_blocks().first().copied() else {
+            return Ok(false);
+        };
+        let command = Command::Clean(CleanCommand { block });
+        let proposal = group::propose(&self.raft, command.encode());
+        match scoped(&self.world.dice, proposal).await? {
+            Reply::Shard(Outcome::Cleaned) => Ok(true),
+            reply => unreachable!("a cleaning was answered with {reply:?}"),
+        }
+    }
+
+    /// A log index that holds everything acknowledged before.
+    pub async fn settled_index(&self) -> Result<u64, Refusal> {
+        self.settle(Consistency::Strong).await?;
+        Ok(self.engine.applied_index())
     }
 
     /// The groups, containing every push acknowledged before.

@@ -66,12 +66,14 @@ fn purge_upto(durable: u64, age: Duration, policy: &CheckpointPolicy) -> u64 {
 fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
     let stats = replica.engine.stats();
     let newest = stats.max_time?;
-    let cut = sealing::choose(
-        stats.head_range,
+    let view = sealing::View {
+        head: stats.head_range,
         newest,
-        BLOCK_MS,
-        ages.out_of_order_window_ms,
-    );
+        sealed_before: stats.sealed_before,
+    };
+    let samples_before = |cut| replica.engine.head_samples_before(cut);
+    let window_ms = ages.out_of_order_window_ms;
+    let cut = sealing::choose(&view, BLOCK_MS, window_ms, samples_before);
     if let Some(before) = cut {
         return Some(Command::Seal(SealCommand { before }));
     }

@@ -8,6 +8,7 @@
 //! all or nothing; nothing is taken for stored that the sink did not acknowledge. Not here: HTTP
 //! (behind [`Fetch`]), discovery, who owns a target (behind the fence).
 
+mod metadata;
 mod protocol;
 mod run;
 mod state;
@@ -18,10 +19,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use metadata::{MetadataCell, MetricMetadata};
 pub use protocol::{Format, ScrapeProtocol, accept_header, choose_format};
 pub use run::{Health, Loop, Status, StatusCell, Stop};
 pub use state::{Ingested, Scrape, ScrapeError};
-pub use target::{Limits, ScrapeJob, Target, TargetError, discovered_labels};
+pub use target::{Histograms, Limits, Names, ScrapeJob, Target, TargetError, discovered_labels};
 
 /// A GET to make.
 #[derive(Debug, Clone, PartialEq, Eq)]

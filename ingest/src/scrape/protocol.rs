@@ -6,6 +6,7 @@
 /// A format as `scrape_protocols` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScrapeProtocol {
+    PrometheusProto,
     OpenMetricsText1_0_0,
     OpenMetricsText0_0_1,
     PrometheusText1_0_0,
@@ -17,11 +18,21 @@ pub enum ScrapeProtocol {
 pub enum Format {
     Text,
     OpenMetrics,
+    Protobuf,
 }
 
 impl ScrapeProtocol {
-    /// All, in the order asked for by default.
-    pub const ALL: [Self; 4] = [
+    /// Those asked for by default, best first.
+    pub const DEFAULT: [Self; 4] = [
+        Self::OpenMetricsText1_0_0,
+        Self::OpenMetricsText0_0_1,
+        Self::PrometheusText1_0_0,
+        Self::PrometheusText0_0_4,
+    ];
+
+    /// All, and the order asked for where native histograms are wanted: no text has them.
+    pub const ALL: [Self; 5] = [
+        Self::PrometheusProto,
         Self::OpenMetricsText1_0_0,
         Self::OpenMetricsText0_0_1,
         Self::PrometheusText1_0_0,
@@ -31,6 +42,7 @@ impl ScrapeProtocol {
     /// As the configuration writes it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::PrometheusProto => "PrometheusProto",
             Self::OpenMetricsText1_0_0 => "OpenMetricsText1.0.0",
             Self::OpenMetricsText0_0_1 => "OpenMetricsText0.0.1",
             Self::PrometheusText1_0_0 => "PrometheusText1.0.0",
@@ -45,6 +57,7 @@ impl ScrapeProtocol {
 
     fn format(self) -> Format {
         match self {
+            Self::PrometheusProto => Format::Protobuf,
             Self::OpenMetricsText1_0_0 | Self::OpenMetricsText0_0_1 => Format::OpenMetrics,
             Self::PrometheusText1_0_0 | Self::PrometheusText0_0_4 => Format::Text,
         }
@@ -52,23 +65,35 @@ impl ScrapeProtocol {
 
     fn media_type(self) -> &'static str {
         match self {
-            Self::OpenMetricsText1_0_0 => {
-                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8"
+            Self::PrometheusProto => {
+                "application/vnd.google.protobuf;\
+                 proto=io.prometheus.client.MetricFamily;encoding=delimited"
             }
+            Self::OpenMetricsText1_0_0 => "application/openmetrics-text;version=1.0.0",
             Self::OpenMetricsText0_0_1 => "application/openmetrics-text;version=0.0.1",
-            Self::PrometheusText1_0_0 => "text/plain;version=1.0.0;escaping=allow-utf-8",
+            Self::PrometheusText1_0_0 => "text/plain;version=1.0.0",
             Self::PrometheusText0_0_4 => "text/plain;version=0.0.4",
         }
     }
+
+    /// Whether a request for it says how names are to be escaped.
+    fn names_escaping(self) -> bool {
+        matches!(self, Self::OpenMetricsText1_0_0 | Self::PrometheusText1_0_0)
+    }
 }
 
-/// The `Accept` header: the protocols in order of preference, then anything.
-pub fn accept_header(protocols: &[ScrapeProtocol]) -> String {
-    // Prometheus counts down from the number of formats it knows, protobuf among them, plus one.
-    let mut weight = 6;
+/// The `Accept` header: the protocols in order of preference, then anything. `escaping` is what
+/// becomes of names that are not plain, as `metric_name_escaping_scheme` writes it.
+pub fn accept_header(protocols: &[ScrapeProtocol], escaping: &str) -> String {
+    // Prometheus counts down from the number of formats it knows, plus one.
+    let mut weight = ScrapeProtocol::ALL.len() + 1;
     let mut header = String::new();
     for protocol in protocols {
-        header.push_str(&format!("{};q=0.{weight},", protocol.media_type()));
+        header.push_str(protocol.media_type());
+        if protocol.names_escaping() {
+            header.push_str(&format!(";escaping={escaping}"));
+        }
+        header.push_str(&format!(";q=0.{weight},"));
         weight -= 1;
     }
     header + &format!("*/*;q=0.{weight}")
@@ -98,6 +123,7 @@ pub fn choose_format(
     match media_type.as_str() {
         "text/plain" => Ok(Format::Text),
         "application/openmetrics-text" => Ok(Format::OpenMetrics),
+        "application/vnd.google.protobuf" => Ok(Format::Protobuf),
         _ => fallback.ok_or_else(|| {
             format!(
                 "received unsupported Content-Type {content_type:?} and no \
@@ -172,11 +198,21 @@ mod tests {
     #[test]
     fn accept_prefers_openmetrics() {
         assert_eq!(
-            accept_header(&ScrapeProtocol::ALL),
+            accept_header(&ScrapeProtocol::DEFAULT, "allow-utf-8"),
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
              application/openmetrics-text;version=0.0.1;q=0.5,\
              text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
              text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+        );
+        // With --enable-feature=native-histograms and metric_name_escaping_scheme: underscores.
+        assert_eq!(
+            accept_header(&ScrapeProtocol::ALL, "underscores"),
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;q=0.6,\
+             application/openmetrics-text;version=1.0.0;escaping=underscores;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,\
+             text/plain;version=1.0.0;escaping=underscores;q=0.3,\
+             text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
         );
     }
 
@@ -201,7 +237,10 @@ mod tests {
             ("text/plain; version=", None),
             ("text/plain; v=\"x", None),
             ("text /plain", None),
-            ("application/vnd.google.protobuf", None),
+            (
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily",
+                Some(Format::Protobuf),
+            ),
         ] {
             assert_eq!(choose_format(header, None).ok(), format, "{header}");
             let or_text = format.unwrap_or(Format::Text);
@@ -214,6 +253,6 @@ mod tests {
         for protocol in ScrapeProtocol::ALL {
             assert_eq!(ScrapeProtocol::from_name(protocol.as_str()), Some(protocol));
         }
-        assert_eq!(ScrapeProtocol::from_name("PrometheusProto"), None);
+        assert_eq!(ScrapeProtocol::from_name("PrometheusText"), None);
     }
 }

@@ -10,7 +10,7 @@ use model::{Batch, Timestamp};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{Fetch, FetchError, Scrape, ScrapeError, Target};
+use super::{Fetch, FetchError, MetadataCell, Scrape, ScrapeError, Target};
 use crate::metrics::{Metrics, Outcome};
 
 /// Whether a loop goes on; watched by it.
@@ -81,13 +81,14 @@ pub struct Loop {
     /// The lease under which this node scrapes; `None` while it holds none: nothing is scraped.
     pub fence: Box<dyn Fn() -> Option<Fence> + Send + Sync>,
     pub status: StatusCell,
+    pub metadata: MetadataCell,
     pub metrics: Metrics,
 }
 
 impl Loop {
     /// Scrapes until told to stop; a dropped sender counts as a lease that moved.
     pub async fn run(self, mut stop: watch::Receiver<Stop>) {
-        let mut scrape = Scrape::new(self.target.clone());
+        let mut scrape = Scrape::new(self.target.clone(), self.metadata.clone());
         let mut last_due = None;
         let end = tokio::select! {
             biased;

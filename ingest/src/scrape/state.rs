@@ -9,11 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::sample::STALE_NAN;
-use model::{Batch, Labels, Timestamp, hash, limits};
+use model::{Batch, Exemplar, Histogram, Labels, Timestamp, Value, hash, limits};
 
+use super::metadata::MetadataCell;
 use super::{FetchError, Fetched, Format, Target, choose_format};
-use crate::exposition::{Entry, NotUnique, ParseError, Parser};
-use crate::{openmetrics, relabel, text};
+use crate::exposition::{BodyError, Entry, NotUnique, ParseError, Parser};
+use crate::histogram::buckets::{TooManyBuckets, limit_buckets, reduce_resolution};
+use crate::histogram::check::check as check_histogram;
+use crate::histogram::convert::Converter;
+use crate::{exemplar, openmetrics, protobuf, relabel, text};
 
 /// Why a scrape failed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,14 +27,24 @@ pub enum ScrapeError {
     #[error("{0}")]
     ContentType(String),
     #[error(transparent)]
-    Parse(#[from] ParseError),
+    Parse(#[from] BodyError),
     #[error(transparent)]
     NotUnique(#[from] NotUnique),
     #[error("missing metric name (__name__ label)")]
     NoName,
+    #[error("invalid metric name or label names: {0}")]
+    BadName(Labels),
+    #[error("{0}")]
+    Histogram(String),
     /// More than a limit of the job or of the store allows.
     #[error("{0}")]
     Limit(String),
+}
+
+impl From<ParseError> for ScrapeError {
+    fn from(error: ParseError) -> Self {
+        Self::Parse(error.into())
+    }
 }
 
 /// What one scrape comes to.
@@ -61,10 +75,40 @@ pub struct Scrape {
     /// Sample lines of the last good scrape, by their name and labels as text.
     lines: hash::Map<Box<str>, Line>,
     /// Series that will need a marker when they vanish.
-    present: hash::Set<Labels>,
+    present: hash::Map<Labels, Kind>,
     /// What `present` becomes when the last batch is known to be stored.
-    pending: Option<hash::Set<Labels>>,
+    pending: Option<hash::Map<Labels, Kind>>,
     reported: bool,
+    metadata: MetadataCell,
+}
+
+/// What a series holds, so that its marker is of the same kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Float,
+    Histogram { is_integer: bool },
+}
+
+impl Kind {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Float(_) => Self::Float,
+            Value::Histogram(histogram) => Self::Histogram {
+                is_integer: histogram.is_integer,
+            },
+        }
+    }
+
+    fn marker(self) -> Value {
+        match self {
+            Self::Float => Value::Float(STALE_NAN),
+            Self::Histogram { is_integer } => Value::Histogram(Arc::new(Histogram {
+                is_integer,
+                sum: STALE_NAN,
+                ..Histogram::default()
+            })),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -81,21 +125,50 @@ struct Reading {
     /// Series without a timestamp of their own.
     seen: hash::Set<Labels>,
     /// Series that need a marker when they vanish.
-    tracked: hash::Set<Labels>,
+    tracked: hash::Map<Labels, Kind>,
     scraped: usize,
     post_relabeling: usize,
     added: usize,
+    /// Samples and histograms that count for the job's limit.
+    samples: usize,
+    too_many_buckets: bool,
+    /// What histograms and exemplars take so far.
+    memory_bytes: usize,
+}
+
+impl Reading {
+    fn count_memory(&mut self, bytes: usize) -> Result<(), ScrapeError> {
+        self.memory_bytes += bytes;
+        let max = limits::WRITE_MEMORY_BYTES_MAX;
+        match self.memory_bytes > max {
+            true => Err(ScrapeError::Limit(format!(
+                "histograms and exemplars of more than {max} bytes in memory"
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
+fn add(batch: &mut Batch, labels: Labels, at: Timestamp, value: Value) -> u32 {
+    let series = batch.add_series(labels);
+    match value {
+        Value::Float(value) => batch.rows.push(series, at, value),
+        Value::Histogram(histogram) => batch.rows.push_histogram(series, at, histogram),
+    }
+    series
 }
 
 impl Scrape {
-    pub fn new(target: Arc<Target>) -> Self {
+    /// What the target says of its metrics goes to `metadata`.
+    pub fn new(target: Arc<Target>, metadata: MetadataCell) -> Self {
         Self {
             target,
             scrapes: 0,
             lines: hash::Map::default(),
-            present: hash::Set::default(),
+            present: hash::Map::default(),
             pending: None,
             reported: false,
+            metadata,
         }
     }
 
@@ -109,6 +182,7 @@ impl Scrape {
     ) -> Ingested {
         self.lost();
         self.scrapes += 1;
+        self.metadata.begin();
         let mut reading = Reading::default();
         let read = match fetched {
             Ok(fetched) => self.read(scraped_at, &fetched, &mut reading),
@@ -120,8 +194,10 @@ impl Scrape {
             reading.tracked.clear();
         }
         let mut batch = reading.batch;
-        for gone in self.present.difference(&reading.tracked) {
-            batch.add_sample(gone.clone(), scraped_at, STALE_NAN);
+        for (gone, kind) in &self.present {
+            if !reading.tracked.contains_key(gone) {
+                add(&mut batch, gone.clone(), scraped_at, kind.marker());
+            }
         }
         let values = [
             f64::from(u8::from(error.is_none())),
@@ -161,8 +237,8 @@ impl Scrape {
     pub fn end(&mut self, at: Timestamp) -> Batch {
         self.lost();
         let mut batch = Batch::default();
-        for labels in self.present.drain() {
-            batch.add_sample(labels, at, STALE_NAN);
+        for (labels, kind) in self.present.drain() {
+            add(&mut batch, labels, at, kind.marker());
         }
         if std::mem::take(&mut self.reported) {
             for name in REPORT_SERIES {
@@ -184,48 +260,121 @@ impl Scrape {
         fetched: &Fetched,
         reading: &mut Reading,
     ) -> Result<(), ScrapeError> {
-        let format = choose_format(&fetched.content_type, self.target.fallback_protocol)
-            .map_err(ScrapeError::ContentType)?;
-        let mut parser = match format {
-            Format::Text => Parser::Text(text::Parser::new(&fetched.body)?),
-            Format::OpenMetrics => Parser::OpenMetrics(openmetrics::Parser::new(&fetched.body)?),
-        };
-        let samples_max = match self.target.limits.samples {
-            0 => usize::MAX,
-            samples => samples,
-        };
-        let mut samples = 0;
+        let mut parser = self.parser(fetched)?;
         while let Some(entry) = parser.next_entry()? {
-            let Entry::Sample(line) = entry else { continue };
+            let (series, value, timestamp) = match entry {
+                Entry::Sample(line) => (line.series, Value::Float(line.value), line.timestamp),
+                Entry::Histogram(line) => {
+                    let value = Value::Histogram(Arc::new(line.histogram));
+                    (line.series, value, line.timestamp)
+                }
+                entry => {
+                    self.metadata.note(&entry);
+                    continue;
+                }
+            };
             reading.scraped += 1;
-            let (labels, is_new) = self.labels_of(line.series, &parser)?;
+            let is_float = matches!(value, Value::Float(_));
+            if !is_float && !self.target.histograms.native {
+                continue;
+            }
+            let (labels, is_new) = self.labels_of(&series, &parser)?;
             let Some(labels) = labels else { continue };
-            reading.post_relabeling += 1;
-            let timestamp = line.timestamp.filter(|_| self.target.honor_timestamps);
+            let timestamp = timestamp.filter(|_| self.target.honor_timestamps);
+            let at = timestamp.unwrap_or(scraped_at);
             if timestamp.is_none() && !reading.seen.insert(labels.clone()) {
+                reading.post_relabeling += 1;
                 continue;
             }
-            samples += 1;
-            // Beyond the limit only counting goes on, so that the report tells by how much.
-            if samples > samples_max {
-                self.lines.remove(line.series);
+            let admitted = self.admit(value, reading)?;
+            reading.post_relabeling += 1;
+            let Some(value) = admitted else {
+                // Beyond a limit only counting goes on, so that the report tells by how much.
+                self.lines.remove(&*series);
                 continue;
-            }
+            };
             reading.added += usize::from(is_new);
             if timestamp.is_none() || self.target.track_timestamps_staleness {
-                reading.tracked.insert(labels.clone());
+                reading.tracked.insert(labels.clone(), Kind::of(&value));
             }
-            reading
-                .batch
-                .add_sample(labels, timestamp.unwrap_or(scraped_at), line.value);
+            let series = add(&mut reading.batch, labels, at, value);
+            add_exemplars(&parser, series, at, is_float, reading)?;
         }
-        if samples > samples_max {
+        if reading.samples > self.samples_max() {
             return Err(ScrapeError::Limit("sample limit exceeded".to_owned()));
+        }
+        if reading.too_many_buckets {
+            return Err(ScrapeError::Limit(TooManyBuckets.to_string()));
         }
         if !fetched.body.is_empty() {
             self.lines.retain(|_, line| line.seen == self.scrapes);
+            self.metadata.forget();
         }
         Ok(())
+    }
+
+    fn parser<'a>(&self, fetched: &'a Fetched) -> Result<Parser<'a>, ScrapeError> {
+        let body = &fetched.body;
+        let histograms = self.target.histograms;
+        let format = choose_format(&fetched.content_type, self.target.fallback_protocol)
+            .map_err(ScrapeError::ContentType)?;
+        let parser = match format {
+            Format::Text => Parser::Text(text::Parser::new(body)?),
+            Format::OpenMetrics => Parser::OpenMetrics(openmetrics::Parser::new(body)?),
+            Format::Protobuf => {
+                let parser = protobuf::Parser::new(body, histograms.keep_classic);
+                Parser::Protobuf(Box::new(parser))
+            }
+        };
+        if !(histograms.convert_classic && histograms.native) {
+            return Ok(parser);
+        }
+        let converter = Converter::new(parser, histograms.keep_classic);
+        Ok(Parser::Converter(Box::new(converter)))
+    }
+
+    fn samples_max(&self) -> usize {
+        match self.target.limits.samples {
+            0 => usize::MAX,
+            samples => samples,
+        }
+    }
+
+    /// The value as it is stored; `None` beyond a limit of the job.
+    fn admit(&self, value: Value, reading: &mut Reading) -> Result<Option<Value>, ScrapeError> {
+        let value = match value {
+            Value::Histogram(histogram) => match self.admit_histogram(&histogram) {
+                Ok(histogram) => {
+                    reading.count_memory(histogram.size())?;
+                    Value::Histogram(Arc::new(histogram))
+                }
+                Err(NotAdmitted::TooManyBuckets) => {
+                    reading.too_many_buckets = true;
+                    return Ok(None);
+                }
+                Err(NotAdmitted::Invalid(why)) => return Err(ScrapeError::Histogram(why)),
+            },
+            float => float,
+        };
+        reading.samples += 1;
+        Ok((reading.samples <= self.samples_max()).then_some(value))
+    }
+
+    fn admit_histogram(&self, histogram: &Histogram) -> Result<Histogram, NotAdmitted> {
+        let settings = self.target.histograms;
+        check_histogram(histogram).map_err(NotAdmitted::Invalid)?;
+        let mut histogram = histogram.clone();
+        reduce_resolution(&mut histogram, settings.schema_max);
+        if settings.buckets_max > 0 {
+            limit_buckets(&mut histogram, settings.buckets_max)?;
+        }
+        let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
+        if buckets > limits::HISTOGRAM_SENT_BYTES_MAX {
+            let max = limits::HISTOGRAM_SENT_BYTES_MAX;
+            let why = format!("a histogram of {buckets} buckets, the limit is {max}");
+            return Err(NotAdmitted::Invalid(why));
+        }
+        Ok(histogram)
     }
 
     /// The labels a sample line is stored under, from memory where the line was there before, and
@@ -252,6 +401,42 @@ impl Scrape {
         self.lines.insert(series.into(), line);
         Ok((labels, true))
     }
+}
+
+/// Why a histogram is not stored.
+enum NotAdmitted {
+    TooManyBuckets,
+    Invalid(String),
+}
+
+impl From<TooManyBuckets> for NotAdmitted {
+    fn from(_: TooManyBuckets) -> Self {
+        Self::TooManyBuckets
+    }
+}
+
+/// Adds what the entry read last has of exemplars. One without a time of its own gets that of its
+/// sample; that of a histogram is dropped, as it could not be told from its repetition.
+fn add_exemplars(
+    parser: &Parser<'_>,
+    series: u32,
+    at: Timestamp,
+    is_float: bool,
+    reading: &mut Reading,
+) -> Result<(), ScrapeError> {
+    let mut exemplars = parser.exemplars();
+    exemplars.retain(|seen| is_float || seen.timestamp.is_some());
+    exemplars.sort_by_key(|seen| seen.timestamp);
+    for seen in exemplars {
+        let exemplar = Exemplar {
+            labels: seen.labels,
+            value: seen.value,
+            timestamp: seen.timestamp.unwrap_or(at),
+        };
+        reading.count_memory(exemplar::size(&exemplar))?;
+        reading.batch.exemplars.push((series, exemplar));
+    }
+    Ok(())
 }
 
 /// The exposed labels joined with the target's and relabelled. Where both name a label, the
@@ -291,6 +476,9 @@ fn check(target: &Target, labels: &Labels) -> Result<(), ScrapeError> {
     if name.is_empty() {
         return Err(ScrapeError::NoName);
     }
+    if target.names.legacy && !is_legacy(labels) {
+        return Err(ScrapeError::BadName(labels.clone()));
+    }
     let limit = |own: usize, store: usize| if own == 0 { store } else { own.min(store) };
     let limits = &target.limits;
     let metric: String = name.chars().take(50).collect();
@@ -321,4 +509,14 @@ fn check(target: &Target, labels: &Labels) -> Result<(), ScrapeError> {
         }
     }
     Ok(())
+}
+
+/// Whether the metric's and every label's name is one of before UTF-8.
+fn is_legacy(labels: &Labels) -> bool {
+    let plain = |name: &str, colon: bool| {
+        let mut bytes = name.bytes();
+        let first = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
+        bytes.next().is_some_and(first) && bytes.all(|b| first(b) || b.is_ascii_digit())
+    };
+    plain(labels.metric_name(), true) && labels.iter().all(|(name, _)| plain(name, false))
 }

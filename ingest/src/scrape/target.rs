@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use model::histogram::SCHEMA_MAX;
 use model::labels::LabelsBuilder;
 use model::time::{format_duration, parse_duration};
 use model::{Labels, hash, limits, number};
@@ -24,6 +25,53 @@ pub struct Limits {
     pub label_value_bytes: usize,
 }
 
+/// What becomes of a job's histograms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Histograms {
+    /// Whether native histograms are stored; if not they are left out.
+    pub native: bool,
+    /// Whether the classic series of what is stored as a native histogram are stored too.
+    pub keep_classic: bool,
+    /// Whether classic histograms are stored as native ones with custom bounds. Without
+    /// `native` the classic series stay; Prometheus 3.5 stores nothing then.
+    pub convert_classic: bool,
+    /// A native histogram of more buckets gets a lower resolution, and is refused when that does
+    /// not help; 0: no bound.
+    pub buckets_max: u64,
+    /// The highest schema that is stored as it is.
+    pub schema_max: i32,
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        Self {
+            native: false,
+            keep_classic: false,
+            convert_classic: false,
+            buckets_max: 0,
+            schema_max: SCHEMA_MAX,
+        }
+    }
+}
+
+/// Which names a job takes, and how it asks for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Whether only `[a-zA-Z_:][a-zA-Z0-9_:]*` is one.
+    pub legacy: bool,
+    /// As `metric_name_escaping_scheme` writes it.
+    pub escaping: String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            legacy: false,
+            escaping: "allow-utf-8".to_owned(),
+        }
+    }
+}
+
 /// The settings of a job, as its targets need them.
 #[derive(Debug, Clone)]
 pub struct ScrapeJob {
@@ -37,6 +85,8 @@ pub struct ScrapeJob {
     pub honor_timestamps: bool,
     pub track_timestamps_staleness: bool,
     pub limits: Limits,
+    pub histograms: Histograms,
+    pub names: Names,
     pub relabel: Vec<Rule>,
     pub metric_relabel: Vec<Rule>,
     pub protocols: Vec<ScrapeProtocol>,
@@ -59,9 +109,11 @@ impl ScrapeJob {
             honor_timestamps: true,
             track_timestamps_staleness: false,
             limits: Limits::default(),
+            histograms: Histograms::default(),
+            names: Names::default(),
             relabel: Vec::new(),
             metric_relabel: Vec::new(),
-            protocols: ScrapeProtocol::ALL.to_vec(),
+            protocols: ScrapeProtocol::DEFAULT.to_vec(),
             fallback_protocol: None,
             headers: Vec::new(),
         }
@@ -85,6 +137,8 @@ pub struct Target {
     pub honor_timestamps: bool,
     pub track_timestamps_staleness: bool,
     pub limits: Limits,
+    pub histograms: Histograms,
+    pub names: Names,
     pub metric_relabel: Vec<Rule>,
     pub protocols: Vec<ScrapeProtocol>,
     pub fallback_protocol: Option<ScrapeProtocol>,
@@ -159,6 +213,8 @@ impl Target {
             honor_timestamps: job.honor_timestamps,
             track_timestamps_staleness: job.track_timestamps_staleness,
             limits: job.limits,
+            histograms: job.histograms,
+            names: job.names.clone(),
             metric_relabel: job.metric_relabel.clone(),
             protocols: job.protocols.clone(),
             fallback_protocol: job.fallback_protocol,
@@ -182,7 +238,10 @@ impl Target {
     pub fn request(&self) -> ScrapeRequest {
         let timeout = number::plain(self.timeout.as_secs_f64());
         let mut headers = vec![
-            ("Accept".to_owned(), accept_header(&self.protocols)),
+            (
+                "Accept".to_owned(),
+                accept_header(&self.protocols, &self.names.escaping),
+            ),
             ("X-Prometheus-Scrape-Timeout-Seconds".to_owned(), timeout),
         ];
         headers.extend(self.headers.iter().cloned());

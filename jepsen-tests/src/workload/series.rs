@@ -34,6 +34,7 @@ pub fn append(scope: &Scope, samples: impl Iterator<Item = (u32, i64)>) -> Reque
                 value: value(scope.seed, series, at_ms),
                 timestamp: scope.base_ms + at_ms,
             }],
+            ..TimeSeries::default()
         })
         .collect();
     let message = WriteRequest {

@@ -16,6 +16,8 @@ pub struct Global {
     pub evaluation_interval: Duration,
     pub rule_query_offset: Duration,
     pub scrape_protocols: Vec<ScrapeProtocol>,
+    /// Whether the file names them.
+    pub scrape_protocols_given: bool,
     pub query_log_file: Option<PathBuf>,
     pub scrape_failure_log_file: Option<PathBuf>,
     /// Sorted by name, `$VARIABLE`s already put in.
@@ -89,6 +91,13 @@ impl ScrapeProtocol {
         })
     }
 
+    /// The same where native histograms are wanted, which no text has.
+    pub fn protobuf_first() -> Vec<Self> {
+        let mut protocols = Self::defaults();
+        protocols.insert(0, Self::PrometheusProto);
+        protocols
+    }
+
     /// What is asked for when nobody says otherwise, best first.
     pub fn defaults() -> Vec<Self> {
         vec![
@@ -108,6 +117,7 @@ impl Default for Global {
             evaluation_interval: Duration::from_secs(60),
             rule_query_offset: Duration::ZERO,
             scrape_protocols: ScrapeProtocol::defaults(),
+            scrape_protocols_given: false,
             query_log_file: None,
             scrape_failure_log_file: None,
             external_labels: Vec::new(),
@@ -137,6 +147,7 @@ pub fn read(
         scrape_timeout: given_timeout.unwrap_or(default.scrape_timeout.min(scrape_interval)),
         evaluation_interval: nonzero("evaluation_interval").unwrap_or(default.evaluation_interval),
         rule_query_offset: fields.duration("rule_query_offset").unwrap_or_default(),
+        scrape_protocols_given: protocols.is_some(),
         scrape_protocols: protocols.unwrap_or(default.scrape_protocols),
         query_log_file: fields.path("query_log_file"),
         scrape_failure_log_file: fields.path("scrape_failure_log_file"),

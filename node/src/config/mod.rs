@@ -75,9 +75,13 @@ pub struct Retention {
     pub size_bytes: Option<u64>,
 }
 
-/// How late a sample may come when the configuration does not say: samples that were retried
-/// through another node or came by another path must not be lost, so ours is not zero.
-pub const OUT_OF_ORDER_TIME_WINDOW_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// How late a sample may come whatever the configuration says: Prometheus takes one that is up to
+/// half a block older than its newest without any window, as long as its series is in order. We do
+/// not ask for the order, since samples that were retried through another node must not be lost.
+pub const OUT_OF_ORDER_TIME_WINDOW_MIN: Duration = Duration::from_secs(60 * 60);
+
+/// Prometheus' own.
+const EXEMPLARS_MAX_DEFAULT: u64 = 100_000;
 
 /// Reads and checks the configuration in `file`.
 pub fn load(file: &Path, surroundings: &dyn Surroundings) -> Result<Config, ConfigError> {
@@ -137,10 +141,30 @@ pub fn parse(
 }
 
 impl Config {
+    /// Puts protobuf first among the formats of every job that does not say otherwise.
+    pub fn prefer_protobuf(&mut self) {
+        if self.global.scrape_protocols_given {
+            return;
+        }
+        self.global.scrape_protocols = ScrapeProtocol::protobuf_first();
+        for job in &mut self.scrape_configs {
+            if !job.scrape_protocols_given {
+                job.scrape_protocols = ScrapeProtocol::protobuf_first();
+            }
+        }
+    }
+
     /// How late a sample may come.
     pub fn out_of_order_time_window(&self) -> Duration {
         let configured = self.storage.out_of_order_time_window;
-        configured.unwrap_or(OUT_OF_ORDER_TIME_WINDOW_DEFAULT)
+        configured
+            .unwrap_or_default()
+            .max(OUT_OF_ORDER_TIME_WINDOW_MIN)
+    }
+
+    /// How many exemplars the cluster keeps where the feature is on.
+    pub fn exemplars_max(&self) -> u64 {
+        self.storage.exemplars_max.unwrap_or(EXEMPLARS_MAX_DEFAULT)
     }
 
     /// What the configuration asks for that is not served yet: one line each, for the log.

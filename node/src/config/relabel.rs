@@ -67,11 +67,8 @@ fn regex(fields: &Fields<'_, '_>) -> Option<String> {
     let text = fields.text("regex")?;
     if let Err(error) = compile_anchored(&text) {
         let line = fields.line_of("regex");
-        let help = Help::sentence(format!("`regex` does not compile: {}", error.reason.trim()));
-        let short = error.reason.lines().last().unwrap_or_default();
-        let short = short.trim().trim_start_matches("error: ");
-        let text = format!("error parsing regexp: {short}: `^(?s:{text})$`");
-        fields.value(line, text, Some(help));
+        let help = Help::sentence(format!("`regex` does not compile: {}", error.problem));
+        fields.value(line, error.to_string(), Some(help));
     }
     Some(text)
 }

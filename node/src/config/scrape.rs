@@ -29,6 +29,8 @@ pub struct ScrapeConfig {
     /// At most the interval.
     pub scrape_timeout: Duration,
     pub scrape_protocols: Vec<ScrapeProtocol>,
+    /// Whether the job itself names them.
+    pub scrape_protocols_given: bool,
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
     pub enable_compression: bool,
     /// As written, empty included: a missing leading slash is added when the URL is built.
@@ -121,19 +123,6 @@ impl ScrapeConfig {
         if self.http.proxy.url.is_some() || self.http.proxy.from_environment {
             warnings.push(format!("job {job:?}: not built in yet: proxy_url"));
         }
-        if self
-            .scrape_protocols
-            .contains(&ScrapeProtocol::PrometheusProto)
-        {
-            warnings.push(format!(
-                "job {job:?}: not built in yet: scrape protocol PrometheusProto; text formats are asked for"
-            ));
-        }
-        if self.naming.validation() == "legacy" {
-            warnings.push(format!(
-                "job {job:?}: not built in yet: metric_name_validation_scheme legacy; all names are taken"
-            ));
-        }
         if self.scrape_failure_log_file.is_some() {
             warnings.push(format!(
                 "job {job:?}: not built in yet: scrape_failure_log_file"
@@ -201,6 +190,7 @@ fn read_job(fields: &Fields<'_, '_>, global: &Global) -> ScrapeConfig {
         params: read_params(fields),
         scrape_interval,
         scrape_timeout: timeout.unwrap_or(global.scrape_timeout.min(scrape_interval)),
+        scrape_protocols_given: protocols.is_some(),
         scrape_protocols: protocols.unwrap_or_else(|| global.scrape_protocols.clone()),
         fallback_scrape_protocol: read_fallback(fields, &of_job),
         enable_compression: fields.truth("enable_compression").unwrap_or(true),

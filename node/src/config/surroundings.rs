@@ -1,5 +1,5 @@
-//! What loading a configuration asks of the machine: files beside the configuration, which lie
-//! outside the data directory, and environment variables.
+//! What a configuration asks of the machine: files it names, which lie outside the data directory,
+//! and environment variables.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,12 @@ pub trait Surroundings {
     fn variable(&self, _name: &str) -> Option<String> {
         None
     }
+
+    /// Opens a file for appending, a new one if need be.
+    fn append_to(&self, file: &Path) -> io::Result<Box<dyn io::Write + Send>> {
+        let message = format!("no writing to {}", file.display());
+        Err(io::Error::new(io::ErrorKind::Unsupported, message))
+    }
 }
 
 impl<F: Fn(&Path) -> io::Result<String>> Surroundings for F {
@@ -31,6 +37,7 @@ pub struct Machine;
 
 #[allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "the configuration lies outside the data directory that the Disk port owns"
 )]
 impl Surroundings for Machine {
@@ -45,6 +52,12 @@ impl Surroundings for Machine {
 
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn append_to(&self, file: &Path) -> io::Result<Box<dyn io::Write + Send>> {
+        let mut options = std::fs::OpenOptions::new();
+        let opened = options.append(true).create(true).open(file)?;
+        Ok(Box::new(opened))
     }
 }
 

@@ -166,6 +166,7 @@ impl Texts {
             page_title: self.text("web.page-title").to_owned(),
             cors_origin: self.text("web.cors.origin").to_owned(),
             enable_lifecycle: self.truth("web.enable-lifecycle"),
+            enable_admin_api: self.truth("web.enable-admin-api"),
             enable_remote_write_receiver: self.truth("web.enable-remote-write-receiver")
                 || self
                     .list("enable-feature")
@@ -352,7 +353,13 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
                 return Err(refused("enable-feature", feature, why));
             }
             "expand-external-labels"
+            | "native-histograms"
             | "remote-write-receiver"
+            // Always on: exemplars and metadata are kept, histograms are stored, statistics told.
+            | "exemplar-storage"
+            | "metadata-wal-records"
+            | "promql-duration-expr"
+            | "promql-per-step-stats"
             | "promql-experimental-functions"
             | "promql-delayed-name-removal" => {}
             _ => warnings.push(format!("--enable-feature={feature} has no effect yet")),

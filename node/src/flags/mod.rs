@@ -87,6 +87,7 @@ pub struct Web {
     /// Compiles, to be anchored at both ends.
     pub cors_origin: String,
     pub enable_lifecycle: bool,
+    pub enable_admin_api: bool,
     pub enable_remote_write_receiver: bool,
 }
 

@@ -8,7 +8,7 @@ const GO: State = Hidden("it tunes the Go runtime");
 const RULES: State = NotYet("rules and alerts are not evaluated yet");
 const AGENT: State = NotYet("there is no agent mode");
 const TSDB: State = Hidden("it tunes Prometheus' storage engine");
-const NO_READ: State = NotYet("remote read is not served yet");
+const NO_READ: State = NotYet("remote read is served, with Prometheus' default bounds");
 const PAGES: State = NotYet("console pages are not served");
 
 /// Prometheus' flags, as its 3.5 has them, hidden ones too.
@@ -122,7 +122,7 @@ pub static SERVER: [Flag; 65] = [
         "web.enable-admin-api",
         Truth,
         "false",
-        NotYet("the admin endpoints are not served yet"),
+        Served,
         "Enable the endpoints of the admin API.",
     ),
     flag(

@@ -1,7 +1,8 @@
 //! The `scrape_configs` of a configuration as jobs that can be run.
 
+use ingest::histogram::buckets::schema_for_factor;
 use ingest::relabel::{RelabelConfig, Rule};
-use ingest::scrape::{Limits, ScrapeJob, ScrapeProtocol};
+use ingest::scrape::{Histograms, Limits, Names, ScrapeJob, ScrapeProtocol};
 use model::Labels;
 
 use super::http::Client;
@@ -20,12 +21,14 @@ pub struct Job {
     pub dropped_max: u64,
 }
 
-/// All jobs; an error names the job whose rules do not compile.
-pub fn jobs(config: &Config) -> Result<Vec<Job>, String> {
-    config.scrape_configs.iter().map(job).collect()
+/// All jobs; an error names the job whose rules do not compile. `native`: whether jobs that say
+/// nothing of it store native histograms.
+pub fn jobs(config: &Config, native: bool) -> Result<Vec<Job>, String> {
+    let jobs = config.scrape_configs.iter();
+    jobs.map(|config| job(config, native)).collect()
 }
 
-fn job(config: &ScrapeConfig) -> Result<Job, String> {
+fn job(config: &ScrapeConfig, native: bool) -> Result<Job, String> {
     let rules = |rules: &[RelabelConfig]| -> Result<Vec<Rule>, String> {
         let compiled = rules.iter().cloned().map(Rule::new);
         let compiled: Result<Vec<_>, _> = compiled.collect();
@@ -42,6 +45,11 @@ fn job(config: &ScrapeConfig) -> Result<Job, String> {
         honor_timestamps: config.honor_timestamps,
         track_timestamps_staleness: config.track_timestamps_staleness,
         limits: limits(config),
+        histograms: histograms(config, native),
+        names: Names {
+            legacy: config.naming.validation() == "legacy",
+            escaping: config.naming.escaping().to_owned(),
+        },
         relabel: rules(&config.relabel_configs)?,
         metric_relabel: rules(&config.metric_relabel_configs)?,
         protocols: protocols(config),
@@ -70,17 +78,21 @@ fn limits(config: &ScrapeConfig) -> Limits {
     }
 }
 
-/// The text formats that are asked for. A job that asks for protobuf alone is asked for the text
-/// formats instead: every exporter that speaks protobuf speaks them.
+fn histograms(config: &ScrapeConfig, native: bool) -> Histograms {
+    let settings = &config.histograms;
+    Histograms {
+        native: settings.scrape_native.unwrap_or(native),
+        keep_classic: settings.always_scrape_classic.unwrap_or(false),
+        convert_classic: settings.convert_classic_to_nhcb.unwrap_or(false),
+        buckets_max: config.native_histogram_bucket_limit,
+        schema_max: schema_for_factor(config.native_histogram_min_bucket_factor),
+    }
+}
+
 fn protocols(config: &ScrapeConfig) -> Vec<ScrapeProtocol> {
     let named = config.scrape_protocols.iter();
-    let known: Vec<_> = named
-        .filter_map(|p| ScrapeProtocol::from_name(p.as_str()))
-        .collect();
-    match known.is_empty() {
-        true => ScrapeProtocol::ALL.to_vec(),
-        false => known,
-    }
+    let known = named.filter_map(|p| ScrapeProtocol::from_name(p.as_str()));
+    known.collect()
 }
 
 fn discovered(config: &ScrapeConfig) -> Vec<Labels> {
@@ -112,7 +124,7 @@ mod tests {
 
     fn jobs_of(text: &str) -> Vec<Job> {
         let config = crate::config::parse(text, Path::new("prometheus.yml"), &Nothing).unwrap();
-        jobs(&config).unwrap()
+        jobs(&config, false).unwrap()
     }
 
     #[test]
@@ -129,13 +141,20 @@ mod tests {
              \x20 - targets: ['a:1', 'b:2']\n\
              \x20   labels: {zone: x, __address__: hidden}\n\
              - job_name: proto\n\
-             \x20 scrape_protocols: [PrometheusProto]\n",
+             \x20 scrape_native_histograms: true\n\
+             \x20 native_histogram_min_bucket_factor: 1.5\n\
+             \x20 metric_name_escaping_scheme: dots\n",
         );
         let node = &jobs[0];
         assert!(node.scrape.honor_labels);
         assert_eq!(node.scrape.interval.as_secs(), 15);
         assert_eq!((node.scrape.limits.samples, node.targets_max), (10, 3));
-        assert_eq!(node.scrape.protocols, [ScrapeProtocol::PrometheusText0_0_4]);
+        let named = [
+            ScrapeProtocol::PrometheusProto,
+            ScrapeProtocol::PrometheusText0_0_4,
+        ];
+        assert_eq!(node.scrape.protocols, named);
+        assert_eq!(node.scrape.histograms, Histograms::default());
         let labels: Vec<_> = node.discovered.iter().map(ToString::to_string).collect();
         assert_eq!(
             labels,
@@ -144,6 +163,12 @@ mod tests {
                 r#"{__address__="b:2", zone="x"}"#
             ]
         );
-        assert_eq!(jobs[1].scrape.protocols, ScrapeProtocol::ALL);
+        let proto = &jobs[1].scrape;
+        assert_eq!(proto.protocols, ScrapeProtocol::DEFAULT);
+        assert_eq!(
+            (proto.histograms.native, proto.histograms.schema_max),
+            (true, 1)
+        );
+        assert_eq!(proto.names.escaping, "dots");
     }
 }

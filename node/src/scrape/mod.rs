@@ -18,4 +18,4 @@ mod view;
 pub use http::{CLUSTER_HEADER, Client, HttpFetch};
 pub use jobs::{Job, jobs};
 pub use pools::{Leases, Pools};
-pub use view::{ExternalUrl, Seen};
+pub use view::{Elsewhere, ExternalUrl, Seen, Told};

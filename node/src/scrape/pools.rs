@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use ingest::metrics::Metrics;
 use ingest::scrape::{
-    Fetch, FetchError, Fetched, Loop, ScrapeRequest, StatusCell, Stop, Target, discovered_labels,
+    Fetch, FetchError, Fetched, Loop, MetadataCell, ScrapeRequest, StatusCell, Stop, Target,
+    discovered_labels,
 };
 use model::batch::Fence;
 use model::port::{Task, World};
@@ -21,6 +22,7 @@ use tracing::warn;
 use super::http::{Client, HttpFetch};
 use super::jobs::Job;
 use crate::config::Surroundings;
+use crate::web::state::{MetricMetadata, TargetMetadata};
 
 /// The lease of a target, by its identity; `None` while another node holds it.
 pub type Leases = Arc<dyn Fn(u64) -> Option<Fence> + Send + Sync>;
@@ -56,6 +58,7 @@ pub(super) struct Running {
     pub(super) discovered: Labels,
     pub(super) target: Arc<Target>,
     pub(super) status: StatusCell,
+    pub(super) metadata: MetadataCell,
     client: Client,
     refusal: Option<String>,
     stop: watch::Sender<Stop>,
@@ -68,6 +71,25 @@ struct Wanted {
     targets: BTreeMap<u64, (Labels, Target)>,
     dropped: Vec<Labels>,
     dropped_count: u64,
+}
+
+fn metadata_of(cell: &MetadataCell, metric: Option<&str>) -> Vec<MetricMetadata> {
+    let known = match metric {
+        Some(metric) => {
+            let one = cell.get(metric);
+            one.map(|known| (metric.to_owned(), known))
+                .into_iter()
+                .collect()
+        }
+        None => cell.list(),
+    };
+    let word = |(metric, known): (String, ingest::scrape::MetricMetadata)| MetricMetadata {
+        metric,
+        kind: known.kind.as_str().to_owned(),
+        help: known.help,
+        unit: known.unit,
+    };
+    known.into_iter().map(word).collect()
 }
 
 impl Pools {
@@ -111,6 +133,21 @@ impl Pools {
         let mut state = self.lock();
         state.pools.clear();
         state.ending.clear();
+    }
+
+    /// What the targets scraped here say their metrics mean, with their jobs; of all, or of one.
+    pub fn metadata(&self, metric: Option<&str>) -> Vec<(String, TargetMetadata)> {
+        let mut all = Vec::new();
+        self.each(|job, pool| {
+            let here = pool.running.values();
+            let here = here.filter(|running| self.holds_lease(&running.target));
+            all.extend(here.map(|running| {
+                let labels = running.target.labels.clone();
+                let metrics = metadata_of(&running.metadata, metric);
+                (job.to_owned(), TargetMetadata { labels, metrics })
+            }));
+        });
+        all
     }
 
     /// Calls `show` with each pool, by job name.
@@ -180,7 +217,7 @@ impl Pools {
         };
         let (identity, leases) = (target.identity(), Arc::clone(&self.leases));
         let target = Arc::new(target);
-        let status = StatusCell::default();
+        let (status, metadata) = (StatusCell::default(), MetadataCell::default());
         let scrapes = Loop {
             target: Arc::clone(&target),
             fetch,
@@ -189,6 +226,7 @@ impl Pools {
             offset: target.offset(),
             fence: Box::new(move || leases(identity)),
             status: status.clone(),
+            metadata: metadata.clone(),
             metrics: self.metrics.clone(),
         };
         let (stop, stopped) = watch::channel(Stop::Run);
@@ -197,6 +235,7 @@ impl Pools {
             discovered,
             target,
             status,
+            metadata,
             client: client.clone(),
             refusal,
             stop,

@@ -18,6 +18,27 @@ pub struct Seen {
     pub duration: Duration,
 }
 
+/// What the node that scrapes a target tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Empty when the last scrape succeeded.
+    pub last_error: String,
+    /// `None` before the first scrape.
+    pub last_scrape: Option<Timestamp>,
+    pub duration: Duration,
+    /// `None` before the first scrape.
+    pub healthy: Option<bool>,
+}
+
+/// What is known of targets that other nodes scrape.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    /// By identity, from the nodes that scrape them.
+    pub told: BTreeMap<u64, Told>,
+    /// By labels, from the data: for targets whose node did not answer.
+    pub seen: BTreeMap<Labels, Seen>,
+}
+
 /// The address under which this node is reached from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalUrl {
@@ -29,25 +50,58 @@ pub struct ExternalUrl {
 }
 
 impl Pools {
-    /// Whether some target is scraped by another node, so that only the data tells of it.
-    pub fn has_targets_elsewhere(&self) -> bool {
-        let mut elsewhere = false;
+    /// Whether there are targets of which another node holds the lease and `told` has nothing.
+    pub fn untold(&self, told: &BTreeMap<u64, Told>) -> bool {
+        let mut untold = false;
         self.each(|_, pool| {
-            let mut targets = pool.running.values();
-            elsewhere |= targets.any(|running| !self.holds_lease(&running.target));
+            untold |= pool.running.iter().any(|(identity, running)| {
+                !told.contains_key(identity) && !self.holds_lease(&running.target)
+            });
         });
-        elsewhere
+        untold
     }
 
-    /// All targets; `seen` holds, by a target's labels, what is known of those scraped elsewhere.
-    pub fn targets(&self, external: &ExternalUrl, seen: &BTreeMap<Labels, Seen>) -> Targets {
+    /// How the last scrapes went of the targets scraped here, by identity.
+    pub fn told(&self) -> BTreeMap<u64, Told> {
+        let mut told = BTreeMap::new();
+        self.each(|_, pool| {
+            let here = pool.running.iter();
+            let here = here.filter(|(_, running)| self.holds_lease(&running.target));
+            told.extend(here.map(|(&identity, running)| (identity, told_here(running))));
+        });
+        told
+    }
+
+    /// Targets that are scraped here, by job.
+    pub fn counts(&self) -> Vec<(String, f64)> {
+        let mut counts = Vec::new();
+        self.each(|job, pool| {
+            let running = pool.running.values();
+            let here = running.filter(|running| self.holds_lease(&running.target));
+            counts.push((job.to_owned(), here.count() as f64));
+        });
+        counts
+    }
+
+    /// Names of the jobs.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.each(|job, _| names.push(job.to_owned()));
+        names
+    }
+
+    /// All targets.
+    pub fn targets(&self, external: &ExternalUrl, elsewhere: &Elsewhere) -> Targets {
         let mut targets = Targets::default();
         self.each(|job, pool| {
-            let active = pool.running.values().map(|running| {
-                let seen = seen.get(&running.target.labels).copied();
+            let active = pool.running.iter().map(|(identity, running)| {
+                let target = plain(job, running, external);
                 match self.holds_lease(&running.target) {
-                    true => shown_here(job, running, external),
-                    false => shown_elsewhere(job, running, external, seen),
+                    true => with_told(target, told_here(running)),
+                    false => match elsewhere.told.get(identity) {
+                        Some(told) => with_told(target, told.clone()),
+                        None => with_seen(target, elsewhere.seen.get(&running.target.labels)),
+                    },
                 }
             });
             targets.active.extend(active);
@@ -63,28 +117,31 @@ impl Pools {
     }
 }
 
-fn shown_here(job: &str, running: &Running, external: &ExternalUrl) -> Target {
+fn told_here(running: &Running) -> Told {
     let status = running.status.get();
-    Target {
+    Told {
         last_error: status.last_error.unwrap_or_default(),
         last_scrape: status.last_scrape,
-        last_scrape_duration: status.last_duration,
+        duration: status.last_duration,
         healthy: match status.health {
             Health::Unknown => None,
             Health::Up => Some(true),
             Health::Down => Some(false),
         },
-        ..plain(job, running, external)
     }
 }
 
-fn shown_elsewhere(
-    job: &str,
-    running: &Running,
-    external: &ExternalUrl,
-    seen: Option<Seen>,
-) -> Target {
-    let mut target = plain(job, running, external);
+fn with_told(target: Target, told: Told) -> Target {
+    Target {
+        last_error: told.last_error,
+        last_scrape: told.last_scrape,
+        last_scrape_duration: told.duration,
+        healthy: told.healthy,
+        ..target
+    }
+}
+
+fn with_seen(mut target: Target, seen: Option<&Seen>) -> Target {
     if let Some(seen) = seen {
         target.healthy = Some(seen.up);
         target.last_scrape = Some(seen.at);

@@ -6,6 +6,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use federation::read::ReadError;
+use federation::read::samples::TooManySamples;
 use ingest::push::PushError;
 use ingest::push::path::PathError;
 use ingest::remote::RemoteError;
@@ -15,6 +17,8 @@ use promql::QueryError;
 
 use super::body::BodyError;
 use super::json;
+use crate::queries::Failure;
+use crate::queries::memory::Full;
 
 /// Prometheus' kinds of API errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum ErrorType {
     BadData,
     Internal,
     Unavailable,
+    /// Not served, by the operator's choice. Prometheus calls it unavailable, with another code.
+    Disabled,
 }
 
 impl ErrorType {
@@ -35,7 +41,7 @@ impl ErrorType {
             Self::Execution => "execution",
             Self::BadData => "bad_data",
             Self::Internal => "internal",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Disabled => "unavailable",
         }
     }
 
@@ -46,7 +52,7 @@ impl ErrorType {
             Self::Canceled => StatusCode::from_u16(499).expect("a code of three digits"),
             Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadData => StatusCode::BAD_REQUEST,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::Disabled => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -97,6 +103,19 @@ impl From<QueryError> for ApiError {
             QueryError::Canceled => ErrorType::Canceled,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let kind = match failure {
+            Failure::Query(error) => return error.into(),
+            // Prometheus' own code for a query that waited too long: 422.
+            Failure::Queue | Failure::Memory(Full::TooLarge { .. }) => ErrorType::Execution,
+            Failure::Memory(Full::Busy { .. }) => ErrorType::Unavailable,
+            Failure::Timeout => ErrorType::Timeout,
+        };
+        Self::new(kind, failure.to_string())
     }
 }
 
@@ -160,6 +179,7 @@ impl From<WriteError> for TextError {
             WriteError::Overloaded(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
+            WriteError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
             WriteError::Invalid(_) => Self::bad_request(text),
         }
     }
@@ -184,10 +204,23 @@ impl From<RemoteError> for TextError {
         match error {
             // Prometheus gives 400 for a request that unpacks to too much, too: the same one can
             // never pass.
-            RemoteError::TooLarge { .. } | RemoteError::Snappy(_) | RemoteError::Protobuf(_) => {
-                Self::bad_request(error.to_string())
-            }
+            RemoteError::TooLarge { .. }
+            | RemoteError::TooMuch { .. }
+            | RemoteError::Snappy(_)
+            | RemoteError::Protobuf(_) => Self::bad_request(error.to_string()),
         }
+    }
+}
+
+impl From<ReadError> for TextError {
+    fn from(error: ReadError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<TooManySamples> for TextError {
+    fn from(error: TooManySamples) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use federation::{Escaping, Exposition, Federate, newest};
+use bytes::Bytes;
+use federation::{Encoding, Exposition, Families, Federate, Format, newest};
 use futures::stream;
 use model::Matcher;
 
@@ -35,11 +36,18 @@ pub async fn federate(
     let series = newest(api.source.as_ref(), &request).await?;
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
-    let escaping = Escaping::negotiate(accept);
-    let pieces = Exposition::new(series, &api.external_labels(), escaping);
-    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
-    let kind = [(header::CONTENT_TYPE, escaping.content_type())];
+    let format = Format::negotiate(accept);
+    let external = api.external_labels();
+    let body = match format.encoding {
+        Encoding::Text => streamed(Exposition::new(series, &external, format.escaping)),
+        _ => streamed(Families::new(series, &external, format)),
+    };
+    let kind = [(header::CONTENT_TYPE, format.content_type())];
     Ok((StatusCode::OK, kind, body).into_response())
+}
+
+fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
 }
 
 #[cfg(test)]
@@ -83,6 +91,26 @@ mod tests {
             answer.header("content-type"),
             "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
         );
+    }
+
+    /// Prometheus 3.5.3; the same sample as in the text above.
+    #[tokio::test]
+    async fn protobuf_is_given_to_those_who_ask_for_it() {
+        let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                      encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.3";
+        let path = "/federate?match[]=t_int";
+        let answer = twin()
+            .api_request("GET", path, &[("accept", accept)], "")
+            .await;
+        assert_eq!(
+            answer.header("content-type"),
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+             encoding=delimited; escaping=underscores"
+        );
+        let expected: &[u8] = b"\x45\x0a\x05t_int\x18\x03\"\x3a\x0a\x0a\x0a\x03job\x12\x03exp\
+            \x0a\x0c\x0a\x08instance\x12\x00\x0a\x0c\x0a\x06region\x12\x02eu\
+            *\x09\x09\x00\x00\x00\x00\x80\x84.A0\xc4\xe1\xfd\xe1\x9f\x34";
+        assert_eq!(answer.body, expected);
     }
 
     #[tokio::test]

@@ -45,6 +45,14 @@ pub fn format(at: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
+/// As [`format`], with three decimals always.
+pub fn format_millis(at: Timestamp) -> String {
+    let ms = within_calendar(at);
+    let second = format(Timestamp(ms.div_euclid(1000) * 1000));
+    let whole = second.trim_end_matches('Z');
+    format!("{whole}.{:03}Z", ms.rem_euclid(1000))
+}
+
 /// `Sat, 21 Nov 2026 03:56:20 GMT` (RFC 9110, 5.6.7); years 0 to 9999.
 pub fn format_http(at: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];

@@ -6,8 +6,8 @@
 
 use std::fmt::Write;
 
-use model::{Labels, Sample, Series, Timestamp, number};
-use promql::Value;
+use model::{Histogram, Labels, Sample, Series, Timestamp, number};
+use promql::{Value, native};
 use serde::Serialize;
 
 use super::errors::ApiError;
@@ -71,12 +71,29 @@ impl Json {
         self.raw(&String::from_utf8(bytes).expect("JSON is UTF-8"))
     }
 
+    /// A float as the text that JSON's numbers cannot hold.
+    pub fn float(&mut self, value: f64) -> &mut Self {
+        self.0.push('"');
+        number::write_json(&mut self.0, value);
+        self.raw("\"")
+    }
+
+    /// A float as a JSON number, as Go writes it; it is finite.
+    pub fn number(&mut self, value: f64) -> &mut Self {
+        debug_assert!(value.is_finite());
+        number::write_json(&mut self.0, value);
+        self
+    }
+
+    /// Seconds; three decimals unless they are all zero.
+    pub fn timestamp(&mut self, at: Timestamp) -> &mut Self {
+        write_timestamp(&mut self.0, at);
+        self
+    }
+
     fn sample(&mut self, sample: Sample) {
-        self.0.push('[');
-        write_timestamp(&mut self.0, sample.timestamp);
-        self.0.push_str(",\"");
-        number::write_json(&mut self.0, sample.value);
-        self.0.push_str("\"]");
+        self.raw("[").timestamp(sample.timestamp).raw(",");
+        self.float(sample.value).raw("]");
     }
 
     /// A scalar or a text, whose instant Go prints as a float.
@@ -88,14 +105,41 @@ impl Json {
 
     fn series(&mut self, series: &Series) {
         self.raw("{\"metric\":").labels(&series.labels);
-        self.raw(",\"values\":[");
-        for (at, sample) in series.samples.iter().enumerate() {
-            if at > 0 {
-                self.0.push(',');
+        let samples = &series.samples;
+        if samples.histograms.len() < samples.len() {
+            self.raw(",\"values\":[");
+            let floats = samples.iter().enumerate();
+            let mut separator = "";
+            for (_, sample) in floats.filter(|(at, _)| samples.histogram(*at).is_none()) {
+                self.raw(separator).sample(sample);
+                separator = ",";
             }
-            self.sample(sample);
+            self.raw("]");
         }
-        self.raw("]}");
+        if !samples.histograms.is_empty() {
+            self.raw(",\"histograms\":");
+            self.list(&samples.histograms, |json, (at, histogram)| {
+                json.histogram_sample(samples.timestamps[*at as usize], histogram);
+            });
+        }
+        self.raw("}");
+    }
+
+    fn histogram_sample(&mut self, at: Timestamp, histogram: &Histogram) {
+        self.raw("[").timestamp(at).raw(",{\"count\":");
+        self.float(histogram.count).raw(",\"sum\":");
+        self.float(histogram.sum);
+        let buckets = native::buckets(histogram);
+        if !buckets.is_empty() {
+            self.raw(",\"buckets\":");
+            self.list(&buckets, |json, bucket| {
+                json.raw("[").number(bucket.boundary_rule().into()).raw(",");
+                json.float(bucket.lower).raw(",");
+                json.float(bucket.upper).raw(",");
+                json.float(bucket.count).raw("]");
+            });
+        }
+        self.raw("}]");
     }
 }
 
@@ -141,10 +185,15 @@ pub fn write_result(json: &mut Json, value: &Value) {
         Value::String(at, text) => json.lone(*at, |out| write_text(out, text, Escape::Go)),
         Value::Vector(samples) => json.list(samples, |json, sample| {
             json.raw("{\"metric\":").labels(&sample.labels);
-            json.raw(",\"value\":").sample(Sample {
-                timestamp: sample.timestamp,
-                value: sample.value,
-            });
+            match &sample.value {
+                model::Value::Float(value) => json.raw(",\"value\":").sample(Sample {
+                    timestamp: sample.timestamp,
+                    value: *value,
+                }),
+                model::Value::Histogram(histogram) => json
+                    .raw(",\"histogram\":")
+                    .histogram_sample(sample.timestamp, histogram),
+            }
             json.raw("}");
         }),
         Value::Matrix(series) => json.list(series, Json::series),
@@ -233,7 +282,7 @@ mod tests {
         VectorSample {
             labels: Labels::from_pairs(pairs.iter().copied()),
             timestamp: Timestamp(at),
-            value,
+            value: model::Value::Float(value),
         }
     }
 

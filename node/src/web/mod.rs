@@ -9,25 +9,34 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`metadata`], [`federate`]: the way out
+//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`read`]: the way out
 //! - [`write`], [`push`]: the way in
-//! - [`lifecycle`], [`status`]: the node itself
-//! - [`encoding`]: compression and cross-origin headers; [`serve`]: a listener and its connections
+//! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
+//! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
+//! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
+//!   [`serve`]: a listener and its connections
 
+pub mod admin;
 pub mod body;
 pub mod encoding;
 pub mod errors;
+pub mod exemplars;
+pub mod expressions;
 pub mod federate;
 pub mod instant;
 pub mod json;
 pub mod lifecycle;
 pub mod metadata;
+pub mod metrics;
 pub mod params;
 pub mod push;
 pub mod query;
+pub mod read;
+pub mod rules;
 pub mod serve;
 pub mod state;
 pub mod status;
+pub mod targets;
 pub mod write;
 
 #[cfg(test)]
@@ -42,6 +51,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Response};
 
+use metrics::Measure;
 pub use serve::{Bounds, serve};
 pub use state::{ApiState, Status};
 
@@ -49,6 +59,11 @@ type Shared = Arc<ApiState>;
 
 /// The listener of Prometheus' API.
 pub fn api_router(state: ApiState) -> Router {
+    let measure = Measure {
+        metrics: state.http_metrics.clone(),
+        clock: Arc::clone(&state.clock),
+        prefix: state.settings.route_prefix.as_str().into(),
+    };
     let state = Arc::new(state);
     let json = Router::new()
         .route("/api/v1/query", get_or_post(query::instant))
@@ -67,12 +82,36 @@ pub fn api_router(state: ApiState) -> Router {
             "/api/v1/label/{name}/values",
             get_json(metadata::label_values),
         )
-        .route("/api/v1/targets", get_json(status::targets))
+        .route("/api/v1/format_query", get_or_post(expressions::format))
+        .route("/api/v1/parse_query", get_or_post(expressions::parse))
+        .route("/api/v1/query_exemplars", get_or_post(exemplars::query))
+        .route("/api/v1/targets", get_json(targets::targets))
+        .route(
+            "/api/v1/targets/metadata",
+            get_json(targets::target_metadata),
+        )
+        .route("/api/v1/scrape_pools", get_json(targets::scrape_pools))
+        .route("/api/v1/metadata", get_json(targets::metadata))
+        .route("/api/v1/rules", get_json(rules::rules))
+        .route("/api/v1/alerts", get_json(rules::alerts))
+        .route("/api/v1/alertmanagers", get_json(rules::alertmanagers))
+        .route("/api/v1/notifications", get_json(status::notifications))
         .route("/api/v1/status/buildinfo", get_json(status::build))
         .route("/api/v1/status/cluster", get_json(status::cluster))
         .route("/api/v1/status/config", get_json(status::config))
         .route("/api/v1/status/flags", get_json(status::flags))
         .route("/api/v1/status/runtimeinfo", get_json(status::runtime))
+        .route("/api/v1/status/tsdb", get_json(admin::statistics))
+        .route("/api/v1/status/walreplay", get_json(status::log_replay))
+        .route(
+            "/api/v1/admin/tsdb/delete_series",
+            order(admin::delete_series),
+        )
+        .route(
+            "/api/v1/admin/tsdb/clean_tombstones",
+            order(admin::clean_tombstones),
+        )
+        .route("/api/v1/admin/tsdb/snapshot", order(admin::snapshot))
         .route_layer(from_fn(encoding::compress))
         .route_layer(from_fn_with_state(
             Arc::clone(&state),
@@ -83,6 +122,7 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
         .route_layer(from_fn(encoding::compress));
     let rest = Router::new()
+        .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))
         .route("/api/v1/write", only("OPTIONS, POST", post(write::remote)))
         .route(
             "/-/healthy",
@@ -94,9 +134,12 @@ pub fn api_router(state: ApiState) -> Router {
         )
         .route("/-/reload", lifecycle_route(lifecycle::reload))
         .route("/-/quit", lifecycle_route(lifecycle::quit))
+        .route("/", only("GET, OPTIONS", get(status::start_page)))
+        .route("/graph", only("GET, OPTIONS", get(status::old_graph)))
         .route("/version", only("GET, OPTIONS", get(status::version)));
     json.merge(texts)
         .merge(rest)
+        .route_layer(from_fn_with_state(measure, metrics::measure))
         .fallback(errors::not_found)
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
         .with_state(state)
@@ -146,6 +189,15 @@ where
     preflight("GET, OPTIONS, POST", get(handler.clone()).post(handler))
 }
 
+/// POST and PUT run `handler`.
+fn order<H, T>(handler: H) -> MethodRouter<Shared>
+where
+    H: Handler<T, Shared>,
+    T: 'static,
+{
+    preflight("OPTIONS, POST, PUT", post(handler.clone()).put(handler))
+}
+
 /// As [`only`], with the API's own answer to OPTIONS.
 fn preflight(allow: &'static str, methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
     let denied = move || async move { errors::method_not_allowed(allow) };
@@ -189,7 +241,7 @@ mod tests {
     use super::twin::Twin;
 
     const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
-    const PATHS: [&str; 14] = [
+    const PATHS: [&str; 24] = [
         "/api/v1/query",
         "/api/v1/query_range",
         "/api/v1/series",
@@ -198,6 +250,16 @@ mod tests {
         "/api/v1/write",
         "/api/v1/targets",
         "/api/v1/status/cluster",
+        "/api/v1/query_exemplars",
+        "/api/v1/metadata",
+        "/api/v1/format_query",
+        "/api/v1/parse_query",
+        "/api/v1/targets/metadata",
+        "/api/v1/rules",
+        "/api/v1/status/tsdb",
+        "/api/v1/admin/tsdb/delete_series",
+        "/api/v1/admin/tsdb/snapshot",
+        "/graph",
         "/federate",
         "/metrics/job/",
         "/metrics/job@base64/",
@@ -249,7 +311,10 @@ mod tests {
             // Prometheus answers this one with 500.
             let deletes_series = method == "DELETE" && path.starts_with("/api/v1/series?");
             runtime.unwrap().block_on(async {
-                let twin = Twin::new();
+                let twin = Twin::with(Settings {
+                    admin: true,
+                    ..Settings::default()
+                });
                 for answer in [
                     twin.api_request(method, &path, &headers, body.clone()).await,
                     twin.push_request(method, &path, &headers, body.clone()).await,

@@ -4,7 +4,11 @@
 //! Promise: any bytes are a form; bytes that are not UTF-8 become replacement characters, which no
 //! parser behind accepts in a name. Not here: what a parameter is for.
 
-use axum::extract::{FromRequest, Request};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use model::limits::FORM_BYTES_MAX;
 use model::source::Consistency;
@@ -13,6 +17,7 @@ use model::{Matcher, Timestamp, number};
 
 use super::errors::ApiError;
 use super::{Shared, body, instant};
+use crate::queries::log::Origin;
 
 /// What Prometheus takes for "since ever" and "for ever": as far as its calendar goes.
 pub const MIN_TIME: Timestamp = Timestamp(-9_223_309_901_257_974_000);
@@ -86,21 +91,11 @@ impl Form {
             return Ok(None);
         }
         let bad = |e| ApiError::bad_parameter("limit", e);
-        match text.parse::<i64>() {
+        match parse_integer(text) {
             Ok(limit) if limit < 0 => Err(bad("limit must be non-negative".to_owned())),
             Ok(0) => Ok(None),
             Ok(limit) => Ok(Some(usize::try_from(limit).unwrap_or(usize::MAX))),
-            Err(e) => {
-                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-                let reason = match e.kind() {
-                    PosOverflow | NegOverflow => "value out of range",
-                    _ => "invalid syntax",
-                };
-                Err(bad(format!(
-                    "strconv.Atoi: parsing {}: {reason}",
-                    quote(text)
-                )))
-            }
+            Err(why) => Err(bad(format!("strconv.Atoi: parsing {}: {why}", quote(text)))),
         }
     }
 
@@ -144,6 +139,27 @@ impl FromRequest<Shared> for Form {
         }
         form.add(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(form)
+    }
+}
+
+/// The address a request came from; a listener puts it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Who asks, for the log of queries.
+#[derive(Debug)]
+pub struct Asker(pub Origin);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<Peer>();
+        Ok(Self(Origin {
+            client: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+        }))
     }
 }
 
@@ -225,8 +241,29 @@ pub fn parse_nanos(text: &str) -> Result<i64, String> {
     i64::try_from(duration.as_nanos()).map_err(|_| cannot())
 }
 
+/// A whole number, or why not in Go's words.
+pub fn parse_integer(text: &str) -> Result<i64, &'static str> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.parse::<i64>().map_err(|e| match e.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    })
+}
+
+/// What Go takes for a truth value.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {}: invalid syntax",
+            quote(text)
+        )),
+    }
+}
+
 /// `text` as Go's `%q` shows it in messages.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     quote_bytes(text.as_bytes())
 }
 

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +22,10 @@ use model::port::{Connection, Listener, Spawn, Task};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
+
+use super::params::Peer;
 
 /// Prometheus' `--web.read-timeout`.
 pub const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -80,6 +85,7 @@ pub async fn serve(
                 debug!(%peer, "connection opened");
                 let served = serve_connection(
                     connection,
+                    Peer(peer),
                     router.clone(),
                     connections.spawner(),
                     bounds.idle_max,
@@ -105,6 +111,7 @@ pub async fn serve(
 
 async fn serve_connection(
     connection: Box<dyn Connection>,
+    peer: Peer,
     router: Router,
     spawn: Arc<dyn Spawn>,
     idle_max: Duration,
@@ -125,7 +132,11 @@ async fn serve_connection(
         .max_header_list_size(HTTP_HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(HTTP_STREAMS_MAX);
     let io = TokioIo::new(IdleBounded::new(connection, idle_max));
-    let service = TowerToHyperService::new(router);
+    let named = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
+    let service = TowerToHyperService::new(named);
     let mut served = pin!(builder.serve_connection(io, service));
     let result = tokio::select! {
         result = served.as_mut() => result,

@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ingest::push::Names;
+use model::admin::Admin;
 use model::matcher::compile_anchored;
-use model::port::Clock;
+use model::port::{Clock, Dice};
+use model::regex::Regex;
 use model::sink::{Groups, Sink};
 use model::source::Source;
 use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
-use promql::Engine;
-use regex::Regex;
-use serde::{Serialize, Serializer};
-use tokio::sync::Semaphore;
+use promql::ParseOptions;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::body::Budget;
+use super::metrics::Metrics;
+use crate::queries::Queries;
 
 /// Everything a request may need. Cheap to clone; both listeners share one.
 #[derive(Clone)]
@@ -27,16 +29,17 @@ pub struct ApiState {
     pub source: Arc<dyn Source>,
     pub sink: Arc<dyn Sink>,
     pub groups: Arc<dyn Groups>,
-    pub engine: Arc<Engine>,
+    pub admin: Arc<dyn Admin>,
+    pub queries: Arc<Queries>,
     pub clock: Arc<dyn Clock>,
+    pub dice: Arc<dyn Dice>,
     pub status: Arc<dyn Status>,
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
     pub external_labels: Arc<RwLock<Labels>>,
-    /// One permit per query that may be evaluated at a time.
-    pub query_slots: Arc<Semaphore>,
     /// Memory for the bodies of requests.
     pub body_budget: Budget,
+    pub http_metrics: Metrics,
 }
 
 impl ApiState {
@@ -59,10 +62,16 @@ pub struct Settings {
     pub remote_write_receiver: bool,
     /// `--web.enable-lifecycle`.
     pub lifecycle: bool,
+    /// `--web.enable-admin-api`.
+    pub admin: bool,
+    /// What an expression may contain.
+    pub parse: ParseOptions,
     /// `--push.enable-utf8-names`.
     pub push_names: Names,
     /// `--web.telemetry-path` of the push listener.
     pub telemetry_path: String,
+    /// In front of every route, without a slash at its end: `--web.route-prefix`.
+    pub route_prefix: String,
     /// `--web.cors.origin`: pages of these origins may read the API.
     pub cors_origin: Regex,
 }
@@ -74,8 +83,11 @@ impl Default for Settings {
             query_timeout: Duration::from_secs(120),
             remote_write_receiver: true,
             lifecycle: false,
+            admin: false,
+            parse: ParseOptions::default(),
             push_names: Names::default(),
             telemetry_path: "/metrics".to_owned(),
+            route_prefix: String::new(),
             cors_origin: compile_anchored(".*").expect("a constant"),
         }
     }
@@ -97,7 +109,14 @@ pub trait Status: Send + Sync {
     fn cluster(&self) -> ClusterStatus;
     /// `None` while there is no cluster.
     fn cluster_id(&self) -> Option<ClusterId>;
+    /// Targets of the whole cluster.
     async fn targets(&self) -> Targets;
+    /// Names of the jobs, in any order.
+    fn scrape_pools(&self) -> Vec<String>;
+    /// What the targets of the whole cluster say their metrics mean; of all, or of one.
+    async fn metadata(&self, metric: Option<&str>) -> Metadata;
+    /// What an operator should know now, oldest first.
+    fn notifications(&self) -> Vec<Notification>;
     /// The node's own telemetry in the text format, for `/metrics` of the API's listener.
     fn metrics_text(&self) -> String;
     /// The same for `/metrics` of the push listener, where the pushed groups stand above it.
@@ -194,6 +213,8 @@ pub struct Targets {
     pub dropped: Vec<DroppedTarget>,
     /// Per scrape pool.
     pub dropped_counts: BTreeMap<String, u64>,
+    /// Nodes that did not tell of their targets: what is shown of those comes from the data.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -217,6 +238,38 @@ pub struct Target {
 pub struct DroppedTarget {
     pub discovered_labels: Labels,
     pub scrape_pool: String,
+}
+
+/// What targets say their metrics mean.
+#[derive(Debug, Default, Clone)]
+pub struct Metadata {
+    /// Targets by pool and labels, metrics by name.
+    pub targets: Vec<TargetMetadata>,
+    /// Nodes that did not tell of their targets.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct TargetMetadata {
+    pub labels: Labels,
+    pub metrics: Vec<MetricMetadata>,
+}
+
+/// One family of metrics, in the words of the exposition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MetricMetadata {
+    pub metric: String,
+    /// `counter`, `gauge`, `unknown`, …
+    pub kind: String,
+    pub help: String,
+    pub unit: String,
+}
+
+/// Something an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    pub text: String,
+    pub since: Timestamp,
 }
 
 fn as_text<T: ToString, S: Serializer>(id: &T, to: S) -> Result<S::Ok, S::Error> {

@@ -1,4 +1,4 @@
-//! Pages about the node: `/api/v1/status/…`, `/api/v1/targets`, `/metrics`, `/version`.
+//! Pages about the node: `/api/v1/status/…`, `/metrics`, `/version`.
 //!
 //! Shapes are Prometheus' where it has them; `status/cluster` is ours.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use federation::Escaping;
 use serde_json::json;
@@ -14,11 +14,8 @@ use serde_json::json;
 use super::json::{Json, success};
 use super::params::Form;
 use super::query::json_response;
-use super::state::{ClusterStatus, Shard, Target};
+use super::state::{ClusterStatus, Shard};
 use super::{Shared, instant, text};
-
-/// Go's zero time, for a target that was never scraped.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// What was built.
 pub async fn build(State(api): State<Shared>) -> Response {
@@ -80,6 +77,52 @@ pub async fn runtime(State(api): State<Shared>) -> Response {
     ))
 }
 
+/// How far the log was read when starting. This node listens only once it has been.
+pub async fn log_replay() -> Response {
+    let write = |json: &mut Json| {
+        json.raw("{\"min\":0,\"max\":0,\"current\":0}");
+    };
+    json_response(success(write, &[], &[]))
+}
+
+/// What an operator should know now.
+pub async fn notifications(State(api): State<Shared>) -> Response {
+    let notifications = api.status.notifications();
+    let write = |json: &mut Json| {
+        json.list(&notifications, |json, one| {
+            json.raw("{\"text\":").text(&one.text);
+            json.raw(",\"date\":").text(&instant::format(one.since));
+            json.raw(",\"active\":true}");
+        });
+    };
+    json_response(success(write, &[], &[]))
+}
+
+/// Where Prometheus' pages begin.
+pub async fn start_page() -> Response {
+    found("/query")
+}
+
+/// Where links to the graph of Prometheus 2 lead.
+pub async fn old_graph(uri: Uri) -> Response {
+    found(&format!("/query?{}", uri.query().unwrap_or_default()))
+}
+
+/// 302 as Go's `http.Redirect` writes it.
+fn found(location: &str) -> Response {
+    let safe = location.replace('&', "&amp;").replace('<', "&lt;");
+    let safe = safe
+        .replace('>', "&gt;")
+        .replace('"', "&#34;")
+        .replace('\'', "&#39;");
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::LOCATION, location),
+    ];
+    let body = format!("<a href=\"{safe}\">Found</a>.\n\n");
+    (StatusCode::FOUND, headers, body).into_response()
+}
+
 /// Members and shards as this node knows them; `?format=text` for people.
 pub async fn cluster(State(api): State<Shared>, form: Form) -> Response {
     let cluster = api.status.cluster();
@@ -89,40 +132,13 @@ pub async fn cluster(State(api): State<Shared>, form: Form) -> Response {
     }
 }
 
-/// Scrape targets; `state` and `scrapePool` narrow them.
-pub async fn targets(State(api): State<Shared>, form: Form) -> Response {
-    let all = api.status.targets().await;
-    let state = form.first("state").to_lowercase();
-    let shows = |kind: &str| matches!(state.as_str(), "" | "any") || state == kind;
-    let pool = form.first("scrapePool");
-    let in_pool = |name: &str| pool.is_empty() || pool == name;
-    let mut active: Vec<_> = all.active.iter().collect();
-    active.retain(|t| shows("active") && in_pool(&t.scrape_pool));
-    let mut dropped: Vec<_> = all.dropped.iter().collect();
-    dropped.retain(|t| shows("dropped") && in_pool(&t.scrape_pool));
-    let counts = shows("dropped").then_some(&all.dropped_counts);
-    let write = |json: &mut Json| {
-        json.raw("{\"activeTargets\":")
-            .list(&active, |json, target| write_target(json, target));
-        json.raw(",\"droppedTargets\":").list(&dropped, |json, t| {
-            json.raw("{\"discoveredLabels\":")
-                .labels(&t.discovered_labels);
-            json.raw(",\"scrapePool\":").text(&t.scrape_pool).raw("}");
-        });
-        json.raw(",\"droppedTargetCounts\":")
-            .value(&counts)
-            .raw("}");
-    };
-    json_response(success(write, &[], &[]))
-}
-
 /// The node's own telemetry.
 pub async fn metrics(State(api): State<Shared>) -> Response {
     let kind = [(header::CONTENT_TYPE, Escaping::default().content_type())];
     (kind, api.status.metrics_text()).into_response()
 }
 
-fn respond(data: &impl serde::Serialize) -> Response {
+pub fn respond(data: &impl serde::Serialize) -> Response {
     json_response(success(
         |json| {
             json.value(data);
@@ -130,44 +146,6 @@ fn respond(data: &impl serde::Serialize) -> Response {
         &[],
         &[],
     ))
-}
-
-fn write_target(json: &mut Json, target: &Target) {
-    let health = match target.healthy {
-        None => "unknown",
-        Some(true) => "up",
-        Some(false) => "down",
-    };
-    let scraped = target.last_scrape.map(instant::format);
-    json.raw("{\"discoveredLabels\":")
-        .labels(&target.discovered_labels);
-    json.raw(",\"labels\":").labels(&target.labels);
-    let texts = |json: &mut Json, fields: &[(&str, &str)]| {
-        for (name, value) in fields {
-            json.raw(",").text(name).raw(":").text(value);
-        }
-    };
-    texts(
-        json,
-        &[
-            ("scrapePool", &target.scrape_pool),
-            ("scrapeUrl", &target.scrape_url),
-            ("globalUrl", &target.global_url),
-            ("lastError", &target.last_error),
-            ("lastScrape", scraped.as_deref().unwrap_or(NEVER)),
-        ],
-    );
-    json.raw(",\"lastScrapeDuration\":")
-        .value(&target.last_scrape_duration.as_secs_f64());
-    texts(
-        json,
-        &[
-            ("health", health),
-            ("scrapeInterval", &target.scrape_interval),
-            ("scrapeTimeout", &target.scrape_timeout),
-        ],
-    );
-    json.raw("}");
 }
 
 /// The cluster for a terminal.
@@ -231,6 +209,8 @@ fn write_columns<const N: usize>(out: &mut String, rows: Vec<[String; N]>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::super::twin::Twin;
 
     const BUILD: &str = r#"{"version":"3.5.3+ds1","revision":"3.5.3+ds1-6","branch":"debian/sid","buildUser":"team+pkg-go@tracker.debian.org","buildDate":"20260929-11:59:39","goVersion":"go1.27.1"}"#;
@@ -274,32 +254,38 @@ mod tests {
         );
     }
 
-    /// Prometheus 3.5.3: `curl ':9090/api/v1/targets?state=…'`; the time of the last scrape has
-    /// fewer digits here.
     #[tokio::test]
-    async fn targets_are_prometheus_bytes() {
-        let active = concat!(
-            r#"{"activeTargets":[{"discoveredLabels":{"__address__":"127.0.0.1:21992","#,
-            r#""__metrics_path__":"/metrics","__scheme__":"http","__scrape_interval__":"1s","#,
-            r#""__scrape_timeout__":"1s","job":"exp"},"labels":{"instance":"127.0.0.1:21992","#,
-            r#""job":"exp"},"scrapePool":"exp","scrapeUrl":"http://127.0.0.1:21992/metrics","#,
-            r#""globalUrl":"http://vm:21992/metrics","lastError":"","#,
-            r#""lastScrape":"2026-11-21T03:56:19.555Z","lastScrapeDuration":0.001228454,"#,
-            r#""health":"up","scrapeInterval":"1s","scrapeTimeout":"1s"}],"droppedTargets":[],"#,
-            r#""droppedTargetCounts":"#,
-        );
+    async fn what_an_operator_should_know_is_told() {
+        let twin = Twin::new();
+        let none = twin.get("/api/v1/notifications").await;
+        assert_eq!(none.text(), r#"{"status":"success","data":[]}"#);
+        twin.store.stopping.store(true, Ordering::SeqCst);
+        let one = twin.get("/api/v1/notifications").await;
         assert_eq!(
-            data("/api/v1/targets").await,
-            format!(r#"{active}{{"exp":0}}}}"#)
+            one.text(),
+            r#"{"status":"success","data":[{"text":"stopping","date":"2026-11-21T03:56:19.5Z","active":true}]}"#
         );
-        assert_eq!(
-            data("/api/v1/targets?state=active&scrapePool=exp").await,
-            format!("{active}null}}")
-        );
-        assert_eq!(
-            data("/api/v1/targets?state=dropped").await,
-            r#"{"activeTargets":[],"droppedTargets":[],"droppedTargetCounts":{"exp":0}}"#
-        );
+        let replayed = data("/api/v1/status/walreplay").await;
+        assert_eq!(replayed, r#"{"min":0,"max":0,"current":0}"#);
+    }
+
+    /// Prometheus 3.5.3.
+    #[tokio::test]
+    async fn old_links_lead_on() {
+        for (path, location, body) in [
+            ("/", "/query", "<a href=\"/query\">Found</a>.\n\n"),
+            ("/graph", "/query?", "<a href=\"/query?\">Found</a>.\n\n"),
+            (
+                "/graph?g0.expr=up&g0.tab=1",
+                "/query?g0.expr=up&g0.tab=1",
+                "<a href=\"/query?g0.expr=up&amp;g0.tab=1\">Found</a>.\n\n",
+            ),
+        ] {
+            let answer = Twin::new().get(path).await;
+            assert_eq!(answer.seen(), (302, body));
+            assert_eq!(answer.header("location"), location);
+        }
+        assert_eq!(Twin::new().get("/query").await.code, 404);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Twins in memory of everything the handlers stand on, and requests into both routers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -11,14 +11,15 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use model::admin::{Admin, Count, HeadStatistics};
 use model::group::{Group, GroupingKey, PushOp};
 use model::limits::QUERIES_MAX;
 use model::matcher::matches_all;
-use model::port::Clock;
-use model::sample::{Sample, Samples};
+use model::port::{Clock, Dice, Spawn, Task};
+use model::sample::{Exemplar, ExemplarSeries, Sample, Samples};
 use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError, Take};
-use model::{Batch, Labels, Series, ShardId, Timestamp};
+use model::{Batch, Labels, Matcher, Series, ShardId, Timestamp};
 use promql::{Engine, EngineOptions};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
@@ -26,6 +27,14 @@ use tower::ServiceExt;
 use super::body::Budget;
 use super::state::*;
 use super::{api_router, push_router};
+use crate::queries::Queries;
+use crate::queries::active::ActiveQueries;
+use crate::queries::log::QueryLog;
+use crate::queries::memory::Memory;
+use crate::queries::metrics::Metrics;
+
+/// What all queries may hold together.
+pub const QUERIES_BYTES: usize = 100_000;
 
 /// The instant every request sees.
 pub const NOW: Timestamp = Timestamp(1_795_233_379_500);
@@ -35,6 +44,9 @@ pub const NOW: Timestamp = Timestamp(1_795_233_379_500);
 pub struct Store {
     series: Mutex<BTreeMap<Labels, BTreeMap<Timestamp, f64>>>,
     groups: Mutex<BTreeMap<Vec<u8>, Group>>,
+    exemplars: Mutex<Vec<ExemplarSeries>>,
+    /// Name, and whether with the head.
+    pub snapshots: Mutex<Vec<(String, bool)>>,
     pub broken: AtomicBool,
     /// Whether selections never end.
     pub hangs: AtomicBool,
@@ -49,6 +61,17 @@ impl Store {
         let labels = Labels::from_pairs(pairs.iter().copied());
         let mut series = self.series.lock().unwrap();
         series.entry(labels).or_default().insert(at, value);
+    }
+
+    pub fn add_exemplar(&self, pairs: &[(&str, &str)], trace: &str, at: Timestamp, value: f64) {
+        self.exemplars.lock().unwrap().push(ExemplarSeries {
+            labels: Labels::from_pairs(pairs.iter().copied()),
+            exemplars: vec![Exemplar {
+                labels: Labels::from_pairs([("trace_id", trace)]),
+                value,
+                timestamp: at,
+            }],
+        });
     }
 
     pub fn value(&self, pairs: &[(&str, &str)], at: Timestamp) -> Option<f64> {
@@ -128,6 +151,92 @@ impl Source for Store {
     ) -> Result<Vec<String>, SourceError> {
         let series = self.series(selection).await?;
         Ok(sorted(series.iter().filter_map(|l| l.get(name))))
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        self.answers(selection.consistency)?;
+        let mut found = self.exemplars.lock().unwrap().clone();
+        found.retain_mut(|series| {
+            let range = selection.start..=selection.end;
+            series.exemplars.retain(|e| range.contains(&e.timestamp));
+            let mut any_of = selection.any_of.iter();
+            any_of.any(|m| matches_all(m, &series.labels)) && !series.exemplars.is_empty()
+        });
+        found.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Admin for Store {
+    async fn delete_series(
+        &self,
+        any_of: Vec<Vec<Matcher>>,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<(), WriteError> {
+        self.accepts()?;
+        let mut all = self.series.lock().unwrap();
+        for (labels, column) in all.iter_mut() {
+            if any_of.iter().any(|matchers| matches_all(matchers, labels)) {
+                column.retain(|at, _| !(start..=end).contains(at));
+            }
+        }
+        all.retain(|_, column| !column.is_empty());
+        Ok(())
+    }
+
+    async fn clean_tombstones(&self) -> Result<(), WriteError> {
+        self.accepts()
+    }
+
+    async fn snapshot(&self, name: &str, with_head: bool) -> Result<(), WriteError> {
+        self.accepts()?;
+        let mut snapshots = self.snapshots.lock().unwrap();
+        snapshots.push((name.to_owned(), with_head));
+        Ok(())
+    }
+
+    async fn head_statistics(&self, limit: usize) -> Result<HeadStatistics, SourceError> {
+        self.answers(Consistency::Strong)?;
+        let all = self.series.lock().unwrap();
+        let pairs = || all.keys().flat_map(Labels::iter);
+        let distinct: BTreeSet<_> = pairs().collect();
+        let times = || all.values().flat_map(BTreeMap::keys).copied();
+        let count = |names: Vec<String>| {
+            let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+            names
+                .into_iter()
+                .for_each(|n| *counts.entry(n).or_default() += 1);
+            let mut counts: Vec<_> = counts.into_iter().collect();
+            counts.sort_by_key(|(name, value)| (u64::MAX - value, name.clone()));
+            counts.truncate(limit);
+            let count = |(name, value)| Count { name, value };
+            counts.into_iter().map(count).collect()
+        };
+        let bytes = distinct
+            .iter()
+            .flat_map(|(n, v)| std::iter::repeat_n(n, v.len()));
+        Ok(HeadStatistics {
+            series: all.len() as u64,
+            label_pairs: distinct.len() as u64,
+            chunks: all.len() as u64,
+            min_time: times().min(),
+            max_time: times().max(),
+            series_by_metric_name: count(all.keys().map(|l| l.metric_name().to_owned()).collect()),
+            values_by_label_name: count(distinct.iter().map(|(n, _)| (*n).to_owned()).collect()),
+            memory_by_label_name: count(bytes.map(|n| (*n).to_owned()).collect()),
+            series_by_label_pair: count(pairs().map(|(n, v)| format!("{n}={v}")).collect()),
+        })
+    }
+}
+
+impl Dice for Store {
+    fn roll(&self) -> u64 {
+        7
     }
 }
 
@@ -323,7 +432,48 @@ impl Status for Store {
             active: vec![target],
             dropped: Vec::new(),
             dropped_counts: BTreeMap::from([("exp".to_owned(), 0)]),
+            warnings: Vec::new(),
         }
+    }
+
+    fn scrape_pools(&self) -> Vec<String> {
+        ["other", "exp"].map(str::to_owned).to_vec()
+    }
+
+    async fn metadata(&self, metric: Option<&str>) -> Metadata {
+        let target = |job, metrics: &[(&str, &str, &str, &str)]| {
+            let metrics = metrics
+                .iter()
+                .map(|(name, kind, help, unit)| MetricMetadata {
+                    metric: (*name).to_owned(),
+                    kind: (*kind).to_owned(),
+                    help: (*help).to_owned(),
+                    unit: (*unit).to_owned(),
+                });
+            TargetMetadata {
+                labels: Labels::from_pairs([("job", job)]),
+                metrics: metrics
+                    .filter(|of| metric.is_none_or(|metric| of.metric == metric))
+                    .collect(),
+            }
+        };
+        let total = ("total", "counter", "", "bytes");
+        Metadata {
+            targets: vec![
+                target("exp", &[total, ("up", "gauge", "A < B.", "")]),
+                target("other", &[("up", "gauge", "Other.", "")]),
+            ],
+            warnings: Vec::new(),
+        }
+    }
+
+    fn notifications(&self) -> Vec<Notification> {
+        let stopping = self.stopping();
+        let one = || Notification {
+            text: "stopping".to_owned(),
+            since: NOW,
+        };
+        stopping.then(one).into_iter().collect()
     }
 
     fn metrics_text(&self) -> String {
@@ -349,6 +499,8 @@ impl Status for Store {
 /// Both routers over one store.
 pub struct Twin {
     pub store: Arc<Store>,
+    pub queries: Arc<Queries>,
+    pub http_metrics: super::metrics::Metrics,
     pub api: Router,
     pub push: Router,
 }
@@ -364,16 +516,20 @@ impl Twin {
             source: store.clone(),
             sink: store.clone(),
             groups: store.clone(),
-            engine: Arc::new(Engine::new(EngineOptions::default(), store.clone())),
+            admin: store.clone(),
+            dice: store.clone(),
+            queries: Arc::new(queries(&store)),
             clock: store.clone(),
             status: store.clone(),
             settings,
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
-            query_slots: Arc::new(Semaphore::new(QUERIES_MAX)),
             body_budget: Budget::default(),
+            http_metrics: super::metrics::Metrics::default(),
         };
         Self {
             store,
+            queries: Arc::clone(&state.queries),
+            http_metrics: state.http_metrics.clone(),
             api: api_router(state.clone()),
             push: push_router(state),
         }
@@ -402,6 +558,27 @@ impl Twin {
         body: impl Into<Body>,
     ) -> Answer {
         ask(&self.push, method, path, headers, body.into()).await
+    }
+}
+
+/// Queries over the store, written down nowhere.
+fn queries(store: &Arc<Store>) -> Queries {
+    struct NoTasks;
+    impl Spawn for NoTasks {
+        fn spawn(&self, _: &'static str, _: futures::future::BoxFuture<'static, ()>) -> Task {
+            unreachable!("nothing is written down")
+        }
+    }
+    let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    Queries {
+        engine: Arc::new(Engine::new(EngineOptions::default(), store.clone())),
+        source: store.clone(),
+        clock: store.clone(),
+        slots: Arc::new(Semaphore::new(QUERIES_MAX)),
+        memory: Memory::new(QUERIES_BYTES),
+        active: ActiveQueries::nowhere(store.clone()),
+        log: Arc::new(QueryLog::new(Arc::new(NoTasks), Arc::new(nothing))),
+        metrics: Metrics::new(QUERIES_MAX),
     }
 }
 

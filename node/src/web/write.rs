@@ -2,7 +2,9 @@
 //!
 //! Promise: 204 only when every sample is durable on a majority. Samples that can never be stored
 //! give 400, after all others of the request were stored, and the text names the first; 503 and
-//! 429 mean that the same request may be sent again. Not here: the wire format.
+//! 429 mean that the same request may be sent again. A native histogram that Prometheus refuses is
+//! one of those: Prometheus 3.5 answers it with 500, and a sender repeats it for ever. Not here:
+//! the wire format.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -189,6 +191,23 @@ mod tests {
         let answer = send(&twin, &message).await;
         assert_eq!(answer.code, 400);
         assert!(answer.text().contains("nameless"), "{}", answer.text());
+        assert_eq!(twin.store.value(&UP, NOW), Some(3.0));
+    }
+
+    /// Field 4 of a series: an integer histogram with `count` observations, none in buckets.
+    #[tokio::test]
+    async fn a_bad_histogram_is_named_and_the_rest_is_stored() {
+        let twin = Twin::new();
+        let bad = b"\x0a\x13\x0a\x0d\x0a\x08__name__\x12\x01h\x22\x02\x08\x07".to_vec();
+        let answer = send(&twin, &[series(&UP, 3.0), bad].concat()).await;
+        assert_eq!(answer.code, 400);
+        assert!(
+            answer.text().starts_with(
+                "series {__name__=\"h\"}: 0 observations found in buckets, but the Count field is 7"
+            ),
+            "{}",
+            answer.text()
+        );
         assert_eq!(twin.store.value(&UP, NOW), Some(3.0));
     }
 

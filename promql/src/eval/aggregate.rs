@@ -4,11 +4,13 @@ use model::Labels;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
 
+use super::histogram_fold::HistogramFold;
 use super::kahan::{Mean, Sum};
 use super::quantile::quantile;
 use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, Pace, is_present};
 use crate::ast::{Aggregate, AggregateOp, Expr};
 use crate::error::QueryError;
+use crate::native;
 use crate::plan::Grid;
 use crate::printer::format_float;
 use crate::quote::{quote, quote_bytes};
@@ -22,11 +24,12 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         match (aggregate.op, param) {
-            (AggregateOp::Limitk | AggregateOp::LimitRatio, _) => {
-                let name = aggregate.op.as_str();
-                Err(QueryError::Execution(format!(
-                    "{name} is not supported yet"
-                )))
+            (AggregateOp::Limitk, Some(k)) => {
+                self.limit(aggregate, &k.into_scalar(), columns, grid).await
+            }
+            (AggregateOp::LimitRatio, Some(ratio)) => {
+                self.limit_ratio(aggregate, &ratio.into_scalar(), columns, grid)
+                    .await
             }
             (AggregateOp::Topk | AggregateOp::Bottomk, Some(k)) => {
                 self.extremes(aggregate, &k.into_scalar(), columns, grid)
@@ -59,8 +62,15 @@ impl Evaluation<'_> {
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         self.pace.expect(groups.count(), grid.steps)?;
         let mut folds = vec![vec![Fold::new(op); grid.steps]; groups.count()];
+        let mut histograms: Vec<Vec<HistogramFold>> = vec![Vec::new(); groups.count()];
         for (column, &group) in columns.iter().zip(&groups.numbers) {
             self.pace.spend(grid.steps).await?;
+            if !column.histograms.is_empty() || !histograms[group].is_empty() {
+                histograms[group].resize(grid.steps, HistogramFold::Empty);
+                let both = (&mut folds[group][..], &mut histograms[group][..]);
+                self.fold_points(op, aggregate, column, both);
+                continue;
+            }
             for (fold, &value) in folds[group].iter_mut().zip(&column.values) {
                 if is_present(value) {
                     fold.add(value);
@@ -70,7 +80,75 @@ impl Evaluation<'_> {
         let results = folds
             .into_iter()
             .map(|folds| folds.iter().map(Fold::value).collect());
-        Ok(groups.columns(results))
+        let mut columns = groups.columns(results);
+        for (column, histograms) in columns.iter_mut().zip(histograms) {
+            self.settle_histograms(aggregate, column, histograms);
+        }
+        Ok(Columns::Vector(columns))
+    }
+
+    /// Folds a column into a group in which there are histograms.
+    fn fold_points(
+        &mut self,
+        op: AggregateOp,
+        aggregate: &Aggregate,
+        column: &Column,
+        (folds, histograms): (&mut [Fold], &mut [HistogramFold]),
+    ) {
+        let mut next = column.histograms.iter().peekable();
+        for (step, &value) in column.values.iter().enumerate() {
+            if !is_present(value) {
+                continue;
+            }
+            let found = next.next_if(|(at, _)| *at as usize == step);
+            let (fold, group) = (&mut folds[step], &mut histograms[step]);
+            match (op, found) {
+                _ if group.is_failed() => {}
+                (_, None) => fold.add(value),
+                (AggregateOp::Sum | AggregateOp::Avg, Some((_, histogram))) => {
+                    if !matches!(fold, Fold::Empty(_)) && matches!(group, HistogramFold::Empty) {
+                        *group = HistogramFold::Mixed;
+                    }
+                    if let Err(why) = group.add(histogram, op == AggregateOp::Avg) {
+                        let name = column.labels.metric_name();
+                        let place = &aggregate.expr;
+                        self.notes.warn_incompatible(place, name, why);
+                    }
+                }
+                (AggregateOp::Count | AggregateOp::Group, Some(_)) => fold.add(0.0),
+                (_, Some(_)) => {
+                    let place = &aggregate.expr;
+                    self.notes.inform_ignored_in_aggregation(place, op.as_str());
+                }
+            }
+        }
+    }
+
+    /// Puts the histograms of a group into its column. Where there are floats too there is no
+    /// result.
+    fn settle_histograms(
+        &mut self,
+        aggregate: &Aggregate,
+        column: &mut Column,
+        histograms: Vec<HistogramFold>,
+    ) {
+        for (step, fold) in histograms.into_iter().enumerate() {
+            let has_float = is_present(column.values[step]);
+            match fold {
+                HistogramFold::Empty => {}
+                HistogramFold::Failed if !has_float => {}
+                _ if has_float => {
+                    column.values[step] = ABSENT;
+                    let place = &aggregate.expr;
+                    self.notes.warn_mixed_in_aggregation(place);
+                }
+                fold => {
+                    if let Some(point) = fold.point() {
+                        column.set(step, point);
+                    }
+                }
+            }
+        }
     }
 
     async fn quantiles(
@@ -85,12 +163,15 @@ impl Evaluation<'_> {
         }
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         let members = groups.members();
+        self.inform_of_ignored(aggregate, &aggregate.expr, &columns);
         let mut results = Vec::with_capacity(members.len());
         for members in &members {
             let mut values = vec![ABSENT; grid.steps];
             for (step, value) in values.iter_mut().enumerate() {
                 self.pace.spend(members.len()).await?;
-                let at_step = members.iter().map(|&at| columns[at].values[step]);
+                let floats = members.iter().map(|&at| &columns[at]);
+                let floats = floats.filter(|c| c.histogram(step).is_none());
+                let at_step = floats.map(|c| c.values[step]);
                 let mut at_step: Vec<f64> = at_step.filter(|&v| is_present(v)).collect();
                 if !at_step.is_empty() {
                     *value = quantile(q[step], &mut at_step);
@@ -98,19 +179,32 @@ impl Evaluation<'_> {
             }
             results.push(values);
         }
-        Ok(groups.columns(results.into_iter()))
+        Ok(Columns::Vector(groups.columns(results.into_iter())))
+    }
+
+    /// Tells if there are histograms that an aggregation leaves out.
+    pub(super) fn inform_of_ignored(
+        &mut self,
+        aggregate: &Aggregate,
+        place: &Expr,
+        columns: &[Column],
+    ) {
+        if columns.iter().any(|column| !column.histograms.is_empty()) {
+            let name = aggregate.op.as_str();
+            self.notes.inform_ignored_in_aggregation(place, name);
+        }
     }
 
     /// Tells of NaN, or else of the furthest quantile outside 0 to 1 on either side.
     fn warn_quantiles(&mut self, place: &Expr, q: &[f64]) {
         if q.iter().any(|q| q.is_nan()) {
-            return self.notes.warn_quantile(self.query, place, f64::NAN);
+            return self.notes.warn_quantile(place, f64::NAN);
         }
         let most = q.iter().copied().reduce(f64::max);
         let least = q.iter().copied().reduce(f64::min);
         let outside = [most.filter(|q| *q > 1.0), least.filter(|q| *q < 0.0)];
         for q in outside.into_iter().flatten() {
-            self.notes.warn_quantile(self.query, place, q);
+            self.notes.warn_quantile(place, q);
         }
     }
 
@@ -132,24 +226,24 @@ impl Evaluation<'_> {
                 if !is_present(value) {
                     continue;
                 }
+                let histogram = column.histogram(step);
                 let place = match last {
-                    Some((bits, place)) if bits == value.to_bits() => place,
+                    Some((bits, place)) if bits == value.to_bits() && histogram.is_none() => place,
                     _ => {
-                        let labels = group.to_builder().set(label, &format_float(value)).build();
+                        let text =
+                            histogram.map_or_else(|| format_float(value), |h| native::text(h));
+                        let labels = group.to_builder().set(label, &text).build();
                         let next = counts.len();
                         let place = *places.entry(labels.clone()).or_insert(next);
                         if place == next {
                             self.pace.expect(counts.len() + 1, grid.steps)?;
-                            counts.push(Column {
-                                labels,
-                                drop_name: column.drop_name,
-                                values: vec![ABSENT; grid.steps],
-                            });
+                            let values = vec![ABSENT; grid.steps];
+                            counts.push(Column::new(labels, column.drop_name, values));
                         }
                         place
                     }
                 };
-                last = Some((value.to_bits(), place));
+                last = histogram.is_none().then_some((value.to_bits(), place));
                 let count = &mut counts[place].values[step];
                 *count = if is_present(*count) {
                     *count + 1.0
@@ -163,7 +257,7 @@ impl Evaluation<'_> {
 }
 
 /// The labels of the group a series belongs to.
-fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
+pub(super) fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
     let listed = |name: &str| aggregate.grouping.iter().any(|l| l == name);
     let mut builder = labels.to_builder();
     if aggregate.without {
@@ -220,22 +314,24 @@ impl Groups {
         members
     }
 
-    /// The groups' labels, and whether their names go.
-    pub fn into_names(self) -> impl Iterator<Item = (Labels, bool)> {
-        self.labels.into_iter().zip(self.drop_name)
+    /// One column for each group.
+    fn columns(self, values: impl Iterator<Item = Vec<f64>>) -> Vec<Column> {
+        let labels = self.labels.into_iter().zip(self.drop_name);
+        labels
+            .zip(values)
+            .map(|((labels, drop_name), values)| Column::new(labels, drop_name, values))
+            .collect()
     }
 
-    /// One column for each group.
-    fn columns(self, values: impl Iterator<Item = Vec<f64>>) -> Columns {
-        let labels = self.labels.into_iter().zip(self.drop_name);
-        let columns = labels
-            .zip(values)
-            .map(|((labels, drop_name), values)| Column {
-                labels,
-                drop_name,
-                values,
-            });
-        Columns::Vector(columns.collect())
+    /// Columns, some of those the groups were made of, group by group.
+    pub fn sorted(&self, mut columns: Vec<Column>, aggregate: &Aggregate) -> Vec<Column> {
+        let places: Map<&Labels, usize> = self.labels.iter().zip(0..).collect();
+        let place = |column: &Column| {
+            let labels = group_labels(aggregate, &column.labels);
+            places.get(&labels).copied().unwrap_or(usize::MAX)
+        };
+        columns.sort_by_cached_key(place);
+        columns
     }
 }
 

@@ -4,9 +4,11 @@ use model::hash::Map;
 use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder};
 
+use super::column::index;
+use super::element::{Trouble, element, element_of_points, scalars};
 use super::matching::{Signatures, signature};
-use super::{ABSENT, Column, Columns, Evaluation, is_present, merge};
-use crate::ast::{Binary, BinaryOp, Cardinality, Matching};
+use super::{ABSENT, Column, Columns, Evaluation, Point, TYPE, UNIT, is_present, merge};
+use crate::ast::{Binary, Cardinality, Matching};
 use crate::error::QueryError;
 use crate::plan::Grid;
 
@@ -50,8 +52,10 @@ impl Evaluation<'_> {
         scalar: &[f64],
         scalar_is_left: bool,
     ) -> Result<Columns, QueryError> {
+        let is_filter = binary.op.is_comparison() && !binary.return_bool;
         for column in &mut vector {
             self.pace.spend(column.values.len()).await?;
+            let histograms = std::mem::take(&mut column.histograms);
             for (value, &scalar) in column.values.iter_mut().zip(scalar) {
                 if !is_present(*value) {
                     continue;
@@ -64,10 +68,24 @@ impl Evaluation<'_> {
                 };
                 *value = match element(binary, l, r) {
                     // A filter hands on the vector's value, whichever side it is on.
-                    Some(_) if binary.op.is_comparison() && !binary.return_bool => own,
+                    Some(_) if is_filter => own,
                     Some(result) => result,
                     None => ABSENT,
                 };
+            }
+            for (step, histogram) in histograms {
+                let step = step as usize;
+                column.values[step] = ABSENT;
+                let (own, scalar) = (Point::Histogram(histogram), Point::Float(scalar[step]));
+                let result = match scalar_is_left {
+                    true => element_of_points(binary, &scalar, &own),
+                    false => element_of_points(binary, &own, &scalar),
+                };
+                match result {
+                    Ok(Some(point)) => column.set(step, point),
+                    Ok(None) => {}
+                    Err(trouble) => self.notes.tell(binary, trouble),
+                }
             }
             if drops_name(binary) {
                 self.drop_name(column);
@@ -102,12 +120,14 @@ impl Evaluation<'_> {
             binary,
             matching,
             is_swapped,
-            delayed_names: self.delayed_names,
+            drops_type: self.rules.type_and_unit_labels,
+            delayed_names: self.rules.delayed_names,
             steps: grid.steps,
             taken: vec![Vec::new(); signatures.len()],
             places: Map::default(),
             columns: Vec::new(),
             failure: None,
+            troubles: Vec::new(),
         };
         if partners.iter().any(|ones| ones.len() > 1) {
             let anyone = self.anyone(&many, grid).await?;
@@ -122,6 +142,9 @@ impl Evaluation<'_> {
                 self.pace.spend(grid.steps).await?;
                 join.pair(from, &one[at], number);
             }
+        }
+        for (_, trouble) in join.troubles.iter().flatten() {
+            self.notes.tell(binary, *trouble);
         }
         match join.failure {
             Some(failure) => Err(QueryError::Execution(failure.message)),
@@ -154,18 +177,35 @@ struct Join<'a> {
     matching: &'a Matching,
     is_swapped: bool,
     delayed_names: bool,
+    drops_type: bool,
     steps: usize,
     /// For each signature, the instants at which a one-to-one match was made; filled lazily.
     taken: Vec<Vec<bool>>,
     places: Map<Labels, usize>,
     columns: Vec<Joined>,
     failure: Option<Failure>,
+    /// The last pair without a result at each instant that had one.
+    troubles: Vec<Option<(usize, Trouble)>>,
 }
 
 struct Joined {
     column: Column,
     /// The signature whose match wrote each value last; only kept while there is one.
     number: usize,
+}
+
+impl Joined {
+    /// Puts a histogram where there is no value yet, in any order of instants.
+    fn put(&mut self, step: usize, point: Point) {
+        let at = index(step);
+        let place = self
+            .column
+            .histograms
+            .partition_point(|(step, _)| *step < at);
+        let behind = self.column.histograms.split_off(place);
+        self.column.set(step, point);
+        self.column.histograms.extend(behind);
+    }
 }
 
 /// A match that is not allowed. Of several the one told is the first that going instant by
@@ -216,13 +256,20 @@ impl Join<'_> {
     /// Adds what a series of the many side gives with one of the one side.
     fn pair(&mut self, (at_many, many): (usize, &Column), one: &Column, number: usize) {
         let mut place = None;
+        let has_histograms = !many.histograms.is_empty() || !one.histograms.is_empty();
         for step in 0..self.steps {
             let (m, o) = (many.values[step], one.values[step]);
             if !is_present(m) || !is_present(o) {
                 continue;
             }
-            let (l, r) = if self.is_swapped { (o, m) } else { (m, o) };
-            let Some(value) = element(self.binary, l, r) else {
+            let point = match has_histograms {
+                false => {
+                    let (l, r) = if self.is_swapped { (o, m) } else { (m, o) };
+                    element(self.binary, l, r).map(Point::Float)
+                }
+                true => self.pair_of_points((at_many, many), one, step),
+            };
+            let Some(point) = point else {
                 continue;
             };
             if self.matching.cardinality == Cardinality::OneToOne && self.take(number, step) {
@@ -233,7 +280,10 @@ impl Join<'_> {
             let at = *place.get_or_insert_with(|| self.place(many, one, number));
             let joined = &mut self.columns[at];
             if !is_present(joined.column.values[step]) {
-                joined.column.values[step] = value;
+                match point {
+                    Point::Float(value) => joined.column.values[step] = value,
+                    point => joined.put(step, point),
+                }
                 joined.number = number;
                 continue;
             }
@@ -243,6 +293,28 @@ impl Join<'_> {
                 "vector cannot contain metrics with the same labelset"
             };
             return self.fail((step, Side::Many, at_many), || message.to_owned());
+        }
+    }
+
+    /// The result of a pair of which one may be a histogram.
+    fn pair_of_points(
+        &mut self,
+        (at_many, many): (usize, &Column),
+        one: &Column,
+        step: usize,
+    ) -> Option<Point> {
+        let (m, o) = (many.point(step)?, one.point(step)?);
+        let (l, r) = if self.is_swapped { (o, m) } else { (m, o) };
+        match element_of_points(self.binary, &l, &r) {
+            Ok(point) => point,
+            Err(trouble) => {
+                self.troubles.resize(self.steps, None);
+                let told = &mut self.troubles[step];
+                if told.is_none_or(|(at, _)| at <= at_many) {
+                    *told = Some((at_many, trouble));
+                }
+                None
+            }
         }
     }
 
@@ -259,11 +331,8 @@ impl Join<'_> {
         let next = self.columns.len();
         let at = *self.places.entry(labels.clone()).or_insert(next);
         if at == next {
-            let column = Column {
-                labels,
-                drop_name: self.delayed_names && (drops_name(self.binary) || many.drop_name),
-                values: vec![ABSENT; self.steps],
-            };
+            let drop_name = self.delayed_names && (drops_name(self.binary) || many.drop_name);
+            let column = Column::new(labels, drop_name, vec![ABSENT; self.steps]);
             self.columns.push(Joined { column, number });
         }
         at
@@ -272,7 +341,10 @@ impl Join<'_> {
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
         let mut builder = many.to_builder();
         if drops_name(self.binary) && !self.delayed_names {
-            builder.remove(METRIC_NAME);
+            let drops_type = self.drops_type;
+            let goes =
+                |name: &str| name == METRIC_NAME || drops_type && [TYPE, UNIT].contains(&name);
+            builder.retain(|name, _| !goes(name));
         }
         if self.matching.cardinality == Cardinality::OneToOne {
             self.keep_matched(&mut builder);
@@ -292,41 +364,4 @@ impl Join<'_> {
 /// Arithmetic makes another metric, and so do comparisons that answer 0 or 1.
 fn drops_name(binary: &Binary) -> bool {
     binary.return_bool || !binary.op.is_comparison()
-}
-
-/// The value of a pair; `None` when a filter drops it.
-fn element(binary: &Binary, l: f64, r: f64) -> Option<f64> {
-    if !binary.op.is_comparison() {
-        return Some(scalars(binary.op, l, r));
-    }
-    let holds = compare(binary.op, l, r);
-    match binary.return_bool {
-        true => Some(f64::from(u8::from(holds))),
-        false => holds.then_some(l),
-    }
-}
-
-fn compare(op: BinaryOp, l: f64, r: f64) -> bool {
-    match op {
-        BinaryOp::Equal => l == r,
-        BinaryOp::NotEqual => l != r,
-        BinaryOp::Less => l < r,
-        BinaryOp::LessEqual => l <= r,
-        BinaryOp::Greater => l > r,
-        BinaryOp::GreaterEqual => l >= r,
-        _ => unreachable!("{} does not compare", op.as_str()),
-    }
-}
-
-fn scalars(op: BinaryOp, l: f64, r: f64) -> f64 {
-    match op {
-        BinaryOp::Add => l + r,
-        BinaryOp::Sub => l - r,
-        BinaryOp::Mul => l * r,
-        BinaryOp::Div => l / r,
-        BinaryOp::Mod => l % r,
-        BinaryOp::Pow => super::functions::pow(l, r),
-        BinaryOp::Atan2 => l.atan2(r),
-        _ => f64::from(u8::from(compare(op, l, r))),
-    }
 }

@@ -7,7 +7,7 @@
 //! Floating-Point Arithmetic", 1997).
 //!
 //! Prometheus adds in the order of the series and corrects by Kahan's method; that is nearly always
-//! the exact sum too, see docs/adr/0010-sums-are-exact.md.
+//! the exact sum too, see docs/adr/0011-parts-of-queries.md.
 
 use super::is_present;
 

@@ -9,9 +9,9 @@ use model::Labels;
 use model::fragment::PartColumn;
 use model::hash::Map;
 
-use super::aggregate::Groups;
+use super::aggregate::group_labels;
 use super::exact::Sums;
-use super::{ABSENT, Column, Columns, Evaluation, is_present};
+use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, Pace, is_present};
 use crate::ast::{Aggregate, AggregateOp};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -128,25 +128,83 @@ fn lower(a: f64, b: f64) -> f64 {
     if is_lower { b } else { a }
 }
 
-impl Evaluation<'_> {
-    /// The shard's half. `None`: what is aggregated does not fold.
-    pub async fn fold_columns(
+/// Folds of all groups of an aggregation, in the order in which they came up.
+pub(crate) struct Folder<'e> {
+    aggregate: &'e Aggregate,
+    steps: usize,
+    places: Map<Labels, usize>,
+    groups: Vec<(Labels, bool, Fold)>,
+}
+
+/// Floats that a fold of an instant may hold.
+const PLANES: usize = 4;
+
+impl<'e> Folder<'e> {
+    pub fn new(aggregate: &'e Aggregate, grid: Grid) -> Self {
+        Self {
+            aggregate,
+            steps: grid.steps,
+            places: Map::default(),
+            groups: Vec::new(),
+        }
+    }
+
+    fn fold(
         &mut self,
-        aggregate: &Aggregate,
+        labels: Labels,
+        drop_name: bool,
+        pace: &Pace<'_>,
+    ) -> Result<&mut Fold, QueryError> {
+        let next = self.groups.len();
+        let place = match self.places.get(&labels) {
+            Some(&place) => place,
+            None => {
+                pace.expect(PLANES * (next + 1), self.steps)?;
+                let fold = Fold::new(self.aggregate.op, self.steps);
+                self.places.insert(labels.clone(), next);
+                self.groups.push((labels, drop_name, fold));
+                next
+            }
+        };
+        Ok(&mut self.groups[place].2)
+    }
+
+    /// Adds series; `false` when they do not fold.
+    pub async fn add_columns(
+        &mut self,
         columns: Vec<Column>,
-        grid: Grid,
-    ) -> Result<Option<Vec<PartColumn>>, QueryError> {
-        let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
-        self.pace
-            .expect(groups.count().saturating_mul(4), grid.steps)?;
-        let mut folds = vec![Fold::new(aggregate.op, grid.steps); groups.count()];
-        for (column, &group) in columns.iter().zip(&groups.numbers) {
-            self.pace.spend(grid.steps).await?;
-            if !folds[group].add(aggregate.op, &column.values) {
-                return Ok(None);
+        pace: &mut Pace<'_>,
+    ) -> Result<bool, QueryError> {
+        let op = self.aggregate.op;
+        for column in columns {
+            pace.spend(self.steps + LABEL_COST).await?;
+            if !column.histograms.is_empty() {
+                return Ok(false);
+            }
+            let labels = group_labels(self.aggregate, &column.labels);
+            let fold = self.fold(labels, column.drop_name, pace)?;
+            if !fold.add(op, &column.values) {
+                return Ok(false);
             }
         }
-        let part = |((labels, drop_name), fold): ((Labels, bool), Fold)| {
+        Ok(true)
+    }
+
+    /// Adds what another folder made; `false` when the sums go out of range.
+    async fn add_part(
+        &mut self,
+        part: PartColumn,
+        pace: &mut Pace<'_>,
+    ) -> Result<bool, QueryError> {
+        pace.spend(self.steps * (1 + part.rest.len())).await?;
+        let op = self.aggregate.op;
+        let fold = self.fold(part.labels.clone(), part.drop_name, pace)?;
+        Ok(fold.add_part(op, &part))
+    }
+
+    /// What travels.
+    pub fn into_parts(self) -> Vec<PartColumn> {
+        let part = |(labels, drop_name, fold): (Labels, bool, Fold)| {
             let (values, rest) = fold.into_parts();
             PartColumn {
                 labels,
@@ -156,39 +214,35 @@ impl Evaluation<'_> {
                 rest,
             }
         };
-        Ok(Some(groups.into_names().zip(folds).map(part).collect()))
+        self.groups.into_iter().map(part).collect()
     }
 
-    /// The other half: folds of all shards to the aggregation's result.
-    pub async fn join_folds(
+    /// The aggregation's result, by labels.
+    fn finish(mut self) -> Vec<Column> {
+        self.groups.sort_by(|a, b| a.0.cmp(&b.0));
+        let column = |(labels, drop_name, fold): (Labels, bool, Fold)| {
+            Column::new(labels, drop_name, fold.finish(self.aggregate.op))
+        };
+        self.groups.into_iter().map(column).collect()
+    }
+}
+
+impl Evaluation<'_> {
+    /// Folds of all shards to the aggregation's result.
+    pub(super) async fn join_folds(
         &mut self,
         aggregate: &Aggregate,
         parts: Vec<PartColumn>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let mut places: Map<Labels, usize> = Map::default();
-        let mut groups: Vec<(Labels, bool, Fold)> = Vec::new();
+        let mut folder = Folder::new(aggregate, grid);
         for part in parts {
-            self.pace.spend(grid.steps * (1 + part.rest.len())).await?;
-            let next = groups.len();
-            let place = *places.entry(part.labels.clone()).or_insert(next);
-            if place == next {
-                self.pace.expect(4 * (next + 1), grid.steps)?;
-                let fold = Fold::new(aggregate.op, grid.steps);
-                groups.push((part.labels.clone(), part.drop_name, fold));
-            }
-            if !groups[place].2.add_part(aggregate.op, &part) {
+            if !folder.add_part(part, &mut self.pace).await? {
                 let message = format!("{}: the sum is out of range", aggregate.op.as_str());
                 return Err(QueryError::Execution(message));
             }
         }
-        groups.sort_by(|a, b| a.0.cmp(&b.0));
-        let column = |(labels, drop_name, fold): (Labels, bool, Fold)| Column {
-            labels,
-            drop_name,
-            values: fold.finish(aggregate.op),
-        };
-        Ok(Columns::Vector(groups.into_iter().map(column).collect()))
+        Ok(Columns::Vector(folder.finish()))
     }
 }
 

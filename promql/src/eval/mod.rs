@@ -3,13 +3,22 @@
 //! A [`Column`] holds one series' value at every instant of a grid. Each operator walks whole
 //! columns, so no instant is ever fetched or decoded on its own. Operators that run long give the
 //! runtime a turn now and then, see [`Pace`].
+//!
+//! In reading order: `column`; `selector` brings samples in; `functions`, `aggregate` and its kin,
+//! `binary`, `set`; `notes` are what an answer says besides; `pace` and `account` keep it bounded.
 
+mod account;
 mod aggregate;
 mod binary;
+mod column;
+mod element;
 mod exact;
 mod fold;
 mod functions;
+mod histogram_fold;
+mod info;
 mod kahan;
+mod limit;
 mod matching;
 mod notes;
 mod pace;
@@ -19,184 +28,215 @@ mod selector;
 mod set;
 mod topk;
 
+use model::Labels;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
-use model::sample::{STALE_NAN, is_stale};
-use model::{Labels, Samples, Series};
 
-pub(crate) use notes::Notes;
-pub(crate) use pace::Pace;
+pub(crate) use column::{Column, Columns, samples_bytes};
+pub(crate) use fold::Folder;
+pub(crate) use functions::{log2, scale};
+pub(crate) use info::info_matchers;
+pub(crate) use kahan::Sum as KahanSum;
+pub(crate) use notes::{Notes, short_float};
+pub(crate) use pace::{Bounds, Pace};
 pub(crate) use part::Parts;
 pub(crate) use selector::Data;
 
-use crate::error::QueryError;
-use crate::plan::{Grid, Look, Op, Step};
+use account::Tally;
+use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
 
-/// What stands in a column where the series has no value. No computation yields these bits:
-/// staleness markers are never selected, and arithmetic makes quiet NaNs.
-const ABSENT: f64 = STALE_NAN;
+use crate::ast::AggregateOp;
+use crate::error::QueryError;
+use crate::native;
+use crate::plan::{Grid, Op, Step};
 
 /// What building one series' labels costs, in values.
 const LABEL_COST: usize = 100;
 
-fn is_present(value: f64) -> bool {
-    !is_stale(value)
+/// Labels that tell of a metric's type and unit (`type-and-unit-labels`); they go with the name.
+const TYPE: &str = "__type__";
+const UNIT: &str = "__unit__";
+
+/// What the engine was told that evaluation depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub delayed_names: bool,
+    pub type_and_unit_labels: bool,
 }
 
-/// The value at `step`, if there is one.
-pub(crate) fn value_at(values: &[f64], step: usize) -> Option<f64> {
-    values.get(step).copied().filter(|&v| is_present(v))
-}
-
-/// One series at every instant of a grid.
-#[derive(Debug, Clone)]
-pub(crate) struct Column {
-    pub labels: Labels,
-    /// The metric name goes when the result is handed out (delayed name removal only).
-    drop_name: bool,
-    pub values: Vec<f64>,
-}
-
-impl Column {
-    fn has_values(&self) -> bool {
-        self.values.iter().copied().any(is_present)
-    }
-}
-
-/// Samples of series, cut to a window at each instant.
-#[derive(Debug)]
-pub(crate) struct Ranges {
-    series: Vec<RangeSeries>,
-    look: Look,
-    range_ms: i64,
-}
-
-#[derive(Debug)]
-struct RangeSeries {
-    labels: Labels,
-    drop_name: bool,
-    samples: Samples,
-}
-
-impl Ranges {
-    /// What the window sees from `now`; series it sees nothing of are left out.
-    pub fn cut(self, now: i64) -> Vec<Series> {
-        let end = self.look.from(now);
-        let start = end.saturating_sub(self.range_ms);
-        let cut = |samples: &Samples| {
-            let mut kept = Samples::default();
-            let inside = samples
-                .iter()
-                .filter(|s| s.timestamp.0 > start && s.timestamp.0 <= end);
-            inside.for_each(|s| kept.push(s.timestamp, s.value));
-            kept
-        };
-        let series = self.series.into_iter().map(|series| Series {
-            samples: cut(&series.samples),
-            labels: series.labels,
-        });
-        series.filter(|s| !s.samples.is_empty()).collect()
-    }
-}
-
-/// What a step yields.
-#[derive(Debug)]
-pub(crate) enum Columns {
-    /// A value at every instant.
-    Scalar(Vec<f64>),
-    String {
-        text: String,
-        not_utf8: Option<Vec<u8>>,
-    },
-    Vector(Vec<Column>),
-    Ranges(Ranges),
-}
-
-impl Columns {
-    /// How many samples it holds.
-    fn size(&self) -> usize {
-        match self {
-            Self::Scalar(values) => values.len(),
-            Self::String { .. } => 0,
-            Self::Vector(columns) => columns.iter().map(|c| c.values.len()).sum(),
-            Self::Ranges(ranges) => ranges.series.iter().map(|s| s.samples.len()).sum(),
-        }
-    }
-
-    fn into_scalar(self) -> Vec<f64> {
-        match self {
-            Self::Scalar(values) => values,
-            other => unreachable!("the parser checked that this is a scalar: {other:?}"),
-        }
-    }
-
-    pub fn into_vector(self) -> Vec<Column> {
-        match self {
-            Self::Vector(columns) => columns,
-            other => unreachable!("the parser checked that this is a vector: {other:?}"),
-        }
-    }
-
-    fn into_ranges(self) -> Ranges {
-        match self {
-            Self::Ranges(ranges) => ranges,
-            other => unreachable!("the parser checked that this is a range: {other:?}"),
-        }
-    }
-
-    fn into_string(self) -> (String, Option<Vec<u8>>) {
-        match self {
-            Self::String { text, not_utf8 } => (text, not_utf8),
-            other => unreachable!("the parser checked that this is a string: {other:?}"),
-        }
-    }
+/// Samples read, and the most held at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub read: Vec<u64>,
+    pub peak: u64,
 }
 
 /// One query being computed.
 pub(crate) struct Evaluation<'a> {
-    query: &'a str,
     data: Data,
     pace: Pace<'a>,
     notes: Notes,
-    delayed_names: bool,
+    rules: Rules,
+    /// Samples read by the step that is being computed.
+    read: Vec<u64>,
+    /// Samples that shards held for it.
+    held_by_shards: u64,
 }
 
 impl<'a> Evaluation<'a> {
-    pub fn new(query: &'a str, data: Data, pace: Pace<'a>, delayed_names: bool) -> Self {
+    pub fn new(data: Data, pace: Pace<'a>, rules: Rules) -> Self {
         Self {
-            query,
             data,
             pace,
             notes: Notes::default(),
-            delayed_names,
+            rules,
+            read: Vec::new(),
+            held_by_shards: 0,
         }
     }
 
     /// Computes all steps; the last one's result.
-    pub async fn run(mut self, steps: &[Step<'_>]) -> Result<(Columns, Notes), QueryError> {
-        let result = self.compute(steps).await?;
+    pub async fn run(mut self, steps: &[Step<'_>]) -> Result<(Columns, Notes, Counts), QueryError> {
+        let (result, tally) = self.compute(steps).await?;
         let result = self.remove_names(result)?;
-        Ok((result, self.notes))
+        let read = self.read_in_all(tally, &result, steps)?;
+        let peak = self.pace.peak;
+        Ok((result, self.notes, Counts { read, peak }))
     }
 
     /// As [`Self::run`]; names whose removal was put off are still there.
-    pub async fn compute(&mut self, steps: &[Step<'_>]) -> Result<Columns, QueryError> {
+    async fn compute(&mut self, steps: &[Step<'_>]) -> Result<(Columns, Tally), QueryError> {
         self.data.count_uses(steps);
-        self.pace.hold(self.data.size())?;
-        let mut stack = Vec::new();
+        self.pace.hold(self.data.bytes())?;
+        let (mut stack, mut tallies) = (Vec::new(), Vec::new());
         for step in steps {
+            let operands: Vec<Tally> = tallies.split_off(tallies.len() - operands(&step.op));
             let columns = self.execute(step, &mut stack).await?;
+            tallies.push(self.settle(step, operands, &columns)?);
             stack.push(columns);
-            let held: usize = stack.iter().map(Columns::size).sum();
-            self.pace.hold(held + self.data.size())?;
+            let held: usize = stack.iter().map(Columns::bytes).sum();
+            self.pace.hold(held + self.data.bytes())?;
         }
-        let result = stack.pop();
+        let result = stack.pop().expect("a plan has a last step");
+        let tally = tallies.pop().unwrap_or_default();
         assert!(stack.is_empty(), "every operand was used");
-        Ok(result.expect("a plan has a last step"))
+        Ok((result, tally))
     }
 
-    pub fn into_notes(self) -> Notes {
-        self.notes
+    /// Computes all steps over other data than before: the last one's result, and the samples read
+    /// at each instant.
+    pub async fn compute_piece(
+        &mut self,
+        data: Data,
+        steps: &[Step<'_>],
+    ) -> Result<(Vec<Column>, Vec<u64>), QueryError> {
+        self.data = data;
+        let (columns, tally) = self.compute(steps).await?;
+        Ok((columns.into_vector(), tally.read))
+    }
+
+    pub fn pace(&mut self) -> &mut Pace<'a> {
+        &mut self.pace
+    }
+
+    /// What is to be told, and the most samples held.
+    pub fn end(self) -> (Notes, u64) {
+        (self.notes, self.pace.peak)
+    }
+
+    /// What the whole query read. Ranges that are the result themselves were no function's window.
+    fn read_in_all(
+        &mut self,
+        tally: Tally,
+        result: &Columns,
+        steps: &[Step<'_>],
+    ) -> Result<Vec<u64>, QueryError> {
+        let Columns::Ranges(ranges) = result else {
+            return Ok(tally.read);
+        };
+        let mut read = tally.read_within;
+        if let Some(Step {
+            op: Op::Range { .. },
+            grid,
+        }) = steps.last()
+        {
+            read = ranges.window_samples(grid.at(0));
+            self.pace.current += read;
+            self.pace.notice()?;
+        }
+        Ok(vec![read])
+    }
+
+    /// Books what a step has read and what is held now.
+    fn settle(
+        &mut self,
+        step: &Step<'_>,
+        mut operands: Vec<Tally>,
+        columns: &Columns,
+    ) -> Result<Tally, QueryError> {
+        let steps = step.grid.steps;
+        let sizes = columns.sizes(steps);
+        let base = match operands.first() {
+            Some(operand) => operand.base,
+            None => self.pace.current,
+        };
+        let mut tally = Tally {
+            base,
+            points: columns.points(steps),
+            read: std::mem::take(&mut self.read),
+            ..Tally::default()
+        };
+        match &step.op {
+            Op::Select { .. } => {
+                tally.base = base.saturating_sub(sizes.iter().sum());
+                tally.read = sizes.clone();
+            }
+            // Which of them count is known once they are joined.
+            Op::SelectInfo { .. } => tally.base = base.saturating_sub(sizes.iter().sum()),
+            Op::SelectTime { .. } => {
+                tally.read = sizes.clone();
+                operands.push(Tally {
+                    sizes: sizes.clone(),
+                    ..Tally::default()
+                });
+                self.pace.gather(&operands, base, &sizes)?;
+                operands.clear();
+            }
+            Op::Range { .. } | Op::String(..) | Op::Negate => {}
+            Op::Subquery { .. } => {
+                tally.read_within = operands.iter().flat_map(|t| &t.read).sum();
+                tally.held_within = operands.iter().map(Tally::total).sum();
+                operands.clear();
+            }
+            Op::Spread => {
+                let read = operands.iter().flat_map(|t| &t.read).sum();
+                tally.read = vec![read; steps];
+                let once: u64 = operands.iter().map(Tally::total).sum();
+                self.pace.current += sizes.iter().sum::<u64>().saturating_sub(once);
+                self.pace.notice()?;
+                operands.clear();
+            }
+            Op::Call(call) if functions::is_over_windows(call) => {
+                self.pace.current -= operands.iter().map(|t| t.held_within).sum::<u64>();
+            }
+            Op::Call(call) if functions::keeps_samples(call) => {}
+            Op::Aggregate(aggregate) if aggregate.op == AggregateOp::CountValues => {
+                self.pace.gather(&operands, base, &sizes)?;
+            }
+            Op::Aggregate(_) => self.pace.replace(base, &sizes)?,
+            Op::Part(_) | Op::Combine { .. } => {
+                self.pace.current = base + std::mem::take(&mut self.held_by_shards);
+                self.pace.notice()?;
+                self.pace.replace(base, &sizes)?;
+            }
+            Op::Number(_) | Op::Call(_) | Op::Info(_) | Op::Binary(_) => {
+                self.pace.gather(&operands, base, &sizes)?;
+            }
+        }
+        operands.iter().for_each(|operand| tally.read_with(operand));
+        tally.read.resize(steps, 0);
+        tally.sizes = sizes;
+        Ok(tally)
     }
 
     async fn execute(
@@ -213,6 +253,7 @@ impl<'a> Evaluation<'a> {
             }),
             Op::Select { selection, look } => self.select(*selection, *look, grid).await,
             Op::SelectTime { selection, look } => self.select_time(*selection, *look, grid).await,
+            Op::SelectInfo { selection, look } => self.select_info(*selection, *look, grid).await,
             Op::Range {
                 selection,
                 look,
@@ -229,6 +270,11 @@ impl<'a> Evaluation<'a> {
             Op::Call(call) => {
                 let args = stack.split_off(stack.len() - call.args.len());
                 self.call(call, args, grid).await
+            }
+            Op::Info(call) => {
+                let infos = pop(stack).into_vector();
+                let base = pop(stack).into_vector();
+                self.info(call, base, infos, grid).await
             }
             Op::Aggregate(aggregate) => {
                 let columns = pop(stack).into_vector();
@@ -254,13 +300,26 @@ impl<'a> Evaluation<'a> {
     }
 
     async fn negate(&mut self, columns: Columns) -> Result<Columns, QueryError> {
-        match columns {
-            Columns::Scalar(values) => Ok(Columns::Scalar(values.iter().map(|v| -v).collect())),
-            other => self.map(other.into_vector(), |v| -v).await,
+        let mut columns = match columns {
+            Columns::Scalar(values) => {
+                return Ok(Columns::Scalar(values.iter().map(|v| -v).collect()));
+            }
+            other => other.into_vector(),
+        };
+        for column in &mut columns {
+            self.pace.spend(column.values.len()).await?;
+            for value in column.values.iter_mut().filter(|v| is_present(**v)) {
+                *value = -*value;
+            }
+            for (_, histogram) in &mut column.histograms {
+                *histogram = native::scaled(histogram, -1.0).into();
+            }
+            self.drop_name(column);
         }
+        Ok(Columns::Vector(merge(columns)?))
     }
 
-    /// Applies `f` to every value; names go.
+    /// Applies `f` to every float; histograms are left out, and names go.
     async fn map(
         &mut self,
         mut columns: Vec<Column>,
@@ -268,6 +327,7 @@ impl<'a> Evaluation<'a> {
     ) -> Result<Columns, QueryError> {
         for column in &mut columns {
             self.pace.spend(column.values.len()).await?;
+            column.drop_histograms();
             for value in column.values.iter_mut().filter(|v| is_present(**v)) {
                 *value = f(*value);
             }
@@ -289,7 +349,15 @@ impl<'a> Evaluation<'a> {
                     self.pace.spend(grid.steps).await?;
                     let value = column.values.first().copied().unwrap_or(ABSENT);
                     let values = vec![value; grid.steps];
-                    spread.push(Column { values, ..column });
+                    let first = column.histogram(0).cloned();
+                    let repeated =
+                        first.map(|h| (0..index(grid.steps)).map(move |i| (i, h.clone())));
+                    let histograms = repeated.into_iter().flatten().collect();
+                    spread.push(Column {
+                        values,
+                        histograms,
+                        ..column
+                    });
                 }
                 Ok(Columns::Vector(spread))
             }
@@ -299,10 +367,21 @@ impl<'a> Evaluation<'a> {
 
     /// Takes the name off the column, now or when the result is handed out.
     fn drop_name(&self, column: &mut Column) {
-        if self.delayed_names {
+        if self.rules.delayed_names {
             column.drop_name = true;
         } else {
-            column.labels = column.labels.without(METRIC_NAME);
+            column.labels = self.without_name(&column.labels);
+        }
+    }
+
+    /// Labels without the metric name and what belongs to it.
+    fn without_name(&self, labels: &Labels) -> Labels {
+        if self.rules.type_and_unit_labels {
+            let mut builder = labels.to_builder();
+            builder.retain(|name, _| ![METRIC_NAME, TYPE, UNIT].contains(&name));
+            builder.build()
+        } else {
+            labels.without(METRIC_NAME)
         }
     }
 
@@ -312,9 +391,9 @@ impl<'a> Evaluation<'a> {
             Columns::Vector(mut columns) => {
                 columns.retain(Column::has_values);
                 for column in columns.iter_mut().filter(|c| c.drop_name) {
-                    column.labels = column.labels.without(METRIC_NAME);
+                    column.labels = self.without_name(&column.labels);
                 }
-                Ok(Columns::Vector(if self.delayed_names {
+                Ok(Columns::Vector(if self.rules.delayed_names {
                     distinct(columns)?
                 } else {
                     columns
@@ -322,12 +401,30 @@ impl<'a> Evaluation<'a> {
             }
             Columns::Ranges(mut ranges) => {
                 for series in ranges.series.iter_mut().filter(|s| s.drop_name) {
-                    series.labels = series.labels.without(METRIC_NAME);
+                    series.labels = self.without_name(&series.labels);
                 }
                 Ok(Columns::Ranges(ranges))
             }
             other => Ok(other),
         }
+    }
+}
+
+/// How many results of earlier steps an operator takes.
+fn operands(op: &Op<'_>) -> usize {
+    match op {
+        Op::Number(_)
+        | Op::String(..)
+        | Op::Select { .. }
+        | Op::SelectTime { .. }
+        | Op::SelectInfo { .. }
+        | Op::Range { .. }
+        | Op::Part(_)
+        | Op::Combine { .. } => 0,
+        Op::Subquery { .. } | Op::Negate | Op::Spread => 1,
+        Op::Binary(_) | Op::Info(_) => 2,
+        Op::Call(call) => call.args.len(),
+        Op::Aggregate(aggregate) => 1 + usize::from(aggregate.param.is_some()),
     }
 }
 
@@ -358,7 +455,7 @@ fn merge(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
     let mut merged: Vec<Column> = Vec::with_capacity(columns.len());
     for column in columns {
         match places.get(&column.labels) {
-            Some(&place) => fill(&mut merged[place], &column)?,
+            Some(&place) => fill(&mut merged[place], column)?,
             None => {
                 places.insert(column.labels.clone(), merged.len());
                 merged.push(column);
@@ -368,13 +465,17 @@ fn merge(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
     Ok(merged)
 }
 
-fn fill(into: &mut Column, from: &Column) -> Result<(), QueryError> {
+fn fill(into: &mut Column, from: Column) -> Result<(), QueryError> {
     for (into, &from) in into.values.iter_mut().zip(&from.values) {
         match (is_present(*into), is_present(from)) {
             (true, true) => return Err(same_labelset()),
             (false, true) => *into = from,
             _ => {}
         }
+    }
+    if !from.histograms.is_empty() {
+        into.histograms.extend(from.histograms);
+        into.histograms.sort_by_key(|(step, _)| *step);
     }
     Ok(())
 }

@@ -2,6 +2,9 @@
 //!
 //! Evaluation shares its runtime with everything else on a node, Raft heartbeats included, so no
 //! stretch of it is long: after [`VALUES_PER_TURN`] values it looks at the clock and yields.
+//!
+//! Two things are bounded: samples, counted as Prometheus does (`account`), and the bytes that
+//! whole columns really take, which Prometheus does not have to hold.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,29 +16,37 @@ use crate::error::QueryError;
 /// Values between two turns: around a millisecond of work.
 const VALUES_PER_TURN: usize = 100_000;
 
+/// What a query may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// On the monotonic clock.
+    pub deadline: Duration,
+    pub samples_max: usize,
+    pub bytes_max: usize,
+}
+
 pub(crate) struct Pace<'a> {
     clock: &'a dyn Clock,
-    deadline: Duration,
     is_closed: &'a AtomicBool,
-    samples_max: usize,
+    bounds: Bounds,
+    /// Bytes held.
     held: usize,
     spent: usize,
+    /// Samples Prometheus would hold now, and the most it would have held.
+    pub(super) current: u64,
+    pub(super) peak: u64,
 }
 
 impl<'a> Pace<'a> {
-    pub fn new(
-        clock: &'a dyn Clock,
-        deadline: Duration,
-        is_closed: &'a AtomicBool,
-        samples_max: usize,
-    ) -> Self {
+    pub fn new(clock: &'a dyn Clock, is_closed: &'a AtomicBool, bounds: Bounds) -> Self {
         Self {
             clock,
-            deadline,
             is_closed,
-            samples_max,
+            bounds,
             held: 0,
             spent: 0,
+            current: 0,
+            peak: 0,
         }
     }
 
@@ -44,7 +55,7 @@ impl<'a> Pace<'a> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(QueryError::Canceled);
         }
-        if self.clock.monotonic() >= self.deadline {
+        if self.clock.monotonic() >= self.bounds.deadline {
             return Err(QueryError::Timeout);
         }
         Ok(())
@@ -62,16 +73,38 @@ impl<'a> Pace<'a> {
         self.check()
     }
 
-    /// Notes how many samples are held now.
-    pub fn hold(&mut self, samples: usize) -> Result<(), QueryError> {
-        self.held = samples;
+    /// Notes how many bytes are held now.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.held = bytes;
         self.expect(0, 0)
     }
 
     /// Refuses before so many columns of so many values would be held too.
     pub fn expect(&self, columns: usize, steps: usize) -> Result<(), QueryError> {
-        let more = columns.saturating_mul(steps);
-        if self.held.saturating_add(more) > self.samples_max {
+        let more = columns.saturating_mul(steps).saturating_mul(8);
+        if self.held.saturating_add(more) > self.bounds.bytes_max {
+            return Err(QueryError::TooManySamples);
+        }
+        Ok(())
+    }
+
+    /// Notes more bytes, those of histograms just made.
+    pub fn hold_more(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.hold(self.held.saturating_add(bytes))
+    }
+
+    /// As [`Self::notice`], with more samples that are let go at once.
+    pub fn glimpse(&mut self, more: u64) -> Result<(), QueryError> {
+        self.current += more;
+        let outcome = self.notice();
+        self.current -= more;
+        outcome
+    }
+
+    /// Looks at how many samples Prometheus would hold now.
+    pub fn notice(&mut self) -> Result<(), QueryError> {
+        self.peak = self.peak.max(self.current);
+        if self.current > self.bounds.samples_max as u64 {
             return Err(QueryError::TooManySamples);
         }
         Ok(())

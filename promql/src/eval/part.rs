@@ -2,6 +2,7 @@
 
 use model::fragment::{Part, PartColumn};
 
+use super::column::histogram_bytes;
 use super::{Column, Columns, Evaluation, merge};
 use crate::ast::Aggregate;
 use crate::error::QueryError;
@@ -16,10 +17,13 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Values they hold.
-    pub fn size(&self) -> usize {
+    /// About how many bytes their values take.
+    pub fn bytes(&self) -> usize {
+        let of_column = |column: &PartColumn| {
+            8 * column.values.len() * (1 + column.rest.len()) + histogram_bytes(&column.histograms)
+        };
         let columns = self.parts.iter().flat_map(|part| &part.columns);
-        columns.map(|c| c.values.len() * (1 + c.rest.len())).sum()
+        columns.map(of_column).sum()
     }
 }
 
@@ -29,18 +33,17 @@ impl From<Column> for PartColumn {
             labels: column.labels,
             drop_name: column.drop_name,
             values: column.values,
-            histograms: Vec::new(),
+            histograms: column.histograms,
             rest: Vec::new(),
         }
     }
 }
 
 impl From<PartColumn> for Column {
-    fn from(column: PartColumn) -> Self {
+    fn from(part: PartColumn) -> Self {
         Self {
-            labels: column.labels,
-            drop_name: column.drop_name,
-            values: column.values,
+            histograms: part.histograms,
+            ..Self::new(part.labels, part.drop_name, part.values)
         }
     }
 }
@@ -72,10 +75,16 @@ impl Evaluation<'_> {
         self.aggregate(aggregate, None, columns, grid).await
     }
 
+    /// Books what the shards told and hands out their columns.
     fn take_columns(&mut self, parts: Vec<Part>) -> Vec<PartColumn> {
         let mut columns = Vec::new();
         for part in parts {
-            self.notes.add_parts(self.query, part.notes);
+            self.notes.add_parts(&part.notes);
+            self.held_by_shards += part.peak;
+            self.read.resize(self.read.len().max(part.samples.len()), 0);
+            for (read, more) in self.read.iter_mut().zip(&part.samples) {
+                *read += more;
+            }
             columns.extend(part.columns);
         }
         columns

@@ -1,13 +1,18 @@
 //! Selected samples to columns and ranges.
 
-use model::sample::is_stale;
-use model::{Samples, Series};
+use std::sync::Arc;
 
-use super::{ABSENT, Column, Columns, Evaluation, Parts, RangeSeries, Ranges, is_present};
+use model::histogram::ResetHint;
+use model::sample::is_stale;
+use model::{Histogram, Samples, Series};
+
+use super::column::{extra, samples_bytes};
+use super::{ABSENT, Column, Columns, Evaluation, Parts, Point, RangeSeries, Ranges};
 use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
 
 /// What the selections and the parts of a plan brought.
+#[derive(Default)]
 pub(crate) struct Data {
     sets: Vec<Set>,
     /// What the shards computed; each is used once.
@@ -36,6 +41,7 @@ impl Data {
         for step in steps {
             if let Op::Select { selection, .. }
             | Op::SelectTime { selection, .. }
+            | Op::SelectInfo { selection, .. }
             | Op::Range { selection, .. } = &step.op
             {
                 self.sets[*selection].uses += 1;
@@ -43,16 +49,11 @@ impl Data {
         }
     }
 
-    /// Samples that are held.
-    pub fn size(&self) -> usize {
+    /// About how many bytes its samples take.
+    pub(super) fn bytes(&self) -> usize {
         let series = self.sets.iter().flat_map(|set| &set.series);
-        let parts = self.parts.iter().flatten().map(Parts::size);
-        series.map(|s| s.samples.len()).chain(parts).sum()
-    }
-
-    /// Series that were selected.
-    pub fn series(&self) -> usize {
-        self.sets.iter().map(|set| set.series.len()).sum()
+        let parts = self.parts.iter().flatten().map(Parts::bytes);
+        series.map(|s| samples_bytes(&s.samples)).chain(parts).sum()
     }
 
     pub(super) fn take_parts(&mut self, part: usize) -> Parts {
@@ -80,8 +81,8 @@ impl Evaluation<'_> {
         look: Look,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        self.newest(selection, look, grid, |samples, at| samples.values[at])
-            .await
+        let columns = self.newest(selection, look, grid, Shown::Value).await?;
+        Ok(Columns::Vector(columns))
     }
 
     /// The time of that sample, in seconds; names go.
@@ -91,15 +92,22 @@ impl Evaluation<'_> {
         look: Look,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let seconds = |samples: &Samples, at: usize| samples.timestamps[at].seconds();
-        let mut columns = self
-            .newest(selection, look, grid, seconds)
-            .await?
-            .into_vector();
+        let mut columns = self.newest(selection, look, grid, Shown::Seconds).await?;
         for column in &mut columns {
             self.drop_name(column);
         }
         Ok(Columns::Vector(super::merge(columns)?))
+    }
+
+    /// The time of that sample, in milliseconds; histograms stay, since they are no info samples.
+    pub(super) async fn select_info(
+        &mut self,
+        selection: usize,
+        look: Look,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let columns = self.newest(selection, look, grid, Shown::Millis).await?;
+        Ok(Columns::Vector(columns))
     }
 
     async fn newest(
@@ -107,17 +115,18 @@ impl Evaluation<'_> {
         selection: usize,
         look: Look,
         grid: Grid,
-        shown: impl Fn(&Samples, usize) -> f64,
-    ) -> Result<Columns, QueryError> {
+        shown: Shown,
+    ) -> Result<Vec<Column>, QueryError> {
         let lookback_ms = self.data.lookback_ms;
         let series = self.data.take(selection);
         let mut columns = Vec::with_capacity(series.len());
         for Series { labels, samples } in series {
             self.pace.expect(columns.len() + 1, grid.steps)?;
             self.pace.spend(grid.steps + samples.len()).await?;
-            let mut values = vec![ABSENT; grid.steps];
+            let mut column = Column::new(labels, false, vec![ABSENT; grid.steps]);
             let mut next = 0;
-            for (step, value) in values.iter_mut().enumerate() {
+            let mut found = 0;
+            for step in 0..grid.steps {
                 let end = look.from(grid.at(step));
                 while samples.timestamps.get(next).is_some_and(|t| t.0 <= end) {
                     next += 1;
@@ -126,19 +135,31 @@ impl Evaluation<'_> {
                     continue;
                 };
                 let is_recent = samples.timestamps[at].0 > end.saturating_sub(lookback_ms);
-                if is_recent && !is_stale(samples.values[at]) {
-                    *value = shown(&samples, at);
+                if !is_recent || is_stale(samples.values[at]) {
+                    continue;
+                }
+                found += 1;
+                match shown {
+                    Shown::Value if samples.histograms.is_empty() => {
+                        column.values[step] = samples.values[at];
+                    }
+                    Shown::Value => column.set(step, point(&samples, at)),
+                    Shown::Seconds => column.values[step] = samples.timestamps[at].seconds(),
+                    Shown::Millis => match samples.histogram(at) {
+                        Some(histogram) => column.set(step, Point::Histogram(histogram.clone())),
+                        None => column.values[step] = samples.timestamps[at].0 as f64,
+                    },
                 }
             }
-            if values.iter().copied().any(is_present) {
-                columns.push(Column {
-                    labels,
-                    drop_name: false,
-                    values,
-                });
+            if found > 0 {
+                if shown != Shown::Seconds {
+                    self.pace.current += found + extra(&column.histograms);
+                    self.pace.notice()?;
+                }
+                columns.push(column);
             }
         }
-        Ok(Columns::Vector(columns))
+        Ok(columns)
     }
 
     /// All samples but staleness markers.
@@ -170,15 +191,15 @@ impl Evaluation<'_> {
         let mut series = Vec::with_capacity(columns.len());
         for column in columns {
             self.pace.spend(column.values.len()).await?;
-            let mut samples = Samples::default();
-            for (step, &value) in column.values.iter().enumerate() {
-                if is_present(value) {
-                    samples.push(model::Timestamp(inner.at(step)), value);
-                }
-            }
+            let drop_name = column.drop_name;
+            let Series {
+                labels,
+                mut samples,
+            } = column.into_series(inner);
+            forget_resets(&mut samples);
             series.push(RangeSeries {
-                labels: column.labels,
-                drop_name: column.drop_name,
+                labels,
+                drop_name,
                 samples,
             });
         }
@@ -190,13 +211,49 @@ impl Evaluation<'_> {
     }
 }
 
+/// What of the newest sample is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Value,
+    Seconds,
+    Millis,
+}
+
+fn point(samples: &Samples, at: usize) -> Point {
+    match samples.histogram(at) {
+        Some(histogram) => Point::Histogram(histogram.clone()),
+        None => Point::Float(samples.values[at]),
+    }
+}
+
+/// Makes reset hints unknown: they were about the sample before, which the subquery may have left
+/// out, or have seen as often as this one.
+fn forget_resets(samples: &mut Samples) {
+    let mut before: Option<(Arc<Histogram>, Arc<Histogram>)> = None;
+    for (_, histogram) in &mut samples.histograms {
+        if matches!(histogram.reset_hint, ResetHint::Unknown | ResetHint::Gauge) {
+            continue;
+        }
+        // The same sample is mostly seen at several instants.
+        let unhinted = match &before {
+            Some((hinted, unhinted)) if Arc::ptr_eq(hinted, histogram) => unhinted.clone(),
+            _ => Arc::new(Histogram {
+                reset_hint: ResetHint::Unknown,
+                ..(**histogram).clone()
+            }),
+        };
+        let hinted = std::mem::replace(histogram, unhinted.clone());
+        before = Some((hinted, unhinted));
+    }
+}
+
 fn without_markers(samples: Samples) -> Samples {
     if !samples.values.iter().copied().any(is_stale) {
         return samples;
     }
     let mut kept = Samples::default();
-    for sample in samples.iter().filter(|s| !is_stale(s.value)) {
-        kept.push(sample.timestamp, sample.value);
+    for at in (0..samples.len()).filter(|&at| !is_stale(samples.values[at])) {
+        kept.push_from(&samples, at);
     }
     kept
 }

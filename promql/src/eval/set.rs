@@ -70,6 +70,7 @@ impl Evaluation<'_> {
                     *value = ABSENT;
                 }
             }
+            column.drop_masked();
         }
         Ok(())
     }

@@ -18,6 +18,10 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
+        self.inform_of_ignored(aggregate, &aggregate.expr, &columns);
+        let mut columns = columns;
+        columns.iter_mut().for_each(Column::drop_histograms);
+        let counts = counts(k)?;
         let members = Groups::of(aggregate, &columns, &mut self.pace)
             .await?
             .members();
@@ -25,7 +29,7 @@ impl Evaluation<'_> {
         let mut kept = vec![vec![ABSENT; grid.steps]; columns.len()];
         let mut order = Vec::new();
         for step in 0..grid.steps {
-            let k = count(k[step])?;
+            let k = counts[step];
             for members in &members {
                 self.pace.spend(members.len()).await?;
                 let mut heap = Heap::new(is_top, k.min(members.len()));
@@ -55,6 +59,11 @@ impl Evaluation<'_> {
             ordered.filter(Column::has_values).collect(),
         ))
     }
+}
+
+/// `k` at each instant as a number of series.
+pub(super) fn counts(k: &[f64]) -> Result<Vec<usize>, QueryError> {
+    k.iter().map(|&k| count(k)).collect()
 }
 
 /// `k` as a number of series: none below one.

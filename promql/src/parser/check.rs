@@ -88,15 +88,37 @@ impl Parser<'_> {
             let message = format!("expected {wanted} argument(s) in call to {name}, got {given}");
             self.report(call.span, message);
         }
+        if function.name == "info"
+            && let Some(arg) = call.args.get(1)
+        {
+            self.check_info_selector(arg);
+        }
         let context = format!("call to function {name}");
         for (i, arg) in call.args.iter_mut().enumerate() {
             let repeated = function
                 .args
                 .last()
                 .filter(|_| function.variadic != Variadic::No);
+            // `info` may be given an empty selector, which no other place allows.
+            if function.name == "info" && i == 1 {
+                continue;
+            }
             if let Some(&wanted) = function.args.get(i).or(repeated) {
                 self.expect(arg, wanted, &context);
             }
+        }
+    }
+
+    /// What `info` adds is chosen by label matchers only.
+    fn check_info_selector(&mut self, arg: &Expr) {
+        const WANTED: &str = "expected label selectors only";
+        match arg {
+            Expr::Vector(selector) if selector.name.is_none() => {}
+            Expr::Vector(selector) => {
+                let message = format!("{WANTED}, got vector selector instead");
+                self.report(selector.span, message);
+            }
+            other => self.report(other.span(), WANTED),
         }
     }
 
@@ -157,6 +179,10 @@ impl Parser<'_> {
     }
 
     fn settle_set_matching(&mut self, binary: &mut Binary, whole: Span) {
+        if binary.matching.as_ref().is_some_and(|m| !m.fill.is_none()) {
+            let message = "filling in missing series not allowed for set operators";
+            self.report(whole, message);
+        }
         let name = quote(binary.op.as_str());
         match &mut binary.matching {
             Some(matching) if matching.cardinality == Cardinality::OneToOne => {

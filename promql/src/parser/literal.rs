@@ -6,6 +6,9 @@ use crate::quote::quote;
 
 /// A number token's value: integers in any base, else a float.
 pub(super) fn number(text: &str) -> Result<f64, String> {
+    if text.ends_with('_') {
+        return Err(unreadable(text, "invalid syntax"));
+    }
     if let Some(integer) = integer(text) {
         return Ok(integer as f64);
     }

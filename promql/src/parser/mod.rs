@@ -5,6 +5,7 @@
 //! parser recurse deeper, or the tree grow deeper, than `QUERY_DEPTH_MAX`.
 
 mod check;
+pub(crate) mod duration;
 mod literal;
 mod operand;
 mod selector;
@@ -12,15 +13,25 @@ mod selector;
 use model::Matcher;
 use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX};
 
-use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Matching, Unary};
+use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Fill, Matching, NumberLiteral, Unary};
 use crate::error::{ParseError, Span};
 use crate::lexer::{Keyword, Kind, Token, lex};
+use crate::quote::{quote, quote_bytes};
 
 /// What the parser lets through beyond the default.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ParseOptions {
     /// Functions and aggregations Prometheus calls experimental.
     pub experimental_functions: bool,
+    /// Arithmetic on durations, `[5m * 2]` (`promql-duration-expr`). Also `step()`, `range()`,
+    /// `min_of(a, b)` and `max_of(a, b)` in it, which Prometheus has since 3.6.
+    pub duration_expressions: bool,
+    /// `fill (0)`, `fill_left (0)`, `fill_right (0)` behind a binary operator
+    /// (`promql-binop-fill-modifiers`, newer than 3.5).
+    pub fill_modifiers: bool,
+    /// `anchored` and `smoothed` behind a selector (`promql-extended-range-selectors`, newer than
+    /// 3.5).
+    pub extended_ranges: bool,
 }
 
 /// Reads an expression and checks its types.
@@ -84,7 +95,7 @@ impl<'a> Parser<'a> {
         Ok(Self {
             text,
             options,
-            tokens: lex(text),
+            tokens: lex(text, options),
             at: 0,
             errors: Vec::new(),
             depth: 0,
@@ -141,6 +152,16 @@ impl<'a> Parser<'a> {
     fn halt(&mut self, span: Span, message: impl Into<String>) -> Halt {
         self.report(span, message);
         Halt
+    }
+
+    /// As [`Self::halt`], where Prometheus has read one token further: one that is no token is told
+    /// instead.
+    fn halt_having_looked(&mut self, span: Span, message: impl Into<String>) -> Halt {
+        let next = self.peek().clone();
+        match next.kind {
+            Kind::Error(message) => self.halt(next.span, message),
+            _ => self.halt(span, message),
+        }
     }
 
     /// The next token does not belong here.
@@ -247,24 +268,68 @@ impl<'a> Parser<'a> {
             on: false,
             labels: Vec::new(),
             include: Vec::new(),
+            fill: Fill::default(),
         };
+        self.label_modifiers(&mut matching)?;
+        while self.options.fill_modifiers && *self.peek_second() == Kind::LeftParen {
+            let word = self.text_of(self.peek().span).to_ascii_lowercase();
+            let (left, right) = match word.as_str() {
+                "fill" => (true, true),
+                "fill_left" => (true, false),
+                "fill_right" => (false, true),
+                _ => break,
+            };
+            let value = self.fill_value()?;
+            if left {
+                matching.fill.left = Some(value.clone());
+            }
+            if right {
+                matching.fill.right = Some(value);
+            }
+        }
+        Ok((return_bool, matching))
+    }
+
+    /// `fill (-1)`: the number.
+    fn fill_value(&mut self) -> Parsed<NumberLiteral> {
+        self.advance();
+        self.advance();
+        let is_negative = self.peek().kind == Kind::Operator(BinaryOp::Sub);
+        if is_negative || self.peek().kind == Kind::Operator(BinaryOp::Add) {
+            self.advance();
+        }
+        if !matches!(self.peek().kind, Kind::Number | Kind::Duration) {
+            return Err(self.unexpected("fill modifier", "number"));
+        }
+        let mut number = self.number_literal()?;
+        if is_negative {
+            number.value = -number.value;
+        }
+        match self.accept(&Kind::RightParen) {
+            Some(_) => Ok(number),
+            None => Err(self.unexpected("fill modifier", "\")\"")),
+        }
+    }
+
+    /// `on (…)` and `group_left (…)`.
+    fn label_modifiers(&mut self, matching: &mut Matching) -> Parsed<()> {
         matching.on = match self.peek().kind {
             Kind::Keyword(Keyword::On) => true,
             Kind::Keyword(Keyword::Ignoring) => false,
-            _ => return Ok((return_bool, matching)),
+            _ => return Ok(()),
         };
         self.advance();
         matching.labels = self.grouping_labels()?;
         matching.cardinality = match self.peek().kind {
             Kind::Keyword(Keyword::GroupLeft) => Cardinality::ManyToOne,
             Kind::Keyword(Keyword::GroupRight) => Cardinality::OneToMany,
-            _ => return Ok((return_bool, matching)),
+            _ => return Ok(()),
         };
         self.advance();
-        if self.peek().kind == Kind::LeftParen {
+        if self.peek().kind == Kind::LeftParen || !self.starts_operand() {
             matching.include = self.grouping_labels()?;
         }
-        Ok((return_bool, matching))
+        Ok(())
     }
 
     /// `(a, b)`, with a comma allowed at the end.
@@ -288,16 +353,29 @@ impl<'a> Parser<'a> {
         let token = self.peek().clone();
         let text = self.text_of(token.span);
         let label = match token.kind {
-            Kind::String => literal::string(text, token.span).value,
+            Kind::String => self.quoted_label(text, token.span)?,
             Kind::Keyword(Keyword::Without) => {
                 return Err(self.unexpected("grouping opts", "label"));
             }
-            Kind::Identifier | Kind::Keyword(_) | Kind::Aggregator(_) => text.to_owned(),
+            Kind::Identifier | Kind::MetricIdentifier | Kind::Keyword(_) | Kind::Aggregator(_) => {
+                text.to_owned()
+            }
             Kind::Operator(op) if op.is_set() || op == BinaryOp::Atan2 => text.to_owned(),
             _ => return Err(self.unexpected("grouping opts", "label")),
         };
         self.advance();
         Ok(label)
+    }
+
+    fn quoted_label(&mut self, text: &str, span: Span) -> Parsed<String> {
+        let label = literal::string(text, span);
+        if label.not_utf8.is_none() && !label.value.is_empty() {
+            return Ok(label.value);
+        }
+        let shown = label
+            .not_utf8
+            .map_or(quote(&label.value), |bytes| quote_bytes(&bytes));
+        Err(self.halt(span, format!("invalid label name for grouping: {shown}")))
     }
 }
 

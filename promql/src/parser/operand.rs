@@ -1,11 +1,13 @@
 //! What operators stand between: literals, parentheses, calls, aggregations, and the brackets,
 //! offsets and `@` behind them.
 
-use super::{Halt, Parsed, Parser, Tree, literal};
+use super::duration::{RANGE, STEP};
+use super::{Parsed, Parser, Tree, literal};
 use crate::ast::{
-    Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Shift,
-    Subquery,
+    Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Reach,
+    Shift, Subquery,
 };
+use crate::duration::Length;
 use crate::error::Span;
 use crate::function::Function;
 use crate::lexer::{Keyword, Kind};
@@ -23,9 +25,36 @@ impl Parser<'_> {
                 }
                 Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
                 Kind::At => self.at(&mut expr)?,
+                Kind::Identifier if self.options.extended_ranges => {
+                    let Some(reach) = reach(self.text_of(self.peek().span)) else {
+                        return Ok((expr, depth));
+                    };
+                    self.set_reach(&mut expr, reach)?;
+                }
                 _ => return Ok((expr, depth)),
             }
         }
+    }
+
+    /// `anchored` or `smoothed` behind `expr`.
+    fn set_reach(&mut self, expr: &mut Expr, reach: Reach) -> Parsed<()> {
+        self.advance();
+        let (whole, word) = (expr.span(), reach.as_str());
+        let selector = match expr {
+            Expr::Vector(selector) => selector,
+            Expr::Matrix(matrix) => &mut matrix.selector,
+            Expr::Subquery(_) => {
+                let message = format!("{word} modifier is not supported for subqueries");
+                return Err(self.halt(whole, message));
+            }
+            _ => return Err(self.halt(whole, format!("{word} modifier not implemented"))),
+        };
+        if selector.reach != Reach::Inside && selector.reach != reach {
+            let message = "anchored and smoothed modifiers cannot be used together";
+            return Err(self.halt(whole, message));
+        }
+        selector.reach = reach;
+        Ok(())
     }
 
     fn operand(&mut self) -> Parsed<Tree> {
@@ -45,7 +74,16 @@ impl Parser<'_> {
         }
     }
 
-    fn number_literal(&mut self) -> Parsed<NumberLiteral> {
+    /// Whether the next token may begin an expression.
+    pub(super) fn starts_operand(&self) -> bool {
+        match self.peek().kind {
+            Kind::Number | Kind::Duration | Kind::String | Kind::LeftParen => true,
+            Kind::Operator(BinaryOp::Add | BinaryOp::Sub) => true,
+            _ => self.starts_selector(),
+        }
+    }
+
+    pub(super) fn number_literal(&mut self) -> Parsed<NumberLiteral> {
         let token = self.advance();
         let text = self.text_of(token.span);
         let is_duration = token.kind == Kind::Duration;
@@ -94,9 +132,9 @@ impl Parser<'_> {
             let Some(comma) = self.accept(&Kind::Comma) else {
                 return Err(self.unexpected("", ""));
             };
-            if self.peek().kind == Kind::RightParen {
+            if !self.starts_operand() {
                 let message = "trailing commas not allowed in function call args";
-                return Err(self.halt(comma, message));
+                return Err(self.halt_having_looked(comma, message));
             }
         }
     }
@@ -106,7 +144,9 @@ impl Parser<'_> {
         let name = self.text_of(name_span);
         let (args, args_span, depth) = self.arguments()?;
         let span = name_span.to(args_span);
-        let Some(function) = Function::find(name) else {
+        let is_on = self.options.experimental_functions;
+        let known = Function::find(name).filter(|function| is_on || !function.is_newer());
+        let Some(function) = known else {
             let message = format!("unknown function with name {}", quote(name));
             return Err(self.halt(name_span, message));
         };
@@ -140,6 +180,10 @@ impl Parser<'_> {
         }
         let (args, mut end, depth) = self.arguments()?;
         self.aggregations -= 1;
+        // Without a modifier yet, the token behind has been looked at.
+        if let (None, Kind::Error(_)) = (&modifier, &self.peek().kind) {
+            return Err(self.unexpected("", ""));
+        }
         if modifier.is_none() {
             let before = self.at;
             modifier = self.aggregate_modifier()?;
@@ -206,18 +250,16 @@ impl Parser<'_> {
     /// `[range]` or `[range:step]` behind `expr`.
     fn bracket(&mut self, expr: Expr) -> Parsed<Expr> {
         let open = self.advance().span;
-        let expected = "number or duration";
-        let range_ms = self.positive_duration("subquery selector", expected)?;
+        let range = self.positive_length(RANGE)?;
         if let Some(close) = self.accept(&Kind::RightBracket) {
-            return self.matrix_selector(expr, range_ms, open.to(close));
+            return self.matrix_selector(expr, range, open.to(close));
         }
         if self.accept(&Kind::Colon).is_none() {
-            return Err(self.unexpected_in_range());
+            return Err(self.unexpected("subquery or range", "\":\" or \"]\""));
         }
-        let mut step_ms = None;
+        let mut step = None;
         if self.peek().kind != Kind::RightBracket {
-            let expected = "number, duration, or \"]\"";
-            step_ms = Some(self.positive_duration("subquery selector", expected)?);
+            step = Some(self.positive_length(STEP)?);
         }
         let Some(close) = self.accept(&Kind::RightBracket) else {
             return Err(self.unexpected("subquery selector", "\"]\""));
@@ -225,97 +267,42 @@ impl Parser<'_> {
         Ok(Expr::Subquery(Subquery {
             span: expr.span().to(close),
             expr: Box::new(expr),
-            range_ms,
-            step_ms,
+            range,
+            step,
             shift: Shift::default(),
         }))
     }
 
-    fn unexpected_in_range(&mut self) -> Halt {
-        match self.peek().kind {
-            Kind::Operator(_) => self.duration_expression(),
-            _ => self.unexpected("subquery or range", "\":\" or \"]\""),
-        }
-    }
-
-    /// Arithmetic on durations is an experiment of Prometheus that is off by default.
-    fn duration_expression(&mut self) -> Halt {
-        // Prometheus points at the left operand, the token before the sign.
-        let span = match self.peek().kind {
-            Kind::Operator(_) => self.tokens[self.at - 1].span,
-            _ => self.peek().span,
-        };
-        self.halt(span, "experimental duration expression is not enabled")
-    }
-
-    fn matrix_selector(&mut self, expr: Expr, range_ms: i64, brackets: Span) -> Parsed<Expr> {
+    fn matrix_selector(&mut self, expr: Expr, range: Length, brackets: Span) -> Parsed<Expr> {
         let message = match expr {
-            Expr::Vector(selector) if selector.shift == Shift::default() => {
-                return Ok(Expr::Matrix(MatrixSelector {
-                    span: selector.span.to(brackets),
-                    selector,
-                    range_ms,
-                }));
-            }
-            Expr::Vector(selector) if selector.shift.offset_ms != 0 => {
-                "no offset modifiers allowed before range"
-            }
-            Expr::Vector(_) => "no @ modifiers allowed before range",
+            // Prometheus looks for what is known already only.
+            Expr::Vector(selector) => match (&selector.shift.offset, selector.shift.at) {
+                (Length::Fixed(ms), _) if *ms != 0 => "no offset modifiers allowed before range",
+                (_, Some(At::Timestamp(_))) => "no @ modifiers allowed before range",
+                _ => {
+                    return Ok(Expr::Matrix(MatrixSelector {
+                        span: selector.span.to(brackets),
+                        selector,
+                        range,
+                    }));
+                }
+            },
             _ => "ranges only allowed for vector selectors",
         };
         Err(self.halt(brackets, message))
     }
 
-    fn positive_duration(&mut self, context: &str, expected: &str) -> Parsed<i64> {
-        let start = self.peek().span;
-        let ms = self.duration(context, expected)?;
-        if ms <= 0 {
-            let message = "duration must be greater than 0";
-            return Err(self.halt(start, message));
-        }
-        Ok(ms)
-    }
-
-    /// A duration, or seconds as a number, with a sign or without; in milliseconds.
-    fn duration(&mut self, context: &str, expected: &str) -> Parsed<i64> {
-        if self.peek().kind == Kind::LeftParen {
-            self.advance();
-            return Err(self.duration_expression());
-        }
-        let sign = match self.peek().kind {
-            Kind::Operator(BinaryOp::Sub) => -1,
-            Kind::Operator(BinaryOp::Add) => 1,
-            _ => 0,
-        };
-        if sign != 0 {
-            self.advance();
-        }
-        if !matches!(self.peek().kind, Kind::Number | Kind::Duration) {
-            return Err(self.unexpected(context, expected));
-        }
-        let number = self.number_literal()?;
-        let signed = if sign < 0 {
-            -number.value
-        } else {
-            number.value
-        };
-        match literal::seconds_as_ms(signed) {
-            Some(ms) => Ok(ms),
-            None => Err(self.halt(number.span, "duration out of range")),
-        }
-    }
-
     fn offset(&mut self, expr: &mut Expr) -> Parsed<()> {
         self.advance();
-        let offset_ms = self.duration("offset", "number or duration")?;
+        let offset = self.offset_length()?;
         let (whole, end) = (expr.span(), self.last_end());
         let Some((shift, span)) = shift_of(expr) else {
             return Err(self.halt(whole, misplaced("offset modifier")));
         };
-        if shift.offset_ms != 0 {
+        if !shift.offset.is_zero() {
             return Err(self.halt(whole, "offset may not be set multiple times"));
         }
-        shift.offset_ms = offset_ms;
+        shift.offset = offset;
         span.end = end;
         Ok(())
     }
@@ -379,6 +366,11 @@ impl Parser<'_> {
     fn last_end(&self) -> usize {
         self.tokens[self.at - 1].span.end
     }
+}
+
+fn reach(word: &str) -> Option<Reach> {
+    let mut all = [Reach::Anchored, Reach::Smoothed].into_iter();
+    all.find(|reach| reach.as_str().eq_ignore_ascii_case(word))
 }
 
 fn misplaced(what: &str) -> String {

@@ -4,7 +4,7 @@ use model::labels::METRIC_NAME;
 use model::{MatchOp, Matcher};
 
 use super::{Parsed, Parser, literal};
-use crate::ast::{BinaryOp, Shift, VectorSelector};
+use crate::ast::{BinaryOp, Reach, Shift, VectorSelector};
 use crate::error::Span;
 use crate::lexer::{Keyword, Kind};
 
@@ -55,6 +55,7 @@ impl Parser<'_> {
         Ok(VectorSelector {
             name,
             matchers,
+            reach: Reach::Inside,
             shift: Shift::default(),
             span,
         })
@@ -91,7 +92,12 @@ impl Parser<'_> {
             return Ok(Some(Matcher::equal(METRIC_NAME, name)));
         }
         let Some(op) = self.match_op() else {
-            return Err(self.unexpected("label matching", "label matching operator"));
+            let expected = if is_quoted {
+                "\",\" or \"}\""
+            } else {
+                "label matching operator"
+            };
+            return Err(self.unexpected("label matching", expected));
         };
         let value = self.peek().clone();
         if value.kind != Kind::String {
@@ -102,7 +108,7 @@ impl Parser<'_> {
         match Matcher::new(op, name, value) {
             Ok(matcher) => Ok(Some(matcher)),
             Err(error) => {
-                self.report(token.span, pattern_message(&error.pattern, &error.reason));
+                self.report(token.span, error.to_string());
                 Ok(None)
             }
         }
@@ -119,12 +125,4 @@ impl Parser<'_> {
         self.advance();
         Some(op)
     }
-}
-
-/// The last line of the expression library's explanation says what is wrong; the lines above draw
-/// it.
-fn pattern_message(pattern: &str, reason: &str) -> String {
-    let why = reason.lines().last().unwrap_or(reason);
-    let why = why.strip_prefix("error: ").unwrap_or(why);
-    format!("error parsing regexp: {why}: `{pattern}`")
 }

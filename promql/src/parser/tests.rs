@@ -4,6 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Every feature on.
+const ALL: ParseOptions = ParseOptions {
+    experimental_functions: true,
+    duration_expressions: true,
+    fill_modifiers: true,
+    extended_ranges: true,
+};
+
 fn message(text: &str) -> String {
     match parse(text) {
         Ok(expr) => format!("ok: {expr}"),
@@ -43,6 +51,99 @@ fn right_texts_print_as_prometheus_prints_them() {
         assert_eq!(again, printed, "printing is stable");
         printed
     });
+}
+
+#[test]
+fn arithmetic_on_durations_reads_as_in_prometheus() {
+    compare(include_str!("durations.txt"), |text| {
+        let (text, is_on) = match text.strip_prefix("off:") {
+            Some(text) => (text, false),
+            None => (text, true),
+        };
+        let options = ParseOptions {
+            duration_expressions: is_on,
+            ..ParseOptions::default()
+        };
+        let parsed = parse_with(text, options);
+        let printed = parsed.map_or_else(|e| e.to_string(), |e| e.to_string());
+        printed.replace("parse error: ", "")
+    });
+}
+
+#[test]
+fn durations_know_functions_of_newer_versions() {
+    let options = ParseOptions {
+        duration_expressions: true,
+        ..ParseOptions::default()
+    };
+    for (text, printed) in [
+        ("x[step()]", "x[step()]"),
+        ("x[5m+RANGE()]", "x[5m + range()]"),
+        (
+            "x[max_of(min_of(step(),1h),(1ms))]",
+            "x[max_of(min_of(step(), 1h), 1ms)]",
+        ),
+        ("x offset -step()*2", "x offset -step() * 2"),
+        ("x offset (-step()*2)", "x offset (-step() * 2)"),
+        ("x[5m:step()]", "x[5m:step()]"),
+    ] {
+        let parsed = parse_with(text, options).map(|expr| expr.to_string());
+        assert_eq!(parsed, Ok(printed.to_owned()));
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+/// As github.com/prometheus/prometheus has it after 3.5, behind its flags.
+#[test]
+fn newer_syntax_is_read_behind_its_features() {
+    for (text, printed) in [
+        ("rate(x[5m] anchored)", "rate(x[5m] anchored)"),
+        (
+            "x[5m] SMOOTHED offset 1m @ 5",
+            "x[5m] smoothed @ 5.000 offset 1m",
+        ),
+        ("x @ 5 smoothed offset 1m", "x @ 5.000 smoothed offset 1m"),
+        ("anchored + smoothed", "anchored + smoothed"),
+        ("x + fill(0) y", "x + fill (0) y"),
+        (
+            "x > bool on(a) group_left(b) fill_left(-Inf) fill_right(7) y",
+            "x > bool on (a) group_left (b) fill_left (-Inf) fill_right (7) y",
+        ),
+        ("fill + fill(NaN) fill_left", "fill + fill (NaN) fill_left"),
+        ("x </ +Inf", "x </ +Inf"),
+        ("x >/ on (a) y + 1", "x >/ on (a) y + 1"),
+        ("first_over_time(x[5m])", "first_over_time(x[5m])"),
+        (
+            "histogram_quantiles(x, \"q\", 0, 1)",
+            "histogram_quantiles(x, \"q\", 0, 1)",
+        ),
+    ] {
+        let read = parse_with(text, ALL).map(|expr| expr.to_string());
+        assert_eq!(read, Ok(printed.to_owned()));
+        let plain = parse(text);
+        assert!(plain.is_err() || text.starts_with("anchored"), "{text}");
+    }
+    for (text, message) in [
+        (
+            "x anchored smoothed",
+            "1:1: parse error: anchored and smoothed modifiers cannot be used together",
+        ),
+        (
+            "x[5m:] anchored",
+            "1:1: parse error: anchored modifier is not supported for subqueries",
+        ),
+        (
+            "(x) smoothed",
+            "1:1: parse error: smoothed modifier not implemented",
+        ),
+        (
+            "x and fill(0) y",
+            "1:1: parse error: filling in missing series not allowed for set operators",
+        ),
+    ] {
+        let refused = parse_with(text, ALL).unwrap_err().to_string();
+        assert_eq!(refused, message);
+    }
 }
 
 #[test]
@@ -113,15 +214,35 @@ fn depth_and_length_are_bounded() {
         "2^".repeat(30_000) + "1",
         "abs(".repeat(15_000),
         "sum(".repeat(200) + "x" + &")".repeat(200),
+        format!("x[{}1m{}]", "(".repeat(20_000), ")".repeat(20_000)),
+        format!("x[{}1m]", "-".repeat(20_000)),
+        format!("x[{}1m]", "1+".repeat(20_000)),
+        format!("x offset ({}1m)", "2^".repeat(20_000)),
+        format!("x[{}1m]", "max_of(1,".repeat(7_000)),
         format!("x{}", "[1m:1m]".repeat(9_000)),
         " ".repeat(QUERY_BYTES_MAX + 1),
     ] {
         assert!(parse(&text).is_err());
+        assert!(parse_with(&text, ALL).is_err());
     }
     let deep = format!("{}1{}", "(".repeat(60), ")".repeat(60));
     assert!(parse(&deep).is_ok());
     let long = "a + ".repeat(100) + "a";
     assert!(parse(&long).is_ok());
+}
+
+fn any_duration() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec!["5m", "1.5", "-30s", "0x10", "step()", "range()"]);
+    leaf.prop_map(str::to_owned)
+        .prop_recursive(4, 12, 2, |inner| {
+            let op = prop::sample::select(vec!["+", "-", "*", "/", "%", "^"]);
+            prop_oneof![
+                (inner.clone(), op, inner.clone()).prop_map(|(l, o, r)| format!("{l} {o} {r}")),
+                inner.clone().prop_map(|d| format!("({d})")),
+                inner.clone().prop_map(|d| format!("-{d}")),
+                (inner.clone(), inner).prop_map(|(l, r)| format!("max_of({l}, {r})")),
+            ]
+        })
 }
 
 fn any_expression() -> impl Strategy<Value = String> {
@@ -134,11 +255,20 @@ fn any_expression() -> impl Strategy<Value = String> {
         Just(r#"x{job="a\"b", le!~"0|1"} offset -5m"#.to_owned()),
         Just(r#"{"a.b", "c d"="é"} @ 12.5"#.to_owned()),
         Just("time()".to_owned()),
+        Just("x smoothed".to_owned()),
+        Just("rate(x[1m] anchored)".to_owned()),
         Just("vector(1)".to_owned()),
     ];
     leaf.prop_recursive(6, 40, 3, |inner| {
-        let op = prop::sample::select(vec!["+", "-", "*", "/", "%", "^", "atan2", "> bool", "=="]);
-        let matching = prop::sample::select(vec!["", "on (a)", "ignoring (b, c) group_left (d)"]);
+        let op = prop::sample::select(vec![
+            "+", "-", "*", "/", "%", "^", "atan2", "> bool", "==", "</",
+        ]);
+        let matching = prop::sample::select(vec![
+            "",
+            "on (a)",
+            "ignoring (b, c) group_left (d)",
+            "fill (1)",
+        ]);
         prop_oneof![
             (inner.clone(), op, matching, inner.clone())
                 .prop_map(|(l, o, m, r)| format!("{l} {o} {m} {r}")),
@@ -153,6 +283,9 @@ fn any_expression() -> impl Strategy<Value = String> {
             inner
                 .clone()
                 .prop_map(|e| format!("rate(({e})[5m:30s] @ end() offset 1h)")),
+            (inner.clone(), any_duration())
+                .prop_map(|(e, d)| format!("rate(({e})[{d}:({d})/2] offset ({d}))")),
+            any_duration().prop_map(|d| format!("rate(info(x, {{}})[{d}] offset -({d}))")),
             inner.clone().prop_map(|e| format!("abs({e})")),
             (inner.clone(), inner).prop_map(|(l, r)| format!("{l} and on () {r}")),
         ]
@@ -163,6 +296,7 @@ proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC{0,80}") {
         let _outcome = parse(&text);
+        let _outcome = parse_with(&text, ALL);
         let _outcome = parse_matchers(&text);
     }
 
@@ -172,20 +306,23 @@ proptest! {
             "(", ")", "{", "}", "[", "]", ",", ":", "=", "=~", "!=", "!~", "==", "<", "@", "-", "+", "^",
             "sum", "by", "without", "offset", "bool", "on", "group_left", "and", "x", "rate", "start",
             "5m", "1", "0x", "1e", ".", "'a'", "\"", "\\", "`", "#", "\n", "é", "nan",
+            "step()", "max_of(", "[5m*", "offset (",
         ]), 0..24), glue in prop::sample::select(vec!["", " "])) {
         let text = words.join(glue);
-        if let Ok(expr) = parse(&text) {
+        if let Ok(expr) = parse_with(&text, ALL) {
             let printed = expr.to_string();
-            prop_assert_eq!(parse(&printed).map(|e| e.to_string()), Ok(printed));
+            prop_assert_eq!(parse_with(&printed, ALL).map(|e| e.to_string()), Ok(printed));
         }
     }
 
     #[test]
     fn printing_and_parsing_agree(text in any_expression()) {
-        if let Ok(expr) = parse(&text) {
+        if let Ok(expr) = parse_with(&text, ALL) {
             let printed = expr.to_string();
-            let again = parse(&printed);
+            let again = parse_with(&printed, ALL);
             prop_assert!(again.is_ok(), "{printed}: {again:?}");
+            let laid_out = parse_with(&crate::pretty::pretty(&expr), ALL);
+            prop_assert_eq!(laid_out.map(|e| e.to_string()), Ok(printed.clone()));
             let again = again.unwrap();
             prop_assert_eq!(again.to_string(), printed);
             prop_assert_eq!(shape(&again), shape(&expr));

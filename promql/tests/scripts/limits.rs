@@ -88,7 +88,7 @@ fn resolution_and_times_are_checked() {
 #[test]
 fn too_many_samples_are_refused_before_they_are_held() {
     let options = EngineOptions {
-        samples_max: 5_000,
+        samples_max: 3_000,
         ..EngineOptions::default()
     };
     let (engine, memory) = (engine(options), hour(2));
@@ -236,25 +236,6 @@ fn each_selector_is_selected_once_over_the_whole_window() {
     let result = range(&engine, &memory, query, 3_000, Duration::from_secs(10)).unwrap();
     assert!(matches!(result.value, Value::Matrix(series) if series.len() == 1));
     assert_eq!(*memory.selections.lock().unwrap(), 2);
-}
-
-#[test]
-fn what_is_missing_says_so() {
-    let options = EngineOptions {
-        experimental_functions: true,
-        ..EngineOptions::default()
-    };
-    let engine = engine(options);
-    for (query, missing) in [
-        ("histogram_count(x)", "histogram_count"),
-        ("histogram_fraction(0, 1, x)", "histogram_fraction"),
-        ("info(x)", "info"),
-        ("limitk(1, x)", "limitk"),
-        ("limit_ratio(0.5, x)", "limit_ratio"),
-    ] {
-        let error = instant(&engine, &Memory::default(), query).unwrap_err();
-        assert_eq!(error.to_string(), format!("{missing} is not supported yet"));
-    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
     reason = "a test may read its scripts from the disk"
 )]
 
+mod histogram;
 mod limits;
 mod memory;
 mod run;
@@ -48,28 +49,16 @@ fn our_scripts_hold() {
             match outcome {
                 Outcome::Passed => {}
                 Outcome::Failed(why) => failures.push(format!("{}:{line}: {why}", path.display())),
-                Outcome::Skipped => failures.push(format!("{}:{line}: skipped", path.display())),
             }
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Files whose every float expectation holds: a fall below is a regression.
-const WHOLE: [&str; 12] = [
-    "aggregators.test",
-    "at_modifier.test",
-    "collision.test",
-    "functions.test",
-    "literals.test",
-    "name_label_dropping.test",
-    "operators.test",
-    "range_queries.test",
-    "selectors.test",
-    "staleness.test",
-    "subquery.test",
-    "trig_functions.test",
-];
+/// How many evals of a file may fail. Of a file without an entry every eval must hold.
+///
+/// Duration expressions are not parsed yet.
+const UNSUPPORTED: [(&str, usize); 1] = [("duration_expression.test", 21)];
 
 #[test]
 fn scripts_of_prometheus() {
@@ -79,30 +68,39 @@ fn scripts_of_prometheus() {
     };
     let options = EngineOptions {
         experimental_functions: true,
+        duration_expressions: true,
         delayed_name_removal: true,
         ..EngineOptions::default()
     };
+    let mut short = Vec::new();
     let is_verbose = std::env::var("QUORATE_PROMQLTEST_VERBOSE").is_ok();
     for path in scripts(Path::new(&dir)) {
-        let outcomes = run::run(&read(&path), options.clone(), Tolerance::Millionth);
+        let options = EngineOptions {
+            // The only file that needs it to be on; the others do without such labels.
+            type_and_unit_labels: path.ends_with("type_and_unit.test"),
+            ..options.clone()
+        };
+        let outcomes = run::run(&read(&path), options, Tolerance::Millionth);
         let name = path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let (mut passed, mut skipped) = (0, 0);
+        let mut failed = 0;
         for (line, outcome) in &outcomes {
-            match outcome {
-                Outcome::Passed => passed += 1,
-                Outcome::Skipped => skipped += 1,
-                Outcome::Failed(why) if is_verbose => println!("{name}:{line}: {why}"),
-                Outcome::Failed(_) => {}
+            if let Outcome::Failed(why) = outcome {
+                failed += 1;
+                if is_verbose {
+                    println!("{name}:{line}: {why}");
+                }
             }
         }
-        let floats = outcomes.len() - skipped;
-        println!("{name}: {passed} of {floats} pass; {skipped} need native histograms");
-        if WHOLE.contains(&name.as_str()) {
-            assert_eq!(passed, floats, "{name}");
+        let total = outcomes.len();
+        println!("{name}: {} of {total} pass", total - failed);
+        let allowed = UNSUPPORTED.iter().find(|(file, _)| *file == name);
+        if failed > allowed.map_or(0, |(_, count)| *count) {
+            short.push(name);
         }
     }
+    assert!(short.is_empty(), "not whole: {short:?}");
 }

@@ -1,16 +1,18 @@
 //! A source in memory that filters naively.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use model::histogram::ResetHint;
 use model::matcher::matches_all;
 use model::source::{MetadataSelection, Selection, Source, SourceError, Take};
-use model::{Labels, Samples, Series, Timestamp};
+use model::{Histogram, Labels, Samples, Series, Timestamp, Value};
+use promql::native::detects_reset;
 
 #[derive(Default)]
 pub struct Memory {
-    pub series: BTreeMap<Labels, BTreeMap<i64, f64>>,
+    pub series: BTreeMap<Labels, BTreeMap<i64, Value>>,
     /// How often it was asked to select.
     pub selections: Mutex<usize>,
 }
@@ -18,8 +20,35 @@ pub struct Memory {
 impl Memory {
     pub fn add(&mut self, labels: &Labels, at_ms: i64, value: f64) {
         let samples = self.series.entry(labels.clone()).or_default();
-        samples.insert(at_ms, value);
+        samples.insert(at_ms, Value::Float(value));
     }
+
+    pub fn add_histogram(&mut self, labels: &Labels, at_ms: i64, histogram: Arc<Histogram>) {
+        let samples = self.series.entry(labels.clone()).or_default();
+        samples.insert(at_ms, Value::Histogram(histogram));
+    }
+}
+
+/// A histogram with the reset hint that Prometheus' storage gives it: no reset inside a chunk,
+/// unknown at its beginning. A reset, another layout or another kind begins a chunk.
+fn hinted(before: Option<&Value>, histogram: &Histogram) -> Histogram {
+    let mut plain = histogram.clone();
+    if histogram.reset_hint == ResetHint::Gauge {
+        return plain;
+    }
+    plain.reset_hint = ResetHint::Unknown;
+    if let Some(Value::Histogram(before)) = before {
+        let is_next = before.reset_hint != ResetHint::Gauge
+            && histogram.reset_hint != ResetHint::CounterReset
+            && before.schema == histogram.schema
+            && before.zero_threshold == histogram.zero_threshold
+            && !before.is_stale()
+            && !detects_reset(&plain, before);
+        if is_next {
+            plain.reset_hint = ResetHint::NotCounterReset;
+        }
+    }
+    plain
 }
 
 #[async_trait]
@@ -32,11 +61,18 @@ impl Source for Memory {
                 continue;
             }
             let mut samples = Samples::default();
-            for (&at, &value) in all.range(selection.start.0..=selection.end.0) {
+            for (&at, value) in all.range(selection.start.0..=selection.end.0) {
                 if selection.take == Take::Last {
                     samples = Samples::default();
                 }
-                samples.push(Timestamp(at), value);
+                match value {
+                    Value::Float(value) => samples.push(Timestamp(at), *value),
+                    Value::Histogram(histogram) => {
+                        let before = all.range(..at).next_back().map(|(_, value)| value);
+                        let hinted = Arc::new(hinted(before, histogram));
+                        samples.push_histogram(Timestamp(at), hinted);
+                    }
+                }
             }
             if !samples.is_empty() {
                 let labels = labels.clone();

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::matcher::matches_all;
 use model::port::Clock;
 use model::{Labels, Timestamp};
-use promql::ast::VectorSelector;
-use promql::{
-    Engine, EngineOptions, Expr, ParseOptions, QueryError, QueryParams, QueryResult, Value,
-};
+use promql::{Engine, EngineOptions, QueryError, QueryParams, QueryResult, Value};
 
+use crate::histogram;
 use crate::memory::Memory;
-use crate::script::{Command, Eval, parse};
+use crate::script::{Command, Eval, Item, Note, parse};
 
 /// How far a value may be from what is expected.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +23,6 @@ pub enum Tolerance {
 pub enum Outcome {
     Passed,
     Failed(String),
-    Skipped,
 }
 
 /// A clock that stands still.
@@ -55,30 +51,28 @@ pub fn run(
     mut tolerance: Tolerance,
 ) -> Vec<(usize, Outcome)> {
     let mut memory = Memory::default();
-    let mut left_out: Vec<Labels> = Vec::new();
     let mut outcomes = Vec::new();
     for command in parse(text) {
         match command {
-            Command::Clear => {
-                memory = Memory::default();
-                left_out.clear();
-            }
+            Command::Clear => memory = Memory::default(),
             Command::Options(names) => names.iter().for_each(|name| match name.as_str() {
                 "experimental_functions" => options.experimental_functions = true,
                 "delayed_name_removal" => options.delayed_name_removal = true,
+                "type_and_unit_labels" => options.type_and_unit_labels = true,
                 "tolerance" => tolerance = Tolerance::Millionth,
                 other => panic!("option {other}?"),
             }),
             Command::Load(loaded) => {
                 for series in loaded {
-                    for (at, value) in series.samples {
-                        memory.add(&series.labels, at, value);
+                    for (at, item) in series.samples {
+                        match item {
+                            Item::Float(value) => memory.add(&series.labels, at, value),
+                            Item::Histogram(told) => {
+                                memory.add_histogram(&series.labels, at, told.histogram);
+                            }
+                        }
                     }
                 }
-            }
-            Command::LeaveOut(series) => left_out.extend(series),
-            Command::Eval(eval) if eval.needs_histograms || touches(&eval.query, &left_out) => {
-                outcomes.push((eval.line, Outcome::Skipped));
             }
             Command::Eval(eval) => {
                 let check = Check {
@@ -98,31 +92,6 @@ pub fn run(
     outcomes
 }
 
-/// Whether `query` selects any of `series`.
-fn touches(query: &str, series: &[Labels]) -> bool {
-    let options = ParseOptions {
-        experimental_functions: true,
-    };
-    promql::parse_with(query, options).is_ok_and(|expr| selects(&expr, series))
-}
-
-fn selects(expr: &Expr, series: &[Labels]) -> bool {
-    let chosen = |s: &VectorSelector| series.iter().any(|l| matches_all(&s.matchers, l));
-    match expr {
-        Expr::Number(_) | Expr::String(_) => false,
-        Expr::Vector(selector) => chosen(selector),
-        Expr::Matrix(matrix) => chosen(&matrix.selector),
-        Expr::Subquery(subquery) => selects(&subquery.expr, series),
-        Expr::Call(call) => call.args.iter().any(|arg| selects(arg, series)),
-        Expr::Aggregate(a) => {
-            selects(&a.expr, series) || a.param.as_deref().is_some_and(|p| selects(p, series))
-        }
-        Expr::Binary(b) => selects(&b.left, series) || selects(&b.right, series),
-        Expr::Unary(unary) => selects(&unary.expr, series),
-        Expr::Paren(paren) => selects(&paren.expr, series),
-    }
-}
-
 struct Check<'a> {
     eval: &'a Eval,
     memory: &'a Memory,
@@ -131,11 +100,21 @@ struct Check<'a> {
 }
 
 /// A series of an answer, with the values at the expected instants.
-type Row = (Labels, Vec<Option<f64>>);
+type Row = (Labels, Vec<Option<model::Value>>);
+type Expected = (Labels, Vec<Option<Item>>);
 
 impl Check<'_> {
     async fn all(&self) -> Result<(), String> {
         let eval = self.eval;
+        if eval.is_range_vector {
+            let at = Timestamp(eval.end);
+            let params = QueryParams::default();
+            let result = self
+                .engine
+                .instant(self.memory, &eval.query, at, &params)
+                .await;
+            return self.compare(result, &|value| rows(value, eval.start, eval.step));
+        }
         if eval.step > 0 {
             let result = self.range(eval.start, eval.end, eval.step).await;
             return self.compare(result, &|value| rows(value, eval.start, eval.step));
@@ -163,8 +142,8 @@ impl Check<'_> {
             .await;
         let middle = |value| {
             let rows = rows(value, eval.start - minute, minute).into_iter();
-            let rows = rows
-                .map(|(labels, values)| (labels, values[1..].iter().take(1).copied().collect()));
+            let rows =
+                rows.map(|(labels, values)| (labels, values.into_iter().skip(1).take(1).collect()));
             let there = |(_, values): &Row| values.first().is_some_and(Option::is_some);
             rows.filter(there).collect()
         };
@@ -226,43 +205,42 @@ impl Check<'_> {
     }
 
     fn compare_notes(&self, result: &QueryResult) -> Result<(), String> {
-        for (expected, got) in [
-            (self.eval.warns, &result.warnings),
-            (self.eval.informs, &result.infos),
+        for (must_be, expected, got) in [
+            (self.eval.warns, &self.eval.warnings, &result.warnings),
+            (self.eval.informs, &self.eval.infos, &result.infos),
         ] {
-            if expected.is_some_and(|expected| expected == got.is_empty()) {
+            let is_silent = self.tolerance == Tolerance::None && must_be.is_none();
+            let must_be = if is_silent { Some(false) } else { must_be };
+            if must_be.is_some_and(|must_be| must_be == got.is_empty()) {
                 return Err(format!("annotations {got:?}"));
             }
-        }
-        let told = result.warnings.len() + result.infos.len();
-        if self.tolerance == Tolerance::None && told != self.eval.notes.len() {
-            return Err(format!(
-                "annotations {:?} {:?}",
-                result.warnings, result.infos
-            ));
-        }
-        for note in &self.eval.notes {
-            let mut all = result.warnings.iter().chain(&result.infos);
-            if !all.any(|got| got.starts_with(note)) {
-                return Err(format!(
-                    "no {note:?} in {:?} {:?}",
-                    result.warnings, result.infos
-                ));
+            if expected.is_empty() {
+                continue;
+            }
+            let missed = expected
+                .iter()
+                .find(|note| !got.iter().any(|got| tells(note, got)));
+            let extra = got
+                .iter()
+                .find(|got| !expected.iter().any(|note| tells(note, got)));
+            if missed.is_some() || extra.is_some() {
+                return Err(format!("want {missed:?}, not {extra:?}, in {got:?}"));
             }
         }
         Ok(())
     }
 
     fn compare_rows(&self, mut got: Vec<Row>) -> Result<(), String> {
-        let mut expected: Vec<Row> = match self.eval.scalar {
-            Some(value) => vec![(Labels::default(), vec![Some(value)])],
+        let mut expected: Vec<Expected> = match self.eval.scalar {
+            Some(value) => vec![(Labels::default(), vec![Some(Item::Float(value))])],
             None => self.eval.series.clone(),
         };
-        for (_, values) in expected.iter_mut().chain(&mut got) {
-            while values.last() == Some(&None) {
+        for (_, values) in &mut expected {
+            while values.last().is_some_and(Option::is_none) {
                 values.pop();
             }
         }
+        expected.retain(|(_, values)| !values.is_empty());
         if !self.eval.is_ordered {
             expected.sort_by(|a, b| a.0.cmp(&b.0));
             got.sort_by(|a, b| a.0.cmp(&b.0));
@@ -271,7 +249,7 @@ impl Check<'_> {
             && got.iter().zip(&expected).all(|(g, e)| {
                 g.0 == e.0
                     && g.1.len() == e.1.len()
-                    && g.1.iter().zip(&e.1).all(|(g, e)| self.is_same(*g, *e))
+                    && g.1.iter().zip(&e.1).all(|(g, e)| self.is_same(g, e))
             });
         if same {
             Ok(())
@@ -280,10 +258,20 @@ impl Check<'_> {
         }
     }
 
-    fn is_same(&self, got: Option<f64>, expected: Option<f64>) -> bool {
-        let (Some(got), Some(expected)) = (got, expected) else {
-            return got == expected;
-        };
+    fn is_same(&self, got: &Option<model::Value>, expected: &Option<Item>) -> bool {
+        match (got, expected) {
+            (None, None) => true,
+            (Some(model::Value::Float(got)), Some(Item::Float(expected))) => {
+                self.is_same_float(*got, *expected)
+            }
+            (Some(model::Value::Histogram(got)), Some(Item::Histogram(told))) => {
+                histogram::is_same(told, got, |got, want| self.is_same_float(got, want))
+            }
+            _ => false,
+        }
+    }
+
+    fn is_same_float(&self, got: f64, expected: f64) -> bool {
         if got == expected || got.is_nan() && expected.is_nan() {
             return true;
         }
@@ -294,9 +282,23 @@ impl Check<'_> {
     }
 }
 
+/// Whether an annotation is the expected one; scripts may leave the position out.
+fn tells(note: &Note, got: &str) -> bool {
+    let without_position = got.rsplit_once(" (").map_or(got, |(text, _)| text);
+    match note {
+        Note::Text(text) => text == got || text == without_position,
+        Note::Pattern(pattern) => {
+            let pattern = regex::Regex::new(pattern).expect(pattern);
+            pattern.is_match(got) || pattern.is_match(without_position)
+        }
+    }
+}
+
 fn rows(value: Value, start: i64, step: i64) -> Vec<Row> {
     match value {
-        Value::Scalar(_, value) => vec![(Labels::default(), vec![Some(value)])],
+        Value::Scalar(_, value) => {
+            vec![(Labels::default(), vec![Some(model::Value::Float(value))])]
+        }
         Value::String(_, text) => panic!("an unexpected string {text:?}"),
         Value::Vector(samples) => {
             let samples = samples.into_iter();
@@ -306,10 +308,10 @@ fn rows(value: Value, start: i64, step: i64) -> Vec<Row> {
             .into_iter()
             .map(|series| {
                 let mut values = Vec::new();
-                for sample in series.samples.iter() {
-                    let at = ((sample.timestamp.0 - start) / step) as usize;
+                for (i, timestamp) in series.samples.timestamps.iter().enumerate() {
+                    let at = ((timestamp.0 - start) / step) as usize;
                     values.resize(at, None);
-                    values.push(Some(sample.value));
+                    values.push(Some(series.samples.value(i)));
                 }
                 (series.labels, values)
             })

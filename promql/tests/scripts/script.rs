@@ -1,8 +1,13 @@
-//! The script format of Prometheus' promqltest, as far as floats go.
+//! The script format of Prometheus' promqltest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::Labels;
 use model::sample::STALE_NAN;
 use promql::Expr;
+
+use crate::histogram::{self, Told};
 
 #[derive(Debug)]
 pub enum Command {
@@ -10,15 +15,28 @@ pub enum Command {
     /// Ours: engine options to switch on until the end of the script.
     Options(Vec<String>),
     Load(Vec<Loaded>),
-    /// Series with histograms, which are not loaded.
-    LeaveOut(Vec<Labels>),
     Eval(Eval),
 }
 
 #[derive(Debug)]
 pub struct Loaded {
     pub labels: Labels,
-    pub samples: Vec<(i64, f64)>,
+    pub samples: Vec<(i64, Item)>,
+}
+
+/// A value of a series.
+#[derive(Debug, Clone)]
+pub enum Item {
+    Float(f64),
+    Histogram(Told),
+}
+
+/// What annotations an eval must have.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// The whole text, the position aside.
+    Text(String),
+    Pattern(String),
 }
 
 #[derive(Debug, Default)]
@@ -36,12 +54,13 @@ pub struct Eval {
     pub pattern: Option<String>,
     pub warns: Option<bool>,
     pub informs: Option<bool>,
-    pub notes: Vec<String>,
+    pub warnings: Vec<Note>,
+    pub infos: Vec<Note>,
     pub scalar: Option<f64>,
     pub string: Option<String>,
-    pub series: Vec<(Labels, Vec<Option<f64>>)>,
-    /// Expects what needs native histograms.
-    pub needs_histograms: bool,
+    /// The result is a range vector, of these instants.
+    pub is_range_vector: bool,
+    pub series: Vec<(Labels, Vec<Option<Item>>)>,
 }
 
 pub fn parse(text: &str) -> Vec<Command> {
@@ -76,15 +95,12 @@ pub fn parse(text: &str) -> Vec<Command> {
             ));
         } else if first.starts_with("load") {
             let step = duration(first.split_once(' ').expect("load STEP").1);
-            commands.push(Command::Load(
-                body.iter().filter_map(|l| loaded(l, step)).collect(),
-            ));
-            let histograms = body.iter().filter(|l| l.contains("{{"));
-            commands.push(Command::LeaveOut(histograms.map(|l| metric(l).0).collect()));
+            let mut loaded: Vec<Loaded> = body.iter().map(|l| loaded(l, step)).collect();
             if first.starts_with("load_with_nhcb") {
-                let native = body.iter().map(|l| as_native(&metric(l).0)).collect();
-                commands.push(Command::LeaveOut(native));
+                let native = as_native(&loaded);
+                loaded.extend(native);
             }
+            commands.push(Command::Load(loaded));
         } else {
             commands.push(Command::Eval(eval(*number, first, &body)));
         }
@@ -97,31 +113,61 @@ fn is_command(line: &str) -> bool {
     words.iter().any(|word| line.starts_with(word))
 }
 
-/// The name of the native histogram that `load_with_nhcb` makes of a classic one's series.
-fn as_native(labels: &Labels) -> Labels {
-    let name = labels.metric_name();
-    let suffixes = ["_bucket", "_sum", "_count"];
-    let base = suffixes
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix))
-        .unwrap_or(name);
-    labels
-        .to_builder()
-        .remove("le")
-        .set("__name__", base)
-        .build()
+/// The histograms of custom buckets that `load_with_nhcb` makes of classic ones.
+fn as_native(loaded: &[Loaded]) -> Vec<Loaded> {
+    #[derive(Default)]
+    struct Classic {
+        buckets: Vec<(f64, f64)>,
+        count: Option<f64>,
+        sum: Option<f64>,
+    }
+    let mut classics: BTreeMap<Labels, BTreeMap<i64, Classic>> = BTreeMap::new();
+    for series in loaded {
+        let name = series.labels.metric_name();
+        let suffixes = ["_bucket", "_sum", "_count"];
+        let Some(suffix) = suffixes.into_iter().find(|s| name.ends_with(s)) else {
+            continue;
+        };
+        let bound = series.labels.get("le").and_then(number);
+        if suffix == "_bucket" && bound.is_none() {
+            continue;
+        }
+        let mut builder = series.labels.to_builder();
+        let base = name.trim_end_matches(suffix);
+        let base = builder.remove("le").set("__name__", base).build();
+        let by_time = classics.entry(base).or_default();
+        for (at, item) in &series.samples {
+            let Item::Float(value) = *item else { continue };
+            let classic = by_time.entry(*at).or_default();
+            match (suffix, bound) {
+                ("_bucket", Some(bound)) => classic.buckets.push((bound, value)),
+                ("_sum", _) => classic.sum = Some(value),
+                _ => classic.count = Some(value),
+            }
+        }
+    }
+    let native = |classic: &Classic| {
+        let histogram = histogram::from_classic(&classic.buckets, classic.count, classic.sum);
+        Item::Histogram(Told {
+            histogram: Arc::new(histogram),
+            has_hint: false,
+        })
+    };
+    let series = classics.into_iter().map(|(labels, by_time)| Loaded {
+        labels,
+        samples: by_time.iter().map(|(at, c)| (*at, native(c))).collect(),
+    });
+    series.collect()
 }
 
-/// A series to load; `None` when it holds histograms.
-fn loaded(line: &str, step: i64) -> Option<Loaded> {
+fn loaded(line: &str, step: i64) -> Loaded {
     let (labels, values) = metric(line);
-    let values = sequence(values)?;
     let at = |i: usize| step * i as i64;
-    let samples = values.into_iter().enumerate();
+    let samples = sequence(values).into_iter().enumerate();
     let samples = samples
         .filter_map(|(i, value)| Some((at(i), value?)))
         .collect();
-    Some(Loaded { labels, samples })
+    Loaded { labels, samples }
 }
 
 fn eval(line: usize, first: &str, body: &[&str]) -> Eval {
@@ -166,42 +212,52 @@ fn expectation(eval: &mut Eval, line: &str) {
         eval.pattern = Some(pattern.to_owned());
     } else if let Some(expected) = line.strip_prefix("expect ") {
         expect(eval, expected);
-    } else if line.contains("{{") {
-        eval.needs_histograms = true;
     } else if let Some(value) = number(line) {
         eval.scalar = Some(value);
     } else {
         let (labels, values) = metric(line);
-        let values = sequence(values).expect("no histograms here");
-        eval.series.push((labels, values));
+        eval.series.push((labels, sequence(values)));
     }
 }
 
 fn expect(eval: &mut Eval, expected: &str) {
     let (what, rest) = expected.split_once(' ').unwrap_or((expected, ""));
-    let told = rest
-        .trim_start()
-        .strip_prefix("msg:")
-        .map(|m| m.trim().to_owned());
+    let rest = rest.trim();
+    let told = |key| {
+        rest.strip_prefix(key)
+            .map(|told: &str| told.trim().to_owned())
+    };
+    let note = told("msg:")
+        .map(Note::Text)
+        .or(told("regex:").map(Note::Pattern));
     match what {
         "fail" => {
             eval.fails = true;
-            eval.message = told;
-            eval.pattern = rest
-                .trim_start()
-                .strip_prefix("regex:")
-                .map(|m| m.trim().to_owned());
+            eval.message = told("msg:");
+            eval.pattern = told("regex:");
         }
-        "warn" => eval.warns = Some(true),
+        "warn" => {
+            eval.warns = Some(true);
+            eval.warnings.extend(note);
+        }
         "no_warn" => eval.warns = Some(false),
-        "info" => eval.informs = Some(true),
+        "info" => {
+            eval.informs = Some(true);
+            eval.infos.extend(note);
+        }
         "no_info" => eval.informs = Some(false),
         "ordered" => eval.is_ordered = true,
-        "string" => eval.string = Some(unquote(rest.trim())),
+        "string" => eval.string = Some(unquote(rest)),
+        "range" => {
+            let mut words = rest.split_whitespace().skip(1);
+            let mut time = |name: &str| {
+                assert_eq!(words.next(), Some(name), "line {}", eval.line);
+                duration(words.next().expect("a time"))
+            };
+            (eval.start, eval.end, eval.step) = (time("from"), time("to"), time("step"));
+            eval.is_range_vector = true;
+        }
         other => panic!("line {}: expect {other}?", eval.line),
-    }
-    if let ("warn" | "info", Some(told)) = (what, rest.trim_start().strip_prefix("msg:")) {
-        eval.notes.push(told.trim().to_owned());
     }
 }
 
@@ -262,35 +318,74 @@ fn metric(line: &str) -> (Labels, &str) {
     (Labels::from_pairs(pairs), &rest[1..])
 }
 
-/// `1 _ 2+3x4 stale`; `None` when there are histograms.
-fn sequence(text: &str) -> Option<Vec<Option<f64>>> {
+/// `1 _ 2+3x4 stale {{count:1}}+{{count:2}}x3`.
+fn sequence(text: &str) -> Vec<Option<Item>> {
     let mut values = Vec::new();
-    for item in text.split_whitespace() {
-        if item.contains("{{") {
-            return None;
-        }
-        let (base, times) = match item.rsplit_once('x') {
-            Some((base, times)) => (base, Some(times.parse::<usize>().expect("a count"))),
-            None => (item, None),
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        rest = match rest.starts_with("{{") {
+            true => histograms(rest, &mut values),
+            false => floats(rest, &mut values),
         };
-        match (base, times) {
-            ("_", times) => values.extend(std::iter::repeat_n(None, times.unwrap_or(1))),
-            ("stale", _) => values.push(Some(STALE_NAN)),
-            (base, None) => values.push(Some(number(base).expect(item))),
-            (base, Some(times)) => {
-                let (start, step) = start_and_step(base);
-                // The first value, and so many after it.
-                let mut value = start;
-                for i in 0..=times {
-                    if i > 0 {
-                        value += step;
-                    }
-                    values.push(Some(value));
+        rest = rest.trim_start();
+    }
+    values
+}
+
+/// Takes `{{…}}`, `{{…}}xN` or `{{…}}±{{…}}xN`; what follows.
+fn histograms<'a>(text: &'a str, values: &mut Vec<Option<Item>>) -> &'a str {
+    fn one(text: &str) -> (Told, &str) {
+        let inside = text.strip_prefix("{{").expect(text);
+        let (body, rest) = inside.split_once("}}").expect("closing braces");
+        (histogram::parse(body), rest)
+    }
+    let (mut told, mut rest) = one(text);
+    let mut step = None;
+    for (sign, factor) in [("+", 1.0), ("-", -1.0)] {
+        if let Some(tail) = rest.strip_prefix(sign) {
+            let (by, tail) = one(tail);
+            (step, rest) = (Some((by, factor)), tail);
+        }
+    }
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    let (times, rest) = rest.split_at(end);
+    let times = times.strip_prefix('x').map_or(0, |t| t.parse().expect(t));
+    values.push(Some(Item::Histogram(told.clone())));
+    for _ in 0..times {
+        if let Some((by, factor)) = &step {
+            told = histogram::combine(&told, by, *factor);
+        }
+        values.push(Some(Item::Histogram(told.clone())));
+    }
+    rest
+}
+
+/// Takes one word of floats; what follows.
+fn floats<'a>(text: &'a str, values: &mut Vec<Option<Item>>) -> &'a str {
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (item, rest) = text.split_at(end);
+    let (base, times) = match item.rsplit_once('x') {
+        Some((base, times)) => (base, Some(times.parse::<usize>().expect("a count"))),
+        None => (item, None),
+    };
+    let float = |value| Some(Item::Float(value));
+    match (base, times) {
+        ("_", times) => values.extend(std::iter::repeat_n(None, times.unwrap_or(1))),
+        ("stale", _) => values.push(float(STALE_NAN)),
+        (base, None) => values.push(float(number(base).expect(item))),
+        (base, Some(times)) => {
+            let (start, step) = start_and_step(base);
+            // The first value, and so many after it.
+            let mut value = start;
+            for i in 0..=times {
+                if i > 0 {
+                    value += step;
                 }
+                values.push(float(value));
             }
         }
     }
-    Some(values)
+    rest
 }
 
 fn start_and_step(text: &str) -> (f64, f64) {

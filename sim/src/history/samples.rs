@@ -180,7 +180,7 @@ impl Samples {
                 ));
             }
             Reason::Duplicate | Reason::TooOld => {}
-            Reason::TooNew | Reason::Fenced | Reason::BadLabels => {
+            Reason::TooNew | Reason::Fenced | Reason::BadLabels | Reason::BadHistogram => {
                 return violation(format!("{place:?} refused as {reason:?} without a cause"));
             }
         }

@@ -1,11 +1,12 @@
 //! Sealed samples: immutable, in memory until their file is durable, then on disk.
 //!
 //! docs/format/block.md draws the file. A block's id is the log index of the command that sealed
-//! it, and its bytes are a function of the samples alone, so replicas write equal files.
+//! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
 mod reader;
 mod writer;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use model::{SeriesId, Timestamp};
@@ -39,6 +40,8 @@ pub struct ChunkRef {
     pub offset: u64,
     pub len: u32,
     pub crc32c: u32,
+    /// Of histograms: the length after decompression. `None` says floats.
+    pub histograms: Option<NonZeroU32>,
 }
 
 /// A sealed block whose file is not durable yet.
@@ -52,7 +55,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// `None` when nothing was taken.
+    /// `series` by id, none empty; `None` when there is none.
     pub fn new(id: u64, series: Vec<(SeriesId, Taken)>) -> Option<Self> {
         let ranges = series.iter().map(|(_, taken)| taken.range());
         let range = ranges.fold(None, join)?;
@@ -81,13 +84,14 @@ impl Frozen {
         let chunks = taken.chunks.iter().filter(|c| c.overlaps(start, end));
         parts.extend(chunks.cloned().map(Part::Chunk));
         parts.extend(Part::points(&taken.late, start, end));
+        parts.extend(Part::histograms(&taken.histograms, start, end));
     }
 
     fn digest(&self) -> u64 {
-        let sums = self
-            .series
-            .iter()
-            .map(|(id, taken)| digest::samples(*id, &taken.points()));
+        let sums = self.series.iter().map(|(id, taken)| {
+            let histograms = digest::histograms(*id, &taken.histograms);
+            digest::samples(*id, &taken.points()).wrapping_add(histograms)
+        });
         sums.fold(0, u64::wrapping_add)
     }
 }
@@ -136,6 +140,24 @@ impl Sealed {
             Self::Frozen(frozen) => frozen.digest(),
             Self::Stored(reader) => reader.meta().digest,
         }
+    }
+
+    /// Whether it holds samples of a series; the same before and after its file is written.
+    pub fn has(&self, id: SeriesId) -> bool {
+        match self {
+            Self::Frozen(frozen) => frozen.series.binary_search_by_key(&id, |s| s.0).is_ok(),
+            Self::Stored(reader) => !reader.chunks(id).is_empty(),
+        }
+    }
+
+    /// The series it holds samples of, ascending.
+    pub fn series(&self) -> Vec<SeriesId> {
+        let mut ids: Vec<SeriesId> = match self {
+            Self::Frozen(frozen) => frozen.series.iter().map(|(id, _)| *id).collect(),
+            Self::Stored(reader) => reader.all_chunks().iter().map(|c| c.series).collect(),
+        };
+        ids.dedup();
+        ids
     }
 
     /// Adds handles on everything that may hold samples of a series in `start ..= end`.

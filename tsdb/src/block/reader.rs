@@ -2,6 +2,7 @@
 //! is asked for. Every byte is under a checksum that is looked at before the byte is believed.
 
 use std::io::Read;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,12 +11,14 @@ use model::limits::BLOCK_DIRECTORY_BYTES_MAX;
 use model::port::Disk;
 use model::{SeriesId, Timestamp};
 
-use super::writer::{Entry, FOOTER_BYTES, FOOTER_MAGIC, MAGIC};
+use super::writer::{Entry, FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN};
 use super::{ChunkRef, Meta};
-use crate::chunk::{BLOCK_CHUNK_SAMPLES, Chunk, Point};
+use crate::chunk::{BLOCK_CHUNK_SAMPLES, Chunk, ChunkError};
 use crate::error::StorageError;
 use crate::fields::{Fields, Malformed};
 use crate::file::FileEntry;
+use crate::histogram;
+use crate::part::Column;
 
 /// An open block. Holds its directory in memory, no samples and no open file.
 pub struct Reader {
@@ -23,7 +26,7 @@ pub struct Reader {
     path: PathBuf,
     file: FileEntry,
     meta: Meta,
-    /// By series and time.
+    /// By series, floats before histograms, and time.
     chunks: Vec<ChunkRef>,
 }
 
@@ -73,8 +76,8 @@ impl Reader {
             path: &path,
             entry: &file,
         };
-        let footer = raw.footer().await?;
-        let entries = raw.directory(&footer).await?;
+        let (version, footer) = raw.ends().await?;
+        let entries = raw.directory(version, &footer).await?;
         let reader = Self::new(disk.clone(), dir, file, footer.meta, &entries);
         Ok((reader, entries))
     }
@@ -87,12 +90,12 @@ impl Reader {
         &self.file
     }
 
-    /// All chunks, by series and time.
+    /// All chunks, by series, floats before histograms, and time.
     pub fn all_chunks(&self) -> &[ChunkRef] {
         &self.chunks
     }
 
-    /// The chunks of one series, in time order.
+    /// The chunks of one series: those of floats in time order, then those of histograms.
     pub fn chunks(&self, id: SeriesId) -> &[ChunkRef] {
         let from = self.chunks.partition_point(|c| c.series < id);
         let to = self.chunks.partition_point(|c| c.series <= id);
@@ -100,7 +103,7 @@ impl Reader {
     }
 
     /// Reads and checks one chunk.
-    pub async fn read(&self, chunk: &ChunkRef) -> Result<Vec<Point>, StorageError> {
+    pub async fn read(&self, chunk: &ChunkRef) -> Result<Column, StorageError> {
         let raw = RawFile {
             disk: &*self.disk,
             path: &self.path,
@@ -111,13 +114,10 @@ impl Reader {
             let reason = format!("wrong checksum at {}", chunk.offset);
             return Err(raw.corrupt("chunk", reason));
         }
-        let chunk = Chunk {
-            min: chunk.min,
-            max: chunk.max,
-            count: chunk.count,
-            data,
-        };
-        chunk.decode().map_err(|e| raw.corrupt("chunk", e))
+        match chunk.histograms {
+            None => decode_floats(chunk, data).map_err(|e| raw.corrupt("chunk", e)),
+            Some(len) => decode_histograms(chunk, &data, len).map_err(|e| raw.corrupt("chunk", e)),
+        }
     }
 }
 
@@ -150,29 +150,29 @@ impl RawFile<'_> {
         Ok(bytes)
     }
 
-    async fn footer(&self) -> Result<Footer, StorageError> {
+    /// The version and the footer.
+    async fn ends(&self) -> Result<(u8, Footer), StorageError> {
         let len = self.disk.len(self.path).await;
         let len = len.map_err(|e| StorageError::io("open", &self.entry.name, e))?;
-        let least = (MAGIC.len() + FOOTER_BYTES) as u64;
+        let least = (HEADER_BYTES + FOOTER_BYTES) as u64;
         if len != self.entry.len || len < least {
             let reason = format!("{len} bytes instead of {}", self.entry.len);
             return Err(self.corrupt("file", reason));
         }
-        let magic = self.read(0, MAGIC.len(), "magic").await?;
-        if magic[..] != MAGIC {
-            return Err(self.corrupt("magic", "not a block of a known version"));
-        }
+        let header = self.read(0, HEADER_BYTES, "magic").await?;
+        let version = version_of(&header)
+            .ok_or_else(|| self.corrupt("magic", "not a block of a known version"))?;
         let offset = len - FOOTER_BYTES as u64;
         let bytes = self.read(offset, FOOTER_BYTES, "footer").await?;
         let footer = decode_footer(&bytes).map_err(|e| self.corrupt("footer", e))?;
         let end = footer.directory_offset.checked_add(footer.directory_len);
-        if end != Some(offset) || footer.directory_offset < MAGIC.len() as u64 {
+        if end != Some(offset) || footer.directory_offset < HEADER_BYTES as u64 {
             return Err(self.corrupt("footer", "the directory does not end at the footer"));
         }
-        Ok(footer)
+        Ok((version, footer))
     }
 
-    async fn directory(&self, footer: &Footer) -> Result<Vec<Entry>, StorageError> {
+    async fn directory(&self, version: u8, footer: &Footer) -> Result<Vec<Entry>, StorageError> {
         let corrupt = |reason: &str| self.corrupt("directory", reason);
         let len = usize::try_from(footer.directory_len).map_err(|_| corrupt("too long"))?;
         let bytes = self.read(footer.directory_offset, len, "directory").await?;
@@ -181,11 +181,48 @@ impl RawFile<'_> {
         }
         let raw = decompress(&bytes, footer.directory_raw_len)
             .ok_or_else(|| corrupt("does not decompress to its length"))?;
-        let entries = decode_directory(&raw).map_err(|e| self.corrupt("directory", e))?;
+        let entries = decode_directory(&raw, version).map_err(|e| self.corrupt("directory", e))?;
         match consistent(&entries, footer) {
             true => Ok(entries),
             false => Err(corrupt("differs from the footer")),
         }
+    }
+}
+
+fn version_of(header: &[u8]) -> Option<u8> {
+    match header.strip_prefix(&MAGIC)? {
+        [version, b'\n'] => Some(*version).filter(|v| (VERSION_MIN..=VERSION).contains(v)),
+        _ => None,
+    }
+}
+
+fn decode_floats(chunk: &ChunkRef, data: Bytes) -> Result<Column, ChunkError> {
+    let chunk = Chunk {
+        min: chunk.min,
+        max: chunk.max,
+        count: chunk.count,
+        data,
+    };
+    Ok(Column {
+        floats: chunk.decode()?,
+        histograms: Vec::new(),
+    })
+}
+
+fn decode_histograms(
+    chunk: &ChunkRef,
+    data: &[u8],
+    raw_len: NonZeroU32,
+) -> Result<Column, Malformed> {
+    let raw = decompress(data, u64::from(raw_len.get()));
+    let raw = raw.ok_or(Malformed("does not decompress to its length"))?;
+    let histograms = histogram::decode(&raw, chunk.count)?;
+    match histogram::range_of(&histograms) == Some((chunk.min, chunk.max)) {
+        true => Ok(Column {
+            floats: Vec::new(),
+            histograms,
+        }),
+        false => Err(Malformed("time range differs from what was noted")),
     }
 }
 
@@ -227,10 +264,10 @@ fn decompress(bytes: &[u8], raw_len: u64) -> Option<Vec<u8>> {
     (raw.len() as u64 == raw_len).then_some(raw)
 }
 
-fn decode_directory(raw: &[u8]) -> Result<Vec<Entry>, Malformed> {
+fn decode_directory(raw: &[u8], version: u8) -> Result<Vec<Entry>, Malformed> {
     let mut fields = Fields::new(raw);
     let mut entries: Vec<Entry> = Vec::new();
-    let mut offset = MAGIC.len() as u64;
+    let mut offset = HEADER_BYTES as u64;
     while !fields.is_empty() {
         let step = fields.varint()?;
         let last = entries.last().map(|e| e.id.0);
@@ -240,7 +277,13 @@ fn decode_directory(raw: &[u8]) -> Result<Vec<Entry>, Malformed> {
             return Err(Malformed("a series stands twice"));
         }
         let labels = fields.labels()?;
-        let chunks = decode_chunks(&mut fields, SeriesId(id), &mut offset)?;
+        let mut chunks = decode_chunks(&mut fields, SeriesId(id), false, &mut offset)?;
+        if version > 1 {
+            chunks.extend(decode_chunks(&mut fields, SeriesId(id), true, &mut offset)?);
+        }
+        if chunks.is_empty() {
+            return Err(Malformed("a series without chunks"));
+        }
         entries.push(Entry {
             id: SeriesId(id),
             labels,
@@ -253,6 +296,7 @@ fn decode_directory(raw: &[u8]) -> Result<Vec<Entry>, Malformed> {
 fn decode_chunks(
     fields: &mut Fields<'_>,
     series: SeriesId,
+    histograms: bool,
     offset: &mut u64,
 ) -> Result<Vec<ChunkRef>, Malformed> {
     let mut chunks: Vec<ChunkRef> = Vec::new();
@@ -265,6 +309,10 @@ fn decode_chunks(
         let count = u16::try_from(count).map_err(|_| Malformed("chunk too large"))?;
         let len = fields.varint_u32()?;
         let crc32c = fields.u32()?;
+        let raw_len = match histograms {
+            true => Some(take_raw_len(fields)?),
+            false => None,
+        };
         let ordered = min <= max && last.is_none_or(|last| last < min);
         if !ordered || count == 0 || count > BLOCK_CHUNK_SAMPLES {
             return Err(Malformed("a chunk's range or count is impossible"));
@@ -277,15 +325,17 @@ fn decode_chunks(
             offset: *offset,
             len,
             crc32c,
+            histograms: raw_len,
         });
         *offset = offset
             .checked_add(u64::from(len))
             .ok_or(Malformed("chunks overflow the file"))?;
     }
-    match chunks.is_empty() {
-        true => Err(Malformed("a series without chunks")),
-        false => Ok(chunks),
-    }
+    Ok(chunks)
+}
+
+fn take_raw_len(fields: &mut Fields<'_>) -> Result<NonZeroU32, Malformed> {
+    NonZeroU32::new(fields.varint_u32()?).ok_or(Malformed("a chunk of no histograms"))
 }
 
 /// Whether the directory is the one the footer speaks of.
@@ -310,7 +360,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_directories_and_footers_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_directory(&bytes);
+            let _ = decode_directory(&bytes, 1);
+            let _ = decode_directory(&bytes, 2);
             let _ = decode_footer(&bytes);
             let _ = decompress(&bytes, 100);
         }

@@ -10,17 +10,27 @@ pub mod twin;
 
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
-use model::{Labels, Timestamp};
+use model::histogram::Span;
+use model::{Exemplar, Histogram, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
-use tsdb::{Command, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand, WriteRows};
+use tsdb::{
+    Command, DeleteCommand, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand,
+    WriteRows,
+};
 
 /// One thing that happens to the replicas.
 #[derive(Debug, Clone)]
 pub enum Step {
     Write(Vec<Row>, Windows, Option<Fence>),
+    /// Series, instant and value of each.
+    Exemplars(Vec<(u8, i64, u8)>, u32),
     Push(String, i64, PushOp),
     Seal(i64),
     Retain(i64),
+    /// Series (two of four that share a label, or one), and the range.
+    Delete(u8, bool, i64, i64),
+    /// The nth of the blocks that have something deleted.
+    Clean(usize),
     Checkpoint(usize),
     Reopen(usize),
     /// Replica 1 misses what follows until it catches up or is sent a snapshot.
@@ -29,7 +39,8 @@ pub enum Step {
     Install,
 }
 
-/// `count` samples of a series from `from` on, every `step` ms, values from a small set.
+/// `count` samples of a series from `from` on, every `step` ms, values from a small set; every
+/// third one a histogram if told so.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub series: u8,
@@ -37,6 +48,7 @@ pub struct Row {
     pub step: i64,
     pub count: u8,
     pub value: u8,
+    pub histograms: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +70,25 @@ pub const VALUES: [u64; 8] = [
     0x4024_3333_3333_3333,
 ];
 
+/// One of a few histograms; the first marks its series as ended.
+pub fn histogram(n: usize) -> Histogram {
+    let n = n % 5;
+    let buckets: Vec<f64> = (0..n).map(|bucket| (bucket * 3) as f64).collect();
+    Histogram {
+        is_integer: n % 2 == 1,
+        schema: n as i32 - 2,
+        zero_count: 0.5 * n as f64,
+        count: n as f64,
+        sum: f64::from_bits(VALUES[n]),
+        positive_spans: vec![Span {
+            offset: 1,
+            length: n as u32,
+        }],
+        positive_buckets: buckets,
+        ..Histogram::default()
+    }
+}
+
 pub fn labels(series: u8) -> Labels {
     let zone = ["", "eu", "us"][usize::from(series) % 3];
     let name = ["up", "down"][usize::from(series) % 2];
@@ -77,6 +108,7 @@ pub fn command(
 ) -> Option<Command> {
     Some(match step {
         Step::Write(rows, windows, fence) => Command::Write(write(rows, windows, *fence, resolve)),
+        Step::Exemplars(seen, len_max) => Command::Write(exemplars(seen, *len_max, resolve)),
         Step::Push(job, at, op) => Command::Push(PushCommand {
             proposed_at: Timestamp(*at),
             key: key(job),
@@ -84,6 +116,11 @@ pub fn command(
         }),
         Step::Seal(before) => Command::Seal(SealCommand {
             before: Timestamp(*before),
+        }),
+        Step::Delete(series, one, start, end) => Command::Delete(DeleteCommand {
+            any_of: vec![deleted(*series, *one)],
+            start: Timestamp(*start),
+            end: Timestamp(*end),
         }),
         Step::Retain(before) => Command::Retain(RetainCommand {
             before: Timestamp(*before),
@@ -111,8 +148,13 @@ fn write(
         );
         for n in 0..i64::from(row.count) {
             let at = row.from.saturating_add(row.step * n);
-            let bits = VALUES[(usize::from(row.value) + n as usize) % VALUES.len()];
-            columns.push(series, Timestamp(at), f64::from_bits(bits));
+            let choice = usize::from(row.value) + n as usize;
+            if row.histograms && n % 3 == 1 {
+                columns.push_histogram(series, Timestamp(at), &histogram(choice));
+            } else {
+                let bits = VALUES[choice % VALUES.len()];
+                columns.push(series, Timestamp(at), f64::from_bits(bits));
+            }
         }
     }
     let end = columns.len() as u32;
@@ -126,7 +168,45 @@ fn write(
             .map(|fence| (end / 2..end, fence))
             .into_iter()
             .collect(),
+        ..WriteCommand::default()
     }
+}
+
+fn deleted(series: u8, one: bool) -> Vec<Matcher> {
+    let labels = labels(series);
+    let named = |name: &str| Matcher::equal(name, labels.get(name).unwrap_or_default());
+    match one {
+        true => vec![named("instance")],
+        false => vec![named("zone"), named("__name__")],
+    }
+}
+
+fn exemplars(
+    seen: &[(u8, i64, u8)],
+    len_max: u32,
+    resolve: impl Fn(&Labels) -> Option<model::SeriesId>,
+) -> WriteCommand {
+    let mut write = WriteCommand {
+        exemplars_max: len_max,
+        ..WriteCommand::default()
+    };
+    for &(series, at, value) in seen {
+        let labels = labels(series);
+        let series = resolve(&labels).map_or_else(
+            || {
+                write.labels.push(labels);
+                SeriesRef::New(write.labels.len() as u32 - 1)
+            },
+            SeriesRef::Known,
+        );
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("trace_id", value.to_string())]),
+            value: f64::from(value / 2),
+            timestamp: Timestamp(at),
+        };
+        write.exemplars.push((series, exemplar));
+    }
+    write
 }
 
 fn time() -> impl Strategy<Value = i64> {
@@ -137,13 +217,16 @@ fn time() -> impl Strategy<Value = i64> {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (0u8..8, time(), 1i64..20, 1u8..200, 0u8..3).prop_map(|(series, from, step, count, value)| {
+    let samples = (time(), 1i64..20, 1u8..200, 0u8..3);
+    (0u8..8, samples, prop::bool::weighted(0.3)).prop_map(|(series, samples, histograms)| {
+        let (from, step, count, value) = samples;
         Row {
             series,
             from,
             step,
             count,
             value,
+            histograms,
         }
     })
 }
@@ -186,18 +269,38 @@ fn push() -> impl Strategy<Value = Step> {
 }
 
 /// Steps of a life; `structure` is how often something happens to files rather than to the log.
-pub fn step(structure: u32) -> impl Strategy<Value = Step> {
-    let rows = prop::collection::vec(row(), 1..6);
+pub fn step(structure: u32) -> BoxedStrategy<Step> {
+    if structure == 0 {
+        return logged();
+    }
     prop_oneof![
-        8 => (rows, windows(), prop::option::weighted(0.3, fence()))
-            .prop_map(|(rows, windows, fence)| Step::Write(rows, windows, fence)),
-        2 => push(),
-        2 => time().prop_map(Step::Seal),
-        1 => (0i64..3_000).prop_map(Step::Retain),
+        19 => logged(),
         2 * structure => (0usize..2).prop_map(Step::Checkpoint),
         structure => (0usize..2).prop_map(Step::Reopen),
         2 * structure => Just(Step::Lag),
         structure => Just(Step::Install),
         1 => Just(Step::CatchUp),
     ]
+    .boxed()
+}
+
+/// Steps that go through the log.
+fn logged() -> BoxedStrategy<Step> {
+    let rows = prop::collection::vec(row(), 1..6);
+    prop_oneof![
+        8 => (rows, windows(), prop::option::weighted(0.3, fence()))
+            .prop_map(|(rows, windows, fence)| Step::Write(rows, windows, fence)),
+        2 => prop::collection::vec((0u8..8, 0i64..50, 0u8..6), 1..6)
+            .prop_flat_map(|seen| (Just(seen), 0u32..12))
+            .prop_map(|(seen, len_max)| Step::Exemplars(seen, len_max)),
+        2 => push(),
+        2 => time().prop_map(Step::Seal),
+        1 => (0i64..3_000).prop_map(Step::Retain),
+        3 => (0u8..8, any::<bool>(), time(), 0i64..3_000)
+            .prop_map(|(series, one, start, len)| {
+                Step::Delete(series, one, start, start.saturating_add(len))
+            }),
+        2 => (0usize..3).prop_map(Step::Clean),
+    ]
+    .boxed()
 }

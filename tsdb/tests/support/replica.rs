@@ -14,6 +14,8 @@ use tsdb::{
     ApplyError, Command, FileEntry, Metrics, OpenError, Outcome, Position, Shard, SnapshotFiles,
 };
 
+use tsdb::value::Value;
+
 use super::twin::Content;
 
 pub const DIR: &str = "shard";
@@ -162,11 +164,17 @@ pub fn content(answer: &[Series]) -> Content {
             samples.timestamps.windows(2).all(|w| w[0] < w[1]),
             "samples are in order"
         );
-        let bits: BTreeMap<i64, u64> = samples
-            .iter()
-            .map(|s| (s.timestamp.0, s.value.to_bits()))
+        let value = |index| match samples.value(index) {
+            model::Value::Float(value) => Value::Float(value.to_bits()),
+            model::Value::Histogram(histogram) => {
+                assert_eq!(samples.values[index].to_bits(), histogram.sum.to_bits());
+                Value::Histogram(tsdb::histogram::canonical(&histogram))
+            }
+        };
+        let values: BTreeMap<i64, Value> = (0..samples.len())
+            .map(|index| (samples.timestamps[index].0, value(index)))
             .collect();
-        content.insert(series.labels.clone(), bits);
+        content.insert(series.labels.clone(), values);
     }
     content
 }

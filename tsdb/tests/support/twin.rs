@@ -5,33 +5,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::group::{Family, Group, GroupingKey, PushOp};
 use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
-use model::{Labels, Matcher, Timestamp};
-use tsdb::{Command, PushCommand, SeriesRef, WriteCommand};
+use model::{Exemplar, Labels, Matcher, Timestamp};
+use tsdb::value::Value;
+use tsdb::{Command, DeleteCommand, PushCommand, SeriesRef, WriteCommand};
 
-/// Samples by series: instant to bits.
-pub type Content = BTreeMap<Labels, BTreeMap<i64, u64>>;
+/// Samples by series: instant to value.
+pub type Content = BTreeMap<Labels, BTreeMap<i64, Value>>;
 
 #[derive(Debug, Default)]
 pub struct Twin {
     pub ids: Vec<Labels>,
     pub content: Content,
     pub groups: BTreeMap<GroupingKey, Group>,
+    /// By arrival.
+    pub exemplars: Vec<(Labels, Exemplar)>,
+    /// Series that ever had a sample.
+    seen: BTreeSet<Labels>,
     newest_deleted: i64,
     max: Option<i64>,
     epochs: BTreeMap<u64, u64>,
     /// Samples not sealed yet, and those of each block.
     head: BTreeSet<(i64, Labels)>,
-    blocks: Vec<BTreeSet<(i64, Labels)>>,
+    blocks: Vec<Block>,
+    /// Commands applied.
+    index: u64,
+}
+
+#[derive(Debug)]
+struct Block {
+    id: u64,
+    /// Of what it was made of.
+    newest: i64,
+    samples: BTreeSet<(i64, Labels)>,
 }
 
 impl Twin {
     /// The rejections of a write; nothing for other commands.
     pub fn apply(&mut self, command: &Command) -> Vec<Rejection> {
+        self.index += 1;
         match command {
             Command::Write(write) => return self.write(write),
             Command::Push(push) => self.push(push),
             Command::Seal(seal) => self.seal(seal.before.0),
             Command::Retain(retain) => self.retain(retain.before.0),
+            Command::Delete(delete) => self.delete(delete),
+            Command::Clean(clean) => self.clean(clean.block),
         }
         Vec::new()
     }
@@ -58,12 +76,17 @@ impl Twin {
                 SeriesRef::New(n) => write.labels[n as usize].clone(),
             };
             let at = write.rows.timestamps[row].0;
-            let bits = write.rows.values[row].to_bits();
+            let histograms = &write.rows.histograms;
+            let histogram = histograms.iter().find(|(n, _)| *n as usize == row);
+            let value = match histogram {
+                Some((_, bytes)) => Value::Histogram(bytes.clone()),
+                None => Value::Float(write.rows.values[row].to_bits()),
+            };
             let stored = self.content.get(&labels).and_then(|s| s.get(&at));
             let reason = if stale.contains(&(row as u32)) {
                 Some(Reason::Fenced)
             } else if stored.is_some() {
-                (stored != Some(&bits)).then_some(Reason::Duplicate)
+                (stored != Some(&value)).then_some(Reason::Duplicate)
             } else if max_before
                 .is_some_and(|max| older(at, max, write.out_of_order_window_ms.max(0)))
             {
@@ -76,7 +99,8 @@ impl Twin {
                 self.content
                     .entry(labels.clone())
                     .or_default()
-                    .insert(at, bits);
+                    .insert(at, value);
+                self.seen.insert(labels.clone());
                 self.head.insert((at, labels));
                 self.max = self.max.max(Some(at));
                 None
@@ -84,7 +108,26 @@ impl Twin {
             let row = row as u32;
             rejected.extend(reason.map(|reason| Rejection { row, reason }));
         }
+        self.keep_exemplars(write);
         rejected
+    }
+
+    fn keep_exemplars(&mut self, write: &WriteCommand) {
+        for (series, exemplar) in &write.exemplars {
+            let labels = match series {
+                SeriesRef::Known(id) => self.ids[id.0 as usize].clone(),
+                SeriesRef::New(n) => write.labels[*n as usize].clone(),
+            };
+            let newest = self.exemplars.iter().rfind(|(own, _)| *own == labels);
+            let key = |e: &Exemplar| (e.timestamp, e.value.to_bits(), e.labels.clone());
+            let behind = newest.is_none_or(|(_, newest)| key(exemplar) > key(newest));
+            if behind && self.seen.contains(&labels) {
+                self.exemplars.push((labels, exemplar.clone()));
+                while self.exemplars.len() > write.exemplars_max as usize {
+                    self.exemplars.remove(0);
+                }
+            }
+        }
     }
 
     fn push(&mut self, push: &PushCommand) {
@@ -125,23 +168,67 @@ impl Twin {
         let head = std::mem::take(&mut self.head);
         let (old, new) = head.into_iter().partition(|(at, _)| *at < before);
         self.head = new;
-        let old: BTreeSet<_> = old;
-        if !old.is_empty() {
-            self.blocks.push(old);
+        let samples: BTreeSet<_> = old;
+        if let Some((newest, _)) = samples.last() {
+            self.blocks.push(Block {
+                id: self.index,
+                newest: *newest,
+                samples,
+            });
         }
     }
 
     fn retain(&mut self, before: i64) {
         for block in std::mem::take(&mut self.blocks) {
-            if block.last().is_some_and(|(at, _)| *at >= before) {
+            if block.newest >= before {
                 self.blocks.push(block);
                 continue;
             }
-            for (at, labels) in block {
+            for (at, labels) in block.samples {
                 self.content.get_mut(&labels).expect("stored").remove(&at);
             }
         }
         self.content.retain(|_, samples| !samples.is_empty());
+    }
+
+    fn delete(&mut self, delete: &DeleteCommand) {
+        let chosen = |labels: &Labels| delete.any_of.iter().any(|m| matches_all(m, labels));
+        let gone =
+            |at: i64, labels: &Labels| at >= delete.start.0 && at <= delete.end.0 && chosen(labels);
+        for (labels, samples) in &mut self.content {
+            samples.retain(|at, _| !gone(*at, labels));
+        }
+        self.content.retain(|_, samples| !samples.is_empty());
+        self.head.retain(|(at, labels)| !gone(*at, labels));
+        for block in &mut self.blocks {
+            block.samples.retain(|(at, labels)| !gone(*at, labels));
+        }
+    }
+
+    /// Of a block with deletions. What is stored stays what it was; retention sees another block.
+    fn clean(&mut self, id: u64) {
+        let Some(place) = self.blocks.iter().position(|block| block.id == id) else {
+            return;
+        };
+        let samples = self.blocks.remove(place).samples;
+        if let Some((newest, _)) = samples.last() {
+            self.blocks.push(Block {
+                id: self.index,
+                newest: *newest,
+                samples,
+            });
+        }
+    }
+
+    /// Chosen series that ever had a sample, without samples.
+    pub fn known(&self, matchers: &[Matcher]) -> Content {
+        let chosen = self
+            .seen
+            .iter()
+            .filter(|labels| matches_all(matchers, labels));
+        chosen
+            .map(|labels| (labels.clone(), BTreeMap::new()))
+            .collect()
     }
 
     pub fn select(&self, matchers: &[Matcher], start: i64, end: i64) -> Content {
@@ -150,8 +237,10 @@ impl Twin {
             if start > end || !matches_all(matchers, labels) {
                 continue;
             }
-            let inside: BTreeMap<_, _> =
-                samples.range(start..=end).map(|(a, b)| (*a, *b)).collect();
+            let inside: BTreeMap<_, _> = samples
+                .range(start..=end)
+                .map(|(a, b)| (*a, b.clone()))
+                .collect();
             if !inside.is_empty() {
                 chosen.insert(labels.clone(), inside);
             }

@@ -11,6 +11,7 @@ use model::sample::is_stale;
 use model::sink::{WriteError, Written};
 use tokio::time::{sleep, timeout};
 
+use super::super::view::{Elsewhere, ExternalUrl, Seen};
 use super::*;
 use crate::config::{HttpClient, Machine};
 use crate::web::{Bounds, serve};
@@ -165,13 +166,58 @@ async fn a_lease_that_moves_leaves_no_markers_but_a_removed_target_does() {
     until(|| rig.sink.markers() == 6).await;
 }
 
+/// The node that scrapes a target tells how it went; without its word the data does.
+#[tokio::test]
+async fn a_target_is_shown_as_its_node_tells() {
+    let rig = Rig::start(true).await;
+    rig.pools.apply(&[rig.job()]);
+    let is_told = || {
+        rig.pools
+            .told()
+            .values()
+            .any(|told| told.healthy == Some(true))
+    };
+    until(is_told).await;
+    let told = rig.pools.told();
+    let external = ExternalUrl {
+        scheme: "http".to_owned(),
+        host: "h:9090".to_owned(),
+        own_port: 9090,
+    };
+    let shown = |elsewhere: &Elsewhere| {
+        let target = rig.pools.targets(&external, elsewhere).active.remove(0);
+        (target.healthy, target.last_error)
+    };
+    rig.has_lease.store(false, Ordering::SeqCst);
+    assert!(rig.pools.told().is_empty());
+    assert!(rig.pools.untold(&BTreeMap::new()));
+    assert!(!rig.pools.untold(&told));
+    let mut elsewhere = Elsewhere::default();
+    assert_eq!(shown(&elsewhere), (None, String::new()));
+    let labels = rig
+        .pools
+        .targets(&external, &elsewhere)
+        .active
+        .remove(0)
+        .labels;
+    let seen = Seen {
+        up: false,
+        at: model::Timestamp(1),
+        duration: Duration::ZERO,
+    };
+    elsewhere.seen.insert(labels, seen);
+    assert_eq!(shown(&elsewhere).0, Some(false));
+    elsewhere.told = told;
+    assert_eq!(shown(&elsewhere), (Some(true), String::new()));
+}
+
 #[tokio::test]
 async fn a_node_that_stops_leaves_no_markers() {
     let rig = Rig::start(true).await;
     rig.pools.apply(&[rig.job()]);
     until(|| rig.sink.batches() > 0).await;
     rig.pools.stop();
-    assert!(!rig.pools.has_targets_elsewhere());
+    assert!(rig.pools.names().is_empty());
     assert_eq!(rig.sink.markers(), 0);
 }
 

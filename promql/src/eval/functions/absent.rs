@@ -31,11 +31,7 @@ impl Evaluation<'_> {
 
 /// A column with the labels the missing series would surely have had; none without values.
 pub(super) fn column(place: &Expr, values: Vec<f64>) -> Vec<Column> {
-    let column = Column {
-        labels: labels(place),
-        drop_name: false,
-        values,
-    };
+    let column = Column::new(labels(place), false, values);
     if column.has_values() {
         vec![column]
     } else {

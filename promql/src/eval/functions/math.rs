@@ -48,7 +48,7 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
 }
 
 /// Exact for powers of two.
-fn log2(value: f64) -> f64 {
+pub(crate) fn log2(value: f64) -> f64 {
     let (fraction, exponent) = split(value);
     if fraction == 0.5 {
         return f64::from(exponent - 1);
@@ -75,7 +75,7 @@ fn split(value: f64) -> (f64, i32) {
 }
 
 /// `fraction · 2^exponent`, in steps that do not overflow on the way.
-fn scale(mut fraction: f64, mut exponent: i32) -> f64 {
+pub(crate) fn scale(mut fraction: f64, mut exponent: i32) -> f64 {
     while exponent > 1000 && fraction.is_finite() && fraction != 0.0 {
         fraction *= 2_f64.powi(1000);
         exponent -= 1000;
@@ -173,6 +173,7 @@ impl Evaluation<'_> {
         };
         for column in &mut columns {
             self.pace.spend(column.values.len()).await?;
+            column.drop_histograms();
             for (step, value) in column.values.iter_mut().enumerate() {
                 let bound = |bounds: &Option<Vec<f64>>| bounds.as_ref().map(|b| b[step]);
                 if is_present(*value) {
@@ -194,6 +195,7 @@ impl Evaluation<'_> {
         let nearest = args.maybe_scalar().unwrap_or_else(|| vec![1.0; grid.steps]);
         for column in &mut columns {
             self.pace.spend(column.values.len()).await?;
+            column.drop_histograms();
             for (value, &nearest) in column.values.iter_mut().zip(&nearest) {
                 if is_present(*value) {
                     // Multiplying by the inverse and dividing by it again keeps decimal steps

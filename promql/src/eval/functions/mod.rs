@@ -5,15 +5,17 @@ mod dates;
 mod histogram;
 mod labels;
 mod math;
+mod over_histograms;
 mod over_time;
 mod rate;
 mod sort;
 
 pub(super) use math::pow;
+pub(crate) use math::{log2, scale};
 
 use model::Labels;
 
-use super::{ABSENT, Column, Columns, Evaluation, is_present, value_at};
+use super::{ABSENT, Column, Columns, Evaluation, is_present};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
 use crate::plan::{Grid, is_step_invariant};
@@ -62,6 +64,9 @@ impl Evaluation<'_> {
         if let Some(function) = over_time::of_windows(call.function.name) {
             return self.over_windows(call, function, args, grid).await;
         }
+        if let Some(number) = histogram::of_one_histogram(call.function.name) {
+            return self.histogram_number(args.vector(), number).await;
+        }
         match call.function.name {
             "time" => Ok(Columns::Scalar(seconds(grid))),
             "pi" => Ok(Columns::Scalar(vec![std::f64::consts::PI; grid.steps])),
@@ -82,6 +87,7 @@ impl Evaluation<'_> {
             "sort_by_label" => Ok(sort::sorted_by_labels(args, grid, false)),
             "sort_by_label_desc" => Ok(sort::sorted_by_labels(args, grid, true)),
             "histogram_quantile" => self.histogram_quantile(call, args, grid).await,
+            "histogram_fraction" => self.histogram_fraction(call, args, grid).await,
             name => Err(QueryError::Execution(format!(
                 "{name} is not supported yet"
             ))),
@@ -94,7 +100,7 @@ impl Evaluation<'_> {
         for column in &columns {
             self.pace.spend(grid.steps).await?;
             for (step, &value) in column.values.iter().enumerate() {
-                if is_present(value) {
+                if is_present(value) && column.histogram(step).is_none() {
                     seen[step] = seen[step].saturating_add(1);
                     values[step] = if seen[step] == 1 { value } else { f64::NAN };
                 }
@@ -117,6 +123,7 @@ impl Evaluation<'_> {
                     *value = seconds;
                 }
             }
+            column.histograms.clear();
             self.drop_name(column);
         }
         Ok(Columns::Vector(super::merge(columns)?))
@@ -143,6 +150,17 @@ impl Evaluation<'_> {
     }
 }
 
+/// Whether the call looks at windows of samples.
+pub(super) fn is_over_windows(call: &Call) -> bool {
+    let name = call.function.name;
+    name == "absent_over_time" || over_time::of_windows(name).is_some()
+}
+
+/// Whether the call only renames what it is given, which Prometheus does in place.
+pub(super) fn keeps_samples(call: &Call) -> bool {
+    matches!(call.function.name, "label_replace" | "label_join")
+}
+
 /// The instants in seconds.
 fn seconds(grid: Grid) -> Vec<f64> {
     (0..grid.steps)
@@ -151,11 +169,7 @@ fn seconds(grid: Grid) -> Vec<f64> {
 }
 
 fn unlabelled(values: Vec<f64>) -> Column {
-    Column {
-        labels: Labels::default(),
-        drop_name: false,
-        values,
-    }
+    Column::new(Labels::default(), false, values)
 }
 
 /// An argument as messages point at it: without the parentheses around it, unless its value never

@@ -1,11 +1,16 @@
 //! Functions of the samples inside a window.
+//!
+//! A window of floats is a pair of slices. One that has histograms is looked at by [`over_histograms`],
+//! which hands the floats in it on to functions that know no histograms.
 
 use model::Timestamp;
 
+use super::super::column::{extra, histograms_within};
 use super::super::kahan::{Mean, Sum};
 use super::super::quantile::quantile;
 use super::super::{RangeSeries, Ranges};
-use super::{ABSENT, Args, Column, Columns, Evaluation, is_present, rate};
+use super::over_histograms::Mixed;
+use super::{ABSENT, Args, Column, Columns, Evaluation, rate};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -14,6 +19,9 @@ use crate::plan::Grid;
 pub(super) struct Window<'a> {
     pub times: &'a [Timestamp],
     pub values: &'a [f64],
+    /// Where in `values`, beginning at `falls_from`, one is less than the one before it.
+    pub falls: &'a [u32],
+    pub falls_from: usize,
     /// The left end, itself outside.
     pub start: i64,
     /// The right end, inside.
@@ -53,9 +61,9 @@ pub(super) fn of_windows(name: &str) -> Option<OverWindow> {
         "double_exponential_smoothing" => |w| smooth(w),
         "changes" => |w| Some(count_pairs(w.values, has_changed)),
         "resets" => |w| Some(count_pairs(w.values, |before, after| after < before)),
-        "rate" => |w| rate::extrapolated(w, true, true),
-        "increase" => |w| rate::extrapolated(w, true, false),
-        "delta" => |w| rate::extrapolated(w, false, false),
+        "rate" => |w| rate::extrapolated(w, rate::Kind::Rate),
+        "increase" => |w| rate::extrapolated(w, rate::Kind::Increase),
+        "delta" => |w| rate::extrapolated(w, rate::Kind::Delta),
         "irate" => |w| rate::last_two(w, true),
         "idelta" => |w| rate::last_two(w, false),
         "deriv" => rate::slope,
@@ -126,7 +134,7 @@ fn smooth(window: &Window<'_>) -> Option<f64> {
     Some(level)
 }
 
-fn has_changed(before: f64, after: f64) -> bool {
+pub(super) fn has_changed(before: f64, after: f64) -> bool {
     before != after && !(before.is_nan() && after.is_nan())
 }
 
@@ -137,6 +145,26 @@ fn count_pairs(values: &[f64], counts: fn(f64, f64) -> bool) -> f64 {
         .count() as f64
 }
 
+/// Where values are less than the one before: where a counter was reset.
+fn falls(values: &[f64]) -> Vec<u32> {
+    let falls = values
+        .windows(2)
+        .zip(1..)
+        .filter(|(pair, _)| pair[1] < pair[0]);
+    falls.map(|(_, at)| at).collect()
+}
+
+/// A call over windows, ready to be applied to series.
+pub(super) struct OverRanges<'a> {
+    pub name: &'static str,
+    function: OverWindow,
+    /// The range, as messages point at it.
+    pub place: &'a Expr,
+    /// The first argument.
+    pub first_place: &'a Expr,
+    scalars: Vec<Vec<f64>>,
+}
+
 impl Evaluation<'_> {
     pub(super) async fn over_windows(
         &mut self,
@@ -145,107 +173,167 @@ impl Evaluation<'_> {
         args: Args,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let (mut ranges, mut scalars, mut scalar_places) = (None, Vec::new(), Vec::new());
+        let (mut ranges, mut scalars) = (None, Vec::new());
         for (columns, place) in args.0.zip(call.args.iter().map(super::place)) {
             match columns {
                 Columns::Ranges(found) => ranges = Some((found, place)),
-                other => {
-                    scalars.push(other.into_scalar());
-                    scalar_places.push(place);
-                }
+                other => scalars.push(other.into_scalar()),
             }
         }
         let (ranges, place) = ranges.expect("the parser checked that one argument is a range");
-        let name = call.function.name;
-        if !ranges.series.is_empty() {
-            self.check_scalars(name, &scalar_places, &scalars)?;
-        }
-        let Ranges {
-            series,
-            look,
-            range_ms,
-        } = ranges;
+        let over = OverRanges {
+            name: call.function.name,
+            function,
+            place,
+            first_place: super::argument(call, 0),
+            scalars,
+        };
+        self.read = vec![0; grid.steps];
+        let (look, range_ms) = (ranges.look, ranges.range_ms);
         let mut columns = Vec::new();
-        for series in series {
+        for series in ranges.series {
             self.pace.expect(columns.len() + 1, grid.steps)?;
-            let mut values = vec![ABSENT; grid.steps];
-            let mut at_step = vec![0.0; scalars.len()];
-            let (mut from, mut to) = (0, 0);
-            for (step, value) in values.iter_mut().enumerate() {
-                let now = grid.at(step);
-                let end = look.from(now);
-                let start = end.saturating_sub(range_ms);
-                let times = &series.samples.timestamps;
-                to += times[to..].iter().take_while(|t| t.0 <= end).count();
-                from += times[from..to].iter().take_while(|t| t.0 <= start).count();
-                self.pace.spend(to - from).await?;
-                if from == to {
-                    continue;
-                }
-                for (scalar, all) in at_step.iter_mut().zip(&scalars) {
-                    *scalar = all[step];
-                }
-                let window = Window {
-                    times: &times[from..to],
-                    values: &series.samples.values[from..to],
-                    start,
-                    end,
-                    now,
-                    range_ms,
-                    scalars: &at_step,
-                };
-                *value = function(&window).unwrap_or(ABSENT);
-            }
-            if values.iter().copied().any(is_present) {
-                columns.push(self.window_column(name, place, series, values));
+            let ranges = Ranges {
+                series: Vec::new(),
+                look,
+                range_ms,
+            };
+            if let Some(column) = self.over_series(&over, &ranges, series, grid).await? {
+                columns.push(column);
             }
         }
-        Ok(Columns::Vector(if self.delayed_names {
+        Ok(Columns::Vector(if self.rules.delayed_names {
             columns
         } else {
             super::super::distinct(columns)?
         }))
     }
 
-    fn window_column(
+    /// One series' windows; `None` when no one of them yields anything.
+    async fn over_series(
         &mut self,
-        name: &str,
-        place: &Expr,
+        over: &OverRanges<'_>,
+        ranges: &Ranges,
         series: RangeSeries,
-        values: Vec<f64>,
-    ) -> Column {
-        if matches!(name, "rate" | "increase") {
-            let metric = series.labels.metric_name();
-            self.notes.inform_if_no_counter(self.query, place, metric);
-        }
-        let mut column = Column {
-            labels: series.labels,
-            drop_name: series.drop_name,
-            values,
+        grid: Grid,
+    ) -> Result<Option<Column>, QueryError> {
+        let samples = &series.samples;
+        let mut column = Column::new(
+            series.labels.clone(),
+            series.drop_name,
+            vec![ABSENT; grid.steps],
+        );
+        let needs_falls = matches!(over.name, "rate" | "increase");
+        let falls = if needs_falls {
+            falls(&samples.values)
+        } else {
+            Vec::new()
         };
-        if name != "last_over_time" {
-            self.drop_name(&mut column);
+        let mut scalars = vec![0.0; over.scalars.len()];
+        let (mut from, mut to, mut first_fall) = (0, 0, 0);
+        let (mut work, mut window_samples, mut found) = (0, 0, 0);
+        for step in 0..grid.steps {
+            let now = grid.at(step);
+            let end = ranges.look.from(now);
+            let start = end.saturating_sub(ranges.range_ms);
+            let times = &samples.timestamps;
+            // Windows only move on, except where the subquery's or selector's time stands still.
+            to += times[to..].iter().take_while(|t| t.0 <= end).count();
+            from += times[from..to].iter().take_while(|t| t.0 <= start).count();
+            work += to - from;
+            if work >= VALUES_PER_CHECK {
+                self.pace.spend(std::mem::take(&mut work)).await?;
+            }
+            let histograms = match samples.histograms.is_empty() {
+                true => &[][..],
+                false => histograms_within(&samples.histograms, from, to),
+            };
+            window_samples = (to - from) as u64 + extra(histograms);
+            self.pace.glimpse(window_samples)?;
+            if from == to {
+                continue;
+            }
+            self.read[step] += window_samples;
+            for (scalar, all) in scalars.iter_mut().zip(&over.scalars) {
+                *scalar = all[step];
+            }
+            first_fall += falls[first_fall..]
+                .iter()
+                .take_while(|at| **at as usize <= from)
+                .count();
+            let window = Window {
+                times: &times[from..to],
+                values: &samples.values[from..to],
+                falls: &falls[first_fall..],
+                falls_from: from,
+                start,
+                end,
+                now,
+                range_ms: ranges.range_ms,
+                scalars: &scalars,
+            };
+            if histograms.is_empty() {
+                self.check_scalars(over, &scalars)?;
+                if let Some(value) = (over.function)(&window) {
+                    column.values[step] = value;
+                    found += 1;
+                }
+                continue;
+            }
+            let mixed = Mixed::new(&window, from, histograms);
+            let metric = series.labels.metric_name();
+            if let Some(point) = self.over_histograms(over, &mixed, metric)? {
+                column.set(step, point);
+                found += 1;
+            }
         }
-        column
+        self.pace.spend(work + grid.steps).await?;
+        if found == 0 {
+            return Ok(None);
+        }
+        self.pace.current += found + extra(&column.histograms);
+        self.pace.glimpse(window_samples)?;
+        let made = column.histograms.iter().map(|(_, h)| h.size());
+        self.pace.hold_more(made.sum())?;
+        self.finish(over, &mut column);
+        Ok(Some(column))
     }
 
-    fn check_scalars(
+    fn finish(&mut self, over: &OverRanges<'_>, column: &mut Column) {
+        let has_floats = column.histograms.is_empty() || column.present() > column.histograms.len();
+        if matches!(over.name, "rate" | "increase") && has_floats {
+            self.inform_if_no_counter(over.place, column);
+        }
+        if over.name != "last_over_time" {
+            self.drop_name(column);
+        }
+    }
+
+    fn inform_if_no_counter(&mut self, place: &Expr, column: &Column) {
+        let metric = column.labels.metric_name();
+        if self.rules.type_and_unit_labels {
+            let ty = column.labels.get(super::super::TYPE).unwrap_or_default();
+            self.notes.inform_if_not_typed_counter(place, metric, ty);
+        } else {
+            self.notes.inform_if_no_counter(place, metric);
+        }
+    }
+
+    /// Tells of scalars that make no sense; called where there are floats to use them on.
+    pub(super) fn check_scalars(
         &mut self,
-        name: &str,
-        places: &[&Expr],
-        scalars: &[Vec<f64>],
+        over: &OverRanges<'_>,
+        scalars: &[f64],
     ) -> Result<(), QueryError> {
-        match (name, places, scalars) {
-            ("quantile_over_time", [place], [quantiles]) => {
-                for &q in quantiles {
-                    self.notes.warn_quantile(self.query, place, q);
-                }
+        match (over.name, scalars) {
+            ("quantile_over_time", &[q]) => {
+                self.notes.warn_quantile(over.first_place, q);
             }
-            ("double_exponential_smoothing", _, [smoothing, trending]) => {
-                for (what, short, factors) in
+            ("double_exponential_smoothing", &[smoothing, trending]) => {
+                for (what, short, factor) in
                     [("smoothing", "sf", smoothing), ("trend", "tf", trending)]
                 {
-                    if let Some(factor) = factors.iter().find(|f| !(**f > 0.0 && **f < 1.0)) {
+                    if factor <= 0.0 || factor >= 1.0 {
                         return Err(QueryError::Execution(format!(
                             "invalid {what} factor. Expected: 0 < {short} < 1, got: {factor:.6}"
                         )));
@@ -257,6 +345,16 @@ impl Evaluation<'_> {
         Ok(())
     }
 
+    /// Applies the call to the floats of a window that has histograms too.
+    pub(super) fn over_floats(
+        &mut self,
+        over: &OverRanges<'_>,
+        window: &Window<'_>,
+    ) -> Result<Option<f64>, QueryError> {
+        self.check_scalars(over, window.scalars)?;
+        Ok((over.function)(window))
+    }
+
     /// One where no series has a sample in its window.
     pub(super) async fn absent_over_time(
         &mut self,
@@ -265,18 +363,33 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         let mut values = vec![1.0; grid.steps];
+        self.read = vec![0; grid.steps];
         for series in &ranges.series {
-            let times = &series.samples.timestamps;
+            let samples = &series.samples;
+            let times = &samples.timestamps;
             self.pace.spend(grid.steps).await?;
+            let (mut seen, mut windows) = (0, 0);
             for (step, value) in values.iter_mut().enumerate() {
                 let end = ranges.look.from(grid.at(step));
                 let start = end.saturating_sub(ranges.range_ms);
-                let newest = times.partition_point(|t| t.0 <= end);
-                if newest > 0 && times[newest - 1].0 > start {
+                let to = times.partition_point(|t| t.0 <= end);
+                let from = times.partition_point(|t| t.0 <= start);
+                let histograms = histograms_within(&samples.histograms, from, to);
+                seen = (to - from) as u64 + extra(histograms);
+                self.pace.glimpse(seen)?;
+                if seen > 0 {
+                    self.read[step] += seen;
+                    windows += 1;
                     *value = ABSENT;
                 }
             }
+            // Prometheus notes every window as a result first.
+            self.pace.current += windows;
+            self.pace.glimpse(seen)?;
         }
         Ok(Columns::Vector(super::absent::column(place, values)))
     }
 }
+
+/// Values a series' windows may see between two looks at the clock.
+const VALUES_PER_CHECK: usize = 20_000;

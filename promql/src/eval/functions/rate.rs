@@ -3,39 +3,60 @@
 use super::super::kahan::Sum;
 use super::over_time::Window;
 
-/// The growth over a window, extrapolated to its ends where the samples come close to them.
-///
-/// Close means: not further than 1.1 times the average distance between samples. Further away,
-/// half a distance is added, and for counters never beyond the instant at which they were zero.
-pub(super) fn extrapolated(
-    window: &Window<'_>,
-    is_counter: bool,
-    is_per_second: bool,
-) -> Option<f64> {
+/// Which growth is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Of a counter, by second.
+    Rate,
+    /// Of a counter.
+    Increase,
+    /// Of anything.
+    Delta,
+}
+
+impl Kind {
+    pub fn is_counter(self) -> bool {
+        self != Self::Delta
+    }
+}
+
+/// The growth over a window, extrapolated to its ends.
+pub(super) fn extrapolated(window: &Window<'_>, kind: Kind) -> Option<f64> {
     let (&first, &last) = (window.values.first()?, window.values.last()?);
-    let (first_time, last_time) = (window.times.first()?.0, window.times.last()?.0);
     if window.values.len() < 2 {
         return None;
     }
     let mut growth = last - first;
-    if is_counter {
-        let mut before = first;
-        for &value in &window.values[1..] {
-            if value < before {
-                growth += before;
-            }
-            before = value;
+    if kind.is_counter() {
+        let end = window.falls_from + window.values.len();
+        let inside = window.falls.iter().map(|at| *at as usize);
+        for at in inside.take_while(|at| *at < end) {
+            growth += window.values[at - window.falls_from - 1];
         }
     }
-    let mut to_start = (first_time - window.start) as f64 / 1000.0;
-    let mut to_end = (window.end - last_time) as f64 / 1000.0;
-    let sampled = (last_time - first_time) as f64 / 1000.0;
-    let average = sampled / (window.values.len() - 1) as f64;
+    let counter = kind.is_counter().then_some((first, growth));
+    Some(growth * extrapolation(window, kind, counter))
+}
+
+/// What growth between the first and the last sample is multiplied by, so that it is the growth of
+/// the whole window; of a counter with its first value and its growth.
+///
+/// Samples close to an end of the window extend to it. Close means: not further than 1.1 times the
+/// average distance between samples. Further away, half a distance is added, and for counters never
+/// beyond the instant at which they were zero.
+pub(super) fn extrapolation(window: &Window<'_>, kind: Kind, counter: Option<(f64, f64)>) -> f64 {
+    let (Some(first_time), Some(last_time)) = (window.times.first(), window.times.last()) else {
+        return f64::NAN;
+    };
+    let mut to_start = (first_time.0 - window.start) as f64 / 1000.0;
+    let mut to_end = (window.end - last_time.0) as f64 / 1000.0;
+    let sampled = (last_time.0 - first_time.0) as f64 / 1000.0;
+    let average = sampled / (window.times.len() - 1) as f64;
     let close = average * 1.1;
     if to_start >= close {
         to_start = average / 2.0;
     }
-    if is_counter {
+    if let Some((first, growth)) = counter {
         let mut to_zero = to_start;
         if growth > 0.0 && first >= 0.0 {
             to_zero = sampled * (first / growth);
@@ -48,10 +69,10 @@ pub(super) fn extrapolated(
         to_end = average / 2.0;
     }
     let mut factor = (sampled + to_start + to_end) / sampled;
-    if is_per_second {
+    if kind == Kind::Rate {
         factor /= window.range_ms as f64 / 1000.0;
     }
-    Some(growth * factor)
+    factor
 }
 
 /// The growth between the last two samples: by second for counters, plain otherwise.

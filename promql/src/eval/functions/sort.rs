@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 
-use super::{Args, Column, Columns, value_at};
+use super::{Args, Column, Columns};
 use crate::plan::Grid;
 
-/// By value, NaN last either way.
+/// By value, NaN last either way; histograms have none and are left out.
 pub(super) fn sorted(mut columns: Vec<Column>, grid: Grid, is_descending: bool) -> Columns {
+    columns.iter_mut().for_each(Column::drop_histograms);
     if grid.steps == 1 {
-        let value = |column: &Column| value_at(&column.values, 0).unwrap_or(f64::NAN);
+        let value = |column: &Column| column.values.first().copied().unwrap_or(f64::NAN);
         columns.sort_by(|a, b| order(value(a), value(b), is_descending));
     }
     Columns::Vector(columns)
@@ -60,6 +61,7 @@ fn by_labels(names: &[String], a: &Column, b: &Column) -> Ordering {
 
 /// Runs of digits compare as numbers, everything else character by character.
 fn natural(mut a: &str, mut b: &str) -> Ordering {
+    let (a_bytes, b_bytes) = (a.len(), b.len());
     while !a.is_empty() && !b.is_empty() {
         let (a_digits, a_rest) = digits(a);
         let (b_digits, b_rest) = digits(b);
@@ -75,7 +77,8 @@ fn natural(mut a: &str, mut b: &str) -> Ordering {
         }
         (a, b) = rest;
     }
-    a.len().cmp(&b.len())
+    // One may begin with the other; the same number may be written longer.
+    a.len().cmp(&b.len()).then(a_bytes.cmp(&b_bytes))
 }
 
 fn digits(text: &str) -> (&str, &str) {
@@ -88,11 +91,10 @@ fn digits(text: &str) -> (&str, &str) {
 /// Compares numbers of any length.
 fn numeric(a: &str, b: &str) -> Ordering {
     let [a_value, b_value] = [a, b].map(|digits| digits.trim_start_matches('0'));
-    let by_value = a_value
+    a_value
         .len()
         .cmp(&b_value.len())
-        .then_with(|| a_value.cmp(b_value));
-    by_value.then_with(|| a.len().cmp(&b.len()))
+        .then_with(|| a_value.cmp(b_value))
 }
 
 #[cfg(test)]

@@ -1,0 +1,179 @@
+//! A remote read request: snappy's block format around a `ReadRequest`.
+
+use model::limits;
+use model::{MatchOp, Matcher, Timestamp};
+use prost::Message;
+use proto::remote::label_matcher::Type;
+use proto::remote::read_request::ResponseType;
+use proto::remote::{self as wire, ReadRequest};
+
+/// A decoded request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub queries: Vec<Query>,
+    pub answer: Answer,
+}
+
+/// Samples with `start <= t <= end` of series that match every matcher.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    pub start: Timestamp,
+    pub end: Timestamp,
+    pub matchers: Vec<Matcher>,
+}
+
+/// The form the reader asked for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Samples,
+    Chunks,
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("request of {bytes} bytes, the limit is {bytes_max}")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    #[error("snappy: {0}")]
+    Snappy(String),
+    #[error("read request: {0}")]
+    Protobuf(String),
+    #[error("more than {0} queries in one request")]
+    TooManyQueries(usize),
+    #[error("server does not support any of the requested response types: {0:?}")]
+    Answer(Vec<i32>),
+    #[error("invalid matcher type")]
+    MatcherType,
+    #[error("{0}")]
+    Matcher(String),
+}
+
+/// Decodes a body. Nothing is allocated for what it only claims to hold.
+pub fn decode(body: &[u8]) -> Result<Request, ReadError> {
+    let snappy = |e: snap::Error| ReadError::Snappy(e.to_string());
+    let declared = snap::raw::decompress_len(body).map_err(snappy)?;
+    for bytes in [body.len(), declared] {
+        let bytes_max = limits::READ_REQUEST_BYTES_MAX;
+        if bytes > bytes_max {
+            return Err(ReadError::TooLarge { bytes, bytes_max });
+        }
+    }
+    let message = snap::raw::Decoder::new().decompress_vec(body);
+    let message = ReadRequest::decode(&*message.map_err(snappy)?);
+    let message = message.map_err(|e| ReadError::Protobuf(e.to_string()))?;
+    if message.queries.len() > limits::READ_QUERIES_MAX {
+        return Err(ReadError::TooManyQueries(limits::READ_QUERIES_MAX));
+    }
+    let queries = message.queries.iter().map(query);
+    Ok(Request {
+        answer: answer(&message.accepted_response_types)?,
+        queries: queries.collect::<Result<_, _>>()?,
+    })
+}
+
+/// The first form we know; a reader that names none wants samples.
+fn answer(accepted: &[i32]) -> Result<Answer, ReadError> {
+    let known = accepted.iter().find_map(|kind| {
+        Some(match ResponseType::try_from(*kind).ok()? {
+            ResponseType::Samples => Answer::Samples,
+            ResponseType::StreamedXorChunks => Answer::Chunks,
+        })
+    });
+    match known {
+        None if accepted.is_empty() => Ok(Answer::Samples),
+        known => known.ok_or_else(|| ReadError::Answer(accepted.to_vec())),
+    }
+}
+
+fn query(query: &wire::Query) -> Result<Query, ReadError> {
+    let matchers = query.matchers.iter().map(matcher);
+    Ok(Query {
+        start: Timestamp(query.start_timestamp_ms),
+        end: Timestamp(query.end_timestamp_ms),
+        matchers: matchers.collect::<Result<_, _>>()?,
+    })
+}
+
+fn matcher(matcher: &wire::LabelMatcher) -> Result<Matcher, ReadError> {
+    let op = match Type::try_from(matcher.r#type) {
+        Ok(Type::Eq) => MatchOp::Equal,
+        Ok(Type::Neq) => MatchOp::NotEqual,
+        Ok(Type::Re) => MatchOp::Regex,
+        Ok(Type::Nre) => MatchOp::NotRegex,
+        Err(_) => return Err(ReadError::MatcherType),
+    };
+    let matcher = Matcher::new(op, &matcher.name, &matcher.value);
+    matcher.map_err(|e| ReadError::Matcher(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn body(request: &ReadRequest) -> Vec<u8> {
+        let message = request.encode_to_vec();
+        snap::raw::Encoder::new().compress_vec(&message).unwrap()
+    }
+
+    fn request(accepted: &[i32], kind: i32, value: &str) -> ReadRequest {
+        ReadRequest {
+            queries: vec![wire::Query {
+                start_timestamp_ms: -5,
+                end_timestamp_ms: 7,
+                matchers: vec![wire::LabelMatcher {
+                    r#type: kind,
+                    name: "job".to_owned(),
+                    value: value.to_owned(),
+                }],
+            }],
+            accepted_response_types: accepted.to_vec(),
+        }
+    }
+
+    #[test]
+    fn queries_and_the_first_known_form_are_read() {
+        for (accepted, answer) in [
+            (&[][..], Answer::Samples),
+            (&[1, 0], Answer::Chunks),
+            (&[9, 0, 1], Answer::Samples),
+        ] {
+            let decoded = decode(&body(&request(accepted, 2, "a.*"))).unwrap();
+            assert_eq!(decoded.answer, answer);
+            let query = &decoded.queries[0];
+            assert_eq!((query.start, query.end), (Timestamp(-5), Timestamp(7)));
+            let matcher = Matcher::new(MatchOp::Regex, "job", "a.*").unwrap();
+            assert_eq!(query.matchers, [matcher]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_named() {
+        assert_eq!(
+            decode(&body(&request(&[9], 0, ""))),
+            Err(ReadError::Answer(vec![9]))
+        );
+        assert_eq!(
+            decode(&body(&request(&[], 4, ""))),
+            Err(ReadError::MatcherType)
+        );
+        assert!(matches!(
+            decode(&body(&request(&[], 2, "("))),
+            Err(ReadError::Matcher(_))
+        ));
+        assert!(matches!(
+            decode(b"\xff\xff\xff\xff\x0f\x00"),
+            Err(ReadError::TooLarge { .. })
+        ));
+        assert!(matches!(decode(b"\x05ab"), Err(ReadError::Snappy(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+            let _ = decode(&snap::raw::Encoder::new().compress_vec(&bytes).unwrap());
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `/api/v1/read`: Prometheus' remote read.
+//!
+//! Promise: an answer is whole or an error: every query is answered by the cluster before the
+//! first byte leaves. A bad regular expression is the reader's mistake and gives 400, where
+//! Prometheus 3.5 gives 500. Not here: the wire format.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use federation::read::{Answer, External, Frames, Request, SamplesAnswer, decode};
+use futures::stream;
+use model::Series;
+use model::limits::{READ_REQUEST_BYTES_MAX, READ_SAMPLES_MAX};
+use model::source::{Selection, Take};
+
+use super::errors::TextError;
+use super::params::Form;
+use super::{Shared, body};
+
+/// Names from which a reader knows the form of an answer.
+const SAMPLES: &str = "application/x-protobuf";
+const CHUNKS: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+
+/// One request of a reader; it takes the place of a query while it is answered.
+pub async fn remote(
+    State(api): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    incoming: Body,
+) -> Result<Response, TextError> {
+    let bytes = body::read(incoming, READ_REQUEST_BYTES_MAX, &api.body_budget).await?;
+    let request = decode(&bytes)?;
+    let external = External(api.external_labels());
+    let closed = |_| TextError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
+    let _slot = api.queries.slots.acquire().await.map_err(closed)?;
+    let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
+    let results = select(&api, &request, &external, &form, &headers).await?;
+    match request.answer {
+        Answer::Samples => samples(results, &external),
+        Answer::Chunks => Ok(chunks(results, &external)),
+    }
+}
+
+async fn select(
+    api: &Shared,
+    request: &Request,
+    external: &External,
+    form: &Form,
+    headers: &HeaderMap,
+) -> Result<Vec<Vec<Series>>, TextError> {
+    let consistency = form.consistency(headers).map_err(TextError::bad_request)?;
+    let mut results = Vec::with_capacity(request.queries.len());
+    for query in &request.queries {
+        let selection = Selection {
+            matchers: external.strip(&query.matchers),
+            start: query.start,
+            end: query.end,
+            take: Take::All,
+            consistency,
+        };
+        results.push(api.source.select(&selection).await?);
+    }
+    Ok(results)
+}
+
+fn samples(results: Vec<Vec<Series>>, external: &External) -> Result<Response, TextError> {
+    let mut answer = SamplesAnswer::default();
+    for series in results {
+        answer.add(series, external, READ_SAMPLES_MAX)?;
+    }
+    let body = answer.encode();
+    let body =
+        body.map_err(|e| TextError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let kind = [
+        (header::CONTENT_TYPE, SAMPLES),
+        (header::CONTENT_ENCODING, "snappy"),
+    ];
+    Ok((kind, body).into_response())
+}
+
+fn chunks(results: Vec<Vec<Series>>, external: &External) -> Response {
+    let results = results.into_iter().enumerate();
+    let external = external.clone();
+    let frames = results.flat_map(move |(i, series)| Frames::new(series, external.clone(), i));
+    let frames = frames.map(Ok::<Bytes, Infallible>);
+    let body = Body::from_stream(stream::iter(frames));
+    ([(header::CONTENT_TYPE, CHUNKS)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::twin::{Answer, NOW, Twin};
+
+    /// A request for `up{region="eu"}` up to now; `kinds` are the forms the reader takes.
+    fn request(pattern: &str, kinds: &[u8]) -> Vec<u8> {
+        let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+        let matcher = |kind: u8, name: &str, value: &str| {
+            let fields = [
+                vec![0x08, kind],
+                field(0x12, name.as_bytes()),
+                field(0x1a, value.as_bytes()),
+            ];
+            field(0x1a, &fields.concat())
+        };
+        let mut end = vec![0x10];
+        let mut word = NOW.0 as u64;
+        while word >= 0x80 {
+            end.push(word as u8 | 0x80);
+            word >>= 7;
+        }
+        end.push(word as u8);
+        let matchers = [matcher(2, "__name__", pattern), matcher(0, "region", "eu")];
+        let query = [&end[..], &matchers.concat()].concat();
+        let mut message = field(0x0a, &query);
+        for kind in kinds {
+            message.extend([0x10, *kind]);
+        }
+        message
+    }
+
+    async fn ask(twin: &Twin, message: &[u8]) -> Answer {
+        let body = snap::raw::Encoder::new().compress_vec(message).unwrap();
+        twin.api_request("POST", "/api/v1/read", &[], body).await
+    }
+
+    fn twin() -> Twin {
+        let twin = Twin::new();
+        twin.store
+            .add(&[("__name__", "up")], NOW.plus_ms(-1000), 1.0);
+        twin.store.add(&[("__name__", "down")], NOW, 1.0);
+        twin
+    }
+
+    #[tokio::test]
+    async fn samples_come_as_one_message() {
+        let answer = ask(&twin(), &request("u.*", &[])).await;
+        assert_eq!(answer.code, 200);
+        assert_eq!(answer.header("content-type"), "application/x-protobuf");
+        assert_eq!(answer.header("content-encoding"), "snappy");
+        let body = snap::raw::Decoder::new()
+            .decompress_vec(&answer.body)
+            .unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("region") && text.contains("eu") && text.contains("up"));
+        assert!(!text.contains("down"));
+    }
+
+    #[tokio::test]
+    async fn chunks_come_as_frames() {
+        let answer = ask(&twin(), &request("u.*", &[1, 0])).await;
+        let kind = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+        assert_eq!((answer.code, answer.header("content-type")), (200, kind));
+        let (head, message) = answer.body.split_at(5);
+        assert_eq!(usize::from(head[0]), message.len());
+        assert_eq!(head[1..], crc32c::crc32c(message).to_be_bytes());
+        let none = ask(&twin(), &request("nosuch", &[1])).await;
+        assert_eq!(none.seen(), (200, ""));
+    }
+
+    #[tokio::test]
+    async fn there_is_no_half_of_an_answer() {
+        let twin = twin();
+        let bad = ask(&twin, &request("(", &[])).await;
+        assert_eq!(bad.code, 400);
+        let unknown = ask(&twin, &request("u.*", &[7])).await;
+        assert_eq!(
+            unknown.seen(),
+            (
+                400,
+                "server does not support any of the requested response types: [7]\n"
+            )
+        );
+        let broken = twin
+            .api_request("POST", "/api/v1/read", &[], "\u{5}ab")
+            .await;
+        assert_eq!(broken.code, 400);
+        twin.store.broken.store(true, Ordering::SeqCst);
+        for kinds in [&[][..], &[1]] {
+            assert_eq!(ask(&twin, &request("u.*", kinds)).await.code, 503);
+        }
+        let get = twin.get("/api/v1/read").await;
+        assert_eq!((get.code, get.header("allow")), (405, "OPTIONS, POST"));
+    }
+}

@@ -1,0 +1,310 @@
+//! What steps of a plan yield: values of series at the instants of a grid, and ranges of samples.
+
+use std::sync::Arc;
+
+use model::sample::{Histograms, STALE_NAN, histogram_at, is_stale};
+use model::{Histogram, Labels, Samples, Series, Timestamp, Value};
+
+use crate::native;
+use crate::plan::{Grid, Look};
+
+/// What stands in a column where the series has no value. No computation yields these bits:
+/// staleness markers are never selected, and arithmetic makes quiet NaNs.
+pub(super) const ABSENT: f64 = STALE_NAN;
+
+pub(super) fn is_present(value: f64) -> bool {
+    !is_stale(value)
+}
+
+/// A float, or a histogram: what a series has at an instant.
+#[derive(Debug, Clone)]
+pub(super) enum Point {
+    Float(f64),
+    Histogram(Arc<Histogram>),
+}
+
+impl Point {
+    pub fn of(histogram: Histogram) -> Self {
+        Self::Histogram(Arc::new(histogram))
+    }
+}
+
+/// One series at every instant of a grid.
+///
+/// Where it has a histogram, `histograms` holds it by the index of the instant, ascending, and
+/// `values` its sum. Whoever knows floats only calls [`Column::drop_histograms`] first.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub labels: Labels,
+    /// The metric name goes when the result is handed out (delayed name removal only).
+    pub(super) drop_name: bool,
+    pub values: Vec<f64>,
+    pub histograms: Histograms,
+}
+
+impl Column {
+    /// A column of floats.
+    pub fn new(labels: Labels, drop_name: bool, values: Vec<f64>) -> Self {
+        Self {
+            labels,
+            drop_name,
+            values,
+            histograms: Histograms::new(),
+        }
+    }
+
+    pub fn has_values(&self) -> bool {
+        self.values.iter().copied().any(is_present)
+    }
+
+    /// At how many instants it has a value.
+    pub fn present(&self) -> usize {
+        self.values.iter().filter(|v| is_present(**v)).count()
+    }
+
+    pub fn histogram(&self, step: usize) -> Option<&Arc<Histogram>> {
+        histogram_at(&self.histograms, step)
+    }
+
+    /// What it has at `step`.
+    pub(super) fn point(&self, step: usize) -> Option<Point> {
+        let value = self.values.get(step).copied().filter(|&v| is_present(v))?;
+        Some(match self.histogram(step) {
+            Some(histogram) => Point::Histogram(histogram.clone()),
+            None => Point::Float(value),
+        })
+    }
+
+    /// Puts a point at `step`, which is behind all histograms so far.
+    pub(super) fn set(&mut self, step: usize, point: Point) {
+        match point {
+            Point::Float(value) => self.values[step] = value,
+            Point::Histogram(histogram) => {
+                // A sum of marker bits would make the point absent.
+                let sum = histogram.sum;
+                self.values[step] = if is_present(sum) { sum } else { f64::NAN };
+                self.histograms.push((index(step), histogram));
+            }
+        }
+    }
+
+    /// Keeps the floats only.
+    pub fn drop_histograms(&mut self) {
+        for (step, _) in std::mem::take(&mut self.histograms) {
+            self.values[step as usize] = ABSENT;
+        }
+    }
+
+    /// Forgets histograms where the value was taken away.
+    pub fn drop_masked(&mut self) {
+        let values = &self.values;
+        self.histograms
+            .retain(|(step, _)| is_present(values[*step as usize]));
+    }
+
+    /// Adds to the count of samples at each instant, a histogram counting for several.
+    pub fn count_into(&self, sizes: &mut [u64]) {
+        for (size, &value) in sizes.iter_mut().zip(&self.values) {
+            *size += u64::from(is_present(value));
+        }
+        for (step, histogram) in &self.histograms {
+            sizes[*step as usize] += native::weight(histogram) as u64 - 1;
+        }
+    }
+
+    /// The column as samples at the instants of `grid`.
+    pub fn into_series(self, grid: Grid) -> Series {
+        let mut samples = Samples::default();
+        let mut histograms = self.histograms.into_iter().peekable();
+        for (step, &value) in self.values.iter().enumerate() {
+            if !is_present(value) {
+                continue;
+            }
+            let at = Timestamp(grid.at(step));
+            match histograms.next_if(|(index, _)| *index as usize == step) {
+                Some((_, histogram)) => samples.push_histogram(at, histogram),
+                None => samples.push(at, value),
+            }
+        }
+        Series {
+            labels: self.labels,
+            samples,
+        }
+    }
+
+    /// What a result shows at `step`.
+    pub fn value_at(&self, step: usize) -> Option<Value> {
+        Some(match self.point(step)? {
+            Point::Float(value) => Value::Float(value),
+            Point::Histogram(histogram) => Value::Histogram(histogram),
+        })
+    }
+}
+
+/// A step as histograms are numbered by.
+pub(super) fn index(step: usize) -> u32 {
+    u32::try_from(step).expect("a grid has far fewer than 2^32 instants")
+}
+
+/// The histograms at `from .. to` of a column.
+pub(super) fn histograms_within(
+    histograms: &Histograms,
+    from: usize,
+    to: usize,
+) -> &[(u32, Arc<Histogram>)] {
+    let place = |at: usize| histograms.partition_point(|(index, _)| (*index as usize) < at);
+    &histograms[place(from)..place(to)]
+}
+
+/// What histograms count for beyond one sample each.
+pub(super) fn extra(histograms: &[(u32, Arc<Histogram>)]) -> u64 {
+    let extra = |histogram: &Histogram| native::weight(histogram) as u64 - 1;
+    histograms.iter().map(|(_, h)| extra(h)).sum()
+}
+
+/// Samples of series, cut to a window at each instant.
+#[derive(Debug)]
+pub(crate) struct Ranges {
+    pub(super) series: Vec<RangeSeries>,
+    pub(super) look: Look,
+    pub(super) range_ms: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct RangeSeries {
+    pub labels: Labels,
+    pub drop_name: bool,
+    pub samples: Samples,
+}
+
+impl Ranges {
+    /// How many samples the window sees from `now`, histograms counting for several.
+    pub fn window_samples(&self, now: i64) -> u64 {
+        let end = self.look.from(now);
+        let start = end.saturating_sub(self.range_ms);
+        let of_series = |samples: &Samples| {
+            let (from, to) = (
+                samples.timestamps.partition_point(|t| t.0 <= start),
+                samples.timestamps.partition_point(|t| t.0 <= end),
+            );
+            (to - from) as u64 + extra(histograms_within(&samples.histograms, from, to))
+        };
+        self.series.iter().map(|s| of_series(&s.samples)).sum()
+    }
+
+    /// What the window sees from `now`; series it sees nothing of are left out.
+    pub fn cut(self, now: i64) -> Vec<Series> {
+        let end = self.look.from(now);
+        let start = end.saturating_sub(self.range_ms);
+        let cut = |samples: &Samples| {
+            let mut kept = Samples::default();
+            let inside = |at: &usize| (start + 1..=end).contains(&samples.timestamps[*at].0);
+            let all = (0..samples.len()).filter(inside);
+            all.for_each(|at| kept.push_from(samples, at));
+            kept
+        };
+        let series = self.series.into_iter().map(|series| Series {
+            samples: cut(&series.samples),
+            labels: series.labels,
+        });
+        series.filter(|s| !s.samples.is_empty()).collect()
+    }
+}
+
+/// What a step yields.
+#[derive(Debug)]
+pub(crate) enum Columns {
+    /// A value at every instant.
+    Scalar(Vec<f64>),
+    String {
+        text: String,
+        not_utf8: Option<Vec<u8>>,
+    },
+    Vector(Vec<Column>),
+    Ranges(Ranges),
+}
+
+impl Columns {
+    /// About how many bytes its values take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Scalar(values) => 8 * values.len(),
+            Self::String { text, .. } => text.len(),
+            Self::Vector(columns) => columns
+                .iter()
+                .map(|c| 8 * c.values.len() + histogram_bytes(&c.histograms))
+                .sum(),
+            Self::Ranges(ranges) => ranges
+                .series
+                .iter()
+                .map(|s| samples_bytes(&s.samples))
+                .sum(),
+        }
+    }
+
+    /// How many samples it holds at each instant, as Prometheus counts. Ranges are counted where
+    /// their windows are looked at.
+    pub fn sizes(&self, steps: usize) -> Vec<u64> {
+        let mut sizes = vec![0; steps];
+        match self {
+            Self::Scalar(_) => sizes.fill(1),
+            Self::Vector(columns) => columns.iter().for_each(|c| c.count_into(&mut sizes)),
+            Self::String { .. } | Self::Ranges(_) => {}
+        }
+        sizes
+    }
+
+    /// How many points it has at each instant, if it has histograms.
+    pub fn points(&self, steps: usize) -> Option<Vec<u64>> {
+        let Self::Vector(columns) = self else {
+            return None;
+        };
+        if columns.iter().all(|column| column.histograms.is_empty()) {
+            return None;
+        }
+        let mut points = vec![0; steps];
+        for column in columns {
+            for (points, &value) in points.iter_mut().zip(&column.values) {
+                *points += u64::from(is_present(value));
+            }
+        }
+        Some(points)
+    }
+
+    pub fn into_scalar(self) -> Vec<f64> {
+        match self {
+            Self::Scalar(values) => values,
+            other => unreachable!("the parser checked that this is a scalar: {other:?}"),
+        }
+    }
+
+    pub fn into_vector(self) -> Vec<Column> {
+        match self {
+            Self::Vector(columns) => columns,
+            other => unreachable!("the parser checked that this is a vector: {other:?}"),
+        }
+    }
+
+    pub fn into_ranges(self) -> Ranges {
+        match self {
+            Self::Ranges(ranges) => ranges,
+            other => unreachable!("the parser checked that this is a range: {other:?}"),
+        }
+    }
+
+    pub fn into_string(self) -> (String, Option<Vec<u8>>) {
+        match self {
+            Self::String { text, not_utf8 } => (text, not_utf8),
+            other => unreachable!("the parser checked that this is a string: {other:?}"),
+        }
+    }
+}
+
+/// What histograms take in memory, as if none were shared.
+pub(super) fn histogram_bytes(histograms: &Histograms) -> usize {
+    histograms.iter().map(|(_, h)| 16 + h.size()).sum()
+}
+
+pub(crate) fn samples_bytes(samples: &Samples) -> usize {
+    16 * samples.len() + histogram_bytes(&samples.histograms)
+}

@@ -1,0 +1,121 @@
+//! `limitk` and `limit_ratio`: some series of each group, always the same ones.
+
+use model::Labels;
+use model::hash::xxh64;
+
+use super::aggregate::Groups;
+use super::{ABSENT, Column, Columns, Evaluation, is_present};
+use crate::ast::Aggregate;
+use crate::error::QueryError;
+use crate::plan::Grid;
+use crate::printer::format_float;
+
+impl Evaluation<'_> {
+    /// The first `k` series of each group that have a value.
+    pub(super) async fn limit(
+        &mut self,
+        aggregate: &Aggregate,
+        k: &[f64],
+        mut columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let counts = super::topk::counts(k)?;
+        let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
+        let mut seen = vec![vec![0_usize; grid.steps]; groups.count()];
+        for (column, &group) in columns.iter_mut().zip(&groups.numbers) {
+            self.pace.spend(grid.steps).await?;
+            let steps = column.values.iter_mut().zip(&mut seen[group]).zip(&counts);
+            for ((value, seen), count) in steps {
+                if is_present(*value) {
+                    *seen += 1;
+                    if *seen > *count {
+                        *value = ABSENT;
+                    }
+                }
+            }
+            column.drop_masked();
+        }
+        columns.retain(Column::has_values);
+        // An instant's answer lists group by group.
+        if grid.steps == 1 {
+            columns = groups.sorted(columns, aggregate);
+        }
+        Ok(Columns::Vector(columns))
+    }
+
+    /// The series whose hash is in the first `ratio` of all, or for negative ones in the last.
+    pub(super) async fn limit_ratio(
+        &mut self,
+        aggregate: &Aggregate,
+        ratios: &[f64],
+        mut columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Columns, QueryError> {
+        let ratios = self.ratios(aggregate, ratios)?;
+        for column in &mut columns {
+            self.pace.spend(grid.steps + super::LABEL_COST).await?;
+            let offset = offset(&column.labels);
+            for (value, &ratio) in column.values.iter_mut().zip(&ratios) {
+                let is_in = ratio >= 0.0 && offset < ratio || ratio < 0.0 && offset >= 1.0 + ratio;
+                if !is_in {
+                    *value = ABSENT;
+                }
+            }
+            column.drop_masked();
+        }
+        columns.retain(Column::has_values);
+        if grid.steps == 1 {
+            let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
+            columns = groups.sorted(columns, aggregate);
+        }
+        Ok(Columns::Vector(columns))
+    }
+
+    /// Ratios between -1 and 1; others are cut there, which is told.
+    fn ratios(&mut self, aggregate: &Aggregate, ratios: &[f64]) -> Result<Vec<f64>, QueryError> {
+        let place = aggregate.param.as_deref();
+        let mut cut = Vec::with_capacity(ratios.len());
+        for &ratio in ratios {
+            if ratio.is_nan() {
+                let message = format!("Ratio value {} is NaN", format_float(ratio));
+                return Err(QueryError::Execution(message));
+            }
+            let to = ratio.clamp(-1.0, 1.0);
+            if to != ratio
+                && let Some(place) = place
+            {
+                self.notes.warn_ratio(place.unwrap_parens(), ratio, to);
+            }
+            cut.push(to);
+        }
+        Ok(cut)
+    }
+}
+
+/// Where a series stands between 0 and 1.
+fn offset(labels: &Labels) -> f64 {
+    hash(labels) as f64 / u64::MAX as f64
+}
+
+/// XXH64 of names and values, each behind its length, as Prometheus holds labels in memory.
+fn hash(labels: &Labels) -> u64 {
+    let mut bytes = Vec::new();
+    for (name, value) in labels {
+        for text in [name, value] {
+            put_length(&mut bytes, text.len());
+            bytes.extend(text.as_bytes());
+        }
+    }
+    xxh64(0, &bytes)
+}
+
+/// One byte, or 255 and three bytes.
+fn put_length(bytes: &mut Vec<u8>, length: usize) {
+    match u8::try_from(length) {
+        Ok(length) if length < 255 => bytes.push(length),
+        _ => {
+            bytes.push(255);
+            bytes.extend(&(length as u32).to_le_bytes()[..3]);
+        }
+    }
+}
