@@ -258,23 +258,8 @@ pub const FRACTIONS: &[&str] = &[
 ];
 /// Without `step()`, `min()` and `max()`, which came after 3.5.
 pub const RANGES: &[&str] = &[
-    "30s",
-    "1m",
-    "90s",
-    "2m",
-    "5m",
-    "5m",
-    "5m",
-    "10m",
-    "20m",
-    "1h",
-    "16s",
-    "300",
-    "4m*2",
-    "10m-3m",
-    "2^2*30s",
-    "1ms",
-    "0s",
+    "30s", "1m", "90s", "2m", "5m", "5m", "5m", "10m", "20m", "1h", "16s", "300", "4m*2", "10m-3m",
+    "2^2*30s", "1ms", "0s",
 ];
 pub const SUBQUERY_RANGES: &[&str] = &["1m", "5m", "10m", "17m", "30m", "5m+30s"];
 pub const STEPS: &[&str] = &["10s", "30s", "1m", "77s", "2m"];
