@@ -66,6 +66,8 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Recent log entries kept in memory, all groups together.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
+/// Of a block's file, read before it is asked for.
+pub const READ_AHEAD_BYTES: usize = 256 << 10;
 /// Files kept open so that block reads do not reopen them.
 pub const READ_HANDLES_MAX: usize = 512;
 /// Connections the system holds for a listener before they are accepted.

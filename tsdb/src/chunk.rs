@@ -9,7 +9,7 @@
 //! not decode to exactly those are an error.
 
 use bytes::Bytes;
-use model::Timestamp;
+use model::{Samples, Timestamp};
 
 use crate::bits::{BitReader, BitWriter};
 
@@ -62,22 +62,44 @@ impl Chunk {
     /// Decodes and checks everything.
     pub fn decode(&self) -> Result<Vec<Point>, ChunkError> {
         let mut points = Vec::with_capacity(usize::from(self.count));
+        self.visit(|point| points.push(point))?;
+        Ok(points)
+    }
+
+    /// Decodes and checks everything; what lies in `start ..= end` is added to `samples`.
+    pub fn decode_into(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        samples: &mut Samples,
+    ) -> Result<(), ChunkError> {
+        samples.timestamps.reserve(usize::from(self.count));
+        samples.values.reserve(usize::from(self.count));
+        self.visit(|point| {
+            if point.at >= start && point.at <= end {
+                samples.timestamps.push(point.at);
+                samples.values.push(f64::from_bits(point.bits));
+            }
+        })
+    }
+
+    /// Calls `each` with every sample; on an error it was called with some that are none.
+    fn visit(&self, mut each: impl FnMut(Point)) -> Result<(), ChunkError> {
         let mut decoder = Decoder::new(&self.data, self.count);
+        let (mut first, mut last) = (None, None);
         while let Some(point) = decoder.next_point()? {
-            if points
-                .last()
-                .is_some_and(|last: &Point| last.at >= point.at)
-            {
+            if last.is_some_and(|last| last >= point.at) {
                 return Err(ChunkError::OutOfOrder);
             }
-            points.push(point);
+            first.get_or_insert(point.at);
+            last = Some(point.at);
+            each(point);
         }
         decoder.finish()?;
-        let ends = (points.first().map(|p| p.at), points.last().map(|p| p.at));
-        if ends != (Some(self.min), Some(self.max)) {
-            return Err(ChunkError::NotAsNoted);
+        match (first, last) == (Some(self.min), Some(self.max)) {
+            true => Ok(()),
+            false => Err(ChunkError::NotAsNoted),
         }
-        Ok(points)
     }
 
     /// Decodes a chunk that this process encoded or has checked when it was loaded.

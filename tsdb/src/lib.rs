@@ -22,7 +22,7 @@
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
-//! - [`part`], [`select`]: reading across head and blocks
+//! - [`part`], `pieces`, [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
 //! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
@@ -46,6 +46,7 @@ pub mod index;
 pub mod manifest;
 pub mod metrics;
 pub mod part;
+mod pieces;
 pub mod retention;
 pub mod sealing;
 pub mod select;

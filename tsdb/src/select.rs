@@ -7,37 +7,42 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use model::limits::QUERY_SAMPLES_MAX;
-use model::source::{MetadataSelection, Selection, Source, SourceError, Take};
+use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{ExemplarSeries, Labels, Samples, Series};
 
 use crate::error::StorageError;
-use crate::part::{self, Column};
+use crate::part::Column;
+use crate::pieces::Pieces;
 use crate::shard::Shard;
 
 #[async_trait]
 impl Source for Shard {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
-        let (start, end) = (selection.start, selection.end);
-        let chosen = self.read(|state| state.gather(&selection.matchers, start, end));
-        let mut answer = Vec::with_capacity(chosen.len());
-        let mut samples_left = QUERY_SAMPLES_MAX;
-        for (labels, parts) in chosen {
-            let column = match selection.take {
-                Take::All => part::collect(&parts, start, end).await,
-                Take::Last => part::last(parts, start, end).await,
-            };
-            let column = column.map_err(|e| self.source_error(e))?;
-            samples_left = samples_left
-                .checked_sub(weight(&column))
-                .ok_or_else(too_many_samples)?;
-            if !column.is_empty() {
-                let samples = samples(&column).map_err(|e| self.source_error(e))?;
-                answer.push(Series { labels, samples });
+        let mut pieces = self.pieces(selection);
+        let mut answer = Vec::new();
+        while let Some(piece) = pieces.next().await.map_err(|e| self.source_error(e))? {
+            if pieces.weight() > QUERY_SAMPLES_MAX {
+                return Err(too_many_samples());
             }
+            answer.extend(piece);
         }
         answer.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(answer)
+    }
+
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        let pieces = self.pieces(selection);
+        futures::stream::try_unfold(pieces, async |mut pieces| {
+            let piece = pieces.next().await.map_err(|e| self.source_error(e))?;
+            Ok(piece.map(|piece| (piece, pieces)))
+        })
+        .boxed()
     }
 
     async fn exemplars(
@@ -76,6 +81,12 @@ impl Source for Shard {
 }
 
 impl Shard {
+    fn pieces(&self, selection: &Selection) -> Pieces {
+        let (start, end) = (selection.start, selection.end);
+        let chosen = self.read(|state| state.gather(&selection.matchers, start, end));
+        Pieces::new(chosen, selection)
+    }
+
     fn in_blocks(&self, selection: &MetadataSelection) -> Vec<Labels> {
         let (start, end) = (selection.start, selection.end);
         self.read(|state| state.in_blocks(&selection.any_of, start, end))
@@ -93,13 +104,13 @@ fn too_many_samples() -> SourceError {
 }
 
 /// How many floats would take as much room; a float is 16 bytes.
-fn weight(column: &Column) -> usize {
+pub(crate) fn weight(column: &Column) -> usize {
     let histograms = column.histograms.iter().map(|p| 1 + p.bytes.len() / 16);
     column.floats.len() + histograms.sum::<usize>()
 }
 
 /// Both kinds as one column in time order.
-fn samples(column: &Column) -> Result<Samples, StorageError> {
+pub(crate) fn samples_of(column: &Column) -> Result<Samples, StorageError> {
     let points = &column.floats;
     if column.histograms.is_empty() {
         return Ok(Samples {

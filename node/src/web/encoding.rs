@@ -1,4 +1,4 @@
-//! What wraps the handlers: compression as asked for, cross-origin headers, the date.
+//! What wraps the handlers: compression as asked for, cross-origin headers, the date, clean paths.
 //!
 //! Promise: of gzip and deflate the first that `Accept-Encoding` names, as Prometheus picks; a
 //! body in pieces is compressed in pieces. Not here: compressed requests (see `body`).
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -34,6 +34,57 @@ pub async fn date(State(api): State<Shared>, request: Request, next: Next) -> Re
     let now = HeaderValue::from_str(&now).expect("letters and digits");
     response.headers_mut().insert(header::DATE, now);
     response
+}
+
+/// Leads paths with empty or dotted parts to what they mean, as Go's server does.
+pub async fn clean_path(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let clean = cleaned(path);
+    if clean == path || request.method() == Method::CONNECT {
+        return next.run(request).await;
+    }
+    let query = request.uri().query().map(|query| format!("?{query}"));
+    let location = clean + &query.unwrap_or_default();
+    let moved = StatusCode::MOVED_PERMANENTLY;
+    match *request.method() {
+        Method::GET | Method::HEAD => redirect(moved, "Moved Permanently", &location),
+        _ => (moved, [(header::LOCATION, location)]).into_response(),
+    }
+}
+
+/// Without `//`, `.` and `..`; a slash at the end stays.
+fn cleaned(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let ends = path.ends_with('/') && !parts.is_empty();
+    format!("/{}{}", parts.join("/"), if ends { "/" } else { "" })
+}
+
+/// As Go's `http.Redirect` writes it.
+pub fn redirect(code: StatusCode, reason: &str, location: &str) -> Response {
+    let mut safe = String::with_capacity(location.len());
+    for c in location.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&#34;"),
+            '\'' => safe.push_str("&#39;"),
+            c => safe.push(c),
+        }
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::LOCATION, location),
+    ];
+    let body = format!("<a href=\"{safe}\">{reason}</a>.\n\n");
+    (code, headers, body).into_response()
 }
 
 /// Adds what browsers want to see.
@@ -184,6 +235,20 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
         Encoder::asked_by(&headers)
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_go_does() {
+        for (path, clean) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("/a//b/", "/a/b/"),
+            ("/a/./b/../c", "/a/c"),
+            ("/../a", "/a"),
+            ("/api/v1/label/a/values", "/api/v1/label/a/values"),
+        ] {
+            assert_eq!(cleaned(path), clean);
+        }
     }
 
     #[test]

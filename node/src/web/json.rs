@@ -103,6 +103,7 @@ impl Json {
         self.raw("]")
     }
 
+    /// Floats and histograms go as two lists; one that is empty is left out.
     fn series(&mut self, series: &Series) {
         self.raw("{\"metric\":").labels(&series.labels);
         let samples = &series.samples;

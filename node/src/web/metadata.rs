@@ -92,6 +92,8 @@ fn select(
     let limit = form.limit()?;
     let start = form.time_or("start", MIN_TIME)?;
     let end = form.time_or("end", MAX_TIME)?;
+    // Prometheus looks for data that reach into both ends, whichever comes first.
+    let (start, end) = (start.min(end), start.max(end));
     let any_of = matchers(form)?;
     let consistency = form.consistency(headers);
     let consistency = consistency.map_err(|e| ApiError::bad_parameter("consistency", e))?;
@@ -149,6 +151,7 @@ mod tests {
         for path in [
             "/api/v1/series?match[]=up",
             "/api/v1/series?match[]=up&match[]=up&start=1&limit=0",
+            "/api/v1/series?match[]=up&start=1795233380&end=1795233000",
         ] {
             let answer = twin.get(path).await;
             assert_eq!(answer.seen(), (200, found), "{path}");

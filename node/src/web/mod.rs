@@ -141,6 +141,7 @@ pub fn api_router(state: ApiState) -> Router {
         .merge(rest)
         .route_layer(from_fn_with_state(measure, metrics::measure))
         .fallback(errors::not_found)
+        .layer(from_fn(encoding::clean_path))
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
         .with_state(state)
 }
@@ -352,6 +353,19 @@ mod tests {
             );
             assert_eq!(answer.header("vary"), "");
         }
+    }
+
+    /// Prometheus 3.5.3.
+    #[tokio::test]
+    async fn unclean_paths_lead_to_clean_ones() {
+        let twin = Twin::new();
+        let got = twin.get("/api/v1/label//values?a=b&c").await;
+        let body = "<a href=\"/api/v1/label/values?a=b&amp;c\">Moved Permanently</a>.\n\n";
+        assert_eq!(got.seen(), (301, body));
+        assert_eq!(got.header("location"), "/api/v1/label/values?a=b&c");
+        let posted = twin.api_request("POST", "/api/v1//write", &[], "").await;
+        assert_eq!(posted.seen(), (301, ""));
+        assert_eq!(posted.header("location"), "/api/v1/write");
     }
 
     #[tokio::test]

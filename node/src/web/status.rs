@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use federation::Escaping;
 use serde_json::json;
 
+use super::encoding::redirect;
 use super::json::{Json, success};
 use super::params::Form;
 use super::query::json_response;
@@ -100,27 +101,13 @@ pub async fn notifications(State(api): State<Shared>) -> Response {
 
 /// Where Prometheus' pages begin.
 pub async fn start_page() -> Response {
-    found("/query")
+    redirect(StatusCode::FOUND, "Found", "/query")
 }
 
 /// Where links to the graph of Prometheus 2 lead.
 pub async fn old_graph(uri: Uri) -> Response {
-    found(&format!("/query?{}", uri.query().unwrap_or_default()))
-}
-
-/// 302 as Go's `http.Redirect` writes it.
-fn found(location: &str) -> Response {
-    let safe = location.replace('&', "&amp;").replace('<', "&lt;");
-    let safe = safe
-        .replace('>', "&gt;")
-        .replace('"', "&#34;")
-        .replace('\'', "&#39;");
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::LOCATION, location),
-    ];
-    let body = format!("<a href=\"{safe}\">Found</a>.\n\n");
-    (StatusCode::FOUND, headers, body).into_response()
+    let location = format!("/query?{}", uri.query().unwrap_or_default());
+    redirect(StatusCode::FOUND, "Found", &location)
 }
 
 /// Members and shards as this node knows them; `?format=text` for people.

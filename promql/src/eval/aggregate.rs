@@ -117,8 +117,7 @@ impl Evaluation<'_> {
                 }
                 (AggregateOp::Count | AggregateOp::Group, Some(_)) => fold.add(0.0),
                 (_, Some(_)) => {
-                    let place = &aggregate.expr;
-                    self.notes.inform_ignored_in_aggregation(place, op.as_str());
+                    self.notes.inform_ignored_in_aggregation(aggregate);
                 }
             }
         }
@@ -163,7 +162,7 @@ impl Evaluation<'_> {
         }
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         let members = groups.members();
-        self.inform_of_ignored(aggregate, &aggregate.expr, &columns);
+        self.inform_of_ignored(aggregate, &columns);
         let mut results = Vec::with_capacity(members.len());
         for members in &members {
             let mut values = vec![ABSENT; grid.steps];
@@ -183,15 +182,9 @@ impl Evaluation<'_> {
     }
 
     /// Tells if there are histograms that an aggregation leaves out.
-    pub(super) fn inform_of_ignored(
-        &mut self,
-        aggregate: &Aggregate,
-        place: &Expr,
-        columns: &[Column],
-    ) {
+    pub(super) fn inform_of_ignored(&mut self, aggregate: &Aggregate, columns: &[Column]) {
         if columns.iter().any(|column| !column.histograms.is_empty()) {
-            let name = aggregate.op.as_str();
-            self.notes.inform_ignored_in_aggregation(place, name);
+            self.notes.inform_ignored_in_aggregation(aggregate);
         }
     }
 

@@ -4,7 +4,6 @@ use super::Point;
 use crate::ast::{Binary, BinaryOp};
 use crate::native::{self, Incompatible, Sum};
 use model::Histogram;
-use model::histogram::ResetHint;
 
 /// Why a pair has no result, worth telling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +64,10 @@ fn sum(l: &Histogram, r: &Histogram) -> Result<Histogram, Incompatible> {
     Ok(sum.into_histogram())
 }
 
-/// A difference counts nothing, so it is a gauge.
+/// Its reset hint is the left one's, as in 3.5.
 fn difference(l: &Histogram, r: &Histogram) -> Result<Histogram, Incompatible> {
     let mut difference = Sum::from(l);
     difference.subtract(&Sum::from(r))?;
-    difference.hint = ResetHint::Gauge;
     Ok(difference.into_histogram())
 }
 

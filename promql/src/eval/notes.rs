@@ -3,7 +3,7 @@
 use model::fragment::PartNote;
 
 use super::element::Trouble;
-use crate::ast::{Binary, Expr};
+use crate::ast::{Aggregate, AggregateOp, Binary, Expr};
 use crate::error::Position;
 use crate::native::Incompatible;
 use crate::quote::quote;
@@ -139,9 +139,14 @@ impl Notes {
         self.inform(place, &text);
     }
 
-    pub fn inform_ignored_in_aggregation(&mut self, place: &Expr, name: &str) {
-        let text = format!("ignored histogram in {name} aggregation");
-        self.inform(place, &text);
+    /// Of `topk` and `bottomk` Prometheus tells the place of the whole, of others that of the operand.
+    pub fn inform_ignored_in_aggregation(&mut self, aggregate: &Aggregate) {
+        let offset = match aggregate.op {
+            AggregateOp::Topk | AggregateOp::Bottomk => aggregate.span.start,
+            _ => offset(&aggregate.expr),
+        };
+        let text = format!("ignored histogram in {} aggregation", aggregate.op.as_str());
+        note(&mut self.infos, offset, &text);
     }
 
     /// What a shard noted, for whoever puts the parts together.

@@ -18,7 +18,7 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        self.inform_of_ignored(aggregate, &aggregate.expr, &columns);
+        self.inform_of_ignored(aggregate, &columns);
         let mut columns = columns;
         columns.iter_mut().for_each(Column::drop_histograms);
         let counts = counts(k)?;

@@ -40,15 +40,25 @@ pub fn buckets(histogram: &Histogram) -> Vec<Bucket> {
 /// Where a bucket reaches into the zero bucket it begins behind it.
 pub(super) fn all(histogram: &Histogram) -> Vec<Bucket> {
     let threshold = histogram.zero_threshold;
+    let mut buckets = overlapping(histogram);
+    for bucket in &mut buckets {
+        if bucket.upper < 0.0 && bucket.upper > -threshold {
+            bucket.upper = -threshold;
+        } else if bucket.lower > 0.0 && bucket.lower < threshold {
+            bucket.lower = threshold;
+        }
+    }
+    buckets
+}
+
+/// The same with each bucket's own bounds.
+pub(super) fn overlapping(histogram: &Histogram) -> Vec<Bucket> {
+    let threshold = histogram.zero_threshold;
     let negative = indexed(&histogram.negative_spans, &histogram.negative_buckets);
     let positive = indexed(&histogram.positive_spans, &histogram.positive_buckets);
     let mut buckets = Vec::with_capacity(negative.len() + positive.len() + 1);
     for &(index, count) in negative.iter().rev() {
-        let mut bucket = negative_bucket(histogram, index, count);
-        if bucket.upper < 0.0 && bucket.upper > -threshold {
-            bucket.upper = -threshold;
-        }
-        buckets.push(bucket);
+        buckets.push(negative_bucket(histogram, index, count));
     }
     if histogram.zero_count > 0.0 {
         buckets.push(Bucket {
@@ -60,11 +70,7 @@ pub(super) fn all(histogram: &Histogram) -> Vec<Bucket> {
         });
     }
     for &(index, count) in &positive {
-        let mut bucket = positive_bucket(histogram, index, count);
-        if bucket.lower > 0.0 && bucket.lower < threshold {
-            bucket.lower = threshold;
-        }
-        buckets.push(bucket);
+        buckets.push(positive_bucket(histogram, index, count));
     }
     buckets
 }

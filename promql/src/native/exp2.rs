@@ -1,11 +1,11 @@
 //! Powers of two as Go's `math.Exp2` computes them, to the last bit.
 //!
 //! The reduction and the polynomial are those of FreeBSD's `e_exp.c` (Sun Microsystems, 1993), which
-//! Go follows.
+//! Go follows, but for the first coefficient: Go has a sixth there.
 
 const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-const P1: f64 = 1.666_666_666_666_660_2e-1;
+const P1: f64 = 1.666_666_666_666_665_7e-1;
 const P2: f64 = -2.777_777_777_701_559_3e-3;
 const P3: f64 = 6.613_756_321_437_934e-5;
 const P4: f64 = -1.653_390_220_546_525_2e-6;

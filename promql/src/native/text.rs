@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use model::Histogram;
 
-use super::buckets::{Bucket, buckets};
+use super::buckets::{Bucket, overlapping};
 use crate::eval::short_float;
 
 /// `{count:4, sum:5, (0.5,1]:1, …}`, without empty buckets.
@@ -14,9 +14,9 @@ pub(crate) fn text(histogram: &Histogram) -> String {
         short_float(histogram.count),
         short_float(histogram.sum)
     );
-    for bucket in buckets(histogram) {
+    for bucket in overlapping(histogram).iter().filter(|b| b.count != 0.0) {
         text.push_str(", ");
-        write(&mut text, &bucket);
+        write(&mut text, bucket);
     }
     text.push('}');
     text

@@ -133,7 +133,7 @@ fn as_native(loaded: &[Loaded]) -> Vec<Loaded> {
             continue;
         }
         let mut builder = series.labels.to_builder();
-        let base = name.trim_end_matches(suffix);
+        let base = name.strip_suffix(suffix).unwrap_or(name);
         let base = builder.remove("le").set("__name__", base).build();
         let by_time = classics.entry(base).or_default();
         for (at, item) in &series.samples {
@@ -319,9 +319,14 @@ fn metric(line: &str) -> (Labels, &str) {
 }
 
 /// `1 _ 2+3x4 stale {{count:1}}+{{count:2}}x3`.
+///
+/// Start timestamps (`@st …`), which scripts of later versions load, are no values.
 fn sequence(text: &str) -> Vec<Option<Item>> {
     let mut values = Vec::new();
     let mut rest = text.trim_start();
+    if rest.starts_with("@st") {
+        return values;
+    }
     while !rest.is_empty() {
         rest = match rest.starts_with("{{") {
             true => histograms(rest, &mut values),

@@ -110,14 +110,36 @@ impl Reader {
             entry: &self.file,
         };
         let data = raw.read(chunk.offset, chunk.len as usize, "chunk").await?;
-        if crc32c::crc32c(&data) != chunk.crc32c {
-            let reason = format!("wrong checksum at {}", chunk.offset);
-            return Err(raw.corrupt("chunk", reason));
-        }
+        self.check(chunk, &data)?;
         match chunk.histograms {
-            None => decode_floats(chunk, data).map_err(|e| raw.corrupt("chunk", e)),
-            Some(len) => decode_histograms(chunk, &data, len).map_err(|e| raw.corrupt("chunk", e)),
+            None => decode_floats(chunk, data).map_err(|e| self.corrupt(e)),
+            Some(len) => decode_histograms(chunk, &data, len).map_err(|e| self.corrupt(e)),
         }
+    }
+
+    /// The bytes of a chunk and what lies behind it, `bytes` in all if the file has so many.
+    pub async fn read_ahead(&self, chunk: &ChunkRef, bytes: usize) -> Result<Bytes, StorageError> {
+        let len = bytes.max(chunk.len as usize);
+        let read = self.disk.read(&self.path, chunk.offset, len).await;
+        read.map_err(|e| StorageError::io("read", &self.file.name, e))
+    }
+
+    /// A chunk of floats whose bytes were read by [`Reader::read_ahead`], checked.
+    pub fn floats(&self, chunk: &ChunkRef, data: Bytes) -> Result<Chunk, StorageError> {
+        self.check(chunk, &data)?;
+        Ok(floats(chunk, data))
+    }
+
+    fn check(&self, chunk: &ChunkRef, data: &[u8]) -> Result<(), StorageError> {
+        match crc32c::crc32c(data) == chunk.crc32c {
+            true => Ok(()),
+            false => Err(self.corrupt(format!("wrong checksum at {}", chunk.offset))),
+        }
+    }
+
+    /// Of a chunk.
+    pub fn corrupt(&self, reason: impl ToString) -> StorageError {
+        StorageError::corrupt(&self.file.name, "chunk", reason)
     }
 }
 
@@ -196,15 +218,18 @@ fn version_of(header: &[u8]) -> Option<u8> {
     }
 }
 
-fn decode_floats(chunk: &ChunkRef, data: Bytes) -> Result<Column, ChunkError> {
-    let chunk = Chunk {
+fn floats(chunk: &ChunkRef, data: Bytes) -> Chunk {
+    Chunk {
         min: chunk.min,
         max: chunk.max,
         count: chunk.count,
         data,
-    };
+    }
+}
+
+fn decode_floats(chunk: &ChunkRef, data: Bytes) -> Result<Column, ChunkError> {
     Ok(Column {
-        floats: chunk.decode()?,
+        floats: floats(chunk, data).decode()?,
         histograms: Vec::new(),
     })
 }

@@ -108,7 +108,7 @@ impl Evaluation<'_> {
         let place = call.args.last().map(super::place);
         let place = place.expect("the parser counted the arguments");
         let groups = self.classics(place, &columns, grid);
-        let natives = self.natives(&columns, &groups);
+        let natives = natives(&columns, &groups);
         let mut results = Vec::with_capacity(groups.len() + natives.len());
         for (column, histograms) in natives {
             self.pace.expect(results.len() + 1, grid.steps)?;
@@ -281,23 +281,19 @@ impl Evaluation<'_> {
             }
         }
     }
+}
 
-    /// Columns with native histograms, without those that classic ones mask.
-    fn natives<'c>(
-        &mut self,
-        columns: &'c [Column],
-        classics: &[Classic],
-    ) -> Vec<(&'c Column, Histograms)> {
-        let mut natives = Vec::new();
-        for column in columns.iter().filter(|c| !c.histograms.is_empty()) {
-            let labels = column.labels.without(UPPER_BOUND);
-            let classic = classics.iter().find(|c| c.labels == labels);
-            let mut histograms = column.histograms.clone();
-            histograms.retain(|(step, _)| classic.is_none_or(|c| !c.is_masked(*step as usize)));
-            natives.push((column, histograms));
-        }
-        natives
+/// Columns with native histograms, without those that classic ones mask.
+fn natives<'c>(columns: &'c [Column], classics: &[Classic]) -> Vec<(&'c Column, Histograms)> {
+    let mut natives = Vec::new();
+    for column in columns.iter().filter(|c| !c.histograms.is_empty()) {
+        let labels = column.labels.without(UPPER_BOUND);
+        let classic = classics.iter().find(|c| c.labels == labels);
+        let mut histograms = column.histograms.clone();
+        histograms.retain(|(step, _)| classic.is_none_or(|c| !c.is_masked(*step as usize)));
+        natives.push((column, histograms));
     }
+    natives
 }
 
 /// A float as Go's `ParseFloat` reads it.

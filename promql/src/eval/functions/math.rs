@@ -3,7 +3,7 @@
 //! Where the standard library leaves the last bit to the platform (`log2`, `pow` of whole
 //! exponents, …) the steps are those of Go's library, which Prometheus calls.
 
-use std::f64::consts::{LOG2_E, LOG10_2, PI};
+use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E, LOG10_2, PI};
 
 use super::{ABSENT, Args, Columns, Evaluation, is_present};
 use crate::error::QueryError;
@@ -16,7 +16,7 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         "ceil" => f64::ceil,
         "floor" => f64::floor,
         "exp" => f64::exp,
-        "ln" => f64::ln,
+        "ln" => ln,
         "log2" => log2,
         "log10" => |v| log2(v) * LOG10_2,
         "sqrt" => f64::sqrt,
@@ -47,13 +47,42 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
     })
 }
 
+/// The natural logarithm in the steps of FreeBSD's `e_log.c` (Sun Microsystems, 1993), which Go
+/// follows: the library's differs in the last bit now and then.
+fn ln(value: f64) -> f64 {
+    const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const L1: f64 = 6.666_666_666_666_735e-1;
+    const L2: f64 = 3.999_999_999_940_942e-1;
+    const L3: f64 = 2.857_142_874_366_239e-1;
+    const L4: f64 = 2.222_219_843_214_978_4e-1;
+    const L5: f64 = 1.818_357_216_161_805e-1;
+    const L6: f64 = 1.531_383_769_920_937_3e-1;
+    const L7: f64 = 1.479_819_860_511_658_6e-1;
+    if !(value > 0.0 && value.is_finite()) {
+        return value.ln();
+    }
+    let (mut fraction, mut exponent) = split(value);
+    if fraction < FRAC_1_SQRT_2 {
+        (fraction, exponent) = (fraction * 2.0, exponent - 1);
+    }
+    let (f, k) = (fraction - 1.0, f64::from(exponent));
+    let s = f / (2.0 + f);
+    let s2 = s * s;
+    let s4 = s2 * s2;
+    let odd = s2 * (L1 + s4 * (L3 + s4 * (L5 + s4 * L7)));
+    let even = s4 * (L2 + s4 * (L4 + s4 * L6));
+    let half_square = 0.5 * f * f;
+    k * LN2_HIGH - ((half_square - (s * (half_square + (odd + even)) + k * LN2_LOW)) - f)
+}
+
 /// Exact for powers of two.
 pub(crate) fn log2(value: f64) -> f64 {
     let (fraction, exponent) = split(value);
     if fraction == 0.5 {
         return f64::from(exponent - 1);
     }
-    fraction.ln() * LOG2_E + f64::from(exponent)
+    ln(fraction) * LOG2_E + f64::from(exponent)
 }
 
 /// `value = fraction · 2^exponent` with the fraction's magnitude in `0.5 .. 1`; zero, infinities
@@ -111,7 +140,7 @@ pub(in crate::eval) fn pow(base: f64, exponent: f64) -> f64 {
         if fraction > 0.5 {
             (whole, fraction) = (whole + 1.0, fraction - 1.0);
         }
-        result = (fraction * base.ln()).exp();
+        result = (fraction * ln(base)).exp();
     }
     let (mut square, mut square_exponent) = split(base);
     let mut left = whole as u64;

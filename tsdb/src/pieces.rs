@@ -1,0 +1,152 @@
+//! A selection read piece by piece: few series decoded at a time, straight into their columns.
+//!
+//! Series come in the order of their ids, which is the order of a block's file. So a block is read
+//! ahead in stretches of [`READ_AHEAD_BYTES`], not chunk by chunk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::limits::READ_AHEAD_BYTES;
+use model::source::{Selection, Take};
+use model::{Labels, Samples, Series, Timestamp};
+
+use crate::block::{ChunkRef, Reader};
+use crate::error::StorageError;
+use crate::part::{self, Part};
+use crate::select::{samples_of, weight};
+
+/// Samples of a piece, at least.
+const PIECE_SAMPLES: usize = 64 << 10;
+
+/// The chosen series that are not read yet.
+pub(crate) struct Pieces {
+    rest: std::vec::IntoIter<(Labels, Vec<Part>)>,
+    take: Take,
+    start: Timestamp,
+    end: Timestamp,
+    /// What was read ahead, one stretch a block.
+    stretches: Vec<Stretch>,
+    /// Of all pieces so far, in floats.
+    weight: usize,
+}
+
+struct Stretch {
+    block: Arc<Reader>,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl Pieces {
+    pub fn new(chosen: Vec<(Labels, Vec<Part>)>, selection: &Selection) -> Self {
+        Self {
+            rest: chosen.into_iter(),
+            take: selection.take,
+            start: selection.start,
+            end: selection.end,
+            stretches: Vec::new(),
+            weight: 0,
+        }
+    }
+
+    /// How many floats would take as much room as all pieces so far.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// The next series, not all of them at once; none at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<Series>>, StorageError> {
+        let (mut piece, mut held) = (Vec::new(), 0);
+        while held < PIECE_SAMPLES {
+            let Some((labels, parts)) = self.rest.next() else {
+                break;
+            };
+            let (samples, weight) = self.read(parts).await?;
+            held += weight;
+            if !samples.is_empty() {
+                piece.push(Series { labels, samples });
+            }
+        }
+        self.weight += held;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    /// One series, and what it weighs in floats.
+    async fn read(&mut self, parts: Vec<Part>) -> Result<(Samples, usize), StorageError> {
+        if self.take == Take::All
+            && let Some(samples) = self.read_floats(&parts).await?
+        {
+            let weight = samples.len();
+            return Ok((samples, weight));
+        }
+        let column = match self.take {
+            Take::All => part::collect(&parts, self.start, self.end).await?,
+            Take::Last => part::last(parts, self.start, self.end).await?,
+        };
+        Ok((samples_of(&column)?, weight(&column)))
+    }
+
+    /// Floats that lie in order, part behind part; `None` when there is anything else.
+    async fn read_floats(&mut self, parts: &[Part]) -> Result<Option<Samples>, StorageError> {
+        let plain = |part: &Part| match part {
+            Part::Chunk(_) => true,
+            Part::Stored(_, chunk) => chunk.histograms.is_none(),
+            Part::Points(_) | Part::Histograms(_) | Part::Masked(..) => false,
+        };
+        let ordered = |pair: &[Part]| pair[0].range().1 < pair[1].range().0;
+        if !parts.iter().all(plain) || !parts.windows(2).all(ordered) {
+            return Ok(None);
+        }
+        let mut samples = Samples::default();
+        for part in parts {
+            match part {
+                Part::Stored(block, stored) => {
+                    let bytes = self.bytes(block, stored).await?;
+                    let chunk = block.floats(stored, bytes)?;
+                    chunk
+                        .decode_into(self.start, self.end, &mut samples)
+                        .map_err(|e| block.corrupt(e))?;
+                }
+                Part::Chunk(chunk) => chunk
+                    .decode_into(self.start, self.end, &mut samples)
+                    .expect("a chunk in memory decodes"),
+                _ => unreachable!("only chunks are plain"),
+            }
+        }
+        Ok(Some(samples))
+    }
+
+    /// A stored chunk's bytes, from what was read ahead or from the disk.
+    async fn bytes(
+        &mut self,
+        block: &Arc<Reader>,
+        chunk: &ChunkRef,
+    ) -> Result<Bytes, StorageError> {
+        let known = self
+            .stretches
+            .iter()
+            .position(|s| Arc::ptr_eq(&s.block, block));
+        if let Some(bytes) = known.and_then(|at| self.stretches[at].get(chunk)) {
+            return Ok(bytes);
+        }
+        let stretch = Stretch {
+            block: block.clone(),
+            offset: chunk.offset,
+            bytes: block.read_ahead(chunk, READ_AHEAD_BYTES).await?,
+        };
+        let bytes = stretch.get(chunk);
+        let bytes = bytes.ok_or_else(|| block.corrupt("file ends early"))?;
+        match known {
+            Some(at) => self.stretches[at] = stretch,
+            None => self.stretches.push(stretch),
+        }
+        Ok(bytes)
+    }
+}
+
+impl Stretch {
+    fn get(&self, chunk: &ChunkRef) -> Option<Bytes> {
+        let from = usize::try_from(chunk.offset.checked_sub(self.offset)?).ok()?;
+        let to = from.checked_add(chunk.len as usize)?;
+        (to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
+}
