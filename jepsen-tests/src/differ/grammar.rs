@@ -256,29 +256,12 @@ pub const NUMBERS: &[&str] = &[
 pub const FRACTIONS: &[&str] = &[
     "0", "0.01", "0.25", "0.5", "0.9", "0.99", "1", "1.1", "-0.1", "NaN", "0.3", "-0.7",
 ];
+/// Without `step()`, `min()` and `max()`, which came after 3.5.
 pub const RANGES: &[&str] = &[
-    "30s",
-    "1m",
-    "90s",
-    "2m",
-    "5m",
-    "5m",
-    "5m",
-    "10m",
-    "20m",
-    "1h",
-    "16s",
-    "300",
-    "4m*2",
-    "10m-3m",
-    "2^2*30s",
-    "1ms",
-    "max(1m,step())",
-    "0s",
+    "30s", "1m", "90s", "2m", "5m", "5m", "5m", "10m", "20m", "1h", "16s", "300", "4m*2", "10m-3m",
+    "2^2*30s", "1ms", "0s",
 ];
 pub const SUBQUERY_RANGES: &[&str] = &["1m", "5m", "10m", "17m", "30m", "5m+30s"];
-pub const STEPS: &[&str] = &["10s", "30s", "1m", "77s", "2m", "step()"];
-pub const OFFSETS: &[&str] = &[
-    "1m", "5m", "-1m", "17s", "1h", "0s", "-10m", "30s*2", "step()",
-];
+pub const STEPS: &[&str] = &["10s", "30s", "1m", "77s", "2m"];
+pub const OFFSETS: &[&str] = &["1m", "5m", "-1m", "17s", "1h", "0s", "-10m", "30s*2"];
 pub const ATS: &[&str] = &["start()", "end()"];

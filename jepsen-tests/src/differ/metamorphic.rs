@@ -210,7 +210,7 @@ fn shuffled(slice: &[Series], dice: &mut SplitMix64) -> Vec<Vec<Series>> {
         })
         .collect();
     dice.shuffle(&mut single);
-    single.chunks(400).map(<[Series]>::to_vec).collect()
+    single.chunks(2_000).map(<[Series]>::to_vec).collect()
 }
 
 async fn upset(quorate: &mut Quorate, upset: Upset) -> anyhow::Result<()> {

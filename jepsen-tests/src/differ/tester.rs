@@ -18,6 +18,8 @@ use super::shrink;
 /// Smaller questions tried for one difference, and smaller sets of data.
 const QUESTIONS_TRIED_MAX: usize = 1_000;
 const DATA_TRIED_MAX: usize = 60;
+/// By then a store has cut blocks of what was loaded.
+const REST: std::time::Duration = std::time::Duration::from_secs(12);
 const NOTES_KEPT_MAX: usize = 10;
 
 /// What is asked for, by seed.
@@ -219,8 +221,20 @@ async fn ask(
         Verdict::Differ(..) => {
             let small = shrunk(pair, question).await?;
             let kind = match pair.judge(&small.asked()).await? {
-                Verdict::Differ(_, reference, own) => kind_of(&small, &reference, &own),
-                _ => small.expr.shape(),
+                Verdict::Differ(why, reference, own) => {
+                    println!("found: {}\n  {why}", small.line());
+                    println!(
+                        "  Prometheus: {}\n  quorate:    {}",
+                        reference.line(),
+                        own.line()
+                    );
+                    kind_of(&small, &reference, &own)
+                }
+                _ => {
+                    // Answered one way and then another, with nothing written in between.
+                    println!("UNSTEADY {}", small.line());
+                    format!("unsteady {}", small.expr.shape())
+                }
             };
             let count = summary.kinds.entry(kind).or_default();
             *count += 1;
@@ -300,9 +314,17 @@ pub async fn tell(programs: &Programs, case: &Case) -> anyhow::Result<String> {
     } else {
         String::new()
     };
-    let body = match pair.judge(&case.asked).await? {
+    let mut verdict = pair.judge(&case.asked).await?;
+    let mut waited = "";
+    if matches!(verdict, Verdict::Agreed(..)) {
+        // What differed of a store at rest may not differ of one that was loaded just now.
+        tokio::time::sleep(REST).await;
+        verdict = pair.judge(&case.asked).await?;
+        waited = "only some time after the load: ";
+    }
+    let body = match verdict {
         Verdict::Differ(why, reference, own) => format!(
-            "  {why}\n  Prometheus: {}\n  quorate:    {}\n",
+            "  {waited}{why}\n  Prometheus: {}\n  quorate:    {}\n",
             reference.line(),
             own.line()
         ),
