@@ -78,9 +78,11 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 pub const REGEX_PATTERN_BYTES_MAX: usize = 1 << 20;
 pub const REGEX_DEPTH_MAX: usize = 250;
 pub const REGEX_BYTES_MAX: usize = 4 << 20;
-/// A PromQL text, and how deep its tree may be.
+/// A PromQL text, how deep it may nest, and how high its tree may be: a chain of operators nests
+/// once and is as high as it is long.
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 pub const QUERY_DEPTH_MAX: usize = 128;
+pub const QUERY_HEIGHT_MAX: usize = 1024;
 /// Steps of a range query (Prometheus: 11,000 points per series).
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).

@@ -1,7 +1,7 @@
 //! The tree of an expression.
 //!
 //! Every node knows its place in the text, so that messages can point at it. A tree built by the
-//! parser is well typed, and no deeper than `model::limits::QUERY_DEPTH_MAX`: whoever walks it may
+//! parser is well typed, and no higher than `model::limits::QUERY_HEIGHT_MAX`: whoever walks it may
 //! recurse.
 
 use model::Matcher;

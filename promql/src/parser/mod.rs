@@ -2,7 +2,7 @@
 //!
 //! Precedence climbing over the grammar of Prometheus 3.5, with its messages at its positions:
 //! the first mistake, in the order it would meet them, is the one reported. No text makes the
-//! parser recurse deeper, or the tree grow deeper, than `QUERY_DEPTH_MAX`.
+//! parser recurse deeper than `QUERY_DEPTH_MAX`, or the tree grow higher than `QUERY_HEIGHT_MAX`.
 
 mod check;
 pub(crate) mod duration;
@@ -11,7 +11,7 @@ mod operand;
 mod selector;
 
 use model::Matcher;
-use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX};
+use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX, QUERY_HEIGHT_MAX};
 
 use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Fill, Matching, NumberLiteral, Unary};
 use crate::error::{ParseError, Span};
@@ -194,12 +194,21 @@ impl<'a> Parser<'a> {
         result
     }
 
-    /// `depth` if it is allowed.
+    /// `depth` of the text's nesting, if it is allowed.
     fn bound_depth(&mut self, depth: usize) -> Parsed<usize> {
-        if depth <= QUERY_DEPTH_MAX {
-            return Ok(depth);
+        self.bound(depth, QUERY_DEPTH_MAX)
+    }
+
+    /// `height` of the tree, if it is allowed: a long chain of operators is high, not nested.
+    fn bound_height(&mut self, height: usize) -> Parsed<usize> {
+        self.bound(height, QUERY_HEIGHT_MAX)
+    }
+
+    fn bound(&mut self, levels: usize, max: usize) -> Parsed<usize> {
+        if levels <= max {
+            return Ok(levels);
         }
-        let message = format!("expression is nested deeper than {QUERY_DEPTH_MAX} levels");
+        let message = format!("expression is nested deeper than {max} levels");
         let span = self.peek().span;
         Err(self.halt(span, message))
     }
@@ -220,7 +229,7 @@ impl<'a> Parser<'a> {
             // Only the power operator takes its equals on the right.
             let least_right = op.precedence() + u8::from(op != BinaryOp::Pow);
             let (right, right_depth) = self.nested(|p| p.binary(least_right))?;
-            depth = self.bound_depth(depth.max(right_depth) + 1)?;
+            depth = self.bound_height(depth.max(right_depth) + 1)?;
             left = Expr::Binary(Binary {
                 op,
                 left: Box::new(left),
@@ -257,7 +266,7 @@ impl<'a> Parser<'a> {
             expr,
             start,
         };
-        Ok((Expr::Unary(unary), self.bound_depth(depth + 1)?))
+        Ok((Expr::Unary(unary), self.bound_height(depth + 1)?))
     }
 
     /// `bool`, `on (…)`, `group_left (…)` behind an operator.

@@ -21,7 +21,7 @@ impl Parser<'_> {
             match self.peek().kind {
                 Kind::LeftBracket => {
                     expr = self.bracket(expr)?;
-                    depth = self.bound_depth(depth + 1)?;
+                    depth = self.bound_height(depth + 1)?;
                 }
                 Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
                 Kind::At => self.at(&mut expr)?,
@@ -112,7 +112,7 @@ impl Parser<'_> {
             expr: Box::new(expr),
             span: open.to(close),
         };
-        Ok((Expr::Paren(paren), self.bound_depth(depth + 1)?))
+        Ok((Expr::Paren(paren), self.bound_height(depth + 1)?))
     }
 
     /// `(a, b)` behind a name; with where it ends and how deep the deepest argument is.
@@ -161,7 +161,7 @@ impl Parser<'_> {
             args,
             span,
         };
-        Ok((Expr::Call(call), self.bound_depth(depth + 1)?))
+        Ok((Expr::Call(call), self.bound_height(depth + 1)?))
     }
 
     fn starts_aggregation(&self) -> bool {
@@ -202,7 +202,7 @@ impl Parser<'_> {
             without,
             span,
         };
-        Ok((Expr::Aggregate(aggregate), self.bound_depth(depth + 1)?))
+        Ok((Expr::Aggregate(aggregate), self.bound_height(depth + 1)?))
     }
 
     /// `by (…)` or `without (…)`, if it is there.

@@ -227,8 +227,32 @@ fn depth_and_length_are_bounded() {
     }
     let deep = format!("{}1{}", "(".repeat(60), ")".repeat(60));
     assert!(parse(&deep).is_ok());
-    let long = "a + ".repeat(100) + "a";
-    assert!(parse(&long).is_ok());
+}
+
+/// On a stack as small as a server's tasks may have.
+#[test]
+fn long_chains_are_walked_everywhere() {
+    let walk = || {
+        for operator in [" + ", " or ", " * on (b) "] {
+            let long = format!("a{operator}").repeat(1000) + "a";
+            let expr = parse(&long).unwrap();
+            assert_eq!(
+                parse(&expr.to_string()).as_ref().map(Expr::ty),
+                Ok(expr.ty())
+            );
+            assert!(crate::format_query(&long, ParseOptions::default()).is_ok());
+            assert!(crate::parse_tree_json(&long, ParseOptions::default()).is_ok());
+            assert!(crate::local::Numbers::of(&expr).get(&expr).is_some());
+            assert!(!crate::plan::is_step_invariant(&expr));
+            assert!(expr == expr.clone());
+        }
+    };
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test of how much stack walking takes"
+    )]
+    let walked = std::thread::Builder::new().stack_size(2 << 20).spawn(walk);
+    walked.unwrap().join().unwrap();
 }
 
 fn any_duration() -> impl Strategy<Value = String> {
