@@ -3,6 +3,9 @@
 //! Local is what gives each series its own result, whatever other series there are: selectors,
 //! functions of one series, arithmetic with numbers. An aggregation over that can be folded by
 //! each shard. What joins, sorts or renames series is not local.
+//!
+//! Dropping the metric name can make two series one, which is an error that must be seen where all
+//! series are: a part whose series may have several names ends where the name goes.
 
 use model::MatchOp;
 use model::hash::Map;
@@ -57,7 +60,7 @@ fn locality(expr: &Expr) -> Option<Locality> {
         Expr::Matrix(matrix) => Some(of_selector(&matrix.selector)),
         Expr::Subquery(subquery) => locality(&subquery.expr),
         Expr::Paren(paren) => locality(&paren.expr),
-        Expr::Unary(unary) => locality(&unary.expr).map(renamed),
+        Expr::Unary(unary) => locality(&unary.expr).and_then(renamed),
         Expr::Binary(binary) => of_binary(binary),
         Expr::Call(call) => of_call(call),
         Expr::Number(_) | Expr::String(_) | Expr::Aggregate(_) => None,
@@ -75,8 +78,8 @@ fn of_selector(selector: &VectorSelector) -> Locality {
 
 fn of_binary(binary: &Binary) -> Option<Locality> {
     match (is_free(&binary.left), is_free(&binary.right)) {
-        (true, false) => locality(&binary.right).map(renamed),
-        (false, true) => locality(&binary.left).map(renamed),
+        (true, false) => locality(&binary.right).and_then(renamed),
+        (false, true) => locality(&binary.left).and_then(renamed),
         _ => None,
     }
 }
@@ -156,16 +159,18 @@ fn of_call(call: &Call) -> Option<Locality> {
     let mut with_series = call.args.iter().filter(|arg| !is_free(arg));
     let only = with_series.next()?;
     match with_series.next() {
-        None => locality(only).map(renamed),
+        None => locality(only).and_then(renamed),
         Some(_) => None,
     }
 }
 
-fn renamed(inner: Locality) -> Locality {
-    Locality {
+/// Nothing is computed by a shard on top of series that may have become one.
+fn renamed(inner: Locality) -> Option<Locality> {
+    let is_sure = inner.has_one_name || !inner.drops_name;
+    is_sure.then_some(Locality {
         drops_name: true,
         ..inner
-    }
+    })
 }
 
 /// A number whose value needs no series.
@@ -255,6 +260,10 @@ mod tests {
             ("avg({a=\"b\"})", Some(Fold)),
             // Two names, one result: an error that must be seen.
             ("sum(rate({a=\"b\"}[5m]))", None),
+            ("rate({a=\"b\"}[5m])", Some(Columns)),
+            ("rate({a=\"b\"}[5m]) > 3", None),
+            ("-rate({a=\"b\"}[5m])", None),
+            ("max_over_time(rate({a=\"b\"}[5m])[1h:])", None),
             ("stddev(x)", None),
             ("topk(3, x)", None),
             ("sum(sum(x))", None),

@@ -108,8 +108,11 @@ pub(crate) enum Op<'e> {
         look: Look,
         range_ms: i64,
     },
-    /// What the shards computed, joined.
-    Part(usize),
+    /// What the shards computed of the node, joined.
+    Part {
+        part: usize,
+        expr: &'e Expr,
+    },
     /// What the shards folded, or the aggregation of what they computed.
     Combine {
         part: usize,
@@ -260,7 +263,7 @@ impl<'e> Planner<'e, '_> {
                 Op::Combine { part, aggregate },
                 numbers.get(&aggregate.expr),
             ),
-            _ => (Op::Part(part), None),
+            _ => (Op::Part { part, expr }, None),
         };
         let plan = PartPlan {
             node,

@@ -183,7 +183,7 @@ fn growing(series: i64, sample: i64) -> Histogram {
     }
 }
 
-const QUERIES: [&str; 36] = [
+const QUERIES: [&str; 38] = [
     "sum(requests_total)",
     "sum by (job) (rate(requests_total[2m]))",
     "avg by (job) (rate(requests_total[2m]))",
@@ -219,6 +219,8 @@ const QUERIES: [&str; 36] = [
     "histogram_quantile(0.9, sum by (job) (rate(latency[2m])))",
     "histogram_count(latency) / 3",
     "sum({job=\"j1\"})",
+    "Inf == year({__name__=~\"requests_total|temperature\"})",
+    "-rate({__name__=~\"requests_total|temperature\"}[2m])",
     "count_values(\"v\", round(temperature, 500))",
 ];
 

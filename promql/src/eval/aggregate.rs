@@ -210,6 +210,7 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let mut places: Map<Labels, usize> = Map::default();
         let mut counts: Vec<Column> = Vec::new();
+        let is_taken = aggregate.without && aggregate.grouping.iter().any(|name| name == label);
         for column in &columns {
             self.pace.spend(grid.steps).await?;
             let group = group_labels(aggregate, &column.labels);
@@ -225,7 +226,11 @@ impl Evaluation<'_> {
                     _ => {
                         let text =
                             histogram.map_or_else(|| format_float(value), |h| native::text(h));
-                        let labels = group.to_builder().set(label, &text).build();
+                        // `without` takes away this label too, where it names it.
+                        let labels = match is_taken {
+                            true => group.clone(),
+                            false => group.to_builder().set(label, &text).build(),
+                        };
                         let next = counts.len();
                         let place = *places.entry(labels.clone()).or_insert(next);
                         if place == next {

@@ -19,7 +19,7 @@ impl Evaluation<'_> {
         mut columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let counts = super::topk::counts(k)?;
+        let counts = super::topk::counts(k, &columns)?;
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         let mut seen = vec![vec![0_usize; grid.steps]; groups.count()];
         for (column, &group) in columns.iter_mut().zip(&groups.numbers) {
@@ -51,6 +51,9 @@ impl Evaluation<'_> {
         mut columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
+        if columns.is_empty() {
+            return Ok(Columns::Vector(columns));
+        }
         let ratios = self.ratios(aggregate, ratios)?;
         for column in &mut columns {
             self.pace.spend(grid.steps + super::LABEL_COST).await?;

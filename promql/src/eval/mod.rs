@@ -224,7 +224,7 @@ impl<'a> Evaluation<'a> {
                 self.pace.gather(&operands, base, &sizes)?;
             }
             Op::Aggregate(_) => self.pace.replace(base, &sizes)?,
-            Op::Part(_) | Op::Combine { .. } => {
+            Op::Part { .. } | Op::Combine { .. } => {
                 self.pace.current = base + std::mem::take(&mut self.held_by_shards);
                 self.pace.notice()?;
                 self.pace.replace(base, &sizes)?;
@@ -286,9 +286,9 @@ impl<'a> Evaluation<'a> {
                 let left = pop(stack);
                 self.binary(binary, left, right, grid).await
             }
-            Op::Part(part) => {
+            Op::Part { part, expr } => {
                 let parts = self.data.take_parts(*part);
-                self.join_parts(parts).await
+                self.join_parts(expr, parts).await
             }
             Op::Combine { part, aggregate } => {
                 let parts = self.data.take_parts(*part);
@@ -419,7 +419,7 @@ fn operands(op: &Op<'_>) -> usize {
         | Op::SelectTime { .. }
         | Op::SelectInfo { .. }
         | Op::Range { .. }
-        | Op::Part(_)
+        | Op::Part { .. }
         | Op::Combine { .. } => 0,
         Op::Subquery { .. } | Op::Negate | Op::Spread => 1,
         Op::Binary(_) | Op::Info(_) => 2,

@@ -3,8 +3,9 @@
 use model::fragment::{Part, PartColumn};
 
 use super::column::histogram_bytes;
-use super::{Column, Columns, Evaluation, merge};
-use crate::ast::Aggregate;
+use super::functions::is_over_windows;
+use super::{Column, Columns, Evaluation, distinct, merge};
+use crate::ast::{Aggregate, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
 
@@ -49,15 +50,27 @@ impl From<PartColumn> for Column {
 }
 
 impl Evaluation<'_> {
-    /// All shards' columns, by labels.
-    pub(super) async fn join_parts(&mut self, parts: Parts) -> Result<Columns, QueryError> {
+    /// All shards' columns of `expr`, by labels.
+    pub(super) async fn join_parts(
+        &mut self,
+        expr: &Expr,
+        parts: Parts,
+    ) -> Result<Columns, QueryError> {
         let mut columns: Vec<Column> = Vec::new();
         for column in self.take_columns(parts.parts) {
             self.pace.spend(column.values.len()).await?;
             columns.push(column.into());
         }
         columns.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(Columns::Vector(merge(columns)?))
+        // Functions of ranges may not yield a label set twice, not even at different instants.
+        let is_strict = matches!(expr, Expr::Call(call) if is_over_windows(call));
+        Ok(Columns::Vector(
+            match (is_strict, self.rules.delayed_names) {
+                (_, true) => columns,
+                (true, false) => distinct(columns)?,
+                (false, false) => merge(columns)?,
+            },
+        ))
     }
 
     /// An aggregation's result of what the shards folded, or could not.
@@ -71,7 +84,7 @@ impl Evaluation<'_> {
             let columns = self.take_columns(parts.parts);
             return self.join_folds(aggregate, columns, grid).await;
         }
-        let columns = self.join_parts(parts).await?.into_vector();
+        let columns = self.join_parts(&aggregate.expr, parts).await?.into_vector();
         self.aggregate(aggregate, None, columns, grid).await
     }
 

@@ -21,7 +21,7 @@ impl Evaluation<'_> {
         self.inform_of_ignored(aggregate, &columns);
         let mut columns = columns;
         columns.iter_mut().for_each(Column::drop_histograms);
-        let counts = counts(k)?;
+        let counts = counts(k, &columns)?;
         let members = Groups::of(aggregate, &columns, &mut self.pace)
             .await?
             .members();
@@ -61,8 +61,12 @@ impl Evaluation<'_> {
     }
 }
 
-/// `k` at each instant as a number of series.
-pub(super) fn counts(k: &[f64]) -> Result<Vec<usize>, QueryError> {
+/// `k` at each instant as a number of series. One that is no number is an error only where any
+/// series could be wanted: there are some, and another `k` is one at least.
+pub(super) fn counts(k: &[f64], columns: &[Column]) -> Result<Vec<usize>, QueryError> {
+    if columns.is_empty() || k.iter().all(|&k| k < 1.0) {
+        return Ok(vec![0; k.len()]);
+    }
     k.iter().map(|&k| count(k)).collect()
 }
 

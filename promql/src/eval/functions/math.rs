@@ -38,13 +38,21 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         "sinh" => f64::sinh,
         "cosh" => f64::cosh,
         "tanh" => f64::tanh,
-        "asinh" => f64::asinh,
+        "asinh" => asinh,
         "acosh" => f64::acosh,
         "atanh" => f64::atanh,
         "rad" => |v| v * PI / 180.0,
         "deg" => |v| v * 180.0 / PI,
         _ => return None,
     })
+}
+
+/// Where the square would overflow it is no different from the logarithm of the double.
+fn asinh(value: f64) -> f64 {
+    match value.abs() > (1_u64 << 28) as f64 && value.is_finite() {
+        true => (ln(value.abs()) + std::f64::consts::LN_2).copysign(value),
+        false => value.asinh(),
+    }
 }
 
 /// The natural logarithm in the steps of FreeBSD's `e_log.c` (Sun Microsystems, 1993), which Go
