@@ -51,7 +51,7 @@ impl Evaluation<'_> {
         mut columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        if columns.is_empty() {
+        if columns.is_empty() && ratios.iter().any(|ratio| ratio.is_nan()) {
             return Ok(Columns::Vector(columns));
         }
         let ratios = self.ratios(aggregate, ratios)?;

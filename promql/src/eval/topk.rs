@@ -18,7 +18,9 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        self.inform_of_ignored(aggregate, &columns);
+        if k.iter().any(|&k| k >= 1.0) {
+            self.inform_of_ignored(aggregate, &columns);
+        }
         let mut columns = columns;
         columns.iter_mut().for_each(Column::drop_histograms);
         let counts = counts(k, &columns)?;

@@ -41,6 +41,9 @@ pub fn buckets(histogram: &Histogram) -> Vec<Bucket> {
 pub(super) fn all(histogram: &Histogram) -> Vec<Bucket> {
     let threshold = histogram.zero_threshold;
     let mut buckets = overlapping(histogram);
+    if histogram.zero_count.is_nan() || histogram.zero_count < 0.0 {
+        buckets.retain(|bucket| bucket.lower != -threshold || bucket.upper != threshold);
+    }
     for bucket in &mut buckets {
         if bucket.upper < 0.0 && bucket.upper > -threshold {
             bucket.upper = -threshold;
@@ -51,7 +54,7 @@ pub(super) fn all(histogram: &Histogram) -> Vec<Bucket> {
     buckets
 }
 
-/// The same with each bucket's own bounds.
+/// The same with each bucket's own bounds, and with a zero bucket below zero.
 pub(super) fn overlapping(histogram: &Histogram) -> Vec<Bucket> {
     let threshold = histogram.zero_threshold;
     let negative = indexed(&histogram.negative_spans, &histogram.negative_buckets);
@@ -60,7 +63,7 @@ pub(super) fn overlapping(histogram: &Histogram) -> Vec<Bucket> {
     for &(index, count) in negative.iter().rev() {
         buckets.push(negative_bucket(histogram, index, count));
     }
-    if histogram.zero_count > 0.0 {
+    if histogram.zero_count != 0.0 {
         buckets.push(Bucket {
             lower: -threshold,
             upper: threshold,
