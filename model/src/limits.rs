@@ -82,7 +82,10 @@ pub const REGEX_BYTES_MAX: usize = 4 << 20;
 /// once and is as high as it is long.
 pub const QUERY_BYTES_MAX: usize = 64 << 10;
 pub const QUERY_DEPTH_MAX: usize = 128;
-pub const QUERY_HEIGHT_MAX: usize = 1024;
+pub const QUERY_HEIGHT_MAX: usize = 512;
+/// The stack of a thread that runs tasks: whoever walks a query's tree recurses on it, and takes
+/// some 4 KiB for a level where nothing is optimised.
+pub const TASK_STACK_BYTES: usize = 16 << 20;
 /// Steps of a range query (Prometheus: 11,000 points per series).
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).

@@ -88,6 +88,7 @@ fn live(flags: &Flags) -> anyhow::Result<End> {
     let catalogue = Sled::open(&path.join(CATALOGUE_DIR)).context("opening the catalogue")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(model::limits::TASK_STACK_BYTES)
         .build()
         .context("starting the runtime")?;
     runtime.block_on(live_in(world, flags, Arc::new(catalogue)))

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use model::limits::{QUERY_HEIGHT_MAX, TASK_STACK_BYTES};
 use model::port::Clock;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{Labels, Series, ShardId, Timestamp};
@@ -279,6 +280,31 @@ fn labels_cannot_be_doubled_without_end() {
         let error = instant(&engine, &memory, &nested(60)).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
     }
+}
+
+/// On half the stack that a server's tasks have.
+#[test]
+fn the_highest_trees_are_computed() {
+    let compute = || {
+        let (engine, memory) = (engine(EngineOptions::default()), hour(2));
+        for operator in [" + ", " or ", " - on (i) "] {
+            let query = format!("x{operator}").repeat(QUERY_HEIGHT_MAX - 12) + "x";
+            for nested in [query.clone(), format!("sum(rate(x[5m])) or ({query})")] {
+                let params = QueryParams::default();
+                let at = Timestamp(1_800_000);
+                let outcome = block_on(engine.instant(&memory, &nested, at, &params));
+                assert!(outcome.is_ok(), "{operator}: {outcome:?}");
+            }
+        }
+    };
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test of how much stack walking takes"
+    )]
+    let computed = std::thread::Builder::new()
+        .stack_size(TASK_STACK_BYTES / 2)
+        .spawn(compute);
+    computed.unwrap().join().unwrap();
 }
 
 #[test]
