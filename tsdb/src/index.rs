@@ -4,6 +4,7 @@
 //! matches the empty text also chooses series without the label, and can only take away.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use model::matcher::MatchOp;
 use model::{Labels, Matcher, SeriesId};
@@ -47,7 +48,7 @@ impl Index {
         let (taking, choosing): (Vec<_>, Vec<_>) = matchers.iter().partition(|m| m.matches_empty());
         let mut chosen: Option<Postings> = None;
         for matcher in choosing {
-            let postings = self.union(matcher, |value| matcher.matches(value));
+            let postings = self.chosen_by(matcher);
             chosen = Some(match chosen {
                 Some(before) => intersect(&before, &postings),
                 None => postings,
@@ -64,6 +65,19 @@ impl Index {
         chosen
     }
 
+    /// Series that a matcher chooses which does not choose the empty text. What the pattern says of
+    /// its values spares looking at all of them.
+    fn chosen_by(&self, matcher: &Matcher) -> Postings {
+        let (Some(literals), Some(values)) = (matcher.literals(), self.names.get(&matcher.name))
+        else {
+            return self.union(matcher, |value| matcher.matches(value));
+        };
+        let found = literals.iter().filter_map(|value| values.get(value));
+        let mut ids: Postings = found.flatten().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Series whose value of the matcher's label satisfies `wanted`.
     fn union(&self, matcher: &Matcher, wanted: impl Fn(&str) -> bool) -> Postings {
         let Some(values) = self.names.get(&matcher.name) else {
@@ -75,8 +89,14 @@ impl Index {
         if single {
             return values.get(&matcher.value).cloned().unwrap_or_default();
         }
+        // Of a matcher that takes away, wanted are the values it does not match: the prefix is empty.
+        let prefix = match matcher.matches_empty() {
+            true => "",
+            false => matcher.prefix(),
+        };
         let mut ids: Postings = values
-            .iter()
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(value, _)| value.starts_with(prefix))
             .filter(|(value, _)| wanted(value))
             .flat_map(|(_, postings)| postings.iter().copied())
             .collect();
