@@ -1,7 +1,7 @@
 //! A shard's half of a query: one node of its tree, over the shard's own series.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,14 @@ pub struct Fragments {
     clock: Arc<dyn Clock>,
     /// A fragment ends by its time limit, or when nobody waits for it any more.
     is_closed: AtomicBool,
+    /// The query parsed last: the shards of a node are asked the same one at the same time.
+    parsed: Mutex<Option<Parsed>>,
+}
+
+struct Parsed {
+    query: String,
+    features: Features,
+    expr: Arc<Expr>,
 }
 
 impl Fragments {
@@ -31,12 +39,30 @@ impl Fragments {
         Self {
             clock,
             is_closed: AtomicBool::new(false),
+            parsed: Mutex::default(),
         }
+    }
+
+    fn parse(&self, query: &str, features: Features) -> Result<Arc<Expr>, QueryError> {
+        let parsed = || self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*parsed()
+            && last.query == query
+            && last.features == features
+        {
+            return Ok(last.expr.clone());
+        }
+        let expr = Arc::new(parse_with(query, features.parse_options())?);
+        *parsed() = Some(Parsed {
+            query: query.to_owned(),
+            features,
+            expr: expr.clone(),
+        });
+        Ok(expr)
     }
 
     async fn part(&self, source: &dyn Source, fragment: &Fragment) -> Result<Part, QueryError> {
         let features = Features(fragment.features);
-        let expr = parse_with(&fragment.query, features.parse_options())?;
+        let expr = self.parse(&fragment.query, features)?;
         let node = local::node(&expr, fragment.node).ok_or_else(|| {
             QueryError::Execution(format!("the query has no node {}", fragment.node))
         })?;
