@@ -23,9 +23,11 @@ use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{Batch, ExemplarSeries, Histogram, Labels, Series, ShardId};
 use prost::Message;
 use proto::node as wire;
+use proto::node::metadata_request::Kind;
 use tokio::sync::watch;
+use tsdb::Shard;
 
-use crate::convert;
+use crate::convert::{self, Malformed};
 use crate::evaluate;
 use crate::meta::State;
 use crate::peer::{NotConnected, Peer, Peers};
@@ -491,10 +493,45 @@ impl ShardSource {
         }
     }
 
+    /// Asks about the index: the engine of a replica here, or the leader elsewhere, whose reply
+    /// `there` reads.
+    async fn ask_metadata<T, F>(
+        &self,
+        kind: Kind,
+        label: &str,
+        selection: &MetadataSelection,
+        here: impl Fn(Arc<Shard>) -> F + Sync,
+        there: impl Fn(wire::MetadataReply) -> Result<T, Malformed> + Sync,
+    ) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>> + Send,
+        T: Send,
+    {
+        if let Some(replica) = self.near(selection.consistency) {
+            return here(replica.engine.clone()).await;
+        }
+        let (here, there) = (&here, &there);
+        self.ask(|whom| {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        replica.settle(selection.consistency).await?;
+                        here(replica.engine.clone()).await.map_err(engine_refusal)
+                    }
+                    Whom::There(peer) => {
+                        let reply = self.metadata_there(&peer, kind, label, selection).await?;
+                        there(reply).map_err(|e| Refusal::Internal(e.to_string()))
+                    }
+                }
+            })
+        })
+        .await
+    }
+
     async fn metadata_there(
         &self,
         peer: &Peer,
-        kind: wire::metadata_request::Kind,
+        kind: Kind,
         label: &str,
         selection: &MetadataSelection,
     ) -> Result<wire::MetadataReply, Refusal> {
@@ -605,85 +642,26 @@ impl Source for ShardSource {
         &self,
         selection: &MetadataSelection,
     ) -> Result<Vec<ExemplarSeries>, SourceError> {
-        if let Some(replica) = self.near(selection.consistency) {
-            return replica.engine.exemplars(selection).await;
-        }
-        self.ask(|whom| {
-            Box::pin(async move {
-                match whom {
-                    Whom::Here(replica) => {
-                        replica.settle(selection.consistency).await?;
-                        replica
-                            .engine
-                            .exemplars(selection)
-                            .await
-                            .map_err(engine_refusal)
-                    }
-                    Whom::There(peer) => {
-                        let kind = wire::metadata_request::Kind::Exemplars;
-                        let reply = self.metadata_there(&peer, kind, "", selection).await?;
-                        let found = reply.exemplars.into_iter();
-                        let found = found.map(convert::exemplars_from_wire);
-                        found
-                            .collect::<Result<_, _>>()
-                            .map_err(|e| Refusal::Internal(e.to_string()))
-                    }
-                }
-            })
-        })
-        .await
+        let here = |engine: Arc<Shard>| async move { engine.exemplars(selection).await };
+        let there = |reply: wire::MetadataReply| {
+            let found = reply.exemplars.into_iter();
+            found.map(convert::exemplars_from_wire).collect()
+        };
+        self.ask_metadata(Kind::Exemplars, "", selection, here, there)
+            .await
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
-        if let Some(replica) = self.near(selection.consistency) {
-            return replica.engine.series(selection).await;
-        }
-        self.ask(|whom| {
-            Box::pin(async move {
-                match whom {
-                    Whom::Here(replica) => {
-                        replica.settle(selection.consistency).await?;
-                        replica
-                            .engine
-                            .series(selection)
-                            .await
-                            .map_err(engine_refusal)
-                    }
-                    Whom::There(peer) => {
-                        let kind = wire::metadata_request::Kind::Series;
-                        let reply = self.metadata_there(&peer, kind, "", selection).await?;
-                        convert::label_sets_from_wire(reply.series)
-                            .map_err(|e| Refusal::Internal(e.to_string()))
-                    }
-                }
-            })
-        })
-        .await
+        let here = |engine: Arc<Shard>| async move { engine.series(selection).await };
+        let there = |reply: wire::MetadataReply| convert::label_sets_from_wire(reply.series);
+        self.ask_metadata(Kind::Series, "", selection, here, there)
+            .await
     }
 
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        if let Some(replica) = self.near(selection.consistency) {
-            return replica.engine.label_names(selection).await;
-        }
-        self.ask(|whom| {
-            Box::pin(async move {
-                match whom {
-                    Whom::Here(replica) => {
-                        replica.settle(selection.consistency).await?;
-                        replica
-                            .engine
-                            .label_names(selection)
-                            .await
-                            .map_err(engine_refusal)
-                    }
-                    Whom::There(peer) => {
-                        let kind = wire::metadata_request::Kind::LabelNames;
-                        Ok(self.metadata_there(&peer, kind, "", selection).await?.texts)
-                    }
-                }
-            })
-        })
-        .await
+        let here = |engine: Arc<Shard>| async move { engine.label_names(selection).await };
+        self.ask_metadata(Kind::LabelNames, "", selection, here, texts)
+            .await
     }
 
     async fn label_values(
@@ -691,30 +669,12 @@ impl Source for ShardSource {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
-        if let Some(replica) = self.near(selection.consistency) {
-            return replica.engine.label_values(name, selection).await;
-        }
-        self.ask(|whom| {
-            Box::pin(async move {
-                match whom {
-                    Whom::Here(replica) => {
-                        replica.settle(selection.consistency).await?;
-                        replica
-                            .engine
-                            .label_values(name, selection)
-                            .await
-                            .map_err(engine_refusal)
-                    }
-                    Whom::There(peer) => {
-                        let kind = wire::metadata_request::Kind::LabelValues;
-                        Ok(self
-                            .metadata_there(&peer, kind, name, selection)
-                            .await?
-                            .texts)
-                    }
-                }
-            })
-        })
-        .await
+        let here = |engine: Arc<Shard>| async move { engine.label_values(name, selection).await };
+        self.ask_metadata(Kind::LabelValues, name, selection, here, texts)
+            .await
     }
+}
+
+fn texts(reply: wire::MetadataReply) -> Result<Vec<String>, Malformed> {
+    Ok(reply.texts)
 }
