@@ -116,3 +116,11 @@ pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
 
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;
+
+/// The name of one additive push, and those a shard remembers to know a repetition: how many, and
+/// their bytes.
+pub const PUSH_ID_BYTES_MAX: usize = 128;
+pub const PUSH_IDS_MAX: usize = 32_768;
+pub const PUSH_IDS_BYTES_MAX: usize = 2 << 20;
+/// How long a group may be said to live: ten years.
+pub const PUSH_TTL_MS_MAX: u64 = 3_653 * 86_400_000;
