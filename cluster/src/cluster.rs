@@ -431,6 +431,10 @@ impl Groups for Cluster {
         self.shared.router.push(key, op, options).await
     }
 
+    async fn wipe(&self) -> Result<(), WriteError> {
+        self.shared.router.wipe().await
+    }
+
     async fn groups(&self) -> Result<Vec<Group>, SourceError> {
         self.shared.router.groups().await
     }
@@ -628,10 +632,12 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
     };
     let control = Control::new(shared.clone()).run().boxed();
     let history = History::new(shared.clone()).run().boxed();
+    let expiry = History::new(shared.clone()).expire().boxed();
     vec![
         spawn("membership", settle),
         spawn("log watch", log),
         spawn("control", control),
         spawn("push history", history),
+        spawn("push expiry", expiry),
     ]
 }

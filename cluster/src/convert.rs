@@ -327,6 +327,7 @@ pub fn push_to_wire(key: &GroupingKey, op: &PushOp, options: PushOptions) -> wir
             .map(|id| id.as_bytes().to_vec().into())
             .unwrap_or_default(),
         ttl_ms: options.ttl_ms.unwrap_or(0),
+        unchecked: options.unchecked,
         ..wire::PushRequest::default()
     }
 }
@@ -338,6 +339,7 @@ pub fn push_from_wire(
     let kind = request.op();
     let options = PushOptions {
         ttl_ms: (request.ttl_ms > 0).then_some(request.ttl_ms),
+        unchecked: request.unchecked,
     };
     if !options.is_valid() {
         return Err(Malformed::new("time to live"));
@@ -759,7 +761,10 @@ mod tests {
             PushOp::Reject,
         ] {
             for ttl_ms in [None, Some(7)] {
-                let options = PushOptions { ttl_ms };
+                let options = PushOptions {
+                    ttl_ms,
+                    unchecked: ttl_ms.is_some(),
+                };
                 let sent = push_to_wire(&key, &op, options);
                 assert_eq!(push_from_wire(sent), Ok((key.clone(), op.clone(), options)));
             }

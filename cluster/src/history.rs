@@ -2,6 +2,7 @@
 //! scrapes a Pushgateway would have stored them. The leader of the group's shard does it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::Batch;
 use model::sink::Sink;
@@ -11,6 +12,11 @@ use crate::shard::Replica;
 
 /// Rows of one repeated write.
 const ROWS_MAX: usize = 20_000;
+
+/// How late a group may expire.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Groups of a shard that expire at once; the rest follow.
+const EXPIRY_MAX: usize = 1000;
 
 pub struct History {
     shared: Arc<Shared>,
@@ -24,18 +30,32 @@ impl History {
     pub async fn run(self) {
         loop {
             tokio::time::sleep(self.shared.options.history_interval).await;
-            let replicas: Vec<Arc<Replica>> = self
-                .shared
-                .replicas
-                .read()
-                .expect("not poisoned")
-                .values()
-                .cloned()
-                .collect();
-            for replica in replicas.iter().filter(|replica| replica.leads()) {
-                self.repeat(replica).await;
+            for replica in self.led() {
+                self.repeat(&replica).await;
             }
         }
+    }
+
+    /// Lets groups expire whose time to live is over.
+    pub async fn expire(self) {
+        loop {
+            tokio::time::sleep(EXPIRY_INTERVAL).await;
+            let now = self.shared.world.clock.now();
+            for replica in self.led() {
+                let over = replica.engine.expired_groups(now);
+                for key in over.into_iter().take(EXPIRY_MAX) {
+                    if let Err(e) = self.shared.router.expire(&replica, key).await {
+                        tracing::warn!(error = %e, "a push group did not expire yet");
+                    }
+                }
+            }
+        }
+    }
+
+    fn led(&self) -> Vec<Arc<Replica>> {
+        let replicas = self.shared.replicas.read().expect("not poisoned");
+        let led = replicas.values().filter(|replica| replica.leads());
+        led.cloned().collect()
     }
 
     async fn repeat(&self, replica: &Replica) {

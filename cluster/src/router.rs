@@ -5,20 +5,22 @@
 //! or from trying the replicas in turn. What was certainly not done is tried again elsewhere
 //! until the deadline; what may have been done is tried again only where a repeat changes nothing.
 
+mod pushes;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use model::fragment::{Fragment, FragmentError, Part};
-use model::group::{Group, GroupingKey, PushOp, PushOptions};
+use model::group::Group;
 use model::hash::Map;
 use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::World;
-use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
+use model::sink::{Reason, Rejection, Sink, WriteError, Written};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{Batch, ExemplarSeries, Histogram, Labels, Series, ShardId};
 use prost::Message;
@@ -204,34 +206,6 @@ impl Router {
         convert::cluster_id_to_wire(self.peers.cluster())
     }
 
-    async fn push_there(
-        &self,
-        peer: &Peer,
-        shard: ShardId,
-        key: &GroupingKey,
-        op: &PushOp,
-        options: PushOptions,
-    ) -> Result<Pushed, Refusal> {
-        let request = wire::PushRequest {
-            cluster_id: self.cluster_id(),
-            shard: shard.0,
-            ..convert::push_to_wire(key, op, options)
-        };
-        let reply = call(peer.data().push(request)).await?;
-        refused(reply.refusal)?;
-        let group = |g: Option<wire::Group>| {
-            g.map(convert::group_from_wire)
-                .transpose()
-                .map_err(|e| Refusal::Internal(e.to_string()))
-        };
-        Ok(Pushed {
-            at: model::Timestamp(reply.at_ms),
-            before: group(reply.before)?,
-            after: group(reply.after)?,
-            repeated: reply.repeated,
-        })
-    }
-
     async fn groups_there(&self, peer: &Peer, shard: ShardId) -> Result<Vec<Group>, Refusal> {
         let request = wire::GroupsRequest {
             cluster_id: self.cluster_id(),
@@ -247,7 +221,7 @@ impl Router {
         groups.map_err(|e| Refusal::Internal(e.to_string()))
     }
 
-    async fn groups_of(&self, shard: ShardId) -> Result<Vec<Group>, Refusal> {
+    pub(crate) async fn groups_of(&self, shard: ShardId) -> Result<Vec<Group>, Refusal> {
         let question = |whom| -> Answer<'_, Vec<Group>> {
             Box::pin(async move {
                 match whom {
@@ -257,21 +231,6 @@ impl Router {
             })
         };
         self.ask(shard, is_passing, question).await
-    }
-
-    /// Stores what a group now stands for as ordinary samples, and ends the series it lost.
-    async fn write_history(&self, pushed: &Pushed) -> Result<(), WriteError> {
-        let mut batch = Batch::default();
-        let now: BTreeMap<Labels, f64> = pushed.after.iter().flat_map(Group::series).collect();
-        for (labels, _) in pushed.before.iter().flat_map(Group::series) {
-            if !now.contains_key(&labels) {
-                batch.add_sample(labels, pushed.at, model::sample::STALE_NAN);
-            }
-        }
-        for (labels, value) in now {
-            batch.add_sample(labels, pushed.at, value);
-        }
-        self.write(batch).await.map(drop)
     }
 
     /// Cuts a batch by shard, remembering which row came from where. Rows that no shard could take
@@ -341,7 +300,7 @@ pub(crate) fn is_passing(refusal: &Refusal) -> bool {
 }
 
 /// Refusals after which nothing was done for certain.
-fn is_harmless(refusal: &Refusal) -> bool {
+pub(crate) fn is_harmless(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::NotLeader(_))
 }
 
@@ -411,64 +370,6 @@ impl Sink for Router {
         }
         rejected.sort_unstable_by_key(|r| r.row);
         Ok(Written { rejected })
-    }
-}
-
-#[async_trait]
-impl Groups for Router {
-    async fn push(
-        &self,
-        key: GroupingKey,
-        op: PushOp,
-        options: PushOptions,
-    ) -> Result<Pushed, WriteError> {
-        if !options.is_valid() {
-            return Err(WriteError::Invalid(
-                "a time to live out of range".to_owned(),
-            ));
-        }
-        let state = self.state();
-        if !state.is_formed() {
-            return Err(WriteError::Unavailable(Vec::new()));
-        }
-        let shard = state.shard_of(&key.canonical());
-        let (key, op) = (&key, &op);
-        let question = |whom| -> Answer<'_, Pushed> {
-            Box::pin(async move {
-                match whom {
-                    Whom::Here(replica) => replica.push(key.clone(), op.clone(), options).await,
-                    Whom::There(peer) => self.push_there(&peer, shard, key, op, options).await,
-                }
-            })
-        };
-        let pushed = self.ask(shard, is_harmless, question).await;
-        let pushed = pushed.map_err(|refusal| match refusal {
-            Refusal::Overloaded(why) => WriteError::Overloaded(why),
-            _ => WriteError::Unavailable(vec![shard]),
-        })?;
-        // The first of a repeated push may have died before it wrote these: they are written again.
-        self.write_history(&pushed).await?;
-        Ok(pushed)
-    }
-
-    async fn groups(&self) -> Result<Vec<Group>, SourceError> {
-        let state = self.state();
-        if !state.is_formed() {
-            return Err(SourceError::Unavailable(Vec::new()));
-        }
-        let questions = state.shards().map(|shard| {
-            let groups = self.groups_of(shard);
-            async move {
-                groups
-                    .await
-                    .map_err(|refusal| to_source_error(shard, refusal))
-            }
-            .boxed()
-        });
-        let answers = join_all(questions).await;
-        let mut groups = answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
-        groups.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(groups)
     }
 }
 

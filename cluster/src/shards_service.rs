@@ -70,12 +70,38 @@ impl Service {
     async fn push_one(&self, request: wire::PushRequest) -> Result<wire::PushReply, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
         let (key, op, options) = convert::push_from_wire(request).map_err(malformed)?;
-        let pushed = replica.push(key, op, options).await?;
+        let Some(pushed) = replica.push(key, op, options).await? else {
+            return Ok(wire::PushReply {
+                must_check: true,
+                ..wire::PushReply::default()
+            });
+        };
         Ok(wire::PushReply {
+            must_check: false,
             at_ms: pushed.at.0,
             before: pushed.before.as_ref().map(convert::group_to_wire),
             after: pushed.after.as_ref().map(convert::group_to_wire),
             repeated: pushed.repeated,
+            refusal: None,
+        })
+    }
+
+    async fn check_one(&self, request: wire::PushRequest) -> Result<wire::CheckReply, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let (key, op, _) = convert::push_from_wire(request).map_err(malformed)?;
+        Ok(wire::CheckReply {
+            conflict: replica.conflict(&key, &op).await?.unwrap_or_default(),
+            refusal: None,
+        })
+    }
+
+    async fn wipe_one(&self, request: wire::ShardRequest) -> Result<wire::WipeReply, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let wiped = replica.wipe().await?;
+        let groups = wiped.groups.iter().map(|g| convert::group_to_wire(g));
+        Ok(wire::WipeReply {
+            at_ms: wiped.at.0,
+            groups: groups.collect(),
             refusal: None,
         })
     }
@@ -337,6 +363,32 @@ impl Shards for Service {
             wire::PushReply {
                 refusal: Some(convert::refusal_to_wire(refusal)),
                 ..Default::default()
+            }
+        })))
+    }
+
+    async fn check(
+        &self,
+        request: Request<wire::PushRequest>,
+    ) -> Result<Response<wire::CheckReply>, Status> {
+        let reply = self.check_one(request.into_inner()).await;
+        Ok(Response::new(reply.unwrap_or_else(|refusal| {
+            wire::CheckReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..wire::CheckReply::default()
+            }
+        })))
+    }
+
+    async fn wipe(
+        &self,
+        request: Request<wire::ShardRequest>,
+    ) -> Result<Response<wire::WipeReply>, Status> {
+        let reply = self.wipe_one(request.into_inner()).await;
+        Ok(Response::new(reply.unwrap_or_else(|refusal| {
+            wire::WipeReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..wire::WipeReply::default()
             }
         })))
     }

@@ -66,6 +66,9 @@ pub enum WriteError {
     /// Something broke on the way; the text says where. Part of it may be done.
     #[error("{0}")]
     Failed(String),
+    /// A push contradicts what groups hold; nothing was stored. In Pushgateway's words.
+    #[error("{0}")]
+    Inconsistent(String),
     /// The request breaks a rule; nothing was stored.
     #[error("{0}")]
     Invalid(String),
@@ -103,6 +106,10 @@ pub trait Groups: Send + Sync {
         op: PushOp,
         options: PushOptions,
     ) -> Result<Pushed, WriteError>;
+
+    /// Removes every group, each shard's at one instant of its log. Groups pushed while it runs
+    /// may stay; after an error some shards may be wiped and others not.
+    async fn wipe(&self) -> Result<(), WriteError>;
 
     /// Every group, by key. Contains all that was acknowledged before the call.
     async fn groups(&self) -> Result<Vec<Group>, SourceError>;

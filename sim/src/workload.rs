@@ -147,7 +147,9 @@ impl Client {
                 record.check(&self.name, checked);
                 true
             }
-            Ok(Err(WriteError::Overloaded(_) | WriteError::Invalid(_))) => {
+            Ok(Err(
+                WriteError::Overloaded(_) | WriteError::Invalid(_) | WriteError::Inconsistent(_),
+            )) => {
                 record.samples.not_taken(&write);
                 false
             }

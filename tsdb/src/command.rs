@@ -29,6 +29,7 @@ const SEAL: u8 = 3;
 const RETAIN: u8 = 4;
 const DELETE: u8 = 5;
 const CLEAN: u8 = 6;
+const WIPE: u8 = 7;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,7 @@ pub enum Command {
     Retain(RetainCommand),
     Delete(DeleteCommand),
     Clean(CleanCommand),
+    Wipe(WipeCommand),
 }
 
 /// Rows of one or several requests.
@@ -121,7 +123,7 @@ impl PushCommand {
     /// Whether version 1 has no word for it.
     fn is_new(&self) -> bool {
         let new_op = matches!(self.op, PushOp::Add { .. } | PushOp::Expire);
-        new_op || self.options != PushOptions::default()
+        new_op || self.options.ttl_ms.is_some()
     }
 }
 
@@ -154,6 +156,12 @@ pub struct CleanCommand {
     pub block: u64,
 }
 
+/// Removes every push group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WipeCommand {
+    pub proposed_at: Timestamp,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -175,6 +183,7 @@ impl Command {
             }
             Self::Delete(_) | Self::Clean(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
+            Self::Wipe(_) => VERSION_3,
             _ => VERSION_1,
         }
     }
@@ -214,6 +223,10 @@ impl Command {
                 out.push(CLEAN);
                 put_varint(&mut out, clean.block);
             }
+            Self::Wipe(wipe) => {
+                out.push(WIPE);
+                put_zigzag(&mut out, wipe.proposed_at.0);
+            }
         }
         out.into()
     }
@@ -235,6 +248,9 @@ impl Command {
             DELETE if version == VERSION_2 => Self::Delete(admin::take_delete(&mut fields)?),
             CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
                 block: fields.varint()?,
+            }),
+            WIPE if version == VERSION_3 => Self::Wipe(WipeCommand {
+                proposed_at: Timestamp(fields.zigzag()?),
             }),
             PUSH if version != VERSION_2 => Self::Push(take_push(&mut fields, version)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
@@ -621,7 +637,10 @@ mod tests {
                         4 => PushOp::Expire,
                         _ => PushOp::Reject,
                     },
-                    options: PushOptions { ttl_ms },
+                    options: PushOptions {
+                        ttl_ms,
+                        ..PushOptions::default()
+                    },
                 })
             })
     }
@@ -637,7 +656,12 @@ mod tests {
                 before: Timestamp(t),
             })
         });
-        prop_oneof![write(), push(), seal, retain]
+        let wipe = any::<i64>().prop_map(|t| {
+            Command::Wipe(WipeCommand {
+                proposed_at: Timestamp(t),
+            })
+        });
+        prop_oneof![write(), push(), seal, retain, wipe]
     }
 
     proptest! {

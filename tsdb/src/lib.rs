@@ -59,10 +59,11 @@ pub mod value;
 
 pub use command::{
     CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
-    SeriesRef, WriteCommand, WriteRows,
+    SeriesRef, WipeCommand, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;
+pub use groups::Wiped;
 pub use metrics::Metrics;
 pub use shard::{Position, Shard, Stats};
 pub use snapshot::SnapshotFiles;

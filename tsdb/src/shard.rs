@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use model::group::{Group, GroupingKey};
+use model::group::{Family, Group, GroupingKey, PushOp};
 use model::port::{Disk, World};
 use model::{Labels, SeriesId, Timestamp};
 use tokio::sync::Mutex;
@@ -252,6 +252,21 @@ impl Shard {
 
     pub fn group(&self, key: &GroupingKey) -> Option<Group> {
         self.read(|state| state.groups().get(key).cloned())
+    }
+
+    /// Whether the group has every series of these families, as the same types.
+    pub fn holds(&self, key: &GroupingKey, families: &[Family]) -> bool {
+        self.read(|state| state.groups().holds(key, families))
+    }
+
+    /// What a push on this group, wherever it lives, contradicts in the groups of this shard.
+    pub fn conflict(&self, key: &GroupingKey, op: &PushOp) -> Option<String> {
+        self.read(|state| state.groups().conflict(key, op))
+    }
+
+    /// Groups whose time to live is over at `now`.
+    pub fn expired_groups(&self, now: Timestamp) -> Vec<GroupingKey> {
+        self.read(|state| state.groups().expired(now))
     }
 
     /// All groups, by key.

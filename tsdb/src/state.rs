@@ -19,7 +19,7 @@ use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
 use crate::digest::{self, Digest, Sums};
 use crate::exemplars::Exemplars;
 use crate::fences::Fences;
-use crate::groups::Groups;
+use crate::groups::{Groups, Wiped};
 use crate::head::{Head, HeadSeries};
 use crate::histogram::HistogramPoint;
 use crate::part::Part;
@@ -35,6 +35,7 @@ pub enum Outcome {
         rejected: Vec<Rejection>,
     },
     Pushed(Pushed),
+    Wiped(Wiped),
     Sealed,
     Retained,
     Deleted,
@@ -191,6 +192,7 @@ impl State {
                 rejected: self.write(write, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
+            Command::Wipe(wipe) => Outcome::Wiped(self.groups.wipe(wipe.proposed_at)),
             Command::Seal(seal) => {
                 self.seal(index, seal.before);
                 Outcome::Sealed

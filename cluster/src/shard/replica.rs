@@ -9,7 +9,7 @@ use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
 use model::{Batch, GroupId, ShardId};
-use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, PushCommand, Shard};
+use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, PushCommand, Shard, WipeCommand, Wiped};
 
 use super::machine::ShardMachine;
 use super::proposer::{Proposer, Windows};
@@ -111,13 +111,18 @@ impl Replica {
         self.proposer.write(batch).await
     }
 
+    /// `None`: nothing was done, because the group does not have all these series, so that other
+    /// groups must be asked first.
     pub async fn push(
         &self,
         key: GroupingKey,
         op: PushOp,
         options: PushOptions,
-    ) -> Result<Pushed, Refusal> {
+    ) -> Result<Option<Pushed>, Refusal> {
         self.must_lead()?;
+        if !options.unchecked && !self.engine.holds(&key, op.families()) {
+            return Ok(None);
+        }
         let command = PushCommand {
             proposed_at: self.world.clock.now(),
             key,
@@ -126,8 +131,32 @@ impl Replica {
         };
         let proposal = group::propose(&self.raft, Command::Push(command).encode());
         match scoped(&self.world.dice, proposal).await? {
-            Reply::Shard(Outcome::Pushed(pushed)) => Ok(pushed),
+            Reply::Shard(Outcome::Pushed(pushed)) => Ok(Some(pushed)),
             reply => unreachable!("a push was answered with {reply:?}"),
+        }
+    }
+
+    /// What a push contradicts in the groups of this shard, all that was acknowledged before
+    /// among them.
+    pub async fn conflict(
+        &self,
+        key: &GroupingKey,
+        op: &PushOp,
+    ) -> Result<Option<String>, Refusal> {
+        self.settle(Consistency::Strong).await?;
+        Ok(self.engine.conflict(key, op))
+    }
+
+    /// Removes every group of the shard.
+    pub async fn wipe(&self) -> Result<Wiped, Refusal> {
+        self.must_lead()?;
+        let command = Command::Wipe(WipeCommand {
+            proposed_at: self.world.clock.now(),
+        });
+        let proposal = group::propose(&self.raft, command.encode());
+        match scoped(&self.world.dice, proposal).await? {
+            Reply::Shard(Outcome::Wiped(wiped)) => Ok(wiped),
+            reply => unreachable!("a wipe was answered with {reply:?}"),
         }
     }
 

@@ -30,8 +30,7 @@ pub fn parse(body: &[u8], key: &GroupingKey, names: Names) -> Result<Vec<Family>
         });
     }
     if parser.timestamps {
-        let reason = "pushed metrics must not have timestamps";
-        return Err(PushError::Inconsistent(reason.to_owned()));
+        return Err(PushError::Inconsistent(super::TIMESTAMPS.to_owned()));
     }
     check::finish(parser.families, key)
 }

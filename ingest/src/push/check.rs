@@ -11,7 +11,11 @@ use model::{Labels, hash, number};
 use super::{PushError, quoted};
 
 /// Families the store keeps for each group itself; a pushed one of the name is replaced by them.
-const OWN_FAMILIES: [&str; 2] = ["push_time_seconds", "push_failure_time_seconds"];
+const OWN_FAMILIES: [&str; 3] = [
+    "push_time_seconds",
+    "push_failure_time_seconds",
+    "push_expires_seconds",
+];
 
 /// A family while its body is read.
 pub(super) struct Building {

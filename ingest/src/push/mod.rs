@@ -7,11 +7,15 @@
 
 mod body;
 mod check;
+mod delimited;
 pub mod path;
 mod render;
 
 pub use body::parse;
-pub use render::render;
+pub use delimited::parse_delimited;
+pub use render::{render, time_families};
+
+const TIMESTAMPS: &str = "pushed metrics must not have timestamps";
 
 /// Which names metrics and labels may have.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,9 @@ pub enum PushError {
     /// No exposition; the group is left as it is.
     #[error("text format parsing error in line {line}: {reason}")]
     Format { line: usize, reason: String },
+    /// No message of protobuf, or one with names that are not allowed; the group is left as it is.
+    #[error("{0}")]
+    Protobuf(String),
     /// An exposition that cannot be a group's content; a failed push, which the group records.
     #[error("pushed metrics are invalid or inconsistent with existing metrics: {0}")]
     Inconsistent(String),

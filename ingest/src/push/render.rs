@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use model::group::{Family, FamilyKind, FamilySample, Group};
-use model::{Labels, number};
+use model::{Labels, Timestamp, number};
 
 use super::check::bound_label;
 use super::is_legacy;
@@ -25,6 +25,38 @@ const PUSH_FAILURE_TIME: (&str, &str) = (
     "Last Unix time when changing this group in the Pushgateway failed.",
 );
 
+const PUSH_EXPIRES: (&str, &str) = (
+    "push_expires_seconds",
+    "Unix time when this group is removed unless it is pushed again.",
+);
+
+/// The families the store keeps for a group itself.
+fn times_of(group: &Group) -> impl Iterator<Item = (&'static str, &'static str, Timestamp)> {
+    let times = [
+        (PUSH_TIME, Some(group.push_time)),
+        (PUSH_FAILURE_TIME, Some(group.push_failure_time)),
+        (PUSH_EXPIRES, group.expires),
+    ];
+    let times = times.into_iter();
+    times.filter_map(|((name, help), at)| at.map(|at| (name, help, at)))
+}
+
+/// The same as families of their own, with the group's labels.
+pub fn time_families(group: &Group) -> Vec<Family> {
+    let labels = group.key.labels();
+    let family = |(name, help, at): (&str, &str, Timestamp)| Family {
+        name: name.to_owned(),
+        help: Some(help.to_owned()),
+        kind: FamilyKind::Gauge,
+        samples: vec![FamilySample {
+            suffix: "",
+            labels: labels.clone(),
+            value: at.seconds(),
+        }],
+    };
+    times_of(group).map(family).collect()
+}
+
 /// Writes the exposition of all groups.
 pub fn render(groups: &[Group]) -> String {
     let mut sorted: Vec<&Group> = groups.iter().collect();
@@ -36,11 +68,7 @@ pub fn render(groups: &[Group]) -> String {
                 .or_insert_with(|| Merged::new(family.kind))
                 .add(family, group);
         }
-        let times = [
-            (PUSH_TIME, group.push_time),
-            (PUSH_FAILURE_TIME, group.push_failure_time),
-        ];
-        for ((name, help), time) in times {
+        for (name, help, time) in times_of(group) {
             let family = page
                 .entry(name)
                 .or_insert_with(|| Merged::new(FamilyKind::Gauge));
@@ -201,7 +229,6 @@ fn escape(text: &str, quotes: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::Timestamp;
     use model::group::GroupingKey;
     use proptest::prelude::*;
 

@@ -112,6 +112,16 @@ pub enum PushOp {
     Reject,
 }
 
+impl PushOp {
+    /// What is pushed.
+    pub fn families(&self) -> &[Family] {
+        match self {
+            Self::Put(families) | Self::Post(families) | Self::Add { families, .. } => families,
+            Self::Delete | Self::Expire | Self::Reject => &[],
+        }
+    }
+}
+
 /// What names one additive push, so that a repetition is known as such: 1 to
 /// [`PUSH_ID_BYTES_MAX`] bytes that the client chose.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +145,8 @@ pub struct PushOptions {
     /// The group lives this long from the instant of the push; 1 to [`PUSH_TTL_MS_MAX`]. Of no
     /// meaning to `Delete`, `Expire` and `Reject`.
     pub ttl_ms: Option<u64>,
+    /// Whether other groups may be contradicted (`--push.disable-consistency-check`).
+    pub unchecked: bool,
 }
 
 impl PushOptions {

@@ -77,6 +77,9 @@ impl Texts {
                 )?)
                 .filter(|interval| !interval.is_zero()),
                 enable_utf8_names: self.truth("push.enable-utf8-names"),
+                disable_consistency_check: self.truth("push.disable-consistency-check"),
+                enable_admin_api: self.truth(self.own("enable-admin-api")),
+                enable_lifecycle: self.truth(self.own("enable-lifecycle")),
             },
             features,
             log_level: match self.text("log.level") {
@@ -106,6 +109,16 @@ impl Texts {
         let any = || table::of(Program::Quorate).find(|flag| flag.name == name);
         own.or_else(any)
             .map_or("", |flag| table::default_of(flag, self.program))
+    }
+
+    /// The flag of the push listener, which a Pushgateway calls as its only one.
+    fn own(&self, name: &str) -> &'static str {
+        match (self.program, name) {
+            (Program::Pushgateway, "enable-lifecycle") => "web.enable-lifecycle",
+            (Program::Pushgateway, _) => "web.enable-admin-api",
+            (_, "enable-lifecycle") => "push.enable-lifecycle",
+            _ => "push.enable-admin-api",
+        }
     }
 
     fn truth(&self, name: &str) -> bool {

@@ -128,6 +128,9 @@ pub struct Push {
     /// `None`: the global scrape_interval.
     pub history_interval: Option<Duration>,
     pub enable_utf8_names: bool,
+    pub disable_consistency_check: bool,
+    pub enable_admin_api: bool,
+    pub enable_lifecycle: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The Pushgateway's flags, as its 1.11 has them. The help is in our words.
 
 use super::table::Kind::{Addresses, Duration, Text, Truth};
-use super::table::State::{Hidden, NotYet, Refused, Served};
+use super::table::State::{Hidden, Refused, Served};
 use super::table::{Flag, NO_TLS, State, flag};
 
 const NO_SOCKET: State = Refused("socket activation is not built in, so nothing would listen");
@@ -68,7 +68,7 @@ pub static PUSHGATEWAY: [Flag; 13] = [
         "web.enable-admin-api",
         Truth,
         "false",
-        NotYet("the admin endpoints are not served yet"),
+        Served,
         "Enable the endpoints of the admin API.",
     ),
     flag(
@@ -89,8 +89,8 @@ pub static PUSHGATEWAY: [Flag; 13] = [
         "push.disable-consistency-check",
         Truth,
         "false",
-        NotYet("pushed metrics are always checked"),
-        "Do not check pushed metrics.",
+        Served,
+        "Do not check whether pushed metrics contradict those of other groups.",
     ),
     flag(
         "push.enable-utf8-names",

@@ -52,7 +52,7 @@ pub enum State {
     Hidden(&'static str),
 }
 
-use Kind::{Address, Addresses, Choice, Duration, List, Number, Text};
+use Kind::{Address, Addresses, Choice, Duration, List, Number, Text, Truth};
 use State::{Refused, Served};
 
 pub const fn flag(
@@ -76,13 +76,43 @@ pub const NO_TLS: State = Refused(
 );
 
 /// Ours: the push listener of a server.
-pub static PUSH: [Flag; 1] = [flag(
-    "push.listen-address",
-    Addresses,
-    ":9091",
-    Served,
-    "Address to listen on for pushes, with the Pushgateway's API. Can be repeated; empty for none.",
-)];
+pub static PUSH: [Flag; 5] = [
+    flag(
+        "push.listen-address",
+        Addresses,
+        ":9091",
+        Served,
+        "Address to listen on for pushes, with the Pushgateway's API. Can be repeated; empty for none.",
+    ),
+    flag(
+        "push.enable-utf8-names",
+        Truth,
+        "false",
+        Served,
+        "Allow UTF-8 in names of pushed metrics and labels.",
+    ),
+    flag(
+        "push.disable-consistency-check",
+        Truth,
+        "false",
+        Served,
+        "Do not check whether pushed metrics contradict those of other groups.",
+    ),
+    flag(
+        "push.enable-admin-api",
+        Truth,
+        "false",
+        Served,
+        "Enable the admin endpoints of the push listener.",
+    ),
+    flag(
+        "push.enable-lifecycle",
+        Truth,
+        "false",
+        Served,
+        "Enable shutdown by HTTP request to the push listener.",
+    ),
+];
 
 /// Ours: how nodes find each other and form a cluster, and what every node does.
 pub static CLUSTER: [Flag; 10] = [

@@ -81,8 +81,14 @@ fn a_pushgateway_opens_its_one_port() {
     assert_eq!(full.push_listen_addresses[0].port, 9191);
     assert_eq!(full.web.telemetry_path, "/m");
     assert_eq!(full.storage.path, PathBuf::from("/var/p.quorate"));
-    assert!(full.push.enable_utf8_names);
-    assert_eq!(full.warnings.len(), 1);
+    assert!(full.push.enable_utf8_names && full.push.disable_consistency_check);
+    assert!(full.warnings.is_empty() && !full.push.enable_admin_api);
+    let orders = "--web.enable-admin-api --web.enable-lifecycle";
+    let own = run(&format!("pushgateway {orders}")).unwrap().push;
+    assert!(own.enable_admin_api && own.enable_lifecycle);
+    // Beside Prometheus' API, the push listener takes orders only when asked itself.
+    let beside = run(&format!("quorate {orders}")).unwrap().push;
+    assert!(!beside.enable_admin_api && !beside.enable_lifecycle);
     let (message, _) = told("pushgateway --storage.tsdb.path=x");
     assert!(message.contains("unknown long flag"), "{message}");
 }

@@ -128,7 +128,9 @@ fn done(outcome: Result<(), WriteError>) -> Result<Response, ApiError> {
 fn refused(error: WriteError) -> ApiError {
     let kind = match &error {
         WriteError::Unavailable(_) | WriteError::Overloaded(_) => ErrorType::Unavailable,
-        WriteError::Invalid(_) | WriteError::Failed(_) => ErrorType::Internal,
+        WriteError::Invalid(_) | WriteError::Inconsistent(_) | WriteError::Failed(_) => {
+            ErrorType::Internal
+        }
     };
     ApiError::new(kind, error.to_string())
 }

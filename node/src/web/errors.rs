@@ -180,7 +180,7 @@ impl From<WriteError> for TextError {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
             }
             WriteError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
-            WriteError::Invalid(_) => Self::bad_request(text),
+            WriteError::Invalid(_) | WriteError::Inconsistent(_) => Self::bad_request(text),
         }
     }
 }
@@ -237,7 +237,7 @@ impl From<PathError> for TextError {
 impl From<PushError> for TextError {
     fn from(error: PushError) -> Self {
         match error {
-            PushError::Format { .. } | PushError::Inconsistent(_) => {
+            PushError::Format { .. } | PushError::Protobuf(_) | PushError::Inconsistent(_) => {
                 Self::bad_request(error.to_string())
             }
         }

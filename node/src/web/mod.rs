@@ -10,7 +10,7 @@
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
 //! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`read`]: the way out
-//! - [`write`], [`push`]: the way in
+//! - [`write`], [`push`]: the way in; [`push_api`], [`push_page`]: what was pushed, and wiping it
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
 //! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
@@ -30,6 +30,8 @@ pub mod metadata;
 pub mod metrics;
 pub mod params;
 pub mod push;
+pub mod push_api;
+pub mod push_page;
 pub mod query;
 pub mod read;
 pub mod rules;
@@ -153,13 +155,42 @@ pub fn push_router(state: ApiState) -> Router {
     let metrics = Router::new()
         .route(&path, only("GET, OPTIONS", get(push::metrics)))
         .route_layer(from_fn(encoding::compress));
+    let own = || get(push_api::metrics).options(push_api::options);
+    let wipe = only("OPTIONS, PUT", axum::routing::put(push_api::wipe));
+    let api = Router::new()
+        .route("/api/v1/metrics", pushed("GET, OPTIONS", own()))
+        .route(
+            "/api/v1/status",
+            pushed(
+                "GET, OPTIONS",
+                get(push_api::status).options(push_api::options),
+            ),
+        )
+        .route("/-/quit", axum::routing::any(push_api::quit));
+    // The page gives way to metrics that were asked to stand there.
+    let api = match path.as_str() {
+        "/" => api,
+        _ => api.route("/", only("GET, OPTIONS", get(push_page::page))),
+    };
+    // Where the admin API is off, its paths are unknown.
+    let api = match state.settings.push_admin {
+        true => api.route("/api/v1/admin/wipe", wipe),
+        false => api,
+    };
     metrics
+        .merge(api)
         .route("/-/healthy", only("GET, OPTIONS", get(push::ok)))
         .route("/-/ready", only("GET, OPTIONS", get(push::ready)))
         // Paths of groups are taken raw: percent signs and slashes have a meaning of their own.
         .fallback(push::group)
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
         .with_state(state)
+}
+
+/// As [`only`], with the push API's own answer to OPTIONS.
+fn pushed(allow: &'static str, methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
+    let denied = move || async move { errors::method_not_allowed(allow) };
+    methods.head(denied).fallback(denied)
 }
 
 /// `methods`, and for every other one 405 with the methods there are.

@@ -12,16 +12,21 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use federation::Escaping;
 use ingest::push::{PushError, path};
-use model::group::{Family, Group, GroupingKey, PushOp, PushOptions};
-use model::limits::EXPOSITION_BYTES_MAX;
+use model::group::{Family, Group, GroupingKey, PushId, PushOp, PushOptions};
+use model::limits::{EXPOSITION_BYTES_MAX, PUSH_ID_BYTES_MAX, PUSH_TTL_MS_MAX};
+use model::sink::WriteError;
 use tracing::warn;
 
 use crate::scrape::CLUSTER_HEADER;
 
 use super::body::BodyError;
 use super::errors::{TextError, method_not_allowed, not_found};
+use super::params::Form;
 use super::{Shared, body, lifecycle, text};
 
+/// In place of `?ttl=` and `?id=`.
+const TTL_HEADER: &str = "x-quorate-ttl";
+const PUSH_ID_HEADER: &str = "x-quorate-push-id";
 const ALLOW: &str = "DELETE, OPTIONS, POST, PUT";
 
 /// `/-/healthy`.
@@ -58,6 +63,7 @@ fn is_our_own(api: &Shared, headers: &HeaderMap) -> bool {
 pub async fn group(State(api): State<Shared>, request: Request) -> Response {
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path();
+    let query = parts.uri.query().unwrap_or_default();
     if let Some(cleaner) = redirect(path) {
         return cleaner;
     }
@@ -65,8 +71,8 @@ pub async fn group(State(api): State<Shared>, request: Request) -> Response {
         return not_found().await.into_response();
     }
     let outcome = match parts.method {
-        Method::PUT => push(&api, path, &parts.headers, incoming, PushOp::Put).await,
-        Method::POST => push(&api, path, &parts.headers, incoming, PushOp::Post).await,
+        Method::PUT => push(&api, path, query, &parts.headers, incoming, PushOp::Put).await,
+        Method::POST => push(&api, path, query, &parts.headers, incoming, PushOp::Post).await,
         Method::DELETE => delete(&api, path).await,
         Method::OPTIONS => return [(header::ALLOW, ALLOW)].into_response(),
         _ => return method_not_allowed(ALLOW),
@@ -107,29 +113,94 @@ fn redirect(path: &str) -> Option<Response> {
 async fn push(
     api: &Shared,
     raw_path: &str,
+    query: &str,
     headers: &HeaderMap,
     incoming: Body,
     op: fn(Vec<Family>) -> PushOp,
 ) -> Result<StatusCode, TextError> {
     let names = api.settings.push_names;
     let key = path::parse(raw_path, names)?;
-    refuse_protobuf(headers)?;
+    let wishes = Wishes::read(query, headers)?;
+    let options = PushOptions {
+        ttl_ms: wishes.ttl_ms,
+        unchecked: api.settings.push_unchecked,
+    };
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let plain = decompress(headers, &bytes)?;
-    match ingest::push::parse(&plain, &key, names) {
-        Ok(families) => {
-            api.groups
-                .push(key, op(families), PushOptions::default())
-                .await?;
-            Ok(StatusCode::OK)
-        }
+    let families = match is_delimited(headers) {
+        true => ingest::push::parse_delimited(&plain, &key, names),
+        false => ingest::push::parse(&plain, &key, names),
+    };
+    let families = match families {
+        Ok(families) => families,
         Err(error) => {
             // A body that is no exposition is not a push that failed: Pushgateway tells nobody.
             if matches!(error, PushError::Inconsistent(_)) {
                 note_rejection(api, key).await;
             }
-            Err(error.into())
+            return Err(error.into());
         }
+    };
+    let op = match wishes.id {
+        Some(id) => PushOp::Add { families, id },
+        None => op(families),
+    };
+    match api.groups.push(key.clone(), op, options).await {
+        Ok(_) => Ok(StatusCode::OK),
+        Err(WriteError::Inconsistent(conflict)) => {
+            note_rejection(api, key).await;
+            Err(PushError::Inconsistent(conflict).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a push asks for beyond what Pushgateway knows.
+struct Wishes {
+    ttl_ms: Option<u64>,
+    /// Given when the push is to be added to what is there.
+    id: Option<PushId>,
+}
+
+impl Wishes {
+    /// From `?ttl=`, `?mode=sum` and `?id=`, or the headers in their place.
+    fn read(query: &str, headers: &HeaderMap) -> Result<Self, TextError> {
+        let form = Form::parse(query.as_bytes());
+        let wish = |name: &str, header: &str| -> Option<Vec<u8>> {
+            let given = Some(form.first(name)).filter(|text| !text.is_empty());
+            let given = given.map(|text| text.as_bytes().to_vec());
+            given.or_else(|| headers.get(header).map(|value| value.as_bytes().to_vec()))
+        };
+        let ttl_ms = wish("ttl", TTL_HEADER).map(|text| ttl(&text)).transpose()?;
+        let id = wish("id", PUSH_ID_HEADER);
+        let id = match form.first("mode") {
+            "sum" => {
+                let id = id.and_then(|id| PushId::new(&id)).ok_or_else(|| {
+                    TextError::bad_request(format!(
+                        "mode=sum needs an id of 1 to {PUSH_ID_BYTES_MAX} bytes, by ?id= or {PUSH_ID_HEADER}, that is new for each push"
+                    ))
+                })?;
+                Some(id)
+            }
+            "" => None,
+            other => {
+                let why = format!("unknown mode {other:?}, expected sum");
+                return Err(TextError::bad_request(why));
+            }
+        };
+        Ok(Self { ttl_ms, id })
+    }
+}
+
+/// A duration as Prometheus writes one: `5m`, `1h30m`.
+fn ttl(text: &[u8]) -> Result<u64, TextError> {
+    let text = String::from_utf8_lossy(text);
+    let refused = |why: String| TextError::bad_request(format!("bad ttl {text:?}: {why}"));
+    let parsed = model::time::parse_duration(&text).map_err(|e| refused(e.to_string()))?;
+    let ttl_ms = u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX);
+    match (1..=PUSH_TTL_MS_MAX).contains(&ttl_ms) {
+        true => Ok(ttl_ms),
+        false => Err(refused("expected 1ms to ten years".to_owned())),
     }
 }
 
@@ -144,27 +215,26 @@ async fn delete(api: &Shared, raw_path: &str) -> Result<StatusCode, TextError> {
 /// The group remembers when a push was refused. If even that cannot be stored, the client is
 /// better served by the reason of the refusal.
 async fn note_rejection(api: &Shared, key: GroupingKey) {
-    if let Err(error) = api
-        .groups
-        .push(key, PushOp::Reject, PushOptions::default())
-        .await
-    {
+    let options = PushOptions {
+        unchecked: true,
+        ..PushOptions::default()
+    };
+    if let Err(error) = api.groups.push(key, PushOp::Reject, options).await {
         warn!(%error, "a refused push was not recorded");
     }
 }
 
-/// Pushgateway takes delimited protobuf as well; here it is not read yet, and the text parser's
-/// complaint about its first byte would help nobody.
-fn refuse_protobuf(headers: &HeaderMap) -> Result<(), TextError> {
+/// Whether the body is protobuf, each message behind its length.
+fn is_delimited(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
-    if !kind.starts_with("application/vnd.google.protobuf") || !kind.contains("delimited") {
-        return Ok(());
-    }
-    Err(TextError::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "pushes in protobuf are not supported, send the text format",
-    ))
+    let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let is_protobuf = parts
+        .next()
+        .is_some_and(|kind| kind == "application/vnd.google.protobuf");
+    let parts: Vec<String> = parts.collect();
+    let has = |wanted: &str| parts.iter().any(|part| part == wanted);
+    is_protobuf && has("encoding=delimited") && has("proto=io.prometheus.client.metricfamily")
 }
 
 fn decompress<'a>(headers: &HeaderMap, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, BodyError> {
@@ -367,16 +437,46 @@ un{instance="",job="j"} 5
     }
 
     #[tokio::test]
-    async fn protobuf_is_refused_by_name() {
+    async fn protobuf_is_taken_when_delimited() {
         let twin = Twin::new();
         let kind = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
         let headers = [("content-type", kind)];
+        let path = "/metrics/job/p";
+        let gauge = b"\x12\x0a\x01g\x18\x01\x22\x0b\x12\x09\x09\0\0\0\0\0\0\xf0\x3f";
         let answer = twin
-            .push_request("PUT", "/metrics/job/p", &headers, "\u{1}x")
+            .push_request("PUT", path, &headers, gauge.to_vec())
             .await;
-        assert_eq!(answer.code, 415);
-        assert!(answer.text().contains("protobuf"));
-        assert_eq!(page(&twin).await, "");
+        assert_eq!(answer.seen(), (200, ""));
+        assert!(
+            page(&twin)
+                .await
+                .contains("\ng{instance=\"\",job=\"p\"} 1\n")
+        );
+        let cut = twin.push_request("PUT", path, &headers, "\u{5}abc").await;
+        assert_eq!(cut.seen(), (400, "unexpected EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn pushes_add_up_and_groups_expire_on_request() {
+        let twin = Twin::new();
+        let body = "# TYPE c counter\nc 2\n";
+        send(&twin, "POST", "/metrics/job/s?mode=sum&id=1", body).await;
+        let headers = [("x-quorate-push-id", "2"), ("x-quorate-ttl", "5m")];
+        let second = twin.push_request("POST", "/metrics/job/s?mode=sum", &headers, body);
+        assert_eq!(second.await.code, 200);
+        let shown = page(&twin).await;
+        assert!(shown.contains("\nc{instance=\"\",job=\"s\"} 4\n"));
+        assert!(shown.contains("\npush_expires_seconds{instance=\"\",job=\"s\"} "));
+        for wrong in [
+            "mode=sum",
+            "mode=avg&id=1",
+            "ttl=soon",
+            "ttl=0s",
+            "ttl=100y",
+        ] {
+            let path = format!("/metrics/job/s?{wrong}");
+            assert_eq!(send(&twin, "POST", &path, body).await.code, 400, "{wrong}");
+        }
     }
 
     #[tokio::test]

@@ -70,6 +70,12 @@ pub struct Settings {
     pub parse: ParseOptions,
     /// `--push.enable-utf8-names`.
     pub push_names: Names,
+    /// `--push.disable-consistency-check`.
+    pub push_unchecked: bool,
+    /// `--push.enable-admin-api`, or Pushgateway's `--web.enable-admin-api`.
+    pub push_admin: bool,
+    /// `--push.enable-lifecycle`, or Pushgateway's `--web.enable-lifecycle`.
+    pub push_lifecycle: bool,
     /// `--web.telemetry-path` of the push listener.
     pub telemetry_path: String,
     /// In front of every route, without a slash at its end: `--web.route-prefix`.
@@ -89,6 +95,9 @@ impl Default for Settings {
             per_step_stats: false,
             parse: ParseOptions::default(),
             push_names: Names::default(),
+            push_unchecked: false,
+            push_admin: false,
+            push_lifecycle: false,
             telemetry_path: "/metrics".to_owned(),
             route_prefix: String::new(),
             cors_origin: compile_anchored(".*").expect("a constant"),

@@ -330,6 +330,12 @@ impl Groups for Store {
         })
     }
 
+    async fn wipe(&self) -> Result<(), WriteError> {
+        self.accepts()?;
+        self.groups.lock().unwrap().clear();
+        Ok(())
+    }
+
     async fn groups(&self) -> Result<Vec<Group>, SourceError> {
         self.answers(Consistency::Strong)?;
         Ok(self.groups.lock().unwrap().values().cloned().collect())

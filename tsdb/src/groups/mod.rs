@@ -4,7 +4,9 @@
 //! pushed again, the newest instant of any deleted group is remembered once per shard and a new
 //! group starts behind it.
 
+mod check;
 mod ids;
+mod index;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +20,17 @@ use crate::command::{PushCommand, put_families, put_key, take_families, take_key
 use crate::digest::Digest;
 use crate::fields::{Fields, Malformed, put_bytes, put_optional_time, put_time, put_u64};
 
+use index::Index;
+
 pub use ids::{Ids, Seen};
+
+/// What a wipe removed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wiped {
+    pub at: Timestamp,
+    /// By key.
+    pub groups: Vec<Arc<Group>>,
+}
 
 /// All groups of a shard. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,6 +40,8 @@ pub struct Groups {
     floor: Timestamp,
     /// Of additive pushes.
     ids: Ids,
+    /// Derived from the groups.
+    index: Index,
 }
 
 impl Default for Groups {
@@ -45,13 +59,19 @@ impl Groups {
     ) -> Self {
         let mut ids = Ids::default();
         seen.into_iter().for_each(|seen| ids.insert(seen));
+        let by_key: BTreeMap<_, _> = groups
+            .into_iter()
+            .map(|group| (group.key.clone(), Arc::new(group)))
+            .collect();
+        let mut index = Index::default();
+        for group in by_key.values() {
+            index.replace(None, Some(group));
+        }
         Self {
-            ids,
-            by_key: groups
-                .into_iter()
-                .map(|group| (group.key.clone(), Arc::new(group)))
-                .collect(),
+            by_key,
             floor,
+            ids,
+            index,
         }
     }
 
@@ -70,6 +90,13 @@ impl Groups {
     /// By key.
     pub fn iter(&self) -> impl Iterator<Item = &Group> {
         self.by_key.values().map(|group| &**group)
+    }
+
+    /// Groups whose time has come at `now`.
+    pub fn expired(&self, now: Timestamp) -> Vec<GroupingKey> {
+        let over = |g: &&Arc<Group>| g.expires.is_some_and(|end| end <= now);
+        let over = self.by_key.values().filter(over);
+        over.map(|group| group.key.clone()).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -119,6 +146,7 @@ impl Groups {
             let ttl_ms = push.options.ttl_ms;
             group.expires = ttl_ms.map(|ttl| at.plus_ms(ttl.min(PUSH_TTL_MS_MAX) as i64));
         }
+        self.index.replace(before.as_ref(), Some(&group));
         self.by_key
             .insert(push.key.clone(), Arc::new(group.clone()));
         Pushed {
@@ -131,6 +159,7 @@ impl Groups {
 
     fn delete(&mut self, push: &PushCommand, before: Option<Group>, at: Timestamp) -> Pushed {
         if let Some(group) = &before {
+            self.index.replace(Some(group), None);
             self.by_key.remove(&push.key);
             let newest = group.push_time.max(group.push_failure_time);
             self.floor = self.floor.max(newest);
@@ -140,6 +169,19 @@ impl Groups {
             before,
             after: None,
             repeated: false,
+        }
+    }
+
+    /// Removes every group at one instant, which is behind every push before it.
+    pub fn wipe(&mut self, proposed_at: Timestamp) -> Wiped {
+        let groups: Vec<Arc<Group>> = std::mem::take(&mut self.by_key).into_values().collect();
+        self.index = Index::default();
+        let newest = |g: &Arc<Group>| g.push_time.max(g.push_failure_time);
+        let newest = groups.iter().map(newest).fold(self.floor, Timestamp::max);
+        self.floor = newest;
+        Wiped {
+            at: proposed_at.max(newest.plus_ms(1)),
+            groups,
         }
     }
 
@@ -336,7 +378,10 @@ mod tests {
             proposed_at: Timestamp(100),
             key: key("a"),
             op: PushOp::Put(vec![]),
-            options: PushOptions { ttl_ms },
+            options: PushOptions {
+                ttl_ms,
+                ..PushOptions::default()
+            },
         };
         assert_eq!(
             groups.apply(&put(Some(50))).after.unwrap().expires,

@@ -14,8 +14,8 @@ use model::histogram::Span;
 use model::{Exemplar, Histogram, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
 use tsdb::{
-    Command, DeleteCommand, PushCommand, RetainCommand, SealCommand, SeriesRef, WriteCommand,
-    WriteRows,
+    Command, DeleteCommand, PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand,
+    WriteCommand, WriteRows,
 };
 
 /// One thing that happens to the replicas.
@@ -25,6 +25,7 @@ pub enum Step {
     /// Series, instant and value of each.
     Exemplars(Vec<(u8, i64, u8)>, u32),
     Push(String, i64, PushOp),
+    Wipe(i64),
     Seal(i64),
     Retain(i64),
     /// Series (two of four that share a label, or one), and the range.
@@ -115,7 +116,11 @@ pub fn command(
             op: op.clone(),
             options: PushOptions {
                 ttl_ms: (at % 3 == 0).then_some(20),
+                ..PushOptions::default()
             },
+        }),
+        Step::Wipe(at) => Command::Wipe(WipeCommand {
+            proposed_at: Timestamp(*at),
         }),
         Step::Seal(before) => Command::Seal(SealCommand {
             before: Timestamp(*before),
@@ -305,6 +310,7 @@ fn logged() -> BoxedStrategy<Step> {
             .prop_flat_map(|seen| (Just(seen), 0u32..12))
             .prop_map(|(seen, len_max)| Step::Exemplars(seen, len_max)),
         2 => push(),
+        1 => (0i64..100).prop_map(Step::Wipe),
         2 => time().prop_map(Step::Seal),
         1 => (0i64..3_000).prop_map(Step::Retain),
         3 => (0u8..8, any::<bool>(), time(), 0i64..3_000)

@@ -51,6 +51,12 @@ impl Twin {
             Command::Retain(retain) => self.retain(retain.before.0),
             Command::Delete(delete) => self.delete(delete),
             Command::Clean(clean) => self.clean(clean.block),
+            Command::Wipe(_) => {
+                for group in std::mem::take(&mut self.groups).into_values() {
+                    let newest = group.push_time.max(group.push_failure_time).0;
+                    self.newest_deleted = self.newest_deleted.max(newest);
+                }
+            }
         }
         Vec::new()
     }

@@ -1,0 +1,252 @@
+//! Pushes: to the shard of their group, once every other shard's groups agree with them, and into
+//! the history.
+//!
+//! A push of series its group has already agrees with all other groups as long as what is stored
+//! agrees, so it goes straight to its shard. Any other is first shown to every shard
+//! ([ADR 12](../../../docs/adr/0012-consistency-of-pushes.md)).
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::join_all;
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
+use model::sink::{Groups, Pushed, Sink, WriteError};
+use model::source::SourceError;
+use model::{Batch, Labels, ShardId, Timestamp};
+use proto::node as wire;
+
+use super::{Answer, Router, Whom, call, is_harmless, is_passing, refused, to_source_error};
+use crate::convert;
+use crate::peer::Peer;
+use crate::refusal::Refusal;
+use crate::shard::Replica;
+
+/// One push as every shard is shown it.
+struct Push {
+    key: GroupingKey,
+    op: PushOp,
+    options: PushOptions,
+}
+
+impl Router {
+    fn request(&self, shard: ShardId, push: &Push) -> wire::PushRequest {
+        wire::PushRequest {
+            cluster_id: self.cluster_id(),
+            shard: shard.0,
+            ..convert::push_to_wire(&push.key, &push.op, push.options)
+        }
+    }
+
+    /// `None`: other groups must be asked first.
+    async fn push_to(&self, shard: ShardId, push: &Push) -> Result<Option<Pushed>, WriteError> {
+        let question = |whom| -> Answer<'_, Option<Pushed>> {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        let Push { key, op, options } = push;
+                        replica.push(key.clone(), op.clone(), *options).await
+                    }
+                    Whom::There(peer) => self.push_there(&peer, shard, push).await,
+                }
+            })
+        };
+        // A repeated push with an id is a no-op, a repeated one without may undo a later one.
+        let again = match push.op {
+            PushOp::Add { .. } => is_passing,
+            _ => is_harmless,
+        };
+        let pushed = self.ask(shard, again, question).await;
+        pushed.map_err(|refusal| not_pushed(shard, refusal))
+    }
+
+    async fn push_there(
+        &self,
+        peer: &Peer,
+        shard: ShardId,
+        push: &Push,
+    ) -> Result<Option<Pushed>, Refusal> {
+        let reply = call(peer.data().push(self.request(shard, push))).await?;
+        refused(reply.refusal)?;
+        if reply.must_check {
+            return Ok(None);
+        }
+        let group = |g: Option<wire::Group>| {
+            g.map(convert::group_from_wire)
+                .transpose()
+                .map_err(|e| Refusal::Internal(e.to_string()))
+        };
+        Ok(Some(Pushed {
+            at: Timestamp(reply.at_ms),
+            before: group(reply.before)?,
+            after: group(reply.after)?,
+            repeated: reply.repeated,
+        }))
+    }
+
+    /// Shows the push to all shards.
+    async fn check(&self, push: &Push) -> Result<(), WriteError> {
+        let state = self.state();
+        let questions = state
+            .shards()
+            .map(|shard| async move { (shard, self.conflict_in(shard, push).await) }.boxed());
+        for (shard, answer) in join_all(questions).await {
+            match answer.map_err(|refusal| not_pushed(shard, refusal))? {
+                None => {}
+                Some(conflict) => return Err(WriteError::Inconsistent(conflict)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn conflict_in(&self, shard: ShardId, push: &Push) -> Result<Option<String>, Refusal> {
+        let question = |whom| -> Answer<'_, Option<String>> {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => replica.conflict(&push.key, &push.op).await,
+                    Whom::There(peer) => {
+                        let reply = call(peer.data().check(self.request(shard, push))).await?;
+                        refused(reply.refusal)?;
+                        Ok(Some(reply.conflict).filter(|conflict| !conflict.is_empty()))
+                    }
+                }
+            })
+        };
+        self.ask(shard, is_passing, question).await
+    }
+
+    /// Stores what a group now stands for as ordinary samples, and ends the series it lost.
+    async fn write_history(&self, pushed: &Pushed) -> Result<(), WriteError> {
+        let mut batch = Batch::default();
+        let now: BTreeMap<Labels, f64> = pushed.after.iter().flat_map(Group::series).collect();
+        for (labels, _) in pushed.before.iter().flat_map(Group::series) {
+            if !now.contains_key(&labels) {
+                batch.add_sample(labels, pushed.at, model::sample::STALE_NAN);
+            }
+        }
+        for (labels, value) in now {
+            batch.add_sample(labels, pushed.at, value);
+        }
+        self.write(batch).await.map(drop)
+    }
+
+    /// Removes a group whose time is over, if the log agrees.
+    pub async fn expire(&self, replica: &Replica, key: GroupingKey) -> Result<(), WriteError> {
+        let options = PushOptions::default();
+        let expired = replica.push(key, PushOp::Expire, options).await;
+        match expired.map_err(|refusal| not_pushed(replica.shard, refusal))? {
+            Some(pushed) if pushed.after.is_none() => self.write_history(&pushed).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn wipe_shard(&self, shard: ShardId) -> Result<(), WriteError> {
+        let question = |whom| -> Answer<'_, (Timestamp, Vec<Group>)> {
+            Box::pin(async move {
+                match whom {
+                    Whom::Here(replica) => {
+                        let wiped = replica.wipe().await?;
+                        let groups = wiped.groups.iter().map(|g| Group::clone(g));
+                        Ok((wiped.at, groups.collect()))
+                    }
+                    Whom::There(peer) => self.wipe_there(&peer, shard).await,
+                }
+            })
+        };
+        // Wiping twice is wiping; but whose groups the first one removed would be lost to history.
+        let wiped = self.ask(shard, is_harmless, question).await;
+        let (at, groups) = wiped.map_err(|refusal| not_pushed(shard, refusal))?;
+        let mut batch = Batch::default();
+        for (labels, _) in groups.iter().flat_map(Group::series) {
+            batch.add_sample(labels, at, model::sample::STALE_NAN);
+        }
+        self.write(batch).await.map(drop)
+    }
+
+    async fn wipe_there(
+        &self,
+        peer: &Peer,
+        shard: ShardId,
+    ) -> Result<(Timestamp, Vec<Group>), Refusal> {
+        let request = wire::ShardRequest {
+            cluster_id: self.cluster_id(),
+            shard: shard.0,
+        };
+        let reply = call(peer.data().wipe(request)).await?;
+        refused(reply.refusal)?;
+        let groups = reply.groups.into_iter().map(convert::group_from_wire);
+        let groups = groups.collect::<Result<_, _>>();
+        let groups = groups.map_err(|e| Refusal::Internal(e.to_string()))?;
+        Ok((Timestamp(reply.at_ms), groups))
+    }
+}
+
+fn not_pushed(shard: ShardId, refusal: Refusal) -> WriteError {
+    match refusal {
+        Refusal::Overloaded(why) => WriteError::Overloaded(why),
+        _ => WriteError::Unavailable(vec![shard]),
+    }
+}
+
+#[async_trait]
+impl Groups for Router {
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError> {
+        if !options.is_valid() {
+            let why = "a time to live out of range";
+            return Err(WriteError::Invalid(why.to_owned()));
+        }
+        let state = self.state();
+        if !state.is_formed() {
+            return Err(WriteError::Unavailable(Vec::new()));
+        }
+        let shard = state.shard_of(&key.canonical());
+        let mut push = Push { key, op, options };
+        let mut pushed = self.push_to(shard, &push).await?;
+        if pushed.is_none() {
+            self.check(&push).await?;
+            push.options.unchecked = true;
+            pushed = self.push_to(shard, &push).await?;
+        }
+        let Some(pushed) = pushed else {
+            let why = "a shard asked twice for a check";
+            return Err(WriteError::Failed(why.to_owned()));
+        };
+        // The first of a repeated push may have died before it wrote these: they are written again.
+        self.write_history(&pushed).await?;
+        Ok(pushed)
+    }
+
+    async fn wipe(&self) -> Result<(), WriteError> {
+        let state = self.state();
+        if !state.is_formed() {
+            return Err(WriteError::Unavailable(Vec::new()));
+        }
+        let wipes = state.shards().map(|shard| self.wipe_shard(shard).boxed());
+        join_all(wipes).await.into_iter().collect()
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, SourceError> {
+        let state = self.state();
+        if !state.is_formed() {
+            return Err(SourceError::Unavailable(Vec::new()));
+        }
+        let questions = state.shards().map(|shard| {
+            let groups = self.groups_of(shard);
+            async move {
+                groups
+                    .await
+                    .map_err(|refusal| to_source_error(shard, refusal))
+            }
+            .boxed()
+        });
+        let answers = join_all(questions).await;
+        let mut groups = answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+        groups.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(groups)
+    }
+}
