@@ -8,12 +8,14 @@
 //! - [`logging`]: what is told
 //! - [`queries`]: queries under limits they share
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
+//! - [`access`]: who may reach the listeners
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
 //! - [`neighbours`]: what nodes ask each other for their pages
 //! - [`configuration`], [`status`]: what is in force, and what can be told
 //! - [`run`]: all of it put together
 
+pub mod access;
 pub mod config;
 pub mod configuration;
 pub mod discovery;

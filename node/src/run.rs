@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use cluster::catalogue::Catalogue;
 use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
@@ -22,6 +23,9 @@ use promql::{Engine, EngineOptions, ParseOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
+use crate::access::guard::{guard, push_rules};
+use crate::access::tls::Secured;
+use crate::access::{Access, AccessError};
 use crate::config::{Config, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
@@ -50,6 +54,8 @@ const EXEMPLAR_STORAGE: &str = "exemplar-storage";
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] LoadError),
+    #[error("--web.config.file")]
+    Access(#[from] AccessError),
     #[error("--web.cors.origin")]
     CorsOrigin(#[from] PatternError),
     #[error("listening on {address}")]
@@ -120,6 +126,7 @@ impl Node {
         let loaded = configuration.load()?;
         let config = Arc::clone(&loaded.config);
         let settings = settings(flags)?;
+        let access = access(&world, flags, &surroundings)?;
         let bound = Bound::bind(&world, flags).await?;
         let telemetry = Arc::new(Telemetry::new(&build())?);
         let cluster = Cluster::start(
@@ -166,10 +173,10 @@ impl Node {
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
             http_metrics,
         };
-        let discovery = discovery(&world, flags, &bound, &cluster)?;
+        let discovery = discovery(&world, flags, &bound, &cluster, access.as_deref())?;
         let (web_addresses, push_addresses) =
             (bound.web_addresses.clone(), bound.push_addresses.clone());
-        let listening = listen(&world, flags, bound, state);
+        let listening = listen(&world, flags, bound, state, access);
         Ok(Self {
             cluster,
             status,
@@ -437,6 +444,7 @@ fn discovery(
     flags: &Flags,
     bound: &Bound,
     cluster: &Arc<Cluster>,
+    access: Option<&Access>,
 ) -> Result<Option<Discovery>, StartError> {
     let Some(consul) = &flags.cluster.consul_address else {
         return Ok(None);
@@ -462,7 +470,14 @@ fn discovery(
     };
     let prefix = &flags.web.route_prefix;
     let reachable = Reachable {
-        ready_url: format!("http://{checked}{prefix}/-/ready"),
+        ready_url: match access.is_some_and(Access::has_tls) {
+            true => format!("https://{checked}{prefix}/-/ready"),
+            false => format!("http://{checked}{prefix}/-/ready"),
+        },
+        ready_header: access.map(|access| {
+            let (name, token) = access.check_header();
+            (name.to_owned(), token.to_owned())
+        }),
         host: checked.host,
         port: checked.port,
         push: push.map(|push| push.to_string()).unwrap_or_default(),
@@ -473,13 +488,43 @@ fn discovery(
     Ok(Some(started))
 }
 
-fn listen(world: &World, flags: &Flags, bound: Bound, state: ApiState) -> Listening {
+/// The file of `--web.config.file`, if one was given.
+fn access(
+    world: &World,
+    flags: &Flags,
+    surroundings: &Arc<dyn Surroundings + Send + Sync>,
+) -> Result<Option<Arc<Access>>, StartError> {
+    let Some(file) = &flags.web.config_file else {
+        return Ok(None);
+    };
+    let (surroundings, clock) = (Arc::clone(surroundings), Arc::clone(&world.clock));
+    let access = Access::open(file, surroundings, clock)?;
+    Ok(Some(Arc::new(access)))
+}
+
+fn listen(
+    world: &World,
+    flags: &Flags,
+    bound: Bound,
+    state: ApiState,
+    access: Option<Arc<Access>>,
+) -> Listening {
     let bounds = Bounds::new(flags.web.connections_max, flags.web.read_timeout);
     let prefix = &flags.web.route_prefix;
     let api = prefixed(prefix, api_router(state.clone()));
-    let push = match flags.program {
-        Program::Pushgateway => prefixed(prefix, push_router(state)),
-        _ => push_router(state),
+    let push_prefix = match flags.program {
+        Program::Pushgateway => prefix.as_str(),
+        _ => "",
+    };
+    let push = prefixed(push_prefix, push_router(state));
+    let (api, push) = match &access {
+        None => (api, push),
+        Some(access) => {
+            let guard = || from_fn_with_state(Arc::clone(access), guard);
+            let ruled = (Arc::clone(access), push_prefix.to_owned());
+            let push = push.layer(from_fn_with_state(ruled, push_rules));
+            (api.layer(guard()), push.layer(guard()))
+        }
     };
     let (stop, stopping) = watch::channel(false);
     let (running, ended) = mpsc::channel(1);
@@ -490,6 +535,13 @@ fn listen(world: &World, flags: &Flags, bound: Bound, state: ApiState) -> Listen
     let pushes = pushes.map(|(listener, address)| (listener, address, "push", push.clone()));
     for (listener, address, what, router) in web.chain(pushes) {
         info!(%address, what, "listening");
+        let listener: Box<dyn Listener> = match &access {
+            Some(access) => Box::new(Secured {
+                listener,
+                access: Arc::clone(access),
+            }),
+            None => listener,
+        };
         let spawn = Arc::clone(&world.spawn);
         let (bounds, stopping, running) = (bounds.clone(), stopping.clone(), running.clone());
         let served = async move {

@@ -197,7 +197,10 @@ impl Config {
     }
 }
 
-fn read_text(file: &Path, surroundings: &dyn Surroundings) -> Result<String, ConfigError> {
+pub(crate) fn read_text(
+    file: &Path,
+    surroundings: &dyn Surroundings,
+) -> Result<String, ConfigError> {
     let unreadable = |reason: String| ConfigError::Unreadable {
         file: file.to_owned(),
         reason,
@@ -218,7 +221,7 @@ fn read_text(file: &Path, surroundings: &dyn Surroundings) -> Result<String, Con
     Ok(text)
 }
 
-fn tree(text: &str, file: &Path) -> Result<Option<Node>, ConfigError> {
+pub(crate) fn tree(text: &str, file: &Path) -> Result<Option<Node>, ConfigError> {
     yaml::parse(text).map_err(|error| ConfigError::Syntax {
         file: file.to_owned(),
         line: error.line,

@@ -157,7 +157,9 @@ impl Texts {
             "" => "/metrics",
             path => path,
         };
+        let config_file = self.text("web.config.file");
         Ok(Web {
+            config_file: (!config_file.is_empty()).then(|| PathBuf::from(config_file)),
             read_timeout: self.duration("web.read-timeout")?,
             connections_max: to_usize(connections),
             external_url,

@@ -75,6 +75,8 @@ pub struct Flags {
 /// How both HTTP listeners behave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
+    /// Who may reach the listeners; `None`: everybody, in plain text.
+    pub config_file: Option<PathBuf>,
     pub read_timeout: Duration,
     pub connections_max: usize,
     /// As given; empty when it was not.

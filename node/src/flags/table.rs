@@ -53,7 +53,7 @@ pub enum State {
 }
 
 use Kind::{Address, Addresses, Choice, Duration, List, Number, Text};
-use State::{Refused, Served};
+use State::Served;
 
 pub const fn flag(
     name: &'static str,
@@ -70,10 +70,6 @@ pub const fn flag(
         state,
     }
 }
-
-pub const NO_TLS: State = Refused(
-    "TLS and authentication are not built in yet, and without them the listener would be open to everybody",
-);
 
 /// Ours: the push listener of a server.
 pub static PUSH: [Flag; 1] = [flag(
