@@ -10,6 +10,7 @@
 //! - [`text`], [`openmetrics`], [`protobuf`]: a scraped body, entry by entry
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
+//! - [`lines`], [`names`]: what the line protocols have in common; [`influx`]: InfluxDB's
 //! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
 //! - [`relabel`]: rules that rewrite label sets
 //! - [`scrape`]: targets, and the loop that scrapes one
@@ -19,7 +20,10 @@ pub mod exemplar;
 pub mod exposition;
 pub mod gzip;
 pub mod histogram;
+pub mod influx;
+pub mod lines;
 pub mod metrics;
+pub mod names;
 pub mod openmetrics;
 pub mod protobuf;
 pub mod push;

@@ -116,3 +116,12 @@ pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
 
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;
+
+/// Lines of the line protocols: how many bytes are made into one batch, how long one line of text
+/// and one line of JSON (a series with its samples) may be, and how many bad ones are told of.
+pub const LINES_BLOCK_BYTES: usize = 1 << 20;
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+pub const JSON_LINE_BYTES_MAX: usize = 16 << 20;
+pub const LINE_PROBLEMS_MAX: usize = 16;
+/// What decoding lines takes in memory for each byte of them, at most about.
+pub const LINES_MEMORY_FACTOR: usize = 8;
