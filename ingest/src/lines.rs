@@ -4,6 +4,9 @@
 //! Promise: of bad lines a bounded number is kept, each with a bounded excerpt, and all are
 //! counted. Not here: what a line means, and what is done with the batch.
 
+use std::ops::Range;
+
+use model::hash::Map;
 use model::limits::LINE_PROBLEMS_MAX;
 use model::sink::Written;
 use model::{Batch, Labels, Timestamp};
@@ -19,6 +22,8 @@ pub struct Problem {
     /// The beginning of the line, or the series it stands for.
     pub text: String,
     pub cause: String,
+    /// Whether the line was understood and the store refused what it says.
+    pub refused: bool,
 }
 
 /// The first problems, and how many there are.
@@ -29,13 +34,19 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// A line that cannot be understood.
     pub fn add(&mut self, line: u64, text: &str, cause: impl Into<String>) {
+        self.push(line, text, cause, false);
+    }
+
+    fn push(&mut self, line: u64, text: &str, cause: impl Into<String>, refused: bool) {
         self.total += 1;
         if self.first.len() < LINE_PROBLEMS_MAX {
             self.first.push(Problem {
                 line,
                 text: excerpt(text).to_owned(),
                 cause: cause.into(),
+                refused,
             });
         }
     }
@@ -52,6 +63,7 @@ impl Problems {
     /// Takes over what another block of the same body had to tell.
     pub fn append(&mut self, mut other: Self) {
         let room = LINE_PROBLEMS_MAX - self.first.len();
+        other.first.sort_by_key(|problem| problem.line);
         other.first.truncate(room);
         self.first.append(&mut other.first);
         self.total += other.total;
@@ -74,19 +86,36 @@ impl Parsed {
         self.lines.push(line);
     }
 
-    /// Notes what became of the batch: a problem for each row that was refused.
-    pub fn judge(&mut self, batch: &Batch, written: &Written) {
+    /// Notes what became of the rows from `first` on, written as a batch of their own: a problem
+    /// for each that was refused.
+    pub fn judge(&mut self, first: usize, written: &Written) {
+        let batch = &self.batch;
         for rejection in &written.rejected {
-            let row = rejection.row as usize;
+            let row = first + rejection.row as usize;
             let series = batch.rows.series.get(row);
             let labels = series.and_then(|series| batch.series.get(*series as usize));
             let at = batch.rows.timestamps.get(row).copied().unwrap_or_default();
             let line = self.lines.get(row).copied().unwrap_or_default();
             let text = labels.map(ToString::to_string).unwrap_or_default();
             let cause = format!("{} at {at}", rejection.reason.as_str());
-            self.problems.add(line, &text, cause);
+            self.problems.push(line, &text, cause, true);
         }
     }
+}
+
+/// Rows of a batch, as a batch: what one write takes. Exemplars stay behind.
+pub fn part(batch: &Batch, rows: Range<usize>) -> Batch {
+    let mut part = Batch::default();
+    let mut places: Map<u32, u32> = Map::default();
+    for row in rows {
+        let series = batch.rows.series[row];
+        let place = *places
+            .entry(series)
+            .or_insert_with(|| part.add_series(batch.series[series as usize].clone()));
+        part.rows
+            .push(place, batch.rows.timestamps[row], batch.rows.values[row]);
+    }
+    part
 }
 
 /// How many bytes of `block` are whole lines. `last` means that nothing comes behind the block.
@@ -152,12 +181,14 @@ mod tests {
         let named = |name| Labels::from_pairs([("__name__", name)]);
         parsed.add(3, named("a"), Timestamp(1), 1.0);
         parsed.add(7, named("b"), Timestamp(2), 1.0);
-        let batch = parsed.batch.clone();
+        let second = part(&parsed.batch, 1..2);
+        assert_eq!(second.series, [named("b")]);
+        assert_eq!(second.validate(), Ok(()));
         let rejected = vec![Rejection {
-            row: 1,
+            row: 0,
             reason: Reason::TooOld,
         }];
-        parsed.judge(&batch, &Written { rejected });
+        parsed.judge(1, &Written { rejected });
         let problem = &parsed.problems.first[0];
         assert_eq!(problem.line, 7);
         assert_eq!(problem.text, r#"{__name__="b"}"#);

@@ -123,5 +123,17 @@ pub const LINES_BLOCK_BYTES: usize = 1 << 20;
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 pub const JSON_LINE_BYTES_MAX: usize = 16 << 20;
 pub const LINE_PROBLEMS_MAX: usize = 16;
+/// Rows of one write of lines: a line of JSON may hold a series of a million samples.
+pub const LINES_ROWS_MAX: usize = 20_000;
+/// Samples of one line of an export.
+pub const EXPORT_LINE_ROWS: usize = 10_000;
 /// What decoding lines takes in memory for each byte of them, at most about.
 pub const LINES_MEMORY_FACTOR: usize = 8;
+/// Lines that wait to be stored, of one receiver of TCP and UDP; what a piece of them takes beside
+/// its bytes, and how many connections it reads.
+pub const LINES_QUEUE_BYTES_MAX: usize = 32 << 20;
+pub const LINES_PIECE_BYTES: usize = 256;
+pub const LINES_CONNECTIONS_MAX: usize = 1024;
+/// One line of Graphite or StatsD, and one message of pickled points (carbon's own limit).
+pub const METRIC_LINE_BYTES_MAX: usize = 64 << 10;
+pub const PICKLE_BYTES_MAX: usize = 1 << 20;

@@ -134,6 +134,7 @@ fn bad_lines_are_told_and_the_good_ones_stay() {
             line: 2,
             text: line.to_owned(),
             cause: cause.to_owned(),
+            refused: false,
         };
         assert_eq!(parsed.problems.first, [told]);
         assert_eq!(parsed.lines, [1, 3], "{line}");
