@@ -48,6 +48,10 @@ pub struct Store {
     /// Name, and whether with the head.
     pub snapshots: Mutex<Vec<(String, bool)>>,
     pub broken: AtomicBool,
+    /// Whether too much waits for more to be taken.
+    pub overloaded: AtomicBool,
+    /// Series with a sample before this instant get `too old`.
+    pub oldest: Mutex<Option<Timestamp>>,
     /// Whether selections never end.
     pub hangs: AtomicBool,
     pub unready: AtomicBool,
@@ -89,6 +93,9 @@ impl Store {
     }
 
     fn accepts(&self) -> Result<(), WriteError> {
+        if self.overloaded.load(Ordering::SeqCst) {
+            return Err(WriteError::Overloaded("too many writes wait".to_owned()));
+        }
         match self.broken.load(Ordering::SeqCst) {
             true => Err(WriteError::Unavailable(vec![ShardId(3)])),
             false => Ok(()),
@@ -252,7 +259,15 @@ impl Sink for Store {
         assert_eq!(batch.validate(), Ok(()));
         let mut written = Written::default();
         let rows = &batch.rows;
+        let oldest = self.oldest.lock().unwrap().unwrap_or(Timestamp::MIN);
         for row in 0..rows.len() {
+            if rows.timestamps[row] < oldest {
+                written.rejected.push(Rejection {
+                    row: row as u32,
+                    reason: Reason::TooOld,
+                });
+                continue;
+            }
             let labels = batch.series[rows.series[row] as usize].clone();
             let mut series = self.series.lock().unwrap();
             let column = series.entry(labels).or_default();
