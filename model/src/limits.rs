@@ -137,3 +137,11 @@ pub const LINES_CONNECTIONS_MAX: usize = 1024;
 /// One line of Graphite or StatsD, and one message of pickled points (carbon's own limit).
 pub const METRIC_LINE_BYTES_MAX: usize = 64 << 10;
 pub const PICKLE_BYTES_MAX: usize = 1 << 20;
+
+/// The name of one additive push, and those a shard remembers to know a repetition: how many, and
+/// their bytes.
+pub const PUSH_ID_BYTES_MAX: usize = 128;
+pub const PUSH_IDS_MAX: usize = 32_768;
+pub const PUSH_IDS_BYTES_MAX: usize = 2 << 20;
+/// How long a group may be said to live: ten years.
+pub const PUSH_TTL_MS_MAX: u64 = 3_653 * 86_400_000;
