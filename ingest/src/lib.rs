@@ -11,7 +11,7 @@
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
 //! - [`lines`], [`names`]: what the line protocols have in common; [`mapping`]: rules that name
-//!   dotted metrics; [`influx`], [`graphite`]: two of them;
+//!   dotted metrics; [`influx`], [`graphite`], [`statsd`]: three of them;
 //!   [`jsonlines`]: series as lines of JSON; [`textlines`]: exposition text as an import
 //! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
 //! - [`relabel`]: rules that rewrite label sets
@@ -35,5 +35,6 @@ pub mod push;
 pub mod relabel;
 pub mod remote;
 pub mod scrape;
+pub mod statsd;
 pub mod text;
 pub mod textlines;

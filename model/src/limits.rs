@@ -145,3 +145,8 @@ pub const PUSH_IDS_MAX: usize = 32_768;
 pub const PUSH_IDS_BYTES_MAX: usize = 2 << 20;
 /// How long a group may be said to live: ten years.
 pub const PUSH_TTL_MS_MAX: u64 = 3_653 * 86_400_000;
+
+/// Series that one node takes by StatsD while its process lives, and observations it keeps of one
+/// for the quantiles of one interval.
+pub const STATSD_SERIES_MAX: usize = 50_000;
+pub const STATSD_OBSERVATIONS_MAX: usize = 4096;
