@@ -8,7 +8,7 @@
 //! - [`logging`]: what is told
 //! - [`queries`]: queries under limits they share
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
-//! - [`lines`]: Graphite over TCP and UDP
+//! - [`lines`]: Graphite and StatsD over TCP and UDP
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
 //! - [`neighbours`]: what nodes ask each other for their pages

@@ -174,7 +174,8 @@ impl Node {
         let discovery = discovery(&world, flags, &bound, &cluster)?;
         let (web_addresses, push_addresses) =
             (bound.web_addresses.clone(), bound.push_addresses.clone());
-        let lines = lines.start(&world, cluster.clone(), status.telemetry.registry())?;
+        let registry = status.telemetry.registry();
+        let lines = lines.start(&world, cluster.clone(), cluster.clone(), registry)?;
         let listening = listen(&world, flags, bound, state);
         Ok(Self {
             cluster,

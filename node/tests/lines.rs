@@ -1,5 +1,6 @@
 //! Lines by plain sockets to a running node, and what queries find of them.
 
+#[allow(dead_code, reason = "other tests need more of it")]
 mod rig;
 
 use std::io::Write;
@@ -81,10 +82,11 @@ fn influx_and_json_over_http_survive_a_kill() {
     );
     let answer = request(node.api(), "POST", "/api/v1/import", &[], json.as_bytes());
     assert_eq!(answer.code, 204, "{answer:?}");
-    let old = b"m value=1 1\n";
-    let answer = request(node.api(), "POST", "/write", &[], old);
+    let early = format!("m value=1 {}\n", now + 3_600_000);
+    let path = "/write?precision=ms";
+    let answer = request(node.api(), "POST", path, &[], early.as_bytes());
     assert_eq!(answer.code, 400, "{answer:?}");
-    assert!(answer.body.contains("line 1: too old sample"), "{answer:?}");
+    assert!(answer.body.contains("line 1: out of bounds"), "{answer:?}");
     node.kill();
     let node = home.start_ready(&[]);
     assert_eq!(node.query("cpu_usage{host=\"a\",db=\"b\"}"), ["0.5"]);
@@ -105,4 +107,35 @@ fn a_mapping_that_is_wrong_is_told_at_the_start() {
     let log = node.log();
     assert!(log.contains("graphite.mapping-config"), "{log}");
     assert!(log.contains("unknown field `nam`"), "{log}");
+}
+
+#[test]
+fn statsd_is_added_up() {
+    let mut home = Home::new();
+    let node = home.start_ready(&[
+        "--statsd.listen-address=127.0.0.1:0",
+        "--statsd.flush-interval=200ms",
+        "--push.history-interval=1s",
+    ]);
+    let to = address(&node, "statsd");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..10 {
+        socket
+            .send_to(b"hits:2|c|#path:/a\nlatency:30|ms", to)
+            .unwrap();
+    }
+    send(to, b"hits:5|c|#path:/a\nload:3|g\nload:+1|g\nset:1|s\n");
+    for (query, value) in [
+        ("hits{path=\"/a\",job=\"statsd\"}", "25"),
+        ("load", "4"),
+        ("latency_count", "10"),
+        ("latency_bucket{le=\"0.05\"}", "10"),
+        ("latency_bucket{le=\"0.025\"}", "0"),
+    ] {
+        wait_for(query, || Some(node.query(query)).filter(|v| v == &[value]));
+    }
+    let groups = request(node.push(), "GET", "/metrics", &[], b"").body;
+    assert!(groups.contains("# TYPE hits counter\n"), "{groups}");
+    let line = "quorate_statsd_lines_total{result=\"malformed\"}";
+    wait_for(line, || counter(&node, line).filter(|n| *n == 1));
 }

@@ -183,7 +183,18 @@ impl Texts {
     fn lines(&self) -> Result<Lines, UsageError> {
         let address = |name| value::address(name, self.text(name));
         let file = |name| Some(self.text(name)).filter(|path| !path.is_empty());
+        let statsd_interval = self.duration("statsd.flush-interval")?;
+        if statsd_interval.is_zero() {
+            return Err(refused(
+                "statsd.flush-interval",
+                "0s",
+                "expected more than 0s",
+            ));
+        }
         Ok(Lines {
+            statsd_address: address("statsd.listen-address")?,
+            statsd_mapping: file("statsd.mapping-config").map(PathBuf::from),
+            statsd_interval,
             graphite_address: address("graphite.listen-address")?,
             graphite_pickle_address: address("graphite.pickle-listen-address")?,
             graphite_mapping: file("graphite.mapping-config").map(PathBuf::from),

@@ -141,6 +141,9 @@ pub struct Lines {
     pub graphite_mapping: Option<PathBuf>,
     /// Whether only what the mapping names is stored.
     pub graphite_strict: bool,
+    pub statsd_address: Option<Address>,
+    pub statsd_mapping: Option<PathBuf>,
+    pub statsd_interval: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

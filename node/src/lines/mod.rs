@@ -7,13 +7,14 @@
 //! repeated for a while; then its lines are counted as lost.
 //!
 //! - [`intake`]: bytes from the network into a bounded queue
-//! - [`graphite`]: from there to samples
+//! - [`graphite`]: from there to samples; [`statsd`]: to sums of an interval
 //! - [`mapping`]: the file of mapping rules; [`metrics`]: what is counted
 
 pub mod graphite;
 pub mod intake;
 pub mod mapping;
 pub mod metrics;
+pub mod statsd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::port::{Datagrams, Listener, Task, World};
-use model::sink::Sink;
+use model::sink::{Groups, Sink};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -60,6 +61,9 @@ pub struct Bound {
     graphite: Vec<Port>,
     graphite_rules: MappingFile,
     graphite_strict: bool,
+    statsd: Vec<Port>,
+    statsd_rules: MappingFile,
+    statsd_interval: Duration,
 }
 
 /// One bound port.
@@ -103,10 +107,18 @@ impl Bound {
                     .0,
             );
         }
+        let statsd_rules = rules("statsd.mapping-config", &flags.statsd_mapping)?;
+        let mut statsd = Vec::new();
+        if let Some(address) = &flags.statsd_address {
+            statsd.extend(both(world, address, "statsd").await?);
+        }
         Ok(Self {
             graphite,
             graphite_rules,
             graphite_strict: flags.graphite_strict,
+            statsd,
+            statsd_rules,
+            statsd_interval: flags.statsd_interval,
         })
     }
 
@@ -115,6 +127,7 @@ impl Bound {
         self,
         world: &World,
         sink: Arc<dyn Sink>,
+        groups: Arc<dyn Groups>,
         registry: &Registry,
     ) -> Result<Receivers, LinesError> {
         let (stop, stopping) = watch::channel(false);
@@ -132,11 +145,30 @@ impl Bound {
                 metrics,
             };
             read_all(world, self.graphite, intake, &stopping, &mut tasks);
+            let running = running.clone();
             let written = async move {
                 writer.run(pieces).await;
                 drop(running);
             };
             tasks.push(world.spawn.spawn("graphite writer", Box::pin(written)));
+        }
+        if !self.statsd.is_empty() {
+            let metrics = metrics::Lines::new("statsd");
+            metrics.register(registry)?;
+            let (intake, pieces) = Intake::new(metrics.clone());
+            let folder = statsd::Folder::new(
+                groups,
+                &*world.dice,
+                self.statsd_rules,
+                self.statsd_interval,
+                metrics,
+            );
+            read_all(world, self.statsd, intake, &stopping, &mut tasks);
+            let folded = async move {
+                folder.run(pieces).await;
+                drop(running);
+            };
+            tasks.push(world.spawn.spawn("statsd folder", Box::pin(folded)));
         }
         Ok(Receivers {
             stop,
