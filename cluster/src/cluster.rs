@@ -13,7 +13,7 @@ use futures::FutureExt;
 use model::admin::Admin;
 use model::batch::Fence;
 use model::fragment::Evaluator;
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
@@ -422,8 +422,13 @@ impl Sink for Cluster {
 
 #[async_trait]
 impl Groups for Cluster {
-    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
-        self.shared.router.push(key, op).await
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError> {
+        self.shared.router.push(key, op, options).await
     }
 
     async fn groups(&self) -> Result<Vec<Group>, SourceError> {

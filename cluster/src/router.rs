@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use model::fragment::{Fragment, FragmentError, Part};
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::hash::Map;
 use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::World;
@@ -210,14 +210,12 @@ impl Router {
         shard: ShardId,
         key: &GroupingKey,
         op: &PushOp,
+        options: PushOptions,
     ) -> Result<Pushed, Refusal> {
-        let (kind, families) = convert::op_to_wire(op);
         let request = wire::PushRequest {
             cluster_id: self.cluster_id(),
             shard: shard.0,
-            key: convert::key_to_wire(key),
-            op: kind.into(),
-            families,
+            ..convert::push_to_wire(key, op, options)
         };
         let reply = call(peer.data().push(request)).await?;
         refused(reply.refusal)?;
@@ -230,6 +228,7 @@ impl Router {
             at: model::Timestamp(reply.at_ms),
             before: group(reply.before)?,
             after: group(reply.after)?,
+            repeated: reply.repeated,
         })
     }
 
@@ -417,7 +416,17 @@ impl Sink for Router {
 
 #[async_trait]
 impl Groups for Router {
-    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError> {
+        if !options.is_valid() {
+            return Err(WriteError::Invalid(
+                "a time to live out of range".to_owned(),
+            ));
+        }
         let state = self.state();
         if !state.is_formed() {
             return Err(WriteError::Unavailable(Vec::new()));
@@ -427,8 +436,8 @@ impl Groups for Router {
         let question = |whom| -> Answer<'_, Pushed> {
             Box::pin(async move {
                 match whom {
-                    Whom::Here(replica) => replica.push(key.clone(), op.clone()).await,
-                    Whom::There(peer) => self.push_there(&peer, shard, key, op).await,
+                    Whom::Here(replica) => replica.push(key.clone(), op.clone(), options).await,
+                    Whom::There(peer) => self.push_there(&peer, shard, key, op, options).await,
                 }
             })
         };
@@ -437,6 +446,7 @@ impl Groups for Router {
             Refusal::Overloaded(why) => WriteError::Overloaded(why),
             _ => WriteError::Unavailable(vec![shard]),
         })?;
+        // The first of a repeated push may have died before it wrote these: they are written again.
         self.write_history(&pushed).await?;
         Ok(pushed)
     }

@@ -69,14 +69,13 @@ impl Service {
 
     async fn push_one(&self, request: wire::PushRequest) -> Result<wire::PushReply, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
-        let kind = request.op();
-        let key = convert::key_from_wire(request.key).map_err(malformed)?;
-        let op = convert::op_from_wire(kind, request.families).map_err(malformed)?;
-        let pushed = replica.push(key, op).await?;
+        let (key, op, options) = convert::push_from_wire(request).map_err(malformed)?;
+        let pushed = replica.push(key, op, options).await?;
         Ok(wire::PushReply {
             at_ms: pushed.at.0,
             before: pushed.before.as_ref().map(convert::group_to_wire),
             after: pushed.after.as_ref().map(convert::group_to_wire),
+            repeated: pushed.repeated,
             refusal: None,
         })
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Answers, AskError, Cluster, Options};
-use model::group::{GroupingKey, PushOp};
+use model::group::{GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
 use model::{
@@ -322,11 +322,16 @@ async fn nodes_form_replicate_route_and_come_back() {
     let key = GroupingKey::new([("job".to_owned(), "j".to_owned())]).unwrap();
     nodes[0]
         .cluster
-        .push(key.clone(), PushOp::Put(vec![]))
+        .push(key.clone(), PushOp::Put(vec![]), PushOptions::default())
         .await
         .unwrap();
     assert_eq!(nodes[2].cluster.groups().await.unwrap().len(), 1);
-    nodes[1].cluster.push(key, PushOp::Delete).await.unwrap();
+    let options = PushOptions::default();
+    nodes[1]
+        .cluster
+        .push(key, PushOp::Delete, options)
+        .await
+        .unwrap();
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
 
     administrate(&nodes, &roots).await;

@@ -116,3 +116,37 @@ pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
 
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;
+
+/// Lines of the line protocols: how many bytes are made into one batch, how long one line of text
+/// and one line of JSON (a series with its samples) may be, and how many bad ones are told of.
+pub const LINES_BLOCK_BYTES: usize = 1 << 20;
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+pub const JSON_LINE_BYTES_MAX: usize = 16 << 20;
+pub const LINE_PROBLEMS_MAX: usize = 16;
+/// Rows of one write of lines: a line of JSON may hold a series of a million samples.
+pub const LINES_ROWS_MAX: usize = 20_000;
+/// Samples of one line of an export.
+pub const EXPORT_LINE_ROWS: usize = 10_000;
+/// What decoding lines takes in memory for each byte of them, at most about.
+pub const LINES_MEMORY_FACTOR: usize = 8;
+/// Lines that wait to be stored, of one receiver of TCP and UDP; what a piece of them takes beside
+/// its bytes, and how many connections it reads.
+pub const LINES_QUEUE_BYTES_MAX: usize = 32 << 20;
+pub const LINES_PIECE_BYTES: usize = 256;
+pub const LINES_CONNECTIONS_MAX: usize = 1024;
+/// One line of Graphite or StatsD, and one message of pickled points (carbon's own limit).
+pub const METRIC_LINE_BYTES_MAX: usize = 64 << 10;
+pub const PICKLE_BYTES_MAX: usize = 1 << 20;
+
+/// The name of one additive push, and those a shard remembers to know a repetition: how many, and
+/// their bytes.
+pub const PUSH_ID_BYTES_MAX: usize = 128;
+pub const PUSH_IDS_MAX: usize = 32_768;
+pub const PUSH_IDS_BYTES_MAX: usize = 2 << 20;
+/// How long a group may be said to live: ten years.
+pub const PUSH_TTL_MS_MAX: u64 = 3_653 * 86_400_000;
+
+/// Series that one node takes by StatsD while its process lives, and observations it keeps of one
+/// for the quantiles of one interval.
+pub const STATSD_SERIES_MAX: usize = 50_000;
+pub const STATSD_OBSERVATIONS_MAX: usize = 4096;

@@ -9,6 +9,7 @@
 //! - [`queries`]: queries under limits they share
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
 //! - [`access`]: who may reach the listeners
+//! - [`lines`]: Graphite and StatsD over TCP and UDP
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
 //! - [`neighbours`]: what nodes ask each other for their pages
@@ -20,6 +21,7 @@ pub mod config;
 pub mod configuration;
 pub mod discovery;
 pub mod flags;
+pub mod lines;
 pub mod logging;
 mod nearest;
 pub mod neighbours;

@@ -30,6 +30,7 @@ use crate::config::{Config, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
+use crate::lines;
 use crate::neighbours::Neighbour;
 use crate::queries::Queries;
 use crate::queries::active::ActiveQueries;
@@ -70,6 +71,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Consul(#[from] ConsulError),
+    #[error(transparent)]
+    Lines(#[from] lines::LinesError),
 }
 
 /// Why a node is to end.
@@ -88,6 +91,7 @@ pub struct Node {
     engine: Arc<Engine>,
     listening: Listening,
     discovery: Option<Discovery>,
+    lines: lines::Receivers,
     pub web_addresses: Vec<SocketAddr>,
     pub push_addresses: Vec<SocketAddr>,
 }
@@ -128,6 +132,7 @@ impl Node {
         let settings = settings(flags)?;
         let access = access(&world, flags, &surroundings)?;
         let bound = Bound::bind(&world, flags).await?;
+        let lines = lines::Bound::bind(&world, &flags.lines, surroundings.as_ref()).await?;
         let telemetry = Arc::new(Telemetry::new(&build())?);
         let cluster = Cluster::start(
             world.clone(),
@@ -176,6 +181,8 @@ impl Node {
         let discovery = discovery(&world, flags, &bound, &cluster, access.as_deref())?;
         let (web_addresses, push_addresses) =
             (bound.web_addresses.clone(), bound.push_addresses.clone());
+        let registry = status.telemetry.registry();
+        let lines = lines.start(&world, cluster.clone(), cluster.clone(), registry)?;
         let listening = listen(&world, flags, bound, state, access);
         Ok(Self {
             cluster,
@@ -183,6 +190,7 @@ impl Node {
             engine,
             listening,
             discovery,
+            lines,
             web_addresses,
             push_addresses,
         })
@@ -219,6 +227,7 @@ impl Node {
         if let Some(discovery) = self.discovery {
             discovery.stop().await;
         }
+        self.lines.stop().await;
         self.engine.close();
         self.listening.stop.send_replace(true);
         while self.listening.ended.recv().await.is_some() {}

@@ -20,14 +20,14 @@ use crate::fields::{
     Fields, Malformed, put_bytes, put_optional_time, put_time, put_u32, put_u64, put_varint,
 };
 use crate::file::{FileEntry, FileKind, FileWriter};
-use crate::groups::{Groups, put_group, take_group};
+use crate::groups::{Groups, put_group, put_seen, take_group, take_seen};
 use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
 use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
 
 const MAGIC: [u8; 6] = *b"qckpt\x00";
-/// Histograms, exemplars and tombstones came with this one.
-const VERSION: u8 = 2;
+/// Histograms, exemplars and tombstones came with version 2, expiry and push ids with 3.
+const VERSION: u8 = 3;
 /// The oldest version we read.
 const VERSION_MIN: u8 = 1;
 
@@ -38,6 +38,7 @@ const FENCES: u8 = 4;
 const END: u8 = 5;
 const EXEMPLARS: u8 = 6;
 const TOMBSTONES: u8 = 7;
+const PUSH_IDS: u8 = 8;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -112,6 +113,11 @@ pub async fn write(
         writer.cut_when_full(TOMBSTONES).await?;
     }
     writer.cut(TOMBSTONES).await?;
+    for seen in image.groups.ids().iter() {
+        put_seen(&mut writer.payload, seen);
+        writer.cut_when_full(PUSH_IDS).await?;
+    }
+    writer.cut(PUSH_IDS).await?;
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -154,6 +160,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let blocks = take_blocks(&mut meta).map_err(damage("meta"))?;
     let mut groups = Vec::new();
     let mut fences = Vec::new();
+    let mut seen = Vec::new();
     let mut exemplars = Vec::new();
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
@@ -171,7 +178,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
             GROUPS => (
                 "groups",
                 take_all(&mut records, |r| {
-                    groups.push(take_group(r)?);
+                    groups.push(take_group(r, version > 2)?);
                     Ok(())
                 }),
             ),
@@ -199,6 +206,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     }
                 }),
             ),
+            PUSH_IDS if version > 2 => (
+                "push ids",
+                take_all(&mut records, |r| {
+                    seen.push(take_seen(r)?);
+                    Ok(())
+                }),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -209,7 +223,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     }
     image.exemplars = exemplars.into_iter().collect();
     let found = [image.labels.len(), groups.len(), fences.len()];
-    image.groups = Groups::new(image.groups.floor(), groups);
+    image.groups = Groups::new(image.groups.floor(), groups, seen);
     image.fences = fences.into_iter().collect();
     let distinct = [image.labels.len(), image.groups.len(), image.fences.len()];
     if counts != found.map(|n| n as u64) || distinct != found {
@@ -283,7 +297,7 @@ fn take_meta(fields: &mut Fields<'_>) -> Result<(Image, [u64; 3]), Malformed> {
             series: fields.u64()?,
             samples: fields.u64()?,
         },
-        groups: Groups::new(fields.time()?, []),
+        groups: Groups::new(fields.time()?, [], []),
         ..Image::default()
     };
     let counts = [fields.u64()?, fields.u64()?, fields.u64()?];

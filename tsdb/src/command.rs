@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use model::batch::Fence;
-use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
 use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
@@ -20,6 +20,8 @@ use crate::histogram;
 /// Every kind but a write with histograms or exemplars is written as this version.
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
+/// Pushes with a time to live, additive ones, and expiry.
+const VERSION_3: u8 = 3;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
@@ -105,11 +107,22 @@ pub enum SeriesRef {
 }
 
 /// One push on one group.
+///
+/// Invariant, checked by [`Command::decode`]: the options are valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PushCommand {
     pub proposed_at: Timestamp,
     pub key: GroupingKey,
     pub op: PushOp,
+    pub options: PushOptions,
+}
+
+impl PushCommand {
+    /// Whether version 1 has no word for it.
+    fn is_new(&self) -> bool {
+        let new_op = matches!(self.op, PushOp::Add { .. } | PushOp::Expire);
+        new_op || self.options != PushOptions::default()
+    }
 }
 
 /// Moves every head sample with `t < before` into an immutable block whose id is the log index.
@@ -161,6 +174,7 @@ impl Command {
                 VERSION_2
             }
             Self::Delete(_) | Self::Clean(_) => VERSION_2,
+            Self::Push(push) if push.is_new() => VERSION_3,
             _ => VERSION_1,
         }
     }
@@ -180,6 +194,9 @@ impl Command {
                 put_zigzag(&mut out, push.proposed_at.0);
                 put_key(&mut out, &push.key);
                 put_op(&mut out, &push.op);
+                if self.version() == VERSION_3 {
+                    put_varint(&mut out, push.options.ttl_ms.unwrap_or(0));
+                }
             }
             Self::Seal(seal) => {
                 out.push(SEAL);
@@ -204,7 +221,7 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if ![VERSION_1, VERSION_2].contains(&version) {
+        if !(VERSION_1..=VERSION_3).contains(&version) {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
@@ -219,12 +236,8 @@ impl Command {
             CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
                 block: fields.varint()?,
             }),
+            PUSH if version != VERSION_2 => Self::Push(take_push(&mut fields, version)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
-            PUSH => Self::Push(PushCommand {
-                proposed_at: Timestamp(fields.zigzag()?),
-                key: take_key(&mut fields)?,
-                op: take_op(&mut fields)?,
-            }),
             SEAL => Self::Seal(SealCommand {
                 before: Timestamp(fields.zigzag()?),
             }),
@@ -367,6 +380,28 @@ pub(crate) fn take_key(fields: &mut Fields<'_>) -> Result<GroupingKey, Malformed
     GroupingKey::new(pairs).ok_or(Malformed("a grouping key has no job"))
 }
 
+fn take_push(fields: &mut Fields<'_>, version: u8) -> Result<PushCommand, Malformed> {
+    let mut push = PushCommand {
+        proposed_at: Timestamp(fields.zigzag()?),
+        key: take_key(fields)?,
+        op: take_op(fields, version)?,
+        options: PushOptions::default(),
+    };
+    if version == VERSION_3 {
+        let ttl_ms = fields.varint()?;
+        push.options.ttl_ms = (ttl_ms > 0).then_some(ttl_ms);
+    }
+    match push.options.is_valid() {
+        true => Ok(push),
+        false => Err(Malformed("a time to live too long")),
+    }
+}
+
+/// Also the form in which checkpoints keep a push id.
+pub(crate) fn take_push_id(fields: &mut Fields<'_>) -> Result<PushId, Malformed> {
+    PushId::new(fields.bytes()?).ok_or(Malformed("a push id of wrong length"))
+}
+
 fn put_op(out: &mut Vec<u8>, op: &PushOp) {
     match op {
         PushOp::Put(families) => {
@@ -379,15 +414,26 @@ fn put_op(out: &mut Vec<u8>, op: &PushOp) {
         }
         PushOp::Delete => out.push(3),
         PushOp::Reject => out.push(4),
+        PushOp::Add { families, id } => {
+            out.push(5);
+            put_families(out, families);
+            put_bytes(out, id.as_bytes());
+        }
+        PushOp::Expire => out.push(6),
     }
 }
 
-fn take_op(fields: &mut Fields<'_>) -> Result<PushOp, Malformed> {
+fn take_op(fields: &mut Fields<'_>, version: u8) -> Result<PushOp, Malformed> {
     match fields.u8()? {
         1 => take_families(fields).map(PushOp::Put),
         2 => take_families(fields).map(PushOp::Post),
         3 => Ok(PushOp::Delete),
         4 => Ok(PushOp::Reject),
+        5 if version >= VERSION_3 => Ok(PushOp::Add {
+            families: take_families(fields)?,
+            id: take_push_id(fields)?,
+        }),
+        6 if version >= VERSION_3 => Ok(PushOp::Expire),
         _ => Err(Malformed("unknown push operation")),
     }
 }
@@ -550,8 +596,16 @@ mod tests {
             },
         );
         let families = prop::collection::vec(family, 0..4);
-        (any::<i64>(), "[a-z]{1,5}", any::<String>(), 0..4, families).prop_map(
-            |(at, job, other, op, families)| {
+        let ttl_ms = prop::option::of(1u64..1 << 30);
+        (
+            any::<i64>(),
+            "[a-z]{1,5}",
+            any::<String>(),
+            0..6,
+            families,
+            ttl_ms,
+        )
+            .prop_map(|(at, job, other, op, families, ttl_ms)| {
                 let pairs = [("job".to_owned(), job), ("x".to_owned(), other)];
                 Command::Push(PushCommand {
                     proposed_at: Timestamp(at),
@@ -560,11 +614,16 @@ mod tests {
                         0 => PushOp::Put(families),
                         1 => PushOp::Post(families),
                         2 => PushOp::Delete,
+                        3 => PushOp::Add {
+                            families,
+                            id: PushId::new(b"id").unwrap(),
+                        },
+                        4 => PushOp::Expire,
                         _ => PushOp::Reject,
                     },
+                    options: PushOptions { ttl_ms },
                 })
-            },
-        )
+            })
     }
 
     fn command() -> impl Strategy<Value = Command> {
@@ -605,7 +664,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=2, kind in 0u8..8) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=3, kind in 0u8..8) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
@@ -111,12 +111,18 @@ impl Replica {
         self.proposer.write(batch).await
     }
 
-    pub async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, Refusal> {
+    pub async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, Refusal> {
         self.must_lead()?;
         let command = PushCommand {
             proposed_at: self.world.clock.now(),
             key,
             op,
+            options,
         };
         let proposal = group::propose(&self.raft, Command::Push(command).encode());
         match scoped(&self.world.dice, proposal).await? {

@@ -3,6 +3,7 @@
 //! `--help`, `/api/v1/status/flags`, parsing and the start-up warnings all read it.
 
 use super::Program;
+use super::lines::LINES;
 use super::prometheus::SERVER;
 use super::pushgateway::PUSHGATEWAY;
 
@@ -178,7 +179,8 @@ pub fn of(program: Program) -> impl Iterator<Item = &'static Flag> {
         Program::Quorate | Program::Prometheus => (&SERVER, &PUSH),
         Program::Pushgateway => (&PUSHGATEWAY, &[]),
     };
-    first.iter().chain(second).chain(&CLUSTER).chain(&LOG)
+    let ours = second.iter().chain(&LINES).chain(&CLUSTER);
+    first.iter().chain(ours).chain(&LOG)
 }
 
 /// A flag's default in a program. A name that stands for another program opens just the ports

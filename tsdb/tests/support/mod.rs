@@ -9,7 +9,7 @@ pub mod replica;
 pub mod twin;
 
 use model::batch::Fence;
-use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
 use model::histogram::Span;
 use model::{Exemplar, Histogram, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
@@ -113,6 +113,9 @@ pub fn command(
             proposed_at: Timestamp(*at),
             key: key(job),
             op: op.clone(),
+            options: PushOptions {
+                ttl_ms: (at % 3 == 0).then_some(20),
+            },
         }),
         Step::Seal(before) => Command::Seal(SealCommand {
             before: Timestamp(*before),
@@ -249,7 +252,10 @@ fn push() -> impl Strategy<Value = Step> {
     let family = ("[xyz]", 0u8..8).prop_map(|(name, value)| Family {
         name,
         help: None,
-        kind: FamilyKind::Gauge,
+        kind: match value % 2 {
+            0 => FamilyKind::Gauge,
+            _ => FamilyKind::Counter,
+        },
         samples: vec![FamilySample {
             suffix: "",
             labels: Labels::default(),
@@ -257,11 +263,16 @@ fn push() -> impl Strategy<Value = Step> {
         }],
     });
     let families = prop::collection::vec(family, 0..4);
-    ("[ab]", 0i64..100, families, 0..5).prop_map(|(job, at, families, op)| {
+    ("[ab]", 0i64..100, families, 0..8).prop_map(|(job, at, families, op)| {
         let op = match op {
             0 => PushOp::Put(families),
             1 | 2 => PushOp::Post(families),
             3 => PushOp::Delete,
+            4 => PushOp::Expire,
+            5 | 6 => PushOp::Add {
+                families,
+                id: PushId::new(&[at as u8 % 8]).expect("fits"),
+            },
             _ => PushOp::Reject,
         };
         Step::Push(job, at, op)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::group::{Family, Group, GroupingKey, PushOp};
+use model::group::{Family, Group, GroupingKey, PushId, PushOp, sum};
 use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
 use model::{Exemplar, Labels, Matcher, Timestamp};
@@ -21,6 +21,7 @@ pub struct Twin {
     pub exemplars: Vec<(Labels, Exemplar)>,
     /// Series that ever had a sample.
     seen: BTreeSet<Labels>,
+    added: BTreeSet<(GroupingKey, PushId)>,
     newest_deleted: i64,
     max: Option<i64>,
     epochs: BTreeMap<u64, u64>,
@@ -132,12 +133,7 @@ impl Twin {
 
     fn push(&mut self, push: &PushCommand) {
         let old = self.groups.get(&push.key).cloned();
-        let mut group = old.clone().unwrap_or(Group {
-            key: push.key.clone(),
-            families: Vec::new(),
-            push_time: Timestamp(0),
-            push_failure_time: Timestamp(0),
-        });
+        let mut group = old.clone().unwrap_or(Group::new(push.key.clone()));
         let after = |last: i64| Timestamp(push.proposed_at.0.max(last + 1));
         let floor = self.newest_deleted;
         let last = |time: Timestamp| old.as_ref().map_or(floor, |_| time.0);
@@ -153,13 +149,34 @@ impl Twin {
             PushOp::Reject => {
                 group.push_failure_time = after(last(group.push_failure_time));
             }
-            PushOp::Delete => {
+            PushOp::Add { families, id } => {
+                if !self.added.insert((push.key.clone(), id.clone())) {
+                    return;
+                }
+                group.push_time = after(last(group.push_time));
+                let mut new: BTreeMap<String, Family> = BTreeMap::new();
+                let added = group.families.iter().chain(families);
+                for family in added {
+                    let sum = match new.get(&family.name) {
+                        Some(old) => sum::add(old, family),
+                        None => family.clone(),
+                    };
+                    new.insert(family.name.clone(), sum);
+                }
+                group.families = new.into_values().collect();
+            }
+            PushOp::Expire if group.expires.is_none_or(|end| end > push.proposed_at) => return,
+            PushOp::Delete | PushOp::Expire => {
                 if let Some(old) = self.groups.remove(&push.key) {
                     let newest = old.push_time.max(old.push_failure_time).0;
                     self.newest_deleted = self.newest_deleted.max(newest);
                 }
                 return;
             }
+        }
+        if !matches!(push.op, PushOp::Reject) {
+            let ttl = push.options.ttl_ms;
+            group.expires = ttl.map(|ttl| Timestamp(group.push_time.0 + ttl as i64));
         }
         self.groups.insert(push.key.clone(), group);
     }
