@@ -24,6 +24,7 @@ use crate::groups::{Groups, put_group, take_group};
 use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
 use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
+use crate::touched::Touched;
 
 const MAGIC: [u8; 6] = *b"qckpt\x00";
 /// Histograms, exemplars and tombstones came with this one.
@@ -38,6 +39,7 @@ const FENCES: u8 = 4;
 const END: u8 = 5;
 const EXEMPLARS: u8 = 6;
 const TOMBSTONES: u8 = 7;
+const TOUCHED: u8 = 20;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -58,6 +60,7 @@ pub struct Image {
     pub exemplars: Exemplars,
     /// By block.
     pub tombstones: BTreeMap<u64, Tombstones>,
+    pub touched: Touched,
 }
 
 /// Where a checkpoint's bytes are not what they should be.
@@ -112,6 +115,8 @@ pub async fn write(
         writer.cut_when_full(TOMBSTONES).await?;
     }
     writer.cut(TOMBSTONES).await?;
+    put_touched(&mut writer.payload, &image.touched);
+    writer.cut(TOUCHED).await?;
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -155,6 +160,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut groups = Vec::new();
     let mut fences = Vec::new();
     let mut exemplars = Vec::new();
+    image.touched = Touched::from(image.applied_index);
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
         let mut records = Fields::new(payload);
@@ -199,6 +205,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     }
                 }),
             ),
+            TOUCHED if version > 1 => (
+                "touched",
+                take_touched(&mut records).map(|touched| image.touched = touched),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -216,6 +226,23 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         return Err(damage("meta")(Malformed("counts differ from what follows")));
     }
     Ok((image, blocks))
+}
+
+fn put_touched(out: &mut Vec<u8>, touched: &Touched) {
+    put_u64(out, touched.floor());
+    for (index, oldest) in touched.spans() {
+        put_u64(out, index);
+        put_time(out, oldest);
+    }
+}
+
+fn take_touched(fields: &mut Fields<'_>) -> Result<Touched, Malformed> {
+    let floor = fields.u64()?;
+    let mut spans = Vec::new();
+    while !fields.is_empty() {
+        spans.push((fields.u64()?, fields.time()?));
+    }
+    Touched::restore(floor, spans).ok_or(Malformed("spans out of order"))
 }
 
 fn header(version: u8) -> Vec<u8> {
