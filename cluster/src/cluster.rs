@@ -27,12 +27,13 @@ use tokio::sync::watch;
 
 use crate::ask::{self, Answers, Asked};
 use crate::catalogue::Catalogue;
+use crate::changes;
 use crate::control::Control;
 use crate::convert::scoped;
 use crate::history::History;
 use crate::identity::Identity;
 use crate::membership::{self, Founding, Local};
-use crate::meta::MetaMachine;
+use crate::meta::{Command, Cursor, MetaMachine, Outcome};
 use crate::metrics::Metrics;
 use crate::peer::{Peers, Wire};
 use crate::raft::group::Timing;
@@ -350,6 +351,51 @@ impl Cluster {
             target,
             epoch: state.lease_epoch,
         })
+    }
+
+    /// What was written to a shard after an index of its log.
+    pub async fn changes(
+        &self,
+        shard: ShardId,
+        question: &changes::Question,
+    ) -> Result<changes::Changes, SourceError> {
+        changes::of_shard(&self.shared.router, shard, question).await
+    }
+
+    /// Shards of the cluster; none until it is formed.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.shared.view.borrow().shards().collect()
+    }
+
+    /// How far children were read, as far as this node knows.
+    pub fn cursors(&self) -> BTreeMap<String, Cursor> {
+        self.shared.view.borrow().cursors.clone()
+    }
+
+    /// Notes through the meta group that `child` was read on from `from`; an error tells why that
+    /// is not so, or not known.
+    pub async fn advance_cursor(
+        &self,
+        child: String,
+        from: Option<String>,
+        to: Cursor,
+    ) -> Result<(), String> {
+        self.propose_meta(Command::Advance { child, from, to })
+            .await
+    }
+
+    /// Forgets how far other children than these were read.
+    pub async fn keep_cursors(&self, children: Vec<String>) -> Result<(), String> {
+        self.propose_meta(Command::KeepCursors { children }).await
+    }
+
+    async fn propose_meta(&self, command: Command) -> Result<(), String> {
+        let proposal = self.shared.local.propose(command);
+        match scoped(&self.shared.world.dice, proposal).await {
+            Ok(Outcome::Done) => Ok(()),
+            Ok(Outcome::Refused(why)) => Err(why),
+            Err(refusal) => Err(refusal.to_string()),
+        }
     }
 
     /// What each replica here holds; walks all series.

@@ -17,10 +17,11 @@ use model::fragment::{Fragment, FragmentError, Part};
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::hash::Map;
 use model::limits::HISTOGRAM_BYTES_MAX;
+use model::newest::Pages;
 use model::port::World;
 use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Batch, ExemplarSeries, Histogram, Labels, Series, ShardId};
+use model::{Batch, ExemplarSeries, Histogram, Labels, NewestSelection, Series, ShardId};
 use prost::Message;
 use proto::node as wire;
 use proto::node::metadata_request::Kind;
@@ -30,6 +31,7 @@ use tsdb::Shard;
 use crate::convert::{self, Malformed};
 use crate::evaluate;
 use crate::meta::State;
+use crate::newest;
 use crate::peer::{NotConnected, Peer, Peers};
 use crate::refusal::Refusal;
 use crate::shard::Replica;
@@ -300,6 +302,7 @@ impl Router {
             }
             let (part, from) = parts.entry(homes[at]).or_default();
             part.fence = batch.fence;
+            part.backfill = batch.backfill;
             let place =
                 *places[at].get_or_insert_with(|| part.add_series(batch.series[at].clone()));
             let timestamp = rows.timestamps[row];
@@ -621,6 +624,10 @@ impl Source for ShardSource {
             })
         })
         .await
+    }
+
+    async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
+        newest::of_shard(&self.router, self.shard, selection).await
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {

@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::changes;
 use crate::convert::{self, Malformed};
 use crate::evaluate;
 use crate::export::{self, Wanted};
+use crate::newest;
 use crate::peer::Peers;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
@@ -224,6 +226,8 @@ impl Shards for Service {
     type WriteStream = ReplyStream<wire::WriteReply>;
     type SelectStream = ReplyStream<wire::SelectReply>;
     type EvaluateStream = ReplyStream<wire::EvaluateReply>;
+    type ChangesStream = ReplyStream<wire::ChangesReply>;
+    type NewestStream = ReplyStream<wire::NewestReply>;
     type CardinalityStream = ReplyStream<wire::CardinalityReply>;
 
     async fn delete(
@@ -368,6 +372,24 @@ impl Shards for Service {
         Ok(Response::new(Box::pin(futures::stream::iter(
             replies.into_iter().map(Ok),
         ))))
+    }
+
+    async fn newest(
+        &self,
+        request: Request<wire::NewestRequest>,
+    ) -> Result<Response<Self::NewestStream>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.cluster_id, request.shard);
+        Ok(Response::new(newest::replies(found, request).await))
+    }
+
+    async fn changes(
+        &self,
+        request: Request<wire::ChangesRequest>,
+    ) -> Result<Response<Self::ChangesStream>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.cluster_id, request.shard);
+        Ok(Response::new(changes::replies(found, request).await))
     }
 
     async fn evaluate(

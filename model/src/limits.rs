@@ -18,6 +18,10 @@ pub const EXPOSITION_LABEL_BYTES_MAX: usize = 256 << 20;
 pub const METRIC_BYTES_MAX: usize = 1 << 20;
 /// What a target's metadata may take: its types, helps and units.
 pub const METADATA_BYTES_MAX: usize = 16 << 20;
+/// Series of a page of newest samples.
+pub const NEWEST_PAGE_SERIES: usize = 1024;
+/// A family of a protobuf exposition, before the rest of its metrics goes into another message.
+pub const FAMILY_BYTES_MAX: usize = 8 << 20;
 /// An exposition leaves in pieces of about this size.
 pub const EXPOSITION_PIECE_BYTES: usize = 64 << 10;
 /// A remote read request, as sent and as decoded, and the queries in it.
@@ -109,6 +113,15 @@ pub const CONFIG_NODES_MAX: usize = 2_000_000;
 /// One native histogram in its canonical bytes: some 100,000 buckets.
 pub const HISTOGRAM_BYTES_MAX: usize = 1 << 20;
 
+/// Spans of its log of which a shard remembers how far back they reached.
+pub const TOUCHED_SPANS_MAX: usize = 4096;
+/// How far a child cluster was read, as its parent keeps it, and children that a cluster reads.
+pub const CURSOR_BYTES_MAX: usize = 3 << 10;
+pub const CURSORS_MAX: usize = 1024;
+/// A frame of a federation stream: the largest that is written holds one histogram too many.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Rows that a parent writes at once of what a child sends.
+pub const FEDERATED_ROWS_MAX: usize = 20_000;
 /// Samples behind the last cut that a shard's head gathers before they become a block.
 pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
 /// Label values of all shards' heads, held to count them.

@@ -33,4 +33,5 @@ pub mod scrape;
 pub mod source;
 pub mod status;
 pub mod telemetry;
+pub mod tree;
 pub mod web;

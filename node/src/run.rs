@@ -40,8 +40,10 @@ use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
 use crate::telemetry::{Telemetry, computed};
+use crate::tree::Tree;
 use crate::web::body::Budget;
 use crate::web::state::Settings;
+use crate::web::stream::Whole;
 use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
 
 /// Listens for other nodes where none are wanted: on this machine only, on any free port.
@@ -173,6 +175,10 @@ impl Node {
             queries,
             clock: Arc::clone(&world.clock),
             status: status.clone(),
+            upward: Arc::new(Whole {
+                cluster: Arc::clone(&cluster),
+                tree: Arc::clone(&status.tree),
+            }),
             settings,
             external_labels: Arc::clone(&status.external_labels),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
@@ -224,6 +230,7 @@ impl Node {
     pub async fn stop(mut self) {
         self.status.quit();
         self.status.pools.stop();
+        self.status.tree.stop();
         if let Some(discovery) = self.discovery {
             discovery.stop().await;
         }
@@ -385,6 +392,11 @@ fn status(
         Arc::clone(&surroundings),
         metrics,
     );
+    let tree = Tree::new(
+        world.clone(),
+        Arc::clone(cluster),
+        Arc::clone(&surroundings),
+    );
     let query_log = QueryLog::new(Arc::clone(&world.spawn), surroundings);
     let source = ClusterSource {
         cluster: Arc::clone(cluster),
@@ -396,6 +408,7 @@ fn status(
         clock: Arc::clone(&world.clock),
         configuration,
         pools: Arc::new(pools),
+        tree: Arc::new(tree),
         telemetry,
         query_log: Arc::new(query_log),
         external_labels: Arc::new(RwLock::new(Labels::default())),

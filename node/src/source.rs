@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use cluster::Cluster;
 use federation::FanOut;
 use model::fragment::{Fragment, FragmentError, Part};
+use model::newest::Pages;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{ExemplarSeries, Labels, Series, ShardId};
+use model::{ExemplarSeries, Labels, NewestSelection, Series, ShardId};
 
 /// Asks every shard there is at the moment of the question. Before the cluster is formed there is
 /// no answer rather than an empty one.
@@ -48,6 +49,10 @@ impl Source for ClusterSource {
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
         self.all()?.label_values(name, selection).await
+    }
+
+    async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
+        self.all()?.newest(selection).await
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {

@@ -24,6 +24,7 @@ use crate::groups::{Groups, put_group, put_seen, take_group, take_seen};
 use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
 use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
+use crate::touched::Touched;
 
 const MAGIC: [u8; 6] = *b"qckpt\x00";
 /// Histograms, exemplars and tombstones came with version 2, expiry and push ids with 3.
@@ -39,6 +40,7 @@ const END: u8 = 5;
 const EXEMPLARS: u8 = 6;
 const TOMBSTONES: u8 = 7;
 const PUSH_IDS: u8 = 8;
+const TOUCHED: u8 = 20;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -59,6 +61,7 @@ pub struct Image {
     pub exemplars: Exemplars,
     /// By block.
     pub tombstones: BTreeMap<u64, Tombstones>,
+    pub touched: Touched,
 }
 
 /// Where a checkpoint's bytes are not what they should be.
@@ -118,6 +121,8 @@ pub async fn write(
         writer.cut_when_full(PUSH_IDS).await?;
     }
     writer.cut(PUSH_IDS).await?;
+    put_touched(&mut writer.payload, &image.touched);
+    writer.cut(TOUCHED).await?;
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -162,6 +167,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut fences = Vec::new();
     let mut seen = Vec::new();
     let mut exemplars = Vec::new();
+    image.touched = Touched::from(image.applied_index);
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
         let mut records = Fields::new(payload);
@@ -213,6 +219,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     Ok(())
                 }),
             ),
+            TOUCHED if version > 1 => (
+                "touched",
+                take_touched(&mut records).map(|touched| image.touched = touched),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -230,6 +240,23 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         return Err(damage("meta")(Malformed("counts differ from what follows")));
     }
     Ok((image, blocks))
+}
+
+fn put_touched(out: &mut Vec<u8>, touched: &Touched) {
+    put_u64(out, touched.floor());
+    for (index, oldest) in touched.spans() {
+        put_u64(out, index);
+        put_time(out, oldest);
+    }
+}
+
+fn take_touched(fields: &mut Fields<'_>) -> Result<Touched, Malformed> {
+    let floor = fields.u64()?;
+    let mut spans = Vec::new();
+    while !fields.is_empty() {
+        spans.push((fields.u64()?, fields.time()?));
+    }
+    Touched::restore(floor, spans).ok_or(Malformed("spans out of order"))
 }
 
 fn header(version: u8) -> Vec<u8> {

@@ -184,6 +184,24 @@ impl HeadSeries {
         self.last
     }
 
+    /// The newest sample that stands in the head; nothing is decoded.
+    pub fn newest(&self) -> Option<(Timestamp, Value)> {
+        let open = self.open.as_ref().map(Appender::last);
+        let late = self.late.last().copied();
+        let float = match (open, late) {
+            (Some(open), Some(late)) if late.at > open.at => Some(late),
+            (open, late) => open.or(late),
+        };
+        let histogram = self.histograms().last();
+        match (float, histogram) {
+            (Some(float), Some(histogram)) if float.at > histogram.at => {
+                Some((float.at, Value::Float(float.bits)))
+            }
+            (_, Some(histogram)) => Some((histogram.at, Value::Histogram(histogram.bytes.clone()))),
+            (float, None) => float.map(|float| (float.at, Value::Float(float.bits))),
+        }
+    }
+
     pub fn histograms(&self) -> &[HistogramPoint] {
         self.histograms.as_deref().map_or(&[], Run::points)
     }
@@ -469,6 +487,9 @@ mod tests {
         ) {
             let (mut series, mut twin) = filled(&times);
             prop_assert_eq!(all(&series), as_points(&twin));
+            let newest = twin.last_key_value();
+            let newest = newest.map(|(&at, &bits)| (Timestamp(at), Value::Float(bits)));
+            prop_assert_eq!(series.newest(), newest);
             for (&at, &bits) in &twin {
                 prop_assert_eq!(series.find(Timestamp(at)), Some(Value::Float(bits)));
                 let next = at.wrapping_add(1);

@@ -23,6 +23,8 @@
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], `pieces`, [`select`]: reading across head and blocks
+//! - [`order`], [`newest`]: the newest sample of each series, by name
+//! - [`touched`], [`changes`]: what was written after an index of the log
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
 //! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
@@ -30,6 +32,7 @@
 pub mod bits;
 pub mod block;
 pub mod cardinality;
+pub mod changes;
 pub mod checkpoint;
 pub mod chunk;
 pub mod command;
@@ -45,6 +48,8 @@ pub mod histogram;
 pub mod index;
 pub mod manifest;
 pub mod metrics;
+pub mod newest;
+pub mod order;
 pub mod part;
 mod pieces;
 pub mod retention;
@@ -55,6 +60,7 @@ pub mod shard;
 pub mod snapshot;
 pub mod state;
 pub mod tombstones;
+pub mod touched;
 pub mod value;
 
 pub use command::{

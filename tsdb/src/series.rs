@@ -2,16 +2,21 @@
 //!
 //! Ids count up from zero in log order and are never used again.
 
+use std::sync::{Arc, Mutex};
+
 use model::hash::Map;
 use model::{Labels, Matcher, SeriesId};
 
 use crate::index::Index;
+use crate::order::Order;
 
 #[derive(Debug, Default)]
 pub struct SeriesTable {
     labels: Vec<Labels>,
     ids: Map<Labels, SeriesId>,
     index: Index,
+    /// Made when it is first asked for. Nothing that is replicated.
+    order: Mutex<Arc<Order>>,
 }
 
 impl SeriesTable {
@@ -38,6 +43,15 @@ impl SeriesTable {
     /// By id.
     pub fn all(&self) -> &[Labels] {
         &self.labels
+    }
+
+    /// All named series in the order of an exposition.
+    pub fn by_name(&self) -> Arc<Order> {
+        let mut order = self.order.lock().expect("sorting does not panic");
+        if order.series() < self.labels.len() {
+            *order = Arc::new(order.extended(&self.labels));
+        }
+        order.clone()
     }
 
     pub fn len(&self) -> usize {

@@ -25,6 +25,7 @@ use crate::histogram::HistogramPoint;
 use crate::part::Part;
 use crate::series::SeriesTable;
 use crate::tombstones::Tombstones;
+use crate::touched::Touched;
 use crate::value::Value;
 
 /// What became of a command.
@@ -72,6 +73,15 @@ pub struct Lookup {
     pub parts: Vec<Part>,
 }
 
+/// Where a series' newest sample stands.
+#[derive(Debug)]
+pub enum Standing {
+    Nowhere,
+    Here(Timestamp, Value),
+    /// It is the newest in these, if they hold any.
+    Among(Vec<Part>),
+}
+
 /// A shard in memory.
 #[derive(Debug, Default)]
 pub struct State {
@@ -90,6 +100,7 @@ pub struct State {
     /// The furthest cut of any seal.
     sealed_before: Option<Timestamp>,
     sums: Sums,
+    touched: Touched,
     /// Blocks that no longer count but whose files may still be named by a manifest or read.
     retired: Vec<Arc<Reader>>,
 }
@@ -122,6 +133,7 @@ impl State {
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
+            touched: image.touched,
             retired: Vec::new(),
         })
     }
@@ -138,7 +150,12 @@ impl State {
             fences: self.fences.clone(),
             exemplars: self.exemplars.clone(),
             tombstones: self.tombstones.clone(),
+            touched: self.touched.clone(),
         }
+    }
+
+    pub fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -188,7 +205,7 @@ impl State {
         self.applied_index = index;
         match command {
             Command::Write(write) => Outcome::Written {
-                rejected: self.write(write, &prepared.recalled),
+                rejected: self.write(index, write, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Seal(seal) => {
@@ -210,12 +227,13 @@ impl State {
         }
     }
 
-    fn write(&mut self, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
+    fn write(&mut self, index: u64, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
         let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let rows = &write.rows;
         let mut rejected = Vec::new();
+        let mut oldest: Option<Timestamp> = None;
         let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
             let id = id_of(*series, &new);
@@ -230,7 +248,13 @@ impl State {
                 true => Some(Reason::Fenced),
                 false => self.store(id, at, value, &bounds, recalled),
             };
+            if refused.is_none() {
+                oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
+            }
             rejected.extend(refused.map(|reason| Rejection { row, reason }));
+        }
+        if let Some(oldest) = oldest {
+            self.touched.note(index, oldest);
         }
         self.keep_exemplars(write, &new);
         rejected
@@ -447,7 +471,7 @@ impl State {
     }
 
     /// Ids that any of the lists chooses; all, when there is none.
-    fn select_any(&self, any_of: &[Vec<Matcher>]) -> BTreeSet<SeriesId> {
+    pub fn select_any(&self, any_of: &[Vec<Matcher>]) -> BTreeSet<SeriesId> {
         let none = [Vec::new()];
         let any_of = if any_of.is_empty() { &none[..] } else { any_of };
         any_of
@@ -506,6 +530,27 @@ impl State {
         let tombstones = self.tombstones.get(&block.id());
         let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
         deleted.is_some_and(|deleted| deleted.cover(start, end))
+    }
+
+    /// The newest of a series' samples up to `end`, if it is not before `start`.
+    pub fn newest(&self, id: SeriesId, start: Timestamp, end: Timestamp) -> Standing {
+        let Some(series) = self.head.series(id) else {
+            return Standing::Nowhere;
+        };
+        let Some(last) = series.last().filter(|last| *last >= start && start <= end) else {
+            return Standing::Nowhere;
+        };
+        if last <= end
+            && let Some((at, value)) = series.newest()
+            && at == last
+        {
+            return Standing::Here(at, value);
+        }
+        // Sealed already, deleted, or behind a sample that is too new.
+        match self.gather_ids([id], start, end).pop() {
+            Some((_, parts)) => Standing::Among(parts),
+            None => Standing::Nowhere,
+        }
     }
 
     fn gather_ids(

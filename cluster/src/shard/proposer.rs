@@ -129,7 +129,12 @@ impl Worker {
                 Some(()) = under_way.next() => {}
                 first = requests.recv(), if under_way.len() < IN_FLIGHT_MAX => {
                     let Some(first) = first else { return };
-                    under_way.push(self.propose(gather(first, &mut requests)));
+                    // A window belongs to a whole command.
+                    let gathered = gather(first, &mut requests).into_iter();
+                    let (old, new): (Vec<_>, Vec<_>) = gathered.partition(|r| r.batch.backfill);
+                    for requests in [new, old].into_iter().filter(|r| !r.is_empty()) {
+                        under_way.push(self.propose(requests));
+                    }
                 }
             }
         }
@@ -153,7 +158,10 @@ impl Worker {
     fn merge(&self, requests: &[Request]) -> (WriteCommand, Vec<Range<u32>>) {
         let mut command = WriteCommand {
             proposed_at: self.clock.now(),
-            out_of_order_window_ms: self.windows.out_of_order_ms(),
+            out_of_order_window_ms: match requests.iter().all(|r| r.batch.backfill) {
+                true => i64::MAX,
+                false => self.windows.out_of_order_ms(),
+            },
             future_window_ms: FUTURE_WINDOW_MS,
             exemplars_max: self.exemplars_max(),
             ..WriteCommand::default()

@@ -9,7 +9,7 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`read`]: the way out
+//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`stream`], [`read`]: the way out
 //! - [`write`], [`push`], [`lines`]: the way in
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
@@ -37,6 +37,7 @@ pub mod rules;
 pub mod serve;
 pub mod state;
 pub mod status;
+pub mod stream;
 pub mod targets;
 pub mod write;
 
@@ -119,8 +120,12 @@ pub fn api_router(state: ApiState) -> Router {
             encoding::cross_origin,
         ));
     let texts = Router::new()
-        .route("/federate", only("GET, OPTIONS", get(federate::federate)))
+        .route("/federate", only("GET, OPTIONS", get(federate::newest)))
         .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
+        .route(
+            "/api/v1/federation/stream",
+            only("GET, OPTIONS", get(stream::stream)),
+        )
         .route_layer(from_fn(encoding::compress));
     let rest = Router::new()
         .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::body::Budget;
 use super::metrics::Metrics;
+pub use super::stream::Upward;
 use crate::queries::Queries;
 
 /// Everything a request may need. Cheap to clone; both listeners share one.
@@ -34,6 +35,8 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     pub dice: Arc<dyn Dice>,
     pub status: Arc<dyn Status>,
+    /// What a parent cluster streams.
+    pub upward: Arc<dyn Upward>,
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
     pub external_labels: Arc<RwLock<Labels>>,

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
+use cluster::{Changes, Question};
 use http_body_util::BodyExt;
 use model::admin::{Admin, Count, HeadStatistics};
 use model::group::{Group, GroupingKey, PushOp, PushOptions, sum};
@@ -361,6 +362,43 @@ impl Clock for Store {
     }
 }
 
+/// One shard, whose index is how many series there are.
+#[async_trait]
+impl Upward for Store {
+    fn cluster_id(&self) -> Option<model::ClusterId> {
+        Status::cluster_id(self)
+    }
+
+    fn shards(&self) -> Vec<ShardId> {
+        vec![ShardId(0)]
+    }
+
+    fn origins(&self) -> String {
+        model::ClusterId(0xab).to_string()
+    }
+
+    async fn changes(&self, _: ShardId, asked: &Question) -> Result<Changes, SourceError> {
+        let index = self.series.lock().unwrap().len() as u64;
+        let mut found = Vec::new();
+        for matchers in &asked.any_of {
+            let selection = Selection {
+                matchers: matchers.clone(),
+                start: asked.oldest,
+                end: Timestamp::MAX,
+                take: Take::All,
+                consistency: Consistency::Strong,
+            };
+            found.extend(self.select(&selection).await?);
+        }
+        found.retain(|_| asked.since.is_none_or(|since| since < index));
+        let series = (!found.is_empty()).then_some(Ok(found));
+        Ok(Changes {
+            index,
+            series: Box::pin(futures::stream::iter(series)),
+        })
+    }
+}
+
 #[async_trait]
 impl Status for Store {
     fn ready(&self) -> Result<(), String> {
@@ -553,6 +591,7 @@ impl Twin {
             queries: Arc::new(queries(&store)),
             clock: store.clone(),
             status: store.clone(),
+            upward: store.clone(),
             settings,
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
             body_budget: Budget::default(),
