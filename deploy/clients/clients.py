@@ -4,14 +4,17 @@ Starts three nodes on free ports below a temporary directory and ends them, by t
 ids. Each check is a function; a failed one is told and the others go on.
 """
 
+import collections
 import contextlib
 import gzip
 import json
 import pickle
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from datetime import datetime, timezone
@@ -224,6 +227,48 @@ def exposition(a, b, c):
     c.expect('last{job="batch"}', 6)
 
 
+def without_a_majority(a, b, c):
+    """A node that cannot commit says so, at once or in time, and what is sent again counts once."""
+    now, rows = int(time.time() * 1000), 1000
+    bodies = [
+        "".join(f"load,body={body},row={row} value={row} {now}\n" for row in range(rows))
+        for body in range(12)
+    ]
+    answers = []
+
+    def send(body):
+        url = f"{a.url}/write?precision=ms"
+        answers.append(requests.post(url, bodies[body], timeout=120))
+
+    def send_all():
+        answers.clear()
+        threads = [threading.Thread(target=send, args=(body,)) for body in range(len(bodies))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return collections.Counter(answer.status_code for answer in answers)
+
+    for node in (b, c):
+        node.process.send_signal(signal.SIGSTOP)
+    try:
+        codes = send_all()
+    finally:
+        for node in (b, c):
+            node.process.send_signal(signal.SIGCONT)
+    assert set(codes) <= {429, 503}, codes
+    assert all(answer.headers.get("retry-after") for answer in answers)
+    wait("ready cluster", lambda: all(node.ready() for node in (a, b, c)))
+    end = time.monotonic() + DEADLINE
+    while set(codes) != {204} and time.monotonic() < end:
+        codes = send_all()
+        assert set(codes) <= {204, 429, 503}, codes
+        time.sleep(1)
+    assert set(codes) == {204}, codes
+    b.expect("count(load)", len(bodies) * rows)
+    b.expect("sum(load)", len(bodies) * sum(range(rows)))
+
+
 def survives(a, b, c):
     """What was acknowledged is there when a node is not."""
     c.kill()
@@ -245,6 +290,7 @@ CHECKS = (
     dogstatsd,
     json_lines,
     exposition,
+    without_a_majority,
     survives,
 )
 
