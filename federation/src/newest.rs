@@ -60,6 +60,10 @@ impl Member {
     }
 
     async fn advance(&mut self) -> Result<Option<Newest>, SourceError> {
+        // Pages that have ended must not be asked again.
+        if self.next.is_none() {
+            return Ok(None);
+        }
         let following = match self.page.next() {
             Some(next) => Some(next),
             None => match self.pages.next().await.transpose()? {
@@ -168,7 +172,11 @@ mod tests {
     fn member(
         pages: Vec<Result<Vec<Newest>, SourceError>>,
     ) -> BoxFuture<'static, Result<Pages, SourceError>> {
-        std::future::ready(Ok(futures::stream::iter(pages).boxed())).boxed()
+        // Panics when it is asked again after its end.
+        let pages = futures::stream::unfold(pages.into_iter(), async |mut pages| {
+            Some((pages.next()?, pages))
+        });
+        std::future::ready(Ok(pages.boxed())).boxed()
     }
 
     async fn all(pages: Pages) -> Result<Vec<(String, i64)>, SourceError> {

@@ -87,7 +87,7 @@ impl Decoder {
     }
 
     /// The next frame, if it is whole.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let malformed = |e: prost::DecodeError| FrameError::Malformed(e.to_string());
         let mut head = &self.0[..self.0.len().min(10)];
         let length = match prost::encoding::decode_varint(&mut head) {
@@ -207,7 +207,7 @@ mod tests {
         let mut frames = Vec::new();
         for piece in bytes.chunks(step) {
             decoder.push(piece);
-            while let Some(frame) = decoder.next().unwrap() {
+            while let Some(frame) = decoder.next_frame().unwrap() {
                 frames.push(frame);
             }
         }
@@ -252,7 +252,7 @@ mod tests {
     fn a_lying_length_is_refused_before_it_is_believed() {
         let mut decoder = Decoder::default();
         decoder.push(&[0xff, 0xff, 0xff, 0xff, 0x7f]);
-        assert!(matches!(decoder.next(), Err(FrameError::TooLarge(_))));
+        assert!(matches!(decoder.next_frame(), Err(FrameError::TooLarge(_))));
     }
 
     proptest! {
@@ -260,7 +260,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.next_frame() {}
         }
     }
 }

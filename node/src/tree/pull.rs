@@ -93,7 +93,7 @@ impl Stream<'_> {
     async fn read(mut self, mut opened: Opened) -> Result<Pulled, String> {
         let mut decoder = Decoder::default();
         loop {
-            while let Some(frame) = decoder.next().map_err(|e| e.to_string())? {
+            while let Some(frame) = decoder.next_frame().map_err(|e| e.to_string())? {
                 match frame {
                     Frame::Samples(series) => self.add(series).await?,
                     Frame::Position(position) => {

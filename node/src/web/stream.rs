@@ -195,7 +195,7 @@ mod tests {
     fn frames(body: &[u8]) -> Vec<Frame> {
         let mut decoder = Decoder::default();
         decoder.push(body);
-        std::iter::from_fn(|| decoder.next().unwrap()).collect()
+        std::iter::from_fn(|| decoder.next_frame().unwrap()).collect()
     }
 
     #[tokio::test]
