@@ -78,6 +78,13 @@ impl Pieces {
             let weight = samples.len();
             return Ok((samples, weight));
         }
+        if let [Part::Points(points)] = parts.as_slice()
+            && let [point] = points.as_slice()
+        {
+            let mut samples = Samples::default();
+            samples.push(point.at, f64::from_bits(point.bits));
+            return Ok((samples, 1));
+        }
         let column = match self.take {
             Take::All => part::collect(&parts, self.start, self.end).await?,
             Take::Last => part::last(parts, self.start, self.end).await?,

@@ -3,7 +3,6 @@
 //! A shard answers from what it has applied; how fresh that must be is its caller's concern, so
 //! the consistency of a selection is ignored here.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -57,16 +56,14 @@ impl Source for Shard {
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
         let (start, end) = (selection.start, selection.end);
-        let chosen = self.read(|state| state.gather_any(&selection.any_of, start, end));
-        let mut found: Vec<Labels> = chosen.into_iter().map(|(labels, _)| labels).collect();
+        let mut found = self.read(|state| state.series(&selection.any_of, start, end));
         found.sort_unstable();
         Ok(found)
     }
 
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        let found = self.in_blocks(selection);
-        let names = found.iter().flatten().map(|(name, _)| name);
-        Ok(distinct(names))
+        let (start, end) = (selection.start, selection.end);
+        Ok(self.read(|state| state.label_names(&selection.any_of, start, end)))
     }
 
     async fn label_values(
@@ -74,22 +71,17 @@ impl Source for Shard {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
-        let found = self.in_blocks(selection);
-        let values = found.iter().filter_map(|labels| labels.get(name));
-        Ok(distinct(values))
+        let (start, end) = (selection.start, selection.end);
+        Ok(self.read(|state| state.label_values(name, &selection.any_of, start, end)))
     }
 }
 
 impl Shard {
     fn pieces(&self, selection: &Selection) -> Pieces {
         let (start, end) = (selection.start, selection.end);
-        let chosen = self.read(|state| state.gather(&selection.matchers, start, end));
+        let take = selection.take;
+        let chosen = self.read(|state| state.gather(&selection.matchers, start, end, take));
         Pieces::new(chosen, selection)
-    }
-
-    fn in_blocks(&self, selection: &MetadataSelection) -> Vec<Labels> {
-        let (start, end) = (selection.start, selection.end);
-        self.read(|state| state.in_blocks(&selection.any_of, start, end))
     }
 
     fn source_error(&self, error: StorageError) -> SourceError {
@@ -131,9 +123,4 @@ pub(crate) fn samples_of(column: &Column) -> Result<Samples, StorageError> {
         samples.push(float.at, f64::from_bits(float.bits));
     }
     Ok(samples)
-}
-
-fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let set: BTreeSet<&str> = texts.collect();
-    set.into_iter().map(str::to_owned).collect()
 }

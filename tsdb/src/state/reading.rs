@@ -1,0 +1,276 @@
+//! What is read of a shard's state: handles on samples, and what the index says of series.
+//!
+//! Everything here runs under the state's lock, so nothing decodes a chunk or copies a label set
+//! that is not asked for. Which series have samples is told by ranges, as in Prometheus.
+
+use model::source::Take;
+use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
+
+use super::State;
+use crate::block::Sealed;
+use crate::head::Newest;
+use crate::part::Part;
+
+impl State {
+    /// Handles on all samples of the chosen series in `start ..= end`, or on the newest alone, by
+    /// series id; series without any are left out.
+    pub fn gather(
+        &self,
+        matchers: &[Matcher],
+        start: Timestamp,
+        end: Timestamp,
+        take: Take,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        let mut gathered = Vec::new();
+        if start > end {
+            return gathered;
+        }
+        let meets = |block: &&Sealed| {
+            let (min, max) = block.range();
+            min <= end && max >= start
+        };
+        let blocks: Vec<&Sealed> = self.sealed.iter().filter(meets).collect();
+        for id in self.table.select(matchers) {
+            let parts = match take {
+                Take::All => self.parts(&blocks, id, start, end),
+                Take::Last => self.newest(&blocks, id, start, end),
+            };
+            if let Some(labels) = self.table.labels(id).filter(|_| !parts.is_empty()) {
+                gathered.push((labels.clone(), parts));
+            }
+        }
+        gathered
+    }
+
+    fn parts(
+        &self,
+        blocks: &[&Sealed],
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for block in blocks {
+            parts.append(&mut self.block_parts(block, id, start, end));
+        }
+        if let Some(series) = self.head.series(id) {
+            series.parts(start, end, &mut parts);
+        }
+        parts
+    }
+
+    /// Handles among which the newest sample is; on it alone, when it is in the head and was the
+    /// last one there.
+    fn newest(
+        &self,
+        blocks: &[&Sealed],
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Part> {
+        let series = self.head.series(id);
+        match series.map(|series| series.newest(start, end)) {
+            Some(Newest::At(part)) => {
+                let at = part.range().1;
+                match blocks.iter().any(|block| block.range().1 >= at) {
+                    true => self.parts(blocks, id, start, end),
+                    false => vec![part],
+                }
+            }
+            Some(Newest::Within) => self.parts(blocks, id, start, end),
+            Some(Newest::Nowhere) | None => {
+                let mut parts = Vec::new();
+                for block in blocks {
+                    parts.append(&mut self.block_parts(block, id, start, end));
+                }
+                parts
+            }
+        }
+    }
+
+    /// Label sets of series that any of the lists chooses and that may have a sample in
+    /// `start ..= end`, by series id.
+    pub fn series(&self, any_of: &[Vec<Matcher>], start: Timestamp, end: Timestamp) -> Vec<Labels> {
+        if start > end {
+            return Vec::new();
+        }
+        let in_head = |id| {
+            let series = self.head.series(id);
+            series.is_some_and(|series| series.may_have(start, end))
+        };
+        let in_block = |block: &Sealed, id| !self.block_parts(block, id, start, end).is_empty();
+        let chosen = self.select_any(any_of).into_iter();
+        let chosen =
+            chosen.filter(|&id| in_head(id) || self.sealed.iter().any(|b| in_block(b, id)));
+        chosen
+            .filter_map(|id| self.table.labels(id).cloned())
+            .collect()
+    }
+
+    /// Names of labels on the chosen series that stand in a block, or in the head, whose range
+    /// meets `start ..= end`: what Prometheus looks at. Sorted, each once.
+    pub fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<String> {
+        let places = self.places(start, end);
+        if places.is_empty() {
+            return Vec::new();
+        }
+        if is_all(any_of) {
+            let index = self.table.index();
+            let stands = |name: &&str| {
+                let mut ids = index.values(name).flat_map(|(_, postings)| postings);
+                ids.any(|&id| places.have(id))
+            };
+            return index.names().filter(stands).map(str::to_owned).collect();
+        }
+        let chosen = self.select_any(any_of).into_iter();
+        let mut names: Vec<&str> = Vec::new();
+        let mut before: Option<&Labels> = None;
+        for labels in chosen
+            .filter(|&id| places.have(id))
+            .filter_map(|id| self.table.labels(id))
+        {
+            // Series that are chosen together mostly have the same names.
+            let same = |before: &Labels| before.iter().map(|l| l.0).eq(labels.iter().map(|l| l.0));
+            if !before.is_some_and(same) {
+                names.extend(labels.iter().map(|(name, _)| name));
+            }
+            before = Some(labels);
+        }
+        distinct(names)
+    }
+
+    /// As [`State::label_names`], the values of one label.
+    pub fn label_values(
+        &self,
+        name: &str,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<String> {
+        let places = self.places(start, end);
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let values = self.table.index().values(name);
+        if is_all(any_of) {
+            let stands = |postings: &[SeriesId]| postings.iter().any(|&id| places.have(id));
+            let standing = values.filter(|(_, postings)| stands(postings));
+            return standing.map(|(value, _)| value.to_owned()).collect();
+        }
+        let mut chosen = self.select_any(any_of);
+        chosen.retain(|&id| places.have(id));
+        // Few values on many series: each is soon met. Many values: the series are fewer.
+        if self.table.index().value_count(name) * VALUES_ARE_FEW < chosen.len() {
+            let met = |postings: &[SeriesId]| {
+                let mut found = postings.iter().map(|id| chosen.binary_search(id).is_ok());
+                found.any(|found| found)
+            };
+            let met = values.filter(|(_, postings)| met(postings));
+            return met.map(|(value, _)| value.to_owned()).collect();
+        }
+        let labels = chosen.into_iter().filter_map(|id| self.table.labels(id));
+        distinct(labels.filter_map(|labels| labels.get(name)).collect())
+    }
+
+    /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
+    /// none), by series id.
+    pub fn gather_exemplars(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<ExemplarSeries> {
+        let chosen = self.select_any(any_of).into_iter().map(|id| {
+            let labels = self.table.labels(id).cloned().unwrap_or_default();
+            let exemplars = self.exemplars.of(id, start, end);
+            ExemplarSeries { labels, exemplars }
+        });
+        chosen.filter(|found| !found.exemplars.is_empty()).collect()
+    }
+
+    /// Ids that any of the lists chooses, ascending; all, when there is none.
+    pub(super) fn select_any(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
+        match any_of {
+            [] => self.table.select(&[]),
+            [matchers] => self.table.select(matchers),
+            several => {
+                let lists = several.iter().map(|matchers| self.table.select(matchers));
+                let mut ids: Vec<SeriesId> = lists.flatten().collect();
+                ids.sort();
+                ids.dedup();
+                ids
+            }
+        }
+    }
+
+    fn places(&self, start: Timestamp, end: Timestamp) -> Places<'_> {
+        let meets = |block: &&Sealed| {
+            let (min, max) = block.range();
+            min <= end && max >= start
+        };
+        match start > end {
+            true => Places {
+                state: self,
+                head: false,
+                blocks: Vec::new(),
+            },
+            false => Places {
+                state: self,
+                head: self.head.meets(start, end),
+                blocks: self.sealed.iter().filter(meets).collect(),
+            },
+        }
+    }
+
+    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
+    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
+        let tombstones = self.tombstones.get(&block.id());
+        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
+        deleted.is_some_and(|deleted| deleted.cover(start, end))
+    }
+}
+
+/// How many chosen series a value must have on average for it to be looked up by itself.
+const VALUES_ARE_FEW: usize = 32;
+
+/// The head and the blocks that a range of time meets.
+struct Places<'a> {
+    state: &'a State,
+    head: bool,
+    blocks: Vec<&'a Sealed>,
+}
+
+impl Places<'_> {
+    fn is_empty(&self) -> bool {
+        !self.head && self.blocks.is_empty()
+    }
+
+    fn have(&self, id: SeriesId) -> bool {
+        let state = self.state;
+        let in_head = || {
+            let series = state.head.series(id);
+            series.is_some_and(|series| !series.is_empty())
+        };
+        let in_block = |block: &&Sealed| {
+            let (min, max) = block.range();
+            block.has(id) && !state.is_deleted(block, id, min, max)
+        };
+        (self.head && in_head()) || self.blocks.iter().any(in_block)
+    }
+}
+
+/// Whether no list chooses fewer than all series.
+fn is_all(any_of: &[Vec<Matcher>]) -> bool {
+    any_of.is_empty() || any_of.iter().any(Vec::is_empty)
+}
+
+fn distinct(mut texts: Vec<&str>) -> Vec<String> {
+    texts.sort_unstable();
+    texts.dedup();
+    texts.into_iter().map(str::to_owned).collect()
+}
