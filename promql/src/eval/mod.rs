@@ -377,9 +377,11 @@ impl<'a> Evaluation<'a> {
     /// Labels without the metric name and what belongs to it.
     fn without_name(&self, labels: &Labels) -> Labels {
         if self.rules.type_and_unit_labels {
-            let mut builder = labels.to_builder();
-            builder.retain(|name, _| ![METRIC_NAME, TYPE, UNIT].contains(&name));
-            builder.build()
+            labels.kept(|name| {
+                [METRIC_NAME, TYPE, UNIT]
+                    .iter()
+                    .all(|n| n.as_bytes() != name)
+            })
         } else {
             labels.without(METRIC_NAME)
         }
@@ -451,6 +453,10 @@ fn distinct(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
 
 /// Joins columns with the same labels, which may not both have a value at one instant.
 fn merge(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
+    let mut seen = model::hash::Set::default();
+    if columns.iter().all(|column| seen.insert(&column.labels)) {
+        return Ok(columns);
+    }
     let mut places: Map<Labels, usize> = Map::default();
     let mut merged: Vec<Column> = Vec::with_capacity(columns.len());
     for column in columns {
