@@ -9,9 +9,9 @@ use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
 use model::limits::QUERY_BYTES_HELD_MAX;
 use model::port::Clock;
-use model::source::Source;
+use model::source::{Selection, Source};
 
-use crate::ast::Expr;
+use crate::ast::{Aggregate, Expr};
 use crate::engine::EngineOptions;
 use crate::error::QueryError;
 use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
@@ -63,18 +63,9 @@ impl Fragments {
     async fn part(&self, source: &dyn Source, fragment: &Fragment) -> Result<Part, QueryError> {
         let features = Features(fragment.features);
         let expr = self.parse(&fragment.query, features)?;
-        let node = local::node(&expr, fragment.node).ok_or_else(|| {
-            QueryError::Execution(format!("the query has no node {}", fragment.node))
-        })?;
-        let aggregate = match (fragment.fold, node) {
-            (true, Expr::Aggregate(aggregate)) => Some(aggregate),
-            (true, _) => {
-                return Err(QueryError::Execution("only aggregations fold".to_owned()));
-            }
-            (false, _) => None,
-        };
+        let (aggregate, operand) = operand(&expr, fragment)?;
         let context = context(fragment);
-        let plan = plan(aggregate.map_or(node, |a| &a.expr), context, None)?;
+        let plan = plan(operand, context, None)?;
         let timeout = Duration::from_millis(fragment.timeout_ms);
         let bounds = Bounds {
             deadline: self.clock.monotonic().saturating_add(timeout),
@@ -90,6 +81,21 @@ impl Fragments {
             held: 0,
         };
         work.run(source, &plan, &context).await
+    }
+}
+
+/// What is computed of each series, and the aggregation that folds it if one does.
+fn operand<'e>(
+    expr: &'e Expr,
+    fragment: &Fragment,
+) -> Result<(Option<&'e Aggregate>, &'e Expr), QueryError> {
+    let number = fragment.node;
+    let node = local::node(expr, number)
+        .ok_or_else(|| QueryError::Execution(format!("the query has no node {number}")))?;
+    match (fragment.fold, node) {
+        (true, Expr::Aggregate(aggregate)) => Ok((Some(aggregate), &aggregate.expr)),
+        (true, _) => Err(QueryError::Execution("only aggregations fold".to_owned())),
+        (false, _) => Ok((None, node)),
     }
 }
 
@@ -179,6 +185,15 @@ fn context(fragment: &Fragment) -> Context {
 
 #[async_trait]
 impl Evaluator for Fragments {
+    fn selection(&self, fragment: &Fragment) -> Option<Selection> {
+        let features = Features(fragment.features);
+        let expr = self.parse(&fragment.query, features).ok()?;
+        let (_, operand) = operand(&expr, fragment).ok()?;
+        let plan = plan(operand, context(fragment), None).ok()?;
+        let mut selections = plan.selections.into_iter();
+        selections.next().filter(|_| selections.next().is_none())
+    }
+
     async fn evaluate(
         &self,
         source: &dyn Source,

@@ -22,7 +22,7 @@
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
-//! - [`part`], `pieces`, [`select`]: reading across head and blocks
+//! - [`part`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
 //! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
@@ -31,6 +31,7 @@ pub mod bits;
 pub mod block;
 pub mod cardinality;
 pub mod checkpoint;
+pub mod chosen;
 pub mod chunk;
 pub mod command;
 pub mod digest;
@@ -57,6 +58,7 @@ pub mod state;
 pub mod tombstones;
 pub mod value;
 
+pub use chosen::Chosen;
 pub use command::{
     CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
     SeriesRef, WriteCommand, WriteRows,

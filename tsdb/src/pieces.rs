@@ -15,8 +15,8 @@ use crate::error::StorageError;
 use crate::part::{self, Part};
 use crate::select::{samples_of, weight};
 
-/// Samples of a piece, at least.
-const PIECE_SAMPLES: usize = 64 << 10;
+/// Samples of a piece, at least: they stay in a core's cache until they are computed on.
+const PIECE_SAMPLES: usize = 16 << 10;
 
 /// The chosen series that are not read yet.
 pub(crate) struct Pieces {

@@ -84,7 +84,7 @@ impl Shard {
         Pieces::new(chosen, selection)
     }
 
-    fn source_error(&self, error: StorageError) -> SourceError {
+    pub(crate) fn source_error(&self, error: StorageError) -> SourceError {
         SourceError::Internal(self.note(error).full_text())
     }
 }
