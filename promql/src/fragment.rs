@@ -1,7 +1,7 @@
 //! A shard's half of a query: one node of its tree, over the shard's own series.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,8 @@ use crate::engine::EngineOptions;
 use crate::error::QueryError;
 use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
 use crate::local;
-use crate::parser::{ParseOptions, parse_with};
+use crate::parsed::Parsed;
+use crate::parser::ParseOptions;
 use crate::plan::{Context, Grid, Plan, plan};
 
 /// Computes fragments for this node and for others.
@@ -24,14 +25,7 @@ pub struct Fragments {
     clock: Arc<dyn Clock>,
     /// A fragment ends by its time limit, or when nobody waits for it any more.
     is_closed: AtomicBool,
-    /// The query parsed last: the shards of a node are asked the same one at the same time.
-    parsed: Mutex<Option<Parsed>>,
-}
-
-struct Parsed {
-    query: String,
-    features: Features,
-    expr: Arc<Expr>,
+    parsed: Parsed,
 }
 
 impl Fragments {
@@ -39,25 +33,12 @@ impl Fragments {
         Self {
             clock,
             is_closed: AtomicBool::new(false),
-            parsed: Mutex::default(),
+            parsed: Parsed::default(),
         }
     }
 
     fn parse(&self, query: &str, features: Features) -> Result<Arc<Expr>, QueryError> {
-        let parsed = || self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = &*parsed()
-            && last.query == query
-            && last.features == features
-        {
-            return Ok(last.expr.clone());
-        }
-        let expr = Arc::new(parse_with(query, features.parse_options())?);
-        *parsed() = Some(Parsed {
-            query: query.to_owned(),
-            features,
-            expr: expr.clone(),
-        });
-        Ok(expr)
+        Ok(self.parsed.get(query, features.parse_options())?)
     }
 
     async fn part(&self, source: &dyn Source, fragment: &Fragment) -> Result<Part, QueryError> {
@@ -74,8 +55,12 @@ impl Fragments {
         };
         let pace = Pace::new(&*self.clock, &self.is_closed, bounds);
         pace.check()?;
+        let evaluation = Evaluation::new(Data::default(), pace, features.rules());
         let work = Work {
-            evaluation: Evaluation::new(Data::default(), pace, features.rules()),
+            evaluation: match aggregate {
+                Some(aggregate) => evaluation.for_fold(aggregate),
+                None => evaluation,
+            },
             folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
             part: Part::default(),
             held: 0,
