@@ -102,8 +102,8 @@ impl Labels {
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self
             .raw()
-            .take_while(|label| label.name <= name.as_bytes())
-            .find(|label| label.name == name.as_bytes())?;
+            .find(|label| label.name >= name.as_bytes())
+            .filter(|label| label.name == name.as_bytes())?;
         Some(text(found.value).expect(CANONICAL))
     }
 
@@ -125,6 +125,12 @@ impl Labels {
         let mut block = Vec::with_capacity(self.0.len());
         self.write_kept(keep, &mut block);
         Self(Arc::from(block))
+    }
+
+    /// Whether the same names are set, whatever their values.
+    pub fn has_names_of(&self, other: &Self) -> bool {
+        let names = other.raw().map(|label| label.name);
+        self.raw().map(|label| label.name).eq(names)
     }
 
     /// The value of `__name__`, or the empty text.

@@ -52,7 +52,8 @@ fn low_mask(bits: u32) -> u8 {
     ((1u16 << bits) - 1) as u8
 }
 
-/// Reads bits from bytes, a word at a time.
+/// Reads bits from bytes, a word at a time. Every sample of every query comes through here: measured,
+/// a third of a query's time goes away when its state stays in registers, so all is inlined.
 ///
 /// Invariant: the first `have` bits of `word` are the next ones; those behind them are what stands
 /// in `rest` from its beginning on, or zero.
@@ -82,7 +83,7 @@ impl<'a> BitStream<'a> {
         self.bits_len - self.rest.len() * 8 - self.have as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn refill(&mut self) {
         let Some(eight) = self.rest.first_chunk() else {
             return self.refill_slowly();
@@ -93,6 +94,7 @@ impl<'a> BitStream<'a> {
         self.have += bytes * 8;
     }
 
+    #[cold]
     fn refill_slowly(&mut self) {
         while self.have <= REFILLED {
             let Some((&byte, rest)) = self.rest.split_first() else {
@@ -105,14 +107,14 @@ impl<'a> BitStream<'a> {
     }
 
     /// Skips `bits` bits, fewer than a word's, that are there.
-    #[inline]
+    #[inline(always)]
     fn skip(&mut self, bits: u32) {
         self.word <<= bits;
         self.have -= bits;
     }
 
     /// The next `bits` bits, at most 64.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, bits: u32) -> Option<u64> {
         debug_assert!(bits <= 64);
         if bits > REFILLED {
@@ -122,7 +124,7 @@ impl<'a> BitStream<'a> {
         self.read_few(bits)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_few(&mut self, bits: u32) -> Option<u64> {
         if self.have < bits {
             self.refill();
@@ -137,7 +139,7 @@ impl<'a> BitStream<'a> {
     }
 
     /// How many ones come next, at most `most`; the zero that ends fewer is read too.
-    #[inline]
+    #[inline(always)]
     pub fn read_ones(&mut self, most: u32) -> Option<u32> {
         if self.have < most {
             self.refill();

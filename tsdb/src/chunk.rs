@@ -291,7 +291,7 @@ struct End {
 
 /// Calls `each` with `count` samples; checks that they are in order, and that nothing but zero
 /// padding follows.
-#[inline]
+#[inline(always)]
 fn walk(data: &[u8], count: u16, mut each: impl FnMut(Point)) -> Result<End, ChunkError> {
     let mut bits = BitStream::new(data);
     if count == 0 {
@@ -329,7 +329,7 @@ fn walk(data: &[u8], count: u16, mut each: impl FnMut(Point)) -> Result<End, Chu
 }
 
 /// The next delta-of-delta.
-#[inline]
+#[inline(always)]
 fn read_change(bits: &mut BitStream<'_>) -> Option<i64> {
     let ones = bits.read_ones(4)?;
     let Some(bucket) = ones.checked_sub(1) else {
@@ -346,7 +346,7 @@ fn read_change(bits: &mut BitStream<'_>) -> Option<i64> {
 }
 
 /// What the next value differs in.
-#[inline]
+#[inline(always)]
 fn read_xor(bits: &mut BitStream<'_>, window: &mut Previous) -> Option<u64> {
     match bits.read_ones(2)? {
         0 => return Some(0),

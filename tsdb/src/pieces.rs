@@ -28,6 +28,8 @@ pub(crate) struct Pieces {
     stretches: Vec<Stretch>,
     /// Of all pieces so far, in floats.
     weight: usize,
+    /// Where chunks are decoded to: of many samples mostly few are wanted.
+    scratch: Samples,
 }
 
 struct Stretch {
@@ -45,6 +47,7 @@ impl Pieces {
             end: selection.end,
             stretches: Vec::new(),
             weight: 0,
+            scratch: Samples::default(),
         }
     }
 
@@ -103,7 +106,9 @@ impl Pieces {
         if !parts.iter().all(plain) || !parts.windows(2).all(ordered) {
             return Ok(None);
         }
-        let mut samples = Samples::default();
+        let mut samples = std::mem::take(&mut self.scratch);
+        samples.timestamps.clear();
+        samples.values.clear();
         for part in parts {
             match part {
                 Part::Stored(block, stored) => {
@@ -119,7 +124,13 @@ impl Pieces {
                 _ => unreachable!("only chunks are plain"),
             }
         }
-        Ok(Some(samples))
+        let found = Samples {
+            timestamps: samples.timestamps.as_slice().to_vec(),
+            values: samples.values.as_slice().to_vec(),
+            ..Samples::default()
+        };
+        self.scratch = samples;
+        Ok(Some(found))
     }
 
     /// A stored chunk's bytes, from what was read ahead or from the disk.

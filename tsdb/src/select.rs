@@ -62,8 +62,9 @@ impl Source for Shard {
     }
 
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        let (start, end) = (selection.start, selection.end);
-        Ok(self.read(|state| state.label_names(&selection.any_of, start, end)))
+        let mut names = Vec::new();
+        self.each_label_name(selection, &mut |name| names.push(name.to_owned()));
+        Ok(names)
     }
 
     async fn label_values(
@@ -71,12 +72,31 @@ impl Source for Shard {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
-        let (start, end) = (selection.start, selection.end);
-        Ok(self.read(|state| state.label_values(name, &selection.any_of, start, end)))
+        let mut values = Vec::new();
+        self.each_label_value(name, selection, &mut |value| values.push(value.to_owned()));
+        Ok(values)
     }
 }
 
 impl Shard {
+    /// As [`Source::label_names`], for a caller that has most of them already. `each` runs under the
+    /// shard's lock.
+    pub fn each_label_name(&self, selection: &MetadataSelection, each: &mut dyn FnMut(&str)) {
+        let range = (selection.start, selection.end);
+        self.read(|state| state.each_label_name(&selection.any_of, range, each));
+    }
+
+    /// As [`Source::label_values`], likewise.
+    pub fn each_label_value(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+        each: &mut dyn FnMut(&str),
+    ) {
+        let range = (selection.start, selection.end);
+        self.read(|state| state.each_label_value(name, &selection.any_of, range, each));
+    }
+
     fn pieces(&self, selection: &Selection) -> Pieces {
         let (start, end) = (selection.start, selection.end);
         let take = selection.take;

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::fragment::FragmentError;
+use model::hash::Set;
 use model::source::{Consistency, Source};
 use model::{NodeId, ShardId};
 use proto::node as messages;
@@ -42,16 +43,25 @@ pub(super) async fn of(
             },
         );
     }
+    // Shards share most names and values.
+    let mut texts = Set::default();
     for replica in replicas {
-        add(&mut found, replica, question)
+        let mut add_text = |text: &str| {
+            if !texts.contains(text) {
+                texts.insert(text.to_owned());
+            }
+        };
+        add(&mut found, &mut add_text, replica, question)
             .await
             .map_err(engine_refusal)?;
     }
+    found.texts.extend(texts);
     Ok(Ok(found))
 }
 
 async fn add(
     found: &mut Found,
+    add_text: &mut (dyn FnMut(&str) + Send),
     replica: &Replica,
     question: &Question,
 ) -> Result<(), model::source::SourceError> {
@@ -59,12 +69,9 @@ async fn add(
     match question {
         Question::Select(selection) => found.series.extend(engine.select(selection).await?),
         Question::Series(selection) => found.label_sets.extend(engine.series(selection).await?),
-        Question::LabelNames(selection) => {
-            found.texts.extend(engine.label_names(selection).await?);
-        }
+        Question::LabelNames(selection) => engine.each_label_name(selection, add_text),
         Question::LabelValues(name, selection) => {
-            let values = engine.label_values(name, selection).await?;
-            found.texts.extend(values);
+            engine.each_label_value(name, selection, add_text);
         }
         Question::Exemplars(selection) => {
             found.exemplars.extend(engine.exemplars(selection).await?);

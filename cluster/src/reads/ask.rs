@@ -141,9 +141,10 @@ impl<'a> Round<'a> {
         // Nobody waits for those who only tell votes.
         let telling = join_all(told).then(|_| std::future::pending::<()>());
         let shares = tokio::select! {
+            // First, so that they are on their way while this node computes.
             biased;
-            shares = try_join_all(needed) => shares?,
             () = telling => unreachable!("it never ends"),
+            shares = try_join_all(needed) => shares?,
         };
         let (mut found, mut left) = Share::default();
         for (more, refused) in shares {

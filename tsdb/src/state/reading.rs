@@ -109,15 +109,15 @@ impl State {
 
     /// Names of labels on the chosen series that stand in a block, or in the head, whose range
     /// meets `start ..= end`: what Prometheus looks at. Sorted, each once.
-    pub fn label_names(
+    pub fn each_label_name(
         &self,
         any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<String> {
+        (start, end): (Timestamp, Timestamp),
+        each: &mut dyn FnMut(&str),
+    ) {
         let places = self.places(start, end);
         if places.is_empty() {
-            return Vec::new();
+            return;
         }
         if is_all(any_of) {
             let index = self.table.index();
@@ -125,7 +125,7 @@ impl State {
                 let mut ids = index.values(name).flat_map(|(_, postings)| postings);
                 ids.any(|&id| places.have(id))
             };
-            return index.names().filter(stands).map(str::to_owned).collect();
+            return index.names().filter(stands).for_each(each);
         }
         let chosen = self.select_any(any_of).into_iter();
         let mut names: Vec<&str> = Vec::new();
@@ -135,32 +135,31 @@ impl State {
             .filter_map(|id| self.table.labels(id))
         {
             // Series that are chosen together mostly have the same names.
-            let same = |before: &Labels| before.iter().map(|l| l.0).eq(labels.iter().map(|l| l.0));
-            if !before.is_some_and(same) {
+            if !before.is_some_and(|before| before.has_names_of(labels)) {
                 names.extend(labels.iter().map(|(name, _)| name));
             }
             before = Some(labels);
         }
-        distinct(names)
+        distinct(names).into_iter().for_each(each);
     }
 
-    /// As [`State::label_names`], the values of one label.
-    pub fn label_values(
+    /// As [`State::each_label_name`], the values of one label.
+    pub fn each_label_value(
         &self,
         name: &str,
         any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<String> {
+        (start, end): (Timestamp, Timestamp),
+        each: &mut dyn FnMut(&str),
+    ) {
         let places = self.places(start, end);
         if places.is_empty() {
-            return Vec::new();
+            return;
         }
         let values = self.table.index().values(name);
         if is_all(any_of) {
             let stands = |postings: &[SeriesId]| postings.iter().any(|&id| places.have(id));
             let standing = values.filter(|(_, postings)| stands(postings));
-            return standing.map(|(value, _)| value.to_owned()).collect();
+            return standing.for_each(|(value, _)| each(value));
         }
         let mut chosen = self.select_any(any_of);
         chosen.retain(|&id| places.have(id));
@@ -171,10 +170,11 @@ impl State {
                 found.any(|found| found)
             };
             let met = values.filter(|(_, postings)| met(postings));
-            return met.map(|(value, _)| value.to_owned()).collect();
+            return met.for_each(|(value, _)| each(value));
         }
         let labels = chosen.into_iter().filter_map(|id| self.table.labels(id));
-        distinct(labels.filter_map(|labels| labels.get(name)).collect())
+        let values = distinct(labels.filter_map(|labels| labels.get(name)).collect());
+        values.into_iter().for_each(each);
     }
 
     /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
@@ -269,8 +269,8 @@ fn is_all(any_of: &[Vec<Matcher>]) -> bool {
     any_of.is_empty() || any_of.iter().any(Vec::is_empty)
 }
 
-fn distinct(mut texts: Vec<&str>) -> Vec<String> {
+fn distinct(mut texts: Vec<&str>) -> Vec<&str> {
     texts.sort_unstable();
     texts.dedup();
-    texts.into_iter().map(str::to_owned).collect()
+    texts
 }
