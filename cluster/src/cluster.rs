@@ -40,7 +40,8 @@ use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
-use crate::router::{Replicas, Router, ShardSource};
+use crate::reads::AllShards;
+use crate::router::{Replicas, Router};
 use crate::shard::proposer::Windows;
 use crate::shard::upkeep::CheckpointPolicy;
 use crate::shards_service;
@@ -304,16 +305,11 @@ impl Cluster {
         }
     }
 
-    /// One source per shard; none until the cluster is formed.
-    pub fn sources(&self) -> Vec<Arc<dyn Source>> {
-        let shards = self.shared.view.borrow().shards();
-        let source = |shard| {
-            Arc::new(ShardSource {
-                router: self.shared.router.clone(),
-                shard,
-            }) as Arc<dyn Source>
-        };
-        shards.map(source).collect()
+    /// All shards as one source; none until the cluster is formed.
+    pub fn source(&self) -> Option<Arc<dyn Source>> {
+        let shards: Vec<_> = self.shared.view.borrow().shards().collect();
+        let router = self.shared.router.clone();
+        (!shards.is_empty()).then(|| Arc::new(AllShards { router, shards }) as Arc<dyn Source>)
     }
 
     /// From now on `answers` is what other nodes' questions are put to. The first one stays.

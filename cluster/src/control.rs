@@ -144,7 +144,7 @@ impl Control {
             return Ok(());
         }
         let machine: Arc<dyn Machine> = shared.meta_machine.clone();
-        let raft = group::start(Parts {
+        let (raft, _) = group::start(Parts {
             world: shared.world.clone(),
             node: shared.node.0,
             group: GroupId::META,

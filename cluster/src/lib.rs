@@ -14,7 +14,8 @@
 //! - [`meta`], [`placement`], [`catalogue`]: what the cluster agrees on about itself
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
 //! - [`router`], [`history`]: any request on any node; push groups as history
-//! - [`evaluate`]: parts of queries, computed where the series are
+//! - [`reads`]: one question to all shards; [`evaluate`]: parts of queries, computed where the
+//!   series are
 //! - [`newest`], [`changes`]: the newest samples of a shard, and what was written since an index
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
 //! - [`admin`], [`export`], [`statistics`]: deleting, cleaning, snapshots, the head in numbers
@@ -43,6 +44,7 @@ pub mod newest;
 pub mod peer;
 pub mod placement;
 pub mod raft;
+pub mod reads;
 pub mod refusal;
 pub mod router;
 pub mod shard;

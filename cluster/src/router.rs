@@ -108,9 +108,7 @@ impl Router {
     }
 
     /// Who probably leads `shard`. `attempt` walks the replicas when nobody is known to.
-    fn whom(&self, shard: ShardId, attempt: usize) -> Option<Whom> {
-        let state = self.state();
-        let replica = self.replica(shard);
+    pub(crate) fn probable_leader(&self, shard: ShardId, attempt: usize) -> Option<u64> {
         let hint = || {
             self.hints
                 .lock()
@@ -118,16 +116,27 @@ impl Router {
                 .get(&shard)
                 .copied()
         };
-        let known = replica.as_ref().and_then(|r| r.leader()).or_else(hint);
+        let replica = self.replica(shard);
+        let known = replica.and_then(|r| r.leader()).or_else(hint);
+        let state = self.state();
         let replicas = &state.assignment(shard)?.replicas;
-        let node = known.unwrap_or(replicas[attempt % replicas.len()]);
-        match replica {
+        Some(known.unwrap_or(replicas[attempt % replicas.len()]))
+    }
+
+    fn whom(&self, shard: ShardId, attempt: usize) -> Option<Whom> {
+        let node = self.probable_leader(shard, attempt)?;
+        match self.replica(shard) {
             Some(replica) if node == self.node => Some(Whom::Here(replica)),
-            _ => Some(Whom::There(self.peers.at(state.address(node)?))),
+            _ => Some(Whom::There(self.peer(node)?)),
         }
     }
 
-    fn note(&self, shard: ShardId, refusal: &Refusal) {
+    /// Another node, if it is known.
+    pub(crate) fn peer(&self, node: u64) -> Option<Arc<Peer>> {
+        Some(self.peers.at(self.state().address(node)?))
+    }
+
+    pub(crate) fn note(&self, shard: ShardId, refusal: &Refusal) {
         let mut hints = self.hints.lock().expect("not poisoned");
         match refusal {
             Refusal::NotLeader(Some(leader)) => drop(hints.insert(shard, *leader)),
@@ -632,8 +641,7 @@ impl Source for ShardSource {
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
         let router = &self.router;
-        let here =
-            |replica| evaluate::here(&router.evaluator, &router.world, replica, fragment.clone());
+        let here = |replica| evaluate::here(&router.evaluator, replica, fragment.clone());
         let answer = match self.near(fragment.consistency) {
             Some(replica) => here(replica)
                 .await

@@ -20,6 +20,7 @@ use crate::evaluate;
 use crate::export::{self, Wanted};
 use crate::newest;
 use crate::peer::Peers;
+use crate::reads;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
 use crate::shard::Replica;
@@ -113,7 +114,7 @@ impl Service {
     ) -> Result<evaluate::Answer, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
         let fragment = evaluate::fragment_from_wire(request);
-        evaluate::here(&self.evaluator, &self.world, replica, fragment).await
+        evaluate::here(&self.evaluator, replica, fragment).await
     }
 
     async fn metadata_of(
@@ -194,7 +195,7 @@ fn malformed(error: Malformed) -> Refusal {
 }
 
 /// Cuts an answer into messages of bounded size.
-fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
+pub(crate) fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
     let mut messages = Vec::new();
     let mut current = wire::SelectReply::default();
     let mut samples = 0;
@@ -225,6 +226,7 @@ type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Shards for Service {
     type WriteStream = ReplyStream<wire::WriteReply>;
     type SelectStream = ReplyStream<wire::SelectReply>;
+    type ReadStream = ReplyStream<wire::ReadReply>;
     type EvaluateStream = ReplyStream<wire::EvaluateReply>;
     type ChangesStream = ReplyStream<wire::ChangesReply>;
     type NewestStream = ReplyStream<wire::NewestReply>;
@@ -390,6 +392,24 @@ impl Shards for Service {
         let request = request.into_inner();
         let found = self.find(&request.cluster_id, request.shard);
         Ok(Response::new(changes::replies(found, request).await))
+    }
+
+    async fn read(
+        &self,
+        request: Request<wire::ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        if convert::cluster_id_from_wire(&request.cluster_id) != Some(self.peers.cluster()) {
+            return Err(Status::failed_precondition(
+                "this node belongs to another cluster",
+            ));
+        }
+        let server = reads::Server {
+            seat: self.evaluator.clone(),
+            world: self.world.clone(),
+            replicas: self.replicas.clone(),
+        };
+        Ok(Response::new(reads::serve(server, request)))
     }
 
     async fn evaluate(

@@ -98,7 +98,7 @@ async fn exemplars(cluster: &Cluster) -> Result<Vec<ExemplarSeries>, String> {
         consistency: Consistency::Strong,
     };
     let mut found = Vec::new();
-    for source in cluster.sources() {
+    if let Some(source) = cluster.source() {
         found.extend(
             source
                 .exemplars(&selection)
@@ -118,7 +118,7 @@ async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
         consistency: Consistency::Strong,
     };
     let mut found = Vec::new();
-    for source in cluster.sources() {
+    if let Some(source) = cluster.source() {
         found.extend(source.select(&selection).await.map_err(|e| e.to_string())?);
     }
     Ok(found)

@@ -11,6 +11,7 @@
 //! varint is LEB128, as in protobuf. Names and values are UTF-8. A label with an empty value is
 //! the same as no label (Prometheus' data model), so [`Labels::from_pairs`] leaves it out.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -99,10 +100,7 @@ impl Labels {
 
     /// As [`Labels::iter`], without looking at the texts: for whoever only copies them.
     pub fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            (!rest.is_empty()).then(|| (next_text(&mut rest), next_text(&mut rest)))
-        })
+        self.raw().map(|label| (label.name, label.value))
     }
 
     /// By metric name, then as [`Ord`] says: the order of an exposition.
@@ -119,10 +117,37 @@ impl Labels {
 
     /// The value of `name`, if set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .take_while(|(n, _)| *n <= name)
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| v)
+        let found = self
+            .raw()
+            .find(|label| label.name >= name.as_bytes())
+            .filter(|label| label.name == name.as_bytes())?;
+        Some(text(found.value).expect(CANONICAL))
+    }
+
+    fn raw(&self) -> Raw<'_> {
+        Raw { rest: &self.0 }
+    }
+
+    /// Appends the canonical form of the labels whose name `keep` keeps: the key of a group, made
+    /// without an allocation. [`Labels`] in a map are found by it.
+    pub fn write_kept(&self, mut keep: impl FnMut(&[u8]) -> bool, block: &mut Vec<u8>) {
+        for label in self.raw().filter(|label| keep(label.name)) {
+            block.extend_from_slice(label.block);
+        }
+    }
+
+    /// Only the labels whose name `keep` keeps.
+    #[must_use]
+    pub fn kept(&self, keep: impl FnMut(&[u8]) -> bool) -> Self {
+        let mut block = Vec::with_capacity(self.0.len());
+        self.write_kept(keep, &mut block);
+        Self(Arc::from(block))
+    }
+
+    /// Whether the same names are set, whatever their values.
+    pub fn has_names_of(&self, other: &Self) -> bool {
+        let names = other.raw().map(|label| label.name);
+        self.raw().map(|label| label.name).eq(names)
     }
 
     /// The value of `__name__`, or the empty text.
@@ -151,24 +176,30 @@ impl Labels {
     /// These labels without `name`.
     #[must_use]
     pub fn without(&self, name: &str) -> Self {
-        match self.get(name) {
-            Some(_) => encode(self.iter().filter(|(n, _)| *n != name)),
-            None => self.clone(),
+        let name = name.as_bytes();
+        match self.raw().any(|label| label.name == name) {
+            true => self.kept(|n| n != name),
+            false => self.clone(),
         }
     }
 }
 
-/// Compares label by label, name before value, as Prometheus sorts series.
+/// Compares label by label, name before value, as Prometheus sorts series. UTF-8 orders as its
+/// bytes do.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (mut a, mut b) = (&self.0[..], &other.0[..]);
-        while !a.is_empty() && !b.is_empty() {
-            match next_text(&mut a).cmp(next_text(&mut b)) {
-                Ordering::Equal => {}
-                unequal => return unequal,
-            }
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
         }
-        a.len().cmp(&b.len())
+        let other = other.raw().map(|label| (label.name, label.value));
+        self.raw().map(|label| (label.name, label.value)).cmp(other)
+    }
+}
+
+/// Equal and hashed as the canonical form is.
+impl Borrow<[u8]> for Labels {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -210,9 +241,41 @@ impl<'a> Iterator for Iter<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let name = take_text(&mut self.rest).expect("canonical by construction");
-        let value = take_text(&mut self.rest).expect("canonical by construction");
+        let name = take_text(&mut self.rest).expect(CANONICAL);
+        let value = take_text(&mut self.rest).expect(CANONICAL);
         Some((name, value))
+    }
+}
+
+const CANONICAL: &str = "canonical by construction";
+
+/// Walks a canonical block without looking at its texts.
+#[derive(Clone)]
+struct Raw<'a> {
+    rest: &'a [u8],
+}
+
+/// One label: its texts, and both with their lengths.
+#[derive(Clone, Copy)]
+struct RawLabel<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    block: &'a [u8],
+}
+
+impl<'a> Iterator for Raw<'a> {
+    type Item = RawLabel<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawLabel<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let whole = self.rest;
+        let name = take_bytes(&mut self.rest).expect(CANONICAL);
+        let value = take_bytes(&mut self.rest).expect(CANONICAL);
+        let block = &whole[..whole.len() - self.rest.len()];
+        Some(RawLabel { name, value, block })
     }
 }
 
@@ -291,22 +354,27 @@ fn put_text(block: &mut Vec<u8>, text: &str) {
     block.extend_from_slice(text.as_bytes());
 }
 
-/// The next text of a block that is canonical by construction.
-fn next_text<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let len = take_len(rest).expect("canonical by construction");
-    let (text, tail) = rest.split_at(len);
-    *rest = tail;
-    text
+fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, LabelsError> {
+    text(take_bytes(rest)?)
 }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, LabelsError> {
-    let len = take_len(rest)?;
-    if len > rest.len() {
-        return Err(LabelsError::Truncated);
-    }
-    let (text, tail) = rest.split_at(len);
+fn text(bytes: &[u8]) -> Result<&str, LabelsError> {
+    std::str::from_utf8(bytes).map_err(|_| LabelsError::NotUtf8)
+}
+
+#[inline]
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], LabelsError> {
+    let (&first, tail) = rest.split_first().ok_or(LabelsError::Truncated)?;
+    let len = match first < 0x80 {
+        true => {
+            *rest = tail;
+            usize::from(first)
+        }
+        false => take_len(rest)?,
+    };
+    let (bytes, tail) = rest.split_at_checked(len).ok_or(LabelsError::Truncated)?;
     *rest = tail;
-    std::str::from_utf8(text).map_err(|_| LabelsError::NotUtf8)
+    Ok(bytes)
 }
 
 fn take_len(rest: &mut &[u8]) -> Result<usize, LabelsError> {
@@ -375,6 +443,16 @@ mod tests {
             let walked: Vec<_> = labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             prop_assert_eq!(walked, pairs.clone().into_iter().collect::<Vec<_>>());
             prop_assert_eq!(labels.to_builder().build(), labels.clone());
+            for name in pairs.keys() {
+                let mut others = pairs.clone();
+                others.remove(name);
+                prop_assert_eq!(labels.without(name), Labels::from_pairs(&others));
+                prop_assert_eq!(labels.get(name), Some(pairs[name].as_str()));
+                let only = labels.kept(|n| n == name.as_bytes());
+                prop_assert_eq!(only, Labels::from_pairs([(name, &pairs[name])]));
+                let places = crate::hash::Map::from_iter([(labels.clone(), 1)]);
+                prop_assert_eq!(places.get(labels.as_canonical()), Some(&1));
+            }
             let sorted = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()));
             prop_assert_eq!(Labels::from_sorted(sorted), labels.clone());
         }
@@ -396,6 +474,15 @@ mod tests {
             let copied: Vec<_> = a.iter_bytes().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
             let read: Vec<_> = a.iter().map(|(n, v)| (n.into(), v.into())).collect();
             prop_assert_eq!(copied, read);
+        }
+
+        #[test]
+        fn sorts_as_lists_of_pairs(
+            a in prop::collection::btree_map("[a-c]{1,2}", "[a-é]{1,3}", 0..4),
+            b in prop::collection::btree_map("[a-c]{1,2}", "[a-é]{1,3}", 0..4),
+        ) {
+            let lists = a.iter().cmp(b.iter());
+            prop_assert_eq!(Labels::from_pairs(&a).cmp(&Labels::from_pairs(&b)), lists);
         }
 
         #[test]

@@ -90,6 +90,9 @@ pub const QUERY_HEIGHT_MAX: usize = 512;
 /// The stack of a thread that runs tasks: whoever walks a query's tree recurses on it, and takes
 /// some 4 KiB for a level where nothing is optimised.
 pub const TASK_STACK_BYTES: usize = 16 << 20;
+/// Parsed queries that are kept to be asked again, and how long each may be.
+pub const PARSED_QUERIES_MAX: usize = 32;
+pub const PARSED_QUERY_BYTES_MAX: usize = 1 << 10;
 /// Steps of a range query (Prometheus: 11,000 points per series).
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).

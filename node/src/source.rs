@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster::Cluster;
-use federation::FanOut;
 use model::fragment::{Fragment, FragmentError, Part};
 use model::newest::Pages;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
@@ -19,13 +18,9 @@ pub struct ClusterSource {
 }
 
 impl ClusterSource {
-    fn all(&self) -> Result<FanOut, SourceError> {
-        let sources = self.cluster.sources();
-        if sources.is_empty() {
-            let shards = (0..self.shards).map(ShardId).collect();
-            return Err(SourceError::Unavailable(shards));
-        }
-        Ok(FanOut::new(sources))
+    fn all(&self) -> Result<Arc<dyn Source>, SourceError> {
+        let none = || SourceError::Unavailable((0..self.shards).map(ShardId).collect());
+        self.cluster.source().ok_or_else(none)
     }
 }
 

@@ -22,7 +22,7 @@
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
-//! - [`part`], `pieces`, [`select`]: reading across head and blocks
+//! - [`part`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
@@ -34,6 +34,7 @@ pub mod block;
 pub mod cardinality;
 pub mod changes;
 pub mod checkpoint;
+pub mod chosen;
 pub mod chunk;
 pub mod command;
 pub mod digest;
@@ -63,6 +64,7 @@ pub mod tombstones;
 pub mod touched;
 pub mod value;
 
+pub use chosen::Chosen;
 pub use command::{
     CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
     SeriesRef, WriteCommand, WriteRows,

@@ -75,7 +75,7 @@ impl Pages {
             let found = ids.filter_map(|id| {
                 let id = SeriesId(u64::from(id));
                 let labels = state.table().labels(id)?.clone();
-                match state.newest(id, start, end) {
+                match state.standing(id, start, end) {
                     Standing::Nowhere => None,
                     Standing::Here(at, value) => Some(Found::Ready(labels, at, value)),
                     Standing::Among(parts) => Some(Found::Among(labels, parts)),

@@ -15,8 +15,8 @@ use crate::error::StorageError;
 use crate::part::{self, Part};
 use crate::select::{samples_of, weight};
 
-/// Samples of a piece, at least.
-const PIECE_SAMPLES: usize = 64 << 10;
+/// Samples of a piece, at least: they stay in a core's cache until they are computed on.
+const PIECE_SAMPLES: usize = 16 << 10;
 
 /// The chosen series that are not read yet.
 pub(crate) struct Pieces {
@@ -28,6 +28,8 @@ pub(crate) struct Pieces {
     stretches: Vec<Stretch>,
     /// Of all pieces so far, in floats.
     weight: usize,
+    /// Where chunks are decoded to: of many samples mostly few are wanted.
+    scratch: Samples,
 }
 
 struct Stretch {
@@ -45,6 +47,7 @@ impl Pieces {
             end: selection.end,
             stretches: Vec::new(),
             weight: 0,
+            scratch: Samples::default(),
         }
     }
 
@@ -78,6 +81,13 @@ impl Pieces {
             let weight = samples.len();
             return Ok((samples, weight));
         }
+        if let [Part::Points(points)] = parts.as_slice()
+            && let [point] = points.as_slice()
+        {
+            let mut samples = Samples::default();
+            samples.push(point.at, f64::from_bits(point.bits));
+            return Ok((samples, 1));
+        }
         let column = match self.take {
             Take::All => part::collect(&parts, self.start, self.end).await?,
             Take::Last => part::last(parts, self.start, self.end).await?,
@@ -96,7 +106,9 @@ impl Pieces {
         if !parts.iter().all(plain) || !parts.windows(2).all(ordered) {
             return Ok(None);
         }
-        let mut samples = Samples::default();
+        let mut samples = std::mem::take(&mut self.scratch);
+        samples.timestamps.clear();
+        samples.values.clear();
         for part in parts {
             match part {
                 Part::Stored(block, stored) => {
@@ -112,7 +124,13 @@ impl Pieces {
                 _ => unreachable!("only chunks are plain"),
             }
         }
-        Ok(Some(samples))
+        let found = Samples {
+            timestamps: samples.timestamps.as_slice().to_vec(),
+            values: samples.values.as_slice().to_vec(),
+            ..Samples::default()
+        };
+        self.scratch = samples;
+        Ok(Some(found))
     }
 
     /// A stored chunk's bytes, from what was read ahead or from the disk.

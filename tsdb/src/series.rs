@@ -62,6 +62,10 @@ impl SeriesTable {
         self.labels.is_empty()
     }
 
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Ids that all `matchers` choose, ascending.
     pub fn select(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
         self.index.select(matchers)

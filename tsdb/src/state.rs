@@ -4,13 +4,15 @@
 //! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use model::hash::Map;
 use model::sink::{Pushed, Reason, Rejection};
-use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 
 use crate::block::{Frozen, Reader, Sealed};
 use crate::checkpoint::Image;
@@ -441,141 +443,6 @@ impl State {
             parts.extend(self.block_parts(block, id, at, at));
         }
         (!parts.is_empty()).then_some(Lookup { id, at, parts })
-    }
-
-    /// Handles on all samples of the chosen series in `start ..= end`, by series id; series without
-    /// any are left out.
-    pub fn gather(
-        &self,
-        matchers: &[Matcher],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        self.gather_ids(self.table.select(matchers), start, end)
-    }
-
-    /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
-    /// none), by series id.
-    pub fn gather_exemplars(
-        &self,
-        any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<ExemplarSeries> {
-        let chosen = self.select_any(any_of).into_iter().map(|id| {
-            let labels = self.table.labels(id).cloned().unwrap_or_default();
-            let exemplars = self.exemplars.of(id, start, end);
-            ExemplarSeries { labels, exemplars }
-        });
-        chosen.filter(|found| !found.exemplars.is_empty()).collect()
-    }
-
-    /// Ids that any of the lists chooses; all, when there is none.
-    pub fn select_any(&self, any_of: &[Vec<Matcher>]) -> BTreeSet<SeriesId> {
-        let none = [Vec::new()];
-        let any_of = if any_of.is_empty() { &none[..] } else { any_of };
-        any_of
-            .iter()
-            .flat_map(|matchers| self.table.select(matchers))
-            .collect()
-    }
-
-    /// As [`State::gather`], for series that any of the lists chooses.
-    pub fn gather_any(
-        &self,
-        any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        self.gather_ids(self.select_any(any_of), start, end)
-    }
-
-    /// Label sets that any of the lists chooses and that stand in a block, or in the head, whose
-    /// range meets `start ..= end`: what Prometheus' label names and values look at.
-    pub fn in_blocks(
-        &self,
-        any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<Labels> {
-        let meets = |(min, max): (Timestamp, Timestamp)| min <= end && max >= start;
-        if start > end {
-            return Vec::new();
-        }
-        let head = self.head.stats().range.is_some_and(meets);
-        let blocks: Vec<&Sealed> = self.sealed.iter().filter(|b| meets(b.range())).collect();
-        if !head && blocks.is_empty() {
-            return Vec::new();
-        }
-        let in_head = |id| {
-            self.head
-                .series(id)
-                .is_some_and(|series| !series.is_empty())
-        };
-        let in_block = |block: &&Sealed, id| {
-            let (min, max) = block.range();
-            block.has(id) && !self.is_deleted(block, id, min, max)
-        };
-        let chosen = self
-            .select_any(any_of)
-            .into_iter()
-            .filter(|&id| (head && in_head(id)) || blocks.iter().any(|block| in_block(block, id)));
-        chosen
-            .filter_map(|id| self.table.labels(id).cloned())
-            .collect()
-    }
-
-    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
-    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
-        let tombstones = self.tombstones.get(&block.id());
-        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
-        deleted.is_some_and(|deleted| deleted.cover(start, end))
-    }
-
-    /// The newest of a series' samples up to `end`, if it is not before `start`.
-    pub fn newest(&self, id: SeriesId, start: Timestamp, end: Timestamp) -> Standing {
-        let Some(series) = self.head.series(id) else {
-            return Standing::Nowhere;
-        };
-        let Some(last) = series.last().filter(|last| *last >= start && start <= end) else {
-            return Standing::Nowhere;
-        };
-        if last <= end
-            && let Some((at, value)) = series.newest()
-            && at == last
-        {
-            return Standing::Here(at, value);
-        }
-        // Sealed already, deleted, or behind a sample that is too new.
-        match self.gather_ids([id], start, end).pop() {
-            Some((_, parts)) => Standing::Among(parts),
-            None => Standing::Nowhere,
-        }
-    }
-
-    fn gather_ids(
-        &self,
-        ids: impl IntoIterator<Item = SeriesId>,
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        if start > end {
-            return Vec::new();
-        }
-        let mut gathered = Vec::new();
-        for id in ids {
-            let mut parts = Vec::new();
-            for block in &self.sealed {
-                parts.extend(self.block_parts(block, id, start, end));
-            }
-            if let Some(series) = self.head.series(id) {
-                series.parts(start, end, &mut parts);
-            }
-            if let Some(labels) = self.table.labels(id).filter(|_| !parts.is_empty()) {
-                gathered.push((labels.clone(), parts));
-            }
-        }
-        gathered
     }
 
     /// One word for all that the log has made of this shard; no layout, no index.
