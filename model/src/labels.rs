@@ -10,19 +10,32 @@
 //!
 //! varint is LEB128, as in protobuf. Names and values are UTF-8. A label with an empty value is
 //! the same as no label (Prometheus' data model), so [`Labels::from_pairs`] leaves it out.
+//!
+//! Beside the bytes stand their hash, taken once, and one [memo](Labels::memo): whoever numbers
+//! label sets again and again finds its number without looking anything up.
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+
+use triomphe::ThinArc;
 
 use crate::hash::xxh3;
+use crate::memo::{Giver, Memo};
 
 /// The label that carries a series' name.
 pub const METRIC_NAME: &str = "__name__";
 
-/// A sorted set of labels. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Labels(Arc<[u8]>);
+/// A sorted set of labels. Cheap to clone, one word wide.
+#[derive(Clone)]
+pub struct Labels(ThinArc<Beside, u8>);
+
+/// What stands in front of the canonical form.
+struct Beside {
+    /// Of the canonical form, unseeded.
+    hash: u64,
+    memo: Memo,
+}
 
 /// Why bytes are not a label block in the canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +50,7 @@ pub enum LabelsError {
 
 impl Default for Labels {
     fn default() -> Self {
-        Self(Arc::from(&[][..]))
+        Self::from_block(&[])
     }
 }
 
@@ -80,21 +93,50 @@ impl Labels {
             }
             last = Some(name);
         }
-        Ok(Self(Arc::from(block)))
+        Ok(Self::from_block(block))
+    }
+
+    /// `block` is in the canonical form.
+    fn from_block(block: &[u8]) -> Self {
+        let beside = Beside {
+            hash: xxh3(0, block),
+            memo: Memo::default(),
+        };
+        Self(ThinArc::from_header_and_slice(beside, block))
+    }
+
+    fn beside(&self) -> &Beside {
+        &self.0.header.header
     }
 
     /// The canonical form.
     pub fn as_canonical(&self) -> &[u8] {
-        &self.0
+        &self.0.slice
+    }
+
+    /// The number that `giver` gave this label set last, if nobody else did since. Shared by all
+    /// clones; two equal label sets that were built apart have a memo each.
+    pub fn memo(&self, giver: Giver) -> Option<u32> {
+        self.beside().memo.get(giver)
+    }
+
+    /// Remembers the number that `giver` gave this label set.
+    pub fn set_memo(&self, giver: Giver, number: u32) {
+        self.beside().memo.set(giver, number);
     }
 
     /// XXH3 of the canonical form: what sharding rests on.
     pub fn hash(&self, seed: u64) -> u64 {
-        xxh3(seed, &self.0)
+        match seed {
+            0 => self.beside().hash,
+            seed => xxh3(seed, self.as_canonical()),
+        }
     }
 
     pub fn iter(&self) -> Iter<'_> {
-        Iter { rest: &self.0 }
+        Iter {
+            rest: self.as_canonical(),
+        }
     }
 
     /// The value of `name`, if set.
@@ -115,7 +157,7 @@ impl Labels {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_canonical().is_empty()
     }
 
     /// A builder that starts from these labels.
@@ -135,6 +177,23 @@ impl Labels {
             Some(_) => encode(self.iter().filter(|(n, _)| *n != name)),
             None => self.clone(),
         }
+    }
+}
+
+/// By the canonical form; clones need no look at it.
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr() == other.0.ptr()
+            || (self.beside().hash == other.beside().hash
+                && self.as_canonical() == other.as_canonical())
+    }
+}
+
+impl Eq for Labels {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.beside().hash);
     }
 }
 
@@ -246,12 +305,12 @@ impl LabelsBuilder {
 
 /// Encodes pairs that are already sorted by name and unique.
 fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
-    let mut block = Vec::with_capacity(128);
+    let mut block = Vec::with_capacity(512);
     for (name, value) in pairs {
         put_text(&mut block, name);
         put_text(&mut block, value);
     }
-    Labels(Arc::from(block))
+    Labels::from_block(&block)
 }
 
 fn put_text(block: &mut Vec<u8>, text: &str) {
