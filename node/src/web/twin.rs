@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use ingest::remote::seen::Seen;
 use model::admin::{Admin, Count, HeadStatistics};
 use model::group::{Group, GroupingKey, PushOp};
 use model::limits::QUERIES_MAX;
@@ -523,6 +524,7 @@ impl Twin {
             status: store.clone(),
             settings,
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
+            seen: Arc::new(Seen::new(0)),
             body_budget: Budget::default(),
             http_metrics: super::metrics::Metrics::default(),
         };
