@@ -1,5 +1,6 @@
 //! Side by side with Prometheus: the same remote-write data into quorate (one node; three nodes,
-//! every sample on three disks) and into Prometheus, on this machine, in one run; one table.
+//! every sample on three disks), into Prometheus and into VictoriaMetrics, on this machine, in one
+//! run; one table.
 //!
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:

@@ -58,7 +58,7 @@ impl Service {
         let written = async {
             let replica = self.find(&frame.cluster_id, frame.shard)?;
             let batch = convert::batch_from_wire(frame.batch.unwrap_or_default());
-            replica.write(batch.map_err(malformed)?).await
+            replica.write(Arc::new(batch.map_err(malformed)?)).await
         };
         let result = match written.await {
             Ok(written) => wire::write_reply::Result::Written(convert::written_to_wire(&written)),

@@ -10,20 +10,32 @@
 //!
 //! varint is LEB128, as in protobuf. Names and values are UTF-8. A label with an empty value is
 //! the same as no label (Prometheus' data model), so [`Labels::from_pairs`] leaves it out.
+//!
+//! Beside the bytes stand their hash, taken once, and one [memo](Labels::memo): whoever numbers
+//! label sets again and again finds its number without looking anything up.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+
+use triomphe::ThinArc;
 
 use crate::hash::xxh3;
+use crate::memo::{Giver, Memo};
 
 /// The label that carries a series' name.
 pub const METRIC_NAME: &str = "__name__";
 
-/// A sorted set of labels. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Labels(Arc<[u8]>);
+/// A sorted set of labels. Cheap to clone, one word wide.
+#[derive(Clone)]
+pub struct Labels(ThinArc<Beside, u8>);
+
+/// What stands in front of the canonical form.
+struct Beside {
+    /// Of the canonical form, unseeded.
+    hash: u64,
+    memo: Memo,
+}
 
 /// Why bytes are not a label block in the canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +50,7 @@ pub enum LabelsError {
 
 impl Default for Labels {
     fn default() -> Self {
-        Self(Arc::from(&[][..]))
+        Self::from_block(&[])
     }
 }
 
@@ -81,21 +93,50 @@ impl Labels {
             }
             last = Some(name);
         }
-        Ok(Self(Arc::from(block)))
+        Ok(Self::from_block(block))
+    }
+
+    /// `block` is in the canonical form.
+    fn from_block(block: &[u8]) -> Self {
+        let beside = Beside {
+            hash: xxh3(0, block),
+            memo: Memo::default(),
+        };
+        Self(ThinArc::from_header_and_slice(beside, block))
+    }
+
+    fn beside(&self) -> &Beside {
+        &self.0.header.header
     }
 
     /// The canonical form.
     pub fn as_canonical(&self) -> &[u8] {
-        &self.0
+        &self.0.slice
+    }
+
+    /// The number that `giver` gave this label set last, if nobody else did since. Shared by all
+    /// clones; two equal label sets that were built apart have a memo each.
+    pub fn memo(&self, giver: Giver) -> Option<u32> {
+        self.beside().memo.get(giver)
+    }
+
+    /// Remembers the number that `giver` gave this label set.
+    pub fn set_memo(&self, giver: Giver, number: u32) {
+        self.beside().memo.set(giver, number);
     }
 
     /// XXH3 of the canonical form: what sharding rests on.
     pub fn hash(&self, seed: u64) -> u64 {
-        xxh3(seed, &self.0)
+        match seed {
+            0 => self.beside().hash,
+            seed => xxh3(seed, self.as_canonical()),
+        }
     }
 
     pub fn iter(&self) -> Iter<'_> {
-        Iter { rest: &self.0 }
+        Iter {
+            rest: self.as_canonical(),
+        }
     }
 
     /// As [`Labels::iter`], without looking at the texts: for whoever only copies them.
@@ -107,7 +148,7 @@ impl Labels {
     pub fn cmp_by_name(&self, other: &Self) -> Ordering {
         // With the name in front the two orders are one, and it nearly always is: only names that
         // begin with an upper case letter sort before it.
-        let in_front = |labels: &Self| labels.0.starts_with(b"\x08__name__");
+        let in_front = |labels: &Self| labels.as_canonical().starts_with(b"\x08__name__");
         if in_front(self) && in_front(other) {
             return self.cmp(other);
         }
@@ -125,11 +166,13 @@ impl Labels {
     }
 
     fn raw(&self) -> Raw<'_> {
-        Raw { rest: &self.0 }
+        Raw {
+            rest: self.as_canonical(),
+        }
     }
 
     /// Appends the canonical form of the labels whose name `keep` keeps: the key of a group, made
-    /// without an allocation. [`Labels`] in a map are found by it.
+    /// without an allocation.
     pub fn write_kept(&self, mut keep: impl FnMut(&[u8]) -> bool, block: &mut Vec<u8>) {
         for label in self.raw().filter(|label| keep(label.name)) {
             block.extend_from_slice(label.block);
@@ -139,9 +182,9 @@ impl Labels {
     /// Only the labels whose name `keep` keeps.
     #[must_use]
     pub fn kept(&self, keep: impl FnMut(&[u8]) -> bool) -> Self {
-        let mut block = Vec::with_capacity(self.0.len());
+        let mut block = Vec::with_capacity(self.as_canonical().len());
         self.write_kept(keep, &mut block);
-        Self(Arc::from(block))
+        Self::from_block(&block)
     }
 
     /// Whether the same names are set, whatever their values.
@@ -160,7 +203,7 @@ impl Labels {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_canonical().is_empty()
     }
 
     /// A builder that starts from these labels.
@@ -184,22 +227,32 @@ impl Labels {
     }
 }
 
+/// By the canonical form; clones need no look at it.
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr() == other.0.ptr()
+            || (self.beside().hash == other.beside().hash
+                && self.as_canonical() == other.as_canonical())
+    }
+}
+
+impl Eq for Labels {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.beside().hash);
+    }
+}
+
 /// Compares label by label, name before value, as Prometheus sorts series. UTF-8 orders as its
 /// bytes do.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.0, &other.0) {
+        if self.0.ptr() == other.0.ptr() {
             return Ordering::Equal;
         }
         let other = other.raw().map(|label| (label.name, label.value));
         self.raw().map(|label| (label.name, label.value)).cmp(other)
-    }
-}
-
-/// Equal and hashed as the canonical form is.
-impl Borrow<[u8]> for Labels {
-    fn borrow(&self) -> &[u8] {
-        &self.0
     }
 }
 
@@ -336,12 +389,12 @@ impl LabelsBuilder {
 
 /// Encodes pairs that are already sorted by name and unique.
 fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
-    let mut block = Vec::with_capacity(128);
+    let mut block = Vec::with_capacity(512);
     for (name, value) in pairs {
         put_text(&mut block, name);
         put_text(&mut block, value);
     }
-    Labels(Arc::from(block))
+    Labels::from_block(&block)
 }
 
 fn put_text(block: &mut Vec<u8>, text: &str) {
@@ -450,8 +503,6 @@ mod tests {
                 prop_assert_eq!(labels.get(name), Some(pairs[name].as_str()));
                 let only = labels.kept(|n| n == name.as_bytes());
                 prop_assert_eq!(only, Labels::from_pairs([(name, &pairs[name])]));
-                let places = crate::hash::Map::from_iter([(labels.clone(), 1)]);
-                prop_assert_eq!(places.get(labels.as_canonical()), Some(&1));
             }
             let sorted = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()));
             prop_assert_eq!(Labels::from_sorted(sorted), labels.clone());

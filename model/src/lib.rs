@@ -16,6 +16,7 @@
 //! - [`fragment`]: parts of a query that are computed where the series are
 //! - [`port`]: clock, dice, disk, network, tasks
 //! - [`hash`]: hashing that is the same in every process and every version
+//! - [`memo`]: a number remembered beside what it was given to
 
 #![allow(async_fn_in_trait)]
 
@@ -29,6 +30,7 @@ pub mod id;
 pub mod labels;
 pub mod limits;
 pub mod matcher;
+pub mod memo;
 pub mod newest;
 pub mod number;
 pub mod port;

@@ -3,6 +3,8 @@
 /// A write request's body as sent, and as decoded; checked before allocating.
 pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
+/// Label sets of remote write that a node knows by their encoded bytes.
+pub const SEEN_LABELS_BYTES_MAX: usize = 128 << 20;
 /// What histograms and exemplars of one write request or scrape may take in memory: a few bytes on
 /// the wire become a hundred times as many.
 pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;

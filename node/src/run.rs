@@ -15,6 +15,7 @@ use cluster::catalogue::Catalogue;
 use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
 use ingest::push::Names;
+use ingest::remote::seen::Seen;
 use model::Labels;
 use model::limits::QUERIES_BYTES_MAX;
 use model::matcher::{PatternError, compile_anchored};
@@ -181,6 +182,7 @@ impl Node {
             }),
             settings,
             external_labels: Arc::clone(&status.external_labels),
+            seen: Arc::new(Seen::new(world.dice.roll())),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
             http_metrics,
         };

@@ -23,19 +23,26 @@ impl BitWriter {
     /// Appends the low `bits` bits of `value`.
     pub fn push(&mut self, value: u64, bits: u32) {
         debug_assert!(bits <= 64);
+        if bits == 0 {
+            return;
+        }
+        // At the top of the word, zeros behind them.
+        let mut rest = value << (64 - bits);
         let mut left = bits;
-        while left > 0 {
-            if self.free == 0 {
-                self.bytes.push(0);
-                self.free = 8;
-            }
+        if self.free > 0
+            && let Some(last) = self.bytes.last_mut()
+        {
             let take = left.min(self.free);
-            let piece = (value >> (left - take)) as u8 & low_mask(take);
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= piece << (self.free - take);
-            }
+            *last |= (rest >> 56) as u8 >> (8 - self.free);
             self.free -= take;
             left -= take;
+            rest <<= take;
+        }
+        if left > 0 {
+            let whole = left.div_ceil(8);
+            self.bytes
+                .extend_from_slice(&rest.to_be_bytes()[..whole as usize]);
+            self.free = whole * 8 - left;
         }
     }
 

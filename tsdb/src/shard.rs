@@ -198,6 +198,11 @@ impl Shard {
         self.read(|state| state.table().resolve(labels))
     }
 
+    /// [`Shard::resolve`] for many, as of one state.
+    pub fn resolve_all(&self, labels: &[Labels]) -> Vec<Option<SeriesId>> {
+        self.read(|state| labels.iter().map(|l| state.table().resolve(l)).collect())
+    }
+
     pub fn series_count(&self) -> usize {
         self.read(|state| state.table().len())
     }

@@ -240,15 +240,18 @@ impl State {
         for (row, series) in rows.series.iter().enumerate() {
             let id = id_of(*series, &new);
             let at = rows.timestamps[row];
-            let float = rows.values[row].to_bits();
+            let bits = rows.values[row].to_bits();
             let row = row as u32;
-            let value = match histograms.next_if(|(place, _)| *place == row) {
-                Some((_, bytes)) => Value::Histogram(bytes.clone()),
-                None => Value::Float(float),
-            };
+            let histogram = histograms.next_if(|(place, _)| *place == row);
             let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
                 true => Some(Reason::Fenced),
-                false => self.store(id, at, value, &bounds, recalled),
+                false => match histogram {
+                    None => self.store_float(id, Point { at, bits }, &bounds, recalled),
+                    Some((_, bytes)) => {
+                        let value = Value::Histogram(bytes.clone());
+                        self.store(id, at, value, &bounds, recalled)
+                    }
+                },
             };
             if refused.is_none() {
                 oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
@@ -280,6 +283,29 @@ impl State {
             self.sums.add_series(id, labels);
         }
         id
+    }
+
+    /// What [`State::store`] does, without looking for a sample where there can be none: nearly all
+    /// are floats newer than what their series has.
+    fn store_float(
+        &mut self,
+        id: SeriesId,
+        point: Point,
+        bounds: &Bounds,
+        recalled: &Recalled,
+    ) -> Option<Reason> {
+        let series = self.head.series_mut(id);
+        let series = series.expect("the log registers a series before it is written to");
+        if series.last().is_some_and(|last| point.at <= last) {
+            return self.store(id, point.at, Value::Float(point.bits), bounds, recalled);
+        }
+        let refused = bounds.refuse(point.at);
+        if refused.is_none() {
+            series.insert(point);
+            self.sums.add_sample(id, point);
+            self.max_time = self.max_time.max(Some(point.at));
+        }
+        refused
     }
 
     /// Stores one sample, or says why not. Whether it is stored already comes before its age: a

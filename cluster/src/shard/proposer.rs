@@ -40,7 +40,7 @@ pub trait Windows: Send + Sync {
 }
 
 struct Request {
-    batch: Batch,
+    batch: Arc<Batch>,
     bytes: usize,
     done: oneshot::Sender<Result<Written, Refusal>>,
     _room: OwnedSemaphorePermit,
@@ -79,7 +79,7 @@ impl Proposer {
     }
 
     /// Returns when the batch is committed and applied here, or was not taken.
-    pub async fn write(&self, batch: Batch) -> Result<Written, Refusal> {
+    pub async fn write(&self, batch: Arc<Batch>) -> Result<Written, Refusal> {
         let bytes = size_of(&batch).min(PROPOSER_QUEUE_BYTES_MAX);
         let full = || Refusal::Overloaded("too many writes wait for this shard".to_owned());
         let room = self
@@ -187,10 +187,12 @@ impl Worker {
     }
 
     fn add(&self, command: &mut WriteCommand, unknown: &mut Map<Labels, u32>, batch: &Batch) {
+        let known = self.engine.resolve_all(&batch.series);
         let refs: Vec<SeriesRef> = batch
             .series
             .iter()
-            .map(|labels| match self.engine.resolve(labels) {
+            .zip(known)
+            .map(|(labels, known)| match known {
                 Some(id) => SeriesRef::Known(id),
                 None => SeriesRef::New(*unknown.entry(labels.clone()).or_insert_with(|| {
                     command.labels.push(labels.clone());

@@ -109,7 +109,7 @@ impl Replica {
         }
     }
 
-    pub async fn write(&self, batch: Batch) -> Result<Written, Refusal> {
+    pub async fn write(&self, batch: Arc<Batch>) -> Result<Written, Refusal> {
         self.must_lead()?;
         self.proposer.write(batch).await
     }

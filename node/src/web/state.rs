@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ingest::push::Names;
+use ingest::remote::seen::Seen;
 use model::admin::Admin;
 use model::matcher::compile_anchored;
 use model::port::{Clock, Dice};
@@ -40,6 +41,8 @@ pub struct ApiState {
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
     pub external_labels: Arc<RwLock<Labels>>,
+    /// Label sets of remote write that need not be read again.
+    pub seen: Arc<Seen>,
     /// Memory for the bodies of requests.
     pub body_budget: Budget,
     pub http_metrics: Metrics,

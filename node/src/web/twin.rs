@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use cluster::{Changes, Question};
 use http_body_util::BodyExt;
+use ingest::remote::seen::Seen;
 use model::admin::{Admin, Count, HeadStatistics};
 use model::group::{Group, GroupingKey, PushOp, PushOptions, sum};
 use model::limits::QUERIES_MAX;
@@ -594,6 +595,7 @@ impl Twin {
             upward: store.clone(),
             settings,
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
+            seen: Arc::new(Seen::new(0)),
             body_budget: Budget::default(),
             http_metrics: super::metrics::Metrics::default(),
         };

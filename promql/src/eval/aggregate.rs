@@ -281,7 +281,7 @@ impl Groups {
         columns: &[Column],
         pace: &mut Pace<'_>,
     ) -> Result<Self, QueryError> {
-        let mut places: Map<Labels, usize> = Map::default();
+        let mut places: Map<Box<[u8]>, usize> = Map::default();
         let mut groups = Self {
             numbers: Vec::with_capacity(columns.len()),
             labels: Vec::new(),
@@ -297,7 +297,7 @@ impl Groups {
             groups.numbers.push(known.unwrap_or_else(|| {
                 let next = groups.labels.len();
                 let labels = group_labels(aggregate, labels);
-                places.insert(labels.clone(), next);
+                places.insert(key.as_slice().into(), next);
                 groups.labels.push(labels);
                 groups.drop_name.push(column.drop_name);
                 next

@@ -132,7 +132,7 @@ fn lower(a: f64, b: f64) -> f64 {
 pub(crate) struct Folder<'e> {
     aggregate: &'e Aggregate,
     steps: usize,
-    places: Map<Labels, usize>,
+    places: Map<Box<[u8]>, usize>,
     groups: Vec<(Labels, bool, Fold)>,
 }
 
@@ -164,7 +164,7 @@ impl<'e> Folder<'e> {
                 pace.expect(PLANES * (next + 1), self.steps)?;
                 let fold = Fold::new(self.aggregate.op, self.steps);
                 let labels = labels();
-                self.places.insert(labels.clone(), next);
+                self.places.insert(key.into(), next);
                 self.groups.push((labels, drop_name, fold));
                 next
             }

@@ -24,7 +24,8 @@ fn is_matching(matching: &Matching, name: &[u8]) -> bool {
 /// Numbers for signatures: equal signatures, equal numbers, counted from zero.
 #[derive(Default)]
 pub(super) struct Signatures {
-    numbers: Map<Labels, usize>,
+    /// By canonical form.
+    numbers: Map<Box<[u8]>, usize>,
 }
 
 impl Signatures {
@@ -45,7 +46,7 @@ impl Signatures {
             let known = self.numbers.get(key.as_slice()).copied();
             numbers.push(known.unwrap_or_else(|| {
                 let next = self.numbers.len();
-                self.numbers.insert(signature(matching, labels), next);
+                self.numbers.insert(key.as_slice().into(), next);
                 next
             }));
         }

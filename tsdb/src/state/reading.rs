@@ -21,6 +21,27 @@ impl State {
         end: Timestamp,
         take: Take,
     ) -> Vec<(Labels, Vec<Part>)> {
+        self.gather_ids(self.table.select(matchers), start, end, take)
+    }
+
+    /// All samples in `start ..= end` of series that any of the lists chooses, as
+    /// [`State::gather`] gives them.
+    pub fn gather_any(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        self.gather_ids(self.select_any(any_of), start, end, Take::All)
+    }
+
+    fn gather_ids(
+        &self,
+        ids: Vec<SeriesId>,
+        start: Timestamp,
+        end: Timestamp,
+        take: Take,
+    ) -> Vec<(Labels, Vec<Part>)> {
         let mut gathered = Vec::new();
         if start > end {
             return gathered;
@@ -30,7 +51,7 @@ impl State {
             min <= end && max >= start
         };
         let blocks: Vec<&Sealed> = self.sealed.iter().filter(meets).collect();
-        for id in self.table.select(matchers) {
+        for id in ids {
             let parts = match take {
                 Take::All => self.parts(&blocks, id, start, end),
                 Take::Last => self.newest(&blocks, id, start, end),
@@ -216,7 +237,7 @@ impl State {
     }
 
     /// Ids that any of the lists chooses, ascending; all, when there is none.
-    pub(super) fn select_any(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
+    pub fn select_any(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
         match any_of {
             [] => self.table.select(&[]),
             [matchers] => self.table.select(matchers),
