@@ -70,7 +70,7 @@ pub fn compare(acknowledged: &Acknowledged, found: &[((usize, i64), f64)]) -> Di
         seen.entry(*key).or_default().push(*value);
     }
     let hole = |(key, value): &(&(usize, i64), &f64)| {
-        seen.get(key).is_none_or(|values| !values.contains(value))
+        seen.get(*key).is_none_or(|values| !values.contains(*value))
     };
     let known = |key: &(usize, i64)| acknowledged.contains_key(key);
     Difference {
