@@ -20,6 +20,7 @@
 //! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
+//! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], `pieces`, [`select`]: reading across head and blocks
@@ -32,6 +33,7 @@ pub mod block;
 pub mod cardinality;
 pub mod checkpoint;
 pub mod chunk;
+pub mod column;
 pub mod command;
 pub mod digest;
 pub mod error;
