@@ -114,5 +114,8 @@ pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
 /// Label values of all shards' heads, held to count them.
 pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
 
+/// Files that one compaction reads.
+pub const COMPACTION_BYTES_MAX: u64 = 16 << 30;
+
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;

@@ -27,6 +27,7 @@ const SEAL: u8 = 3;
 const RETAIN: u8 = 4;
 const DELETE: u8 = 5;
 const CLEAN: u8 = 6;
+const COMPACT: u8 = 20;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,7 @@ pub enum Command {
     Retain(RetainCommand),
     Delete(DeleteCommand),
     Clean(CleanCommand),
+    Compact(CompactCommand),
 }
 
 /// Rows of one or several requests.
@@ -141,6 +143,13 @@ pub struct CleanCommand {
     pub block: u64,
 }
 
+/// Makes blocks one, whose id is the log index; what is stored does not change. Does nothing unless
+/// all of them are there, two at least, and nothing of them is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactCommand {
+    pub blocks: Vec<u64>,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -160,7 +169,7 @@ impl Command {
             {
                 VERSION_2
             }
-            Self::Delete(_) | Self::Clean(_) => VERSION_2,
+            Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
             _ => VERSION_1,
         }
     }
@@ -197,6 +206,10 @@ impl Command {
                 out.push(CLEAN);
                 put_varint(&mut out, clean.block);
             }
+            Self::Compact(compact) => {
+                out.push(COMPACT);
+                admin::put_compact(&mut out, compact);
+            }
         }
         out.into()
     }
@@ -219,6 +232,7 @@ impl Command {
             CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
                 block: fields.varint()?,
             }),
+            COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             PUSH => Self::Push(PushCommand {
                 proposed_at: Timestamp(fields.zigzag()?),

@@ -25,7 +25,7 @@
 //! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], `pieces`, [`select`]: reading across head and blocks
 //! - [`shard`], [`snapshot`]: the whole, with its locks and files
-//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
+//! - [`sealing`], [`compaction`], [`retention`]: when to seal, to make blocks one, to drop what; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
 
 pub mod bits;
@@ -35,6 +35,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod column;
 pub mod command;
+pub mod compaction;
 pub mod digest;
 pub mod error;
 pub mod exemplars;
@@ -60,8 +61,8 @@ pub mod tombstones;
 pub mod value;
 
 pub use command::{
-    CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
-    SeriesRef, WriteCommand, WriteRows,
+    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, PushCommand, RetainCommand,
+    SealCommand, SeriesRef, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;
