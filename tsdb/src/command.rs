@@ -6,6 +6,7 @@
 
 mod admin;
 mod annex;
+mod packed;
 
 use std::ops::Range;
 
@@ -28,6 +29,7 @@ const RETAIN: u8 = 4;
 const DELETE: u8 = 5;
 const CLEAN: u8 = 6;
 const COMPACT: u8 = 20;
+const PACKED: u8 = 21;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -214,6 +216,18 @@ impl Command {
         out.into()
     }
 
+    /// The bytes of a write that the log should hold: packed, if it has rows enough. Nodes of before
+    /// do not understand it.
+    pub fn encode_packed(&self) -> Bytes {
+        if let Self::Write(write) = self
+            && write.rows.len() >= packed::ROWS_MIN
+            && let Some(body) = packed::encode(write)
+        {
+            return [&[VERSION_2, PACKED][..], &body].concat().into();
+        }
+        self.encode()
+    }
+
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
@@ -232,6 +246,7 @@ impl Command {
             CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
                 block: fields.varint()?,
             }),
+            PACKED if version == VERSION_2 => Self::Write(packed::decode(&mut fields)?),
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             PUSH => Self::Push(PushCommand {
@@ -254,18 +269,8 @@ impl Command {
 
 fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
     let rows = &write.rows;
-    assert!(
-        rows.timestamps.len() == rows.len() && rows.values.len() == rows.len(),
-        "columns of one length"
-    );
     out.reserve(rows.len() * 14);
-    put_zigzag(out, write.proposed_at.0);
-    put_zigzag(out, write.out_of_order_window_ms);
-    put_zigzag(out, write.future_window_ms);
-    put_varint(out, write.labels.len() as u64);
-    for labels in &write.labels {
-        put_bytes(out, labels.as_canonical());
-    }
+    put_head(out, write);
     put_varint(out, rows.len() as u64);
     for &series in &rows.series {
         put_series_ref(out, series);
@@ -278,6 +283,26 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
     for value in &rows.values {
         put_u64(out, value.to_bits());
     }
+    put_fences(out, write);
+}
+
+/// What stands in front of the rows.
+fn put_head(out: &mut Vec<u8>, write: &WriteCommand) {
+    let rows = &write.rows;
+    assert!(
+        rows.timestamps.len() == rows.len() && rows.values.len() == rows.len(),
+        "columns of one length"
+    );
+    put_zigzag(out, write.proposed_at.0);
+    put_zigzag(out, write.out_of_order_window_ms);
+    put_zigzag(out, write.future_window_ms);
+    put_varint(out, write.labels.len() as u64);
+    for labels in &write.labels {
+        put_bytes(out, labels.as_canonical());
+    }
+}
+
+fn put_fences(out: &mut Vec<u8>, write: &WriteCommand) {
     put_varint(out, write.fences.len() as u64);
     for (range, fence) in &write.fences {
         put_u32(out, range.start);
@@ -288,26 +313,32 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
 }
 
 fn take_write(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
-    let proposed_at = Timestamp(fields.zigzag()?);
-    let out_of_order_window_ms = fields.zigzag()?;
-    let future_window_ms = fields.zigzag()?;
-    let labels = (0..fields.count(1)?)
-        .map(|_| fields.labels())
-        .collect::<Result<Vec<_>, _>>()?;
-    let rows = take_rows(fields, labels.len())?;
-    let fences = (0..fields.count(24)?)
-        .map(|_| take_fence(fields, rows.len()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut write = take_head(fields)?;
+    write.rows = take_rows(fields, write.labels.len())?;
+    write.fences = take_fences(fields, write.rows.len())?;
+    Ok(write)
+}
+
+/// A write without rows and fences.
+fn take_head(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
     Ok(WriteCommand {
-        proposed_at,
-        out_of_order_window_ms,
-        future_window_ms,
-        labels,
-        rows,
-        fences,
-        exemplars: Vec::new(),
-        exemplars_max: 0,
+        proposed_at: Timestamp(fields.zigzag()?),
+        out_of_order_window_ms: fields.zigzag()?,
+        future_window_ms: fields.zigzag()?,
+        labels: (0..fields.count(1)?)
+            .map(|_| fields.labels())
+            .collect::<Result<_, _>>()?,
+        ..WriteCommand::default()
     })
+}
+
+fn take_fences(
+    fields: &mut Fields<'_>,
+    rows: usize,
+) -> Result<Vec<(Range<u32>, Fence)>, Malformed> {
+    (0..fields.count(24)?)
+        .map(|_| take_fence(fields, rows))
+        .collect()
 }
 
 fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malformed> {
@@ -344,7 +375,10 @@ fn put_series_ref(out: &mut Vec<u8>, series: SeriesRef) {
 }
 
 fn take_series_ref(fields: &mut Fields<'_>, labels: usize) -> Result<SeriesRef, Malformed> {
-    let raw = fields.varint()?;
+    series_ref(fields.varint()?, labels)
+}
+
+fn series_ref(raw: u64, labels: usize) -> Result<SeriesRef, Malformed> {
     let index = raw >> 1;
     if raw & 1 == 0 {
         return Ok(SeriesRef::Known(SeriesId(index)));
@@ -603,6 +637,8 @@ mod tests {
             // Compared as bytes and as text: NaN is not equal to itself.
             prop_assert_eq!(decoded.encode(), bytes);
             prop_assert_eq!(format!("{decoded:?}"), format!("{command:?}"));
+            let packed = Command::decode(command.encode_packed()).unwrap();
+            prop_assert_eq!(format!("{packed:?}"), format!("{command:?}"));
         }
 
         #[test]
@@ -616,10 +652,19 @@ mod tests {
             }
             bytes.truncate(at);
             prop_assert!(Command::decode(bytes.into()).is_err());
+            let mut packed = command.encode_packed().to_vec();
+            let at = at % packed.len();
+            packed[at] = byte;
+            if let Ok(Command::Write(write)) = Command::decode(packed.clone().into()) {
+                prop_assert_eq!(write.rows.timestamps.len(), write.rows.len());
+                prop_assert_eq!(write.rows.values.len(), write.rows.len());
+            }
+            packed.truncate(at);
+            prop_assert!(Command::decode(packed.into()).is_err());
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=2, kind in 0u8..8) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=2, kind in prop_oneof![0u8..8, 20u8..23]) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());

@@ -24,7 +24,7 @@
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], `pieces`, [`select`]: reading across head and blocks
-//! - [`shard`], [`snapshot`]: the whole, with its locks and files
+//! - [`shard`], [`snapshot`], [`scrub`]: the whole, with its locks and files
 //! - [`sealing`], [`compaction`], [`retention`]: when to seal, to make blocks one, to drop what; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
 
@@ -51,6 +51,7 @@ pub mod metrics;
 pub mod part;
 mod pieces;
 pub mod retention;
+pub mod scrub;
 pub mod sealing;
 pub mod select;
 pub mod series;

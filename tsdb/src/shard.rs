@@ -7,15 +7,17 @@
 //! stored in a block on disk, and whether it is decides the answer on every replica alike. That
 //! read happens before the state is touched; without such rows nothing waits.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use model::group::{Group, GroupingKey};
+use model::limits::SUSPECTS_MAX;
 use model::port::{Disk, World};
 use model::{Labels, SeriesId, Timestamp};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
 use crate::block::{self, Frozen, Merged, Reader, Sealed};
@@ -73,12 +75,20 @@ pub struct Shard {
     durable: RwLock<Option<Position>>,
     files: Mutex<Files>,
     released: Released,
+    /// Files in which reading found damage.
+    suspects: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// What the files' lock protects.
-struct Files {
+pub(crate) struct Files {
     manifest: Manifest,
     pins: u64,
+}
+
+impl Files {
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
 }
 
 impl Shard {
@@ -106,6 +116,7 @@ impl Shard {
             durable: RwLock::new(manifest.position.clone()),
             files: Mutex::new(Files { manifest, pins: 0 }),
             released: Released::default(),
+            suspects: std::sync::Mutex::default(),
         })
     }
 
@@ -485,7 +496,29 @@ impl Shard {
     /// Counts an error on its way out; whoever ends it logs it.
     pub(crate) fn note(&self, error: StorageError) -> StorageError {
         count_corruption(&self.metrics, &error);
+        if let StorageError::Corrupt { file, .. } = &error {
+            let mut suspects = self.suspects.lock().expect("no panic under this lock");
+            if suspects.len() < SUSPECTS_MAX {
+                suspects.insert(file.clone());
+            }
+        }
         error
+    }
+
+    pub(crate) fn suspects(&self) -> &std::sync::Mutex<BTreeSet<String>> {
+        &self.suspects
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) async fn lock_files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().await
     }
 
     /// What sealed blocks hold for the rows of `write`.
@@ -518,7 +551,7 @@ impl Shard {
 
     /// Checks one file of a snapshot and puts it among the shard's own, durable but not named by
     /// any manifest yet.
-    async fn adopt(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
+    pub(crate) async fn adopt(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
         if entry.kind().is_none() {
             return Err(StorageError::corrupt(
                 entry.name.escape_default().to_string(),

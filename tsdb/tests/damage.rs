@@ -242,3 +242,57 @@ fn a_damaged_snapshot_is_not_installed() {
         assert_eq!(follower.shard.digest(), leader.shard.digest());
     });
 }
+
+#[test]
+fn a_file_that_rotted_is_found_and_mended_from_a_peer() {
+    use tsdb::scrub::Check;
+    run(async {
+        let whole = whole().await;
+        let peer = Replica::on(whole.disk.fork(0)).await.unwrap();
+        let replica = Replica::on(whole.disk.fork(1)).await.unwrap();
+        let check = async |entry: &tsdb::FileEntry| {
+            let mut check = Check::of(entry.clone());
+            while !replica.shard.check_piece(&mut check).await? {}
+            Ok::<(), StorageError>(())
+        };
+        replica.shard.check_manifest().await.expect("whole");
+        for entry in replica.shard.files().await {
+            check(&entry).await.expect("whole");
+            let path = Path::new(DIR).join(&entry.name);
+            replica.disk.flip_bit(&path, entry.len / 2, 3).unwrap();
+            let found = check(&entry).await.unwrap_err();
+            assert!(matches!(found, StorageError::Corrupt { .. }), "{found}");
+            assert_eq!(replica.shard.take_suspects().join(","), entry.name);
+
+            // A damaged copy does not take its place, the right one does.
+            let staged = Path::new("fetched");
+            let disk = &*replica.world.disk;
+            for damage in [true, false] {
+                tsdb::file::remove_dir_if_there(disk, staged).await.unwrap();
+                disk.create_dir_all(staged).await.unwrap();
+                let (from, _) = peer.shard.path_of(&entry.name).await.expect("held");
+                let bytes = model::port::read_all(&*peer.world.disk, &from)
+                    .await
+                    .unwrap();
+                let mut file = disk.create(&staged.join(&entry.name)).await.unwrap();
+                file.append(vec![bytes]).await.unwrap();
+                drop(file);
+                if damage {
+                    let path = staged.join(&entry.name);
+                    replica.disk.flip_bit(&path, 9, 3).unwrap();
+                }
+                let repaired = replica.shard.repair(staged, &entry).await;
+                assert_eq!(repaired.is_err(), damage);
+                assert_eq!(check(&entry).await.is_err(), damage);
+            }
+            replica.shard.take_suspects();
+        }
+        let manifest = Path::new(DIR).join("manifest");
+        replica.disk.flip_bit(&manifest, 11, 0).unwrap();
+        assert!(replica.shard.check_manifest().await.is_err());
+        replica.shard.check_manifest().await.expect("written anew");
+        assert_eq!(replica.everything().await, whole.content);
+        replica.shard.verify().await.unwrap();
+        assert_eq!(peer.shard.path_of("block-1").await, None);
+    });
+}

@@ -137,7 +137,7 @@ impl Worker {
 
     async fn propose(&self, requests: Vec<Request>) {
         let (command, spans) = self.merge(&requests);
-        match group::propose(&self.raft, Command::Write(command).encode()).await {
+        match group::propose(&self.raft, Command::Write(command).encode_packed()).await {
             Ok(Reply::Shard(Outcome::Written { rejected })) => answer(requests, &spans, &rejected),
             Ok(reply) => unreachable!("a write was answered with {reply:?}"),
             Err(refusal) => {

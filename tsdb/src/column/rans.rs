@@ -81,7 +81,7 @@ impl Table {
         // The last symbol goes in first, so that the first comes out first.
         for &symbol in symbols.iter().rev() {
             let freq = u32::from(self.freqs[usize::from(symbol)]);
-            let ceiling = u64::from(FLOOR >> self.scale) * u64::from(freq) << 16;
+            let ceiling = (u64::from(FLOOR >> self.scale) * u64::from(freq)) << 16;
             if u64::from(state) >= ceiling {
                 words.push(state as u16);
                 state >>= 16;
