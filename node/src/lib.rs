@@ -14,6 +14,7 @@
 //! - [`configuration`], [`status`]: what is in force, and what can be told
 //! - [`run`]: all of it put together
 
+pub mod blocks;
 pub mod config;
 pub mod configuration;
 pub mod discovery;
