@@ -66,7 +66,9 @@ async fn export(snapshots: &[PathBuf], output: &Path) -> anyhow::Result<String> 
     if shards.is_empty() {
         bail!("no shard in {snapshots:?}: a snapshot has a folder for each, of five digits");
     }
-    std::fs::create_dir_all(output).with_context(|| format!("make {}", output.display()))?;
+    // promtool opens no directory without a log, even an empty one.
+    let log = output.join("wal");
+    std::fs::create_dir_all(&log).with_context(|| format!("make {}", log.display()))?;
     let mut text = String::new();
     let mut left_out = 0;
     if let Some((from, to)) = range_of(&shards) {
