@@ -43,6 +43,7 @@ use crate::raft::types::WatchReceiver;
 use crate::reads::AllShards;
 use crate::router::{Replicas, Router};
 use crate::shard::proposer::Windows;
+use crate::shard::scrub;
 use crate::shard::upkeep::CheckpointPolicy;
 use crate::shards_service;
 use crate::status::{self, Status};
@@ -71,6 +72,10 @@ pub struct Options {
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
+    /// Bytes of block files this node may keep, all shards together.
+    pub retention_bytes: Option<u64>,
+    /// In what time every byte of the shards' files is read again.
+    pub scrub_every: Duration,
     pub timing: Timing,
     pub checkpoint: CheckpointPolicy,
     pub log: wal::Options,
@@ -92,6 +97,8 @@ impl Default for Options {
             exemplars_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
+            retention_bytes: None,
+            scrub_every: Duration::from_secs(20 * 3600),
             timing: Timing::default(),
             checkpoint: CheckpointPolicy::default(),
             log: wal::Options::default(),
@@ -670,10 +677,12 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
     };
     let control = Control::new(shared.clone()).run().boxed();
     let history = History::new(shared.clone()).run().boxed();
+    let scrub = scrub::run(shared.clone()).boxed();
     vec![
         spawn("membership", settle),
         spawn("log watch", log),
         spawn("control", control),
         spawn("push history", history),
+        spawn("scrub", scrub),
     ]
 }

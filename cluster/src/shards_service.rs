@@ -23,7 +23,7 @@ use crate::peer::Peers;
 use crate::reads;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
-use crate::shard::Replica;
+use crate::shard::{Replica, scrub};
 
 /// Writes of one connection being decided at once.
 const WRITES_MAX: usize = 256;
@@ -180,6 +180,17 @@ impl Service {
         exported.map_err(|e| Refusal::Internal(e.to_string()))
     }
 
+    async fn fetch_from(
+        &self,
+        request: wire::FetchRequest,
+    ) -> Result<ReplyStream<wire::FetchReply>, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let found = replica.engine.path_of(&request.name).await;
+        let none = || Refusal::Internal("this replica has no such file".to_owned());
+        let (path, entry) = found.ok_or_else(none)?;
+        Ok(scrub::serve(self.world.disk.clone(), path, entry.len))
+    }
+
     async fn cardinality_in(
         &self,
         request: wire::ShardRequest,
@@ -231,6 +242,25 @@ impl Shards for Service {
     type ChangesStream = ReplyStream<wire::ChangesReply>;
     type NewestStream = ReplyStream<wire::NewestReply>;
     type CardinalityStream = ReplyStream<wire::CardinalityReply>;
+    type FetchStream = ReplyStream<wire::FetchReply>;
+
+    async fn fetch(
+        &self,
+        request: Request<wire::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let stream = match self.fetch_from(request.into_inner()).await {
+            Ok(stream) => stream,
+            Err(refusal) => {
+                let refusal = Some(convert::refusal_to_wire(refusal));
+                let reply = wire::FetchReply {
+                    refusal,
+                    ..Default::default()
+                };
+                futures::stream::iter([Ok(reply)]).boxed()
+            }
+        };
+        Ok(Response::new(stream))
+    }
 
     async fn delete(
         &self,

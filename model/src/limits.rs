@@ -51,6 +51,8 @@ pub const LABEL_BYTES_MAX: usize = 64 << 10;
 
 /// One Raft proposal: what is merged before it is cut.
 pub const PROPOSAL_BYTES_MAX: usize = 1 << 20;
+/// A write command of the log before it is packed: what fits in a message between nodes.
+pub const WRITE_COMMAND_BYTES_MAX: u64 = RPC_BYTES_MAX as u64;
 /// Writes waiting for a shard leader's proposer, in bytes; beyond it the answer is "try later".
 pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// One AppendEntries message (openraft counts entries, not bytes, so the log reader cuts).
@@ -131,6 +133,11 @@ pub const FEDERATED_ROWS_MAX: usize = 20_000;
 pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
 /// Label values of all shards' heads, held to count them.
 pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
+
+/// Names of damaged files that a shard remembers until they are looked after.
+pub const SUSPECTS_MAX: usize = 1024;
+/// Files that one compaction reads.
+pub const COMPACTION_BYTES_MAX: u64 = 16 << 30;
 
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;

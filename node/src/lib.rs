@@ -17,6 +17,7 @@
 //! - [`run`]: all of it put together
 
 pub mod access;
+pub mod blocks;
 pub mod config;
 pub mod configuration;
 pub mod discovery;

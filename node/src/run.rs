@@ -285,6 +285,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
     let window_ms = config.out_of_order_time_window().as_millis();
     let history = flags.push.history_interval;
     let retention = config.storage.retention.time;
+    let size_bytes = config.storage.retention.size_bytes;
     Options {
         listen,
         advertise: advertise.map(Address::to_string).unwrap_or_default(),
@@ -301,6 +302,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
         out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
         history_interval: history.unwrap_or(config.global.scrape_interval),
         retention: retention.or(flags.storage.retention_time),
+        retention_bytes: size_bytes.or(flags.storage.retention_size_bytes),
         ..Options::default()
     }
 }

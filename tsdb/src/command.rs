@@ -31,6 +31,7 @@ const SEAL: u8 = 3;
 const RETAIN: u8 = 4;
 const DELETE: u8 = 5;
 const CLEAN: u8 = 6;
+const COMPACT: u8 = 20;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,7 @@ pub enum Command {
     Retain(RetainCommand),
     Delete(DeleteCommand),
     Clean(CleanCommand),
+    Compact(CompactCommand),
 }
 
 /// Rows of one or several requests.
@@ -156,6 +158,13 @@ pub struct CleanCommand {
     pub block: u64,
 }
 
+/// Makes blocks one, whose id is the log index; what is stored does not change. Does nothing unless
+/// all of them are there, two at least, and nothing of them is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactCommand {
+    pub blocks: Vec<u64>,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -170,7 +179,7 @@ impl Command {
     fn version(&self) -> u8 {
         match self {
             Self::Write(_) => VERSION_10,
-            Self::Delete(_) | Self::Clean(_) => VERSION_2,
+            Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
             _ => VERSION_1,
         }
@@ -209,6 +218,10 @@ impl Command {
                 out.push(CLEAN);
                 put_varint(&mut out, clean.block);
             }
+            Self::Compact(compact) => {
+                out.push(COMPACT);
+                admin::put_compact(&mut out, compact);
+            }
         }
         out.into()
     }
@@ -231,6 +244,7 @@ impl Command {
             CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
                 block: fields.varint()?,
             }),
+            COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
             PUSH if version != VERSION_2 => Self::Push(take_push(&mut fields, version)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             SEAL => Self::Seal(SealCommand {
@@ -290,8 +304,7 @@ fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malf
         labels,
         rows,
         fences,
-        exemplars: Vec::new(),
-        exemplars_max: 0,
+        ..WriteCommand::default()
     })
 }
 
@@ -658,7 +671,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in 0u8..8) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in prop_oneof![0u8..8, 20u8..23]) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());

@@ -20,13 +20,15 @@
 //! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
+//! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
 //! - [`part`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
-//! - [`shard`], [`snapshot`]: the whole, with its locks and files
-//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
+//! - [`shard`], [`snapshot`], [`scrub`]: the whole, with its locks and files
+//! - [`sealing`], [`compaction`], [`retention`]: when to seal, to make blocks one, to drop what;
+//!   [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
 
 pub mod bits;
@@ -36,7 +38,9 @@ pub mod changes;
 pub mod checkpoint;
 pub mod chosen;
 pub mod chunk;
+pub mod column;
 pub mod command;
+pub mod compaction;
 pub mod digest;
 pub mod error;
 pub mod exemplars;
@@ -54,6 +58,7 @@ pub mod order;
 pub mod part;
 mod pieces;
 pub mod retention;
+pub mod scrub;
 pub mod sealing;
 pub mod select;
 pub mod series;
@@ -66,8 +71,8 @@ pub mod value;
 
 pub use chosen::Chosen;
 pub use command::{
-    CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
-    SeriesRef, WriteCommand, WriteRows,
+    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, PushCommand, RetainCommand,
+    SealCommand, SeriesRef, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

@@ -10,7 +10,7 @@ use model::limits::READ_AHEAD_BYTES;
 use model::source::{Selection, Take};
 use model::{Labels, Samples, Series, Timestamp};
 
-use crate::block::{ChunkRef, Reader};
+use crate::block::{ChunkRef, Page, Reader};
 use crate::error::StorageError;
 use crate::part::{self, Part};
 use crate::select::{samples_of, weight};
@@ -26,6 +26,8 @@ pub(crate) struct Pieces {
     end: Timestamp,
     /// What was read ahead, one stretch a block.
     stretches: Vec<Stretch>,
+    /// The page that was read last, one a block.
+    pages: Vec<HeldPage>,
     /// Of all pieces so far, in floats.
     weight: usize,
     /// Where chunks are decoded to: of many samples mostly few are wanted.
@@ -38,6 +40,12 @@ struct Stretch {
     bytes: Bytes,
 }
 
+struct HeldPage {
+    block: Arc<Reader>,
+    offset: u64,
+    page: Arc<Page>,
+}
+
 impl Pieces {
     pub fn new(chosen: Vec<(Labels, Vec<Part>)>, selection: &Selection) -> Self {
         Self {
@@ -46,6 +54,7 @@ impl Pieces {
             start: selection.start,
             end: selection.end,
             stretches: Vec::new(),
+            pages: Vec::new(),
             weight: 0,
             scratch: Samples::default(),
         }
@@ -111,6 +120,11 @@ impl Pieces {
         samples.values.clear();
         for part in parts {
             match part {
+                Part::Stored(block, stored) if stored.slot.is_some() => {
+                    let page = self.page(block, stored).await?;
+                    let range = (self.start, self.end);
+                    block.read_slot(stored, &page, range, &mut samples)?;
+                }
                 Part::Stored(block, stored) => {
                     let bytes = self.bytes(block, stored).await?;
                     let chunk = block.floats(stored, bytes)?;
@@ -131,6 +145,32 @@ impl Pieces {
         };
         self.scratch = samples;
         Ok(Some(found))
+    }
+
+    /// The page a stored chunk stands in: the one of the series before, or from the disk.
+    async fn page(
+        &mut self,
+        block: &Arc<Reader>,
+        chunk: &ChunkRef,
+    ) -> Result<Arc<Page>, StorageError> {
+        let mine = |held: &HeldPage| Arc::ptr_eq(&held.block, block);
+        let known = self.pages.iter().position(mine);
+        if let Some(held) = known.map(|at| &self.pages[at])
+            && held.offset == chunk.offset
+        {
+            return Ok(held.page.clone());
+        }
+        let page = block.page(chunk).await?;
+        let held = HeldPage {
+            block: block.clone(),
+            offset: chunk.offset,
+            page: page.clone(),
+        };
+        match known {
+            Some(at) => self.pages[at] = held,
+            None => self.pages.push(held),
+        }
+        Ok(page)
     }
 
     /// A stored chunk's bytes, from what was read ahead or from the disk.

@@ -14,7 +14,7 @@ use model::hash::Map;
 use model::sink::{Pushed, Reason, Rejection};
 use model::{Labels, SeriesId, Timestamp};
 
-use crate::block::{Frozen, Reader, Sealed};
+use crate::block::{Frozen, Merged, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
 use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
@@ -42,6 +42,7 @@ pub enum Outcome {
     Retained,
     Deleted,
     Cleaned,
+    Compacted,
 }
 
 /// Values that sealed blocks hold for rows of one command.
@@ -118,7 +119,8 @@ impl State {
         for labels in &image.labels {
             table.register(labels);
         }
-        let ids: BTreeSet<u64> = blocks.iter().map(|block| block.meta().id).collect();
+        let sealed = merge(blocks, &image.merged)?;
+        let ids: BTreeSet<u64> = sealed.iter().map(Sealed::id).collect();
         let known = image.tombstones.keys().all(|block| ids.contains(block));
         if sums != image.sums || table.len() != image.head.len() || !known {
             return Err(ChunkError::NotAsNoted);
@@ -127,7 +129,7 @@ impl State {
             applied_index: image.applied_index,
             table,
             head: Head::restore(image.head)?,
-            sealed: blocks.into_iter().map(Sealed::Stored).collect(),
+            sealed,
             tombstones: image.tombstones,
             groups: image.groups,
             fences: image.fences,
@@ -153,11 +155,32 @@ impl State {
             exemplars: self.exemplars.clone(),
             tombstones: self.tombstones.clone(),
             touched: self.touched.clone(),
+            merged: self.merged().map(merged_ids).collect(),
         }
     }
 
     pub fn touched(&self) -> &Touched {
         &self.touched
+    }
+
+    fn merged(&self) -> impl Iterator<Item = &Merged> {
+        self.sealed.iter().filter_map(|block| match block {
+            Sealed::Merged(merged) => Some(merged),
+            Sealed::Frozen(_) | Sealed::Stored(_) => None,
+        })
+    }
+
+    pub fn is_merging(&self) -> bool {
+        self.merged().next().is_some()
+    }
+
+    /// Blocks made one whose file is to be written, if all that they are made of has files.
+    pub fn next_merge(&self) -> Option<Merged> {
+        let whole = |merged: &&Merged| {
+            let mut blocks = merged.blocks().iter();
+            blocks.all(|block| matches!(block, Sealed::Stored(_)))
+        };
+        self.merged().find(whole).cloned()
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -225,6 +248,10 @@ impl State {
             Command::Clean(clean) => {
                 self.clean(clean.block, prepared.cleaned.clone());
                 Outcome::Cleaned
+            }
+            Command::Compact(compact) => {
+                self.compact(index, &compact.blocks);
+                Outcome::Compacted
             }
         }
     }
@@ -363,9 +390,25 @@ impl State {
     fn forget(&mut self, block: Sealed) {
         self.sums.remove_samples(block.digest());
         self.tombstones.remove(&block.id());
-        if let Sealed::Stored(reader) = block {
-            self.retired.push(reader);
+        self.retired.extend(block.readers().cloned());
+    }
+
+    /// Makes blocks one. Nothing that is stored changes; when one of them is not there, or
+    /// something of it is deleted, nothing changes at all.
+    fn compact(&mut self, index: u64, blocks: &[u64]) {
+        let chosen: BTreeSet<u64> = blocks.iter().copied().collect();
+        let is_chosen = |block: &Sealed| chosen.contains(&block.id());
+        let found = self.sealed.iter().filter(|block| is_chosen(block)).count();
+        let unclean = chosen.iter().any(|id| self.tombstones.contains_key(id));
+        if found < 2 || found != chosen.len() || unclean {
+            return;
         }
+        let (chosen, kept) = std::mem::take(&mut self.sealed)
+            .into_iter()
+            .partition(is_chosen);
+        self.sealed = kept;
+        let merged = Merged::new(index, chosen).expect("two blocks or more");
+        self.sealed.push(Sealed::Merged(merged));
     }
 
     /// Head samples go at once. Of a sealed block each chosen series that it holds gets an
@@ -497,10 +540,19 @@ impl State {
     /// A block's file is durable: reads go there from now on.
     pub fn block_stored(&mut self, reader: Arc<Reader>) {
         let id = reader.meta().id;
-        match self.sealed.iter_mut().find(|block| block.id() == id) {
-            Some(block) => *block = Sealed::Stored(reader),
-            // Dropped by the log while it was written.
-            None => self.retired.push(reader),
+        if let Some(block) = self.sealed.iter_mut().find(|block| block.id() == id) {
+            let before = std::mem::replace(block, Sealed::Stored(reader));
+            self.retired.extend(before.readers().cloned());
+            return;
+        }
+        // Made one with others meanwhile.
+        let within = self.sealed.iter_mut().any(|block| match block {
+            Sealed::Merged(merged) => merged.stored(&reader),
+            Sealed::Frozen(_) | Sealed::Stored(_) => false,
+        });
+        // Else dropped by the log while it was written.
+        if !within {
+            self.retired.push(reader);
         }
     }
 
@@ -508,9 +560,7 @@ impl State {
     pub fn retire(&mut self, before: Self) {
         self.retired.extend(before.retired);
         for block in before.sealed {
-            if let Sealed::Stored(reader) = block {
-                self.retired.push(reader);
-            }
+            self.retired.extend(block.readers().cloned());
         }
     }
 
@@ -525,6 +575,32 @@ impl State {
         let names = |reader: &Arc<Reader>| reader.file().name.clone();
         unused.iter().map(names).collect()
     }
+}
+
+fn merged_ids(merged: &Merged) -> (u64, Vec<u64>) {
+    let blocks = merged.blocks().iter();
+    (merged.id(), blocks.map(Sealed::id).collect())
+}
+
+/// Blocks of files as what the log made of them; by id.
+fn merge(
+    readers: Vec<Arc<Reader>>,
+    merged: &BTreeMap<u64, Vec<u64>>,
+) -> Result<Vec<Sealed>, ChunkError> {
+    let mut leaves: BTreeMap<u64, Sealed> = readers
+        .into_iter()
+        .map(|reader| (reader.meta().id, Sealed::Stored(reader)))
+        .collect();
+    let mut whole = Vec::new();
+    for (id, blocks) in merged {
+        let blocks = blocks.iter().map(|block| leaves.remove(block));
+        let blocks = blocks.collect::<Option<Vec<_>>>();
+        let one = blocks.and_then(|blocks| Merged::new(*id, blocks));
+        whole.push(Sealed::Merged(one.ok_or(ChunkError::NotAsNoted)?));
+    }
+    whole.extend(leaves.into_values());
+    whole.sort_unstable_by_key(Sealed::id);
+    Ok(whole)
 }
 
 /// The id a command means; `new` are those of its own series.

@@ -185,8 +185,8 @@ pub static SERVER: [Flag; 65] = [
         "storage.tsdb.retention.size",
         Size,
         "0B",
-        NotYet("blocks are removed by age only"),
-        "Bytes that blocks may take, with a unit: B, KB, MB, GB, TB, PB, EB, by powers of 2. 0B: no limit.",
+        Served,
+        "Bytes that blocks of this node may take, with a unit: B, KB, MB, GB, TB, PB, EB, by powers of 2. 0B: no limit.",
     ),
     flag(
         "storage.tsdb.no-lockfile",
