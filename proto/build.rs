@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/remote.proto",
         "proto/exposition.proto",
         "proto/node.proto",
+        "proto/federation.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

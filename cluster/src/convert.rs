@@ -45,7 +45,7 @@ where
 pub struct Malformed(pub String);
 
 impl Malformed {
-    fn new(what: impl ToString) -> Self {
+    pub(crate) fn new(what: impl ToString) -> Self {
         Self(what.to_string())
     }
 }
@@ -82,6 +82,7 @@ pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
             .iter()
             .map(|(series, exemplar)| exemplar_to_wire(*series, exemplar))
             .collect(),
+        backfill: batch.backfill,
     }
 }
 
@@ -90,7 +91,10 @@ fn histogram_to_wire((_, histogram): &(u32, Arc<Histogram>)) -> Bytes {
 }
 
 /// Checks each histogram; whoever takes the answer checks the places.
-fn histograms_from_wire(places: Vec<u32>, histograms: Vec<Bytes>) -> Result<Histograms, Malformed> {
+pub fn histograms_from_wire(
+    places: Vec<u32>,
+    histograms: Vec<Bytes>,
+) -> Result<Histograms, Malformed> {
     if places.len() != histograms.len() {
         return Err(Malformed::new("columns of different length"));
     }
@@ -139,6 +143,7 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             .into_iter()
             .map(|e| Ok((e.series, exemplar_from_wire(e)?)))
             .collect::<Result<_, Malformed>>()?,
+        backfill: batch.backfill,
         fence: batch.fence.map(|f| Fence {
             target: f.target,
             epoch: f.epoch,
@@ -152,7 +157,7 @@ fn labels_to_wire(labels: &Labels) -> Bytes {
     Bytes::copy_from_slice(labels.as_canonical())
 }
 
-fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
+pub fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
     Labels::from_canonical(block).map_err(Malformed::new)
 }
 
@@ -529,13 +534,17 @@ fn set_from_wire(set: wire::MatcherSet) -> Result<Vec<Matcher>, Malformed> {
     set.matchers.into_iter().map(matcher_from_wire).collect()
 }
 
+pub fn sets_to_wire(any_of: &[Vec<Matcher>]) -> Vec<wire::MatcherSet> {
+    any_of.iter().map(|set| set_to_wire(set)).collect()
+}
+
+pub fn sets_from_wire(sets: Vec<wire::MatcherSet>) -> Result<Vec<Vec<Matcher>>, Malformed> {
+    sets.into_iter().map(set_from_wire).collect()
+}
+
 pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
     wire::MetadataRequest {
-        any_of: selection
-            .any_of
-            .iter()
-            .map(|set| set_to_wire(set))
-            .collect(),
+        any_of: sets_to_wire(&selection.any_of),
         start_ms: selection.start.0,
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
@@ -545,11 +554,7 @@ pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest 
 
 pub fn metadata_from_wire(request: wire::MetadataRequest) -> Result<MetadataSelection, Malformed> {
     Ok(MetadataSelection {
-        any_of: request
-            .any_of
-            .into_iter()
-            .map(set_from_wire)
-            .collect::<Result<_, _>>()?,
+        any_of: sets_from_wire(request.any_of)?,
         start: Timestamp(request.start_ms),
         end: Timestamp(request.end_ms),
         consistency: consistency(request.local),

@@ -3,7 +3,7 @@
 //!
 //! A push of series its group has already agrees with all other groups as long as what is stored
 //! agrees, so it goes straight to its shard. Any other is first shown to every shard
-//! ([ADR 12](../../../docs/adr/0012-consistency-of-pushes.md)).
+//! ([ADR 21](../../../docs/adr/0021-consistency-of-pushes.md)).
 
 use std::collections::BTreeMap;
 

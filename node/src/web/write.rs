@@ -34,7 +34,7 @@ pub async fn remote(
     }
     check_headers(&headers)?;
     let bytes = body::read(incoming, WRITE_BODY_BYTES_MAX, &api.body_budget).await?;
-    let decoded = ingest::remote::decode(&bytes)?;
+    let decoded = api.seen.decode(&bytes)?;
     let complaint = store(&api, decoded.batch).await?;
     match decoded
         .problems

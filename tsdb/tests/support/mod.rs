@@ -32,6 +32,10 @@ pub enum Step {
     Delete(u8, bool, i64, i64),
     /// The nth of the blocks that have something deleted.
     Clean(usize),
+    /// Of the blocks of which nothing is deleted, which by the bits; one that is not there by the first.
+    Compact(u8),
+    /// Writes the file of a block of a replica that was made one.
+    Merge(usize),
     Checkpoint(usize),
     Reopen(usize),
     /// Replica 1 misses what follows until it catches up or is sent a snapshot.
@@ -292,6 +296,7 @@ pub fn step(structure: u32) -> BoxedStrategy<Step> {
     prop_oneof![
         19 => logged(),
         2 * structure => (0usize..2).prop_map(Step::Checkpoint),
+        structure => (0usize..2).prop_map(Step::Merge),
         structure => (0usize..2).prop_map(Step::Reopen),
         2 * structure => Just(Step::Lag),
         structure => Just(Step::Install),
@@ -318,6 +323,7 @@ fn logged() -> BoxedStrategy<Step> {
                 Step::Delete(series, one, start, start.saturating_add(len))
             }),
         2 => (0usize..3).prop_map(Step::Clean),
+        2 => any::<u8>().prop_map(Step::Compact),
     ]
     .boxed()
 }

@@ -57,6 +57,7 @@ impl Twin {
                     self.newest_deleted = self.newest_deleted.max(newest);
                 }
             }
+            Command::Compact(compact) => self.compact(&compact.blocks),
         }
         Vec::new()
     }
@@ -241,6 +242,25 @@ impl Twin {
                 samples,
             });
         }
+    }
+
+    /// Of blocks without deletions.
+    fn compact(&mut self, ids: &[u64]) {
+        let known = |id: &u64| self.blocks.iter().any(|block| block.id == *id);
+        if ids.len() < 2 || !ids.iter().all(known) {
+            return;
+        }
+        let chosen = self.blocks.extract_if(.., |block| ids.contains(&block.id));
+        let one = chosen.reduce(|mut one, other| {
+            one.newest = one.newest.max(other.newest);
+            one.samples.extend(other.samples);
+            one
+        });
+        let one = one.expect("two or more");
+        self.blocks.push(Block {
+            id: self.index,
+            ..one
+        });
     }
 
     /// Chosen series that ever had a sample, without samples.
