@@ -7,18 +7,23 @@ use model::group::{Family, FamilyKind, GroupingKey};
 use model::{hash, limits, number};
 
 use super::check::{self, Building, Metric, Value};
-use super::{Names, PushError, quoted};
+use super::{Names, PushError, Rules, quoted};
 
 /// Parses a body pushed to the group of `key`. The families carry the group's labels in place of
 /// their own of the same names, and no name twice; `le` and `quantile` are in float form, every
 /// histogram has its `+Inf` bucket, every histogram and summary its sum and count, as a scrape of
 /// the original would have stored them.
-pub fn parse(body: &[u8], key: &GroupingKey, names: Names) -> Result<Vec<Family>, PushError> {
+pub fn parse(
+    body: &[u8],
+    key: &GroupingKey,
+    rules: impl Into<Rules>,
+) -> Result<Vec<Family>, PushError> {
+    let rules = rules.into();
     let mut parser = Parser {
         bytes: body,
         at: 0,
         line: 0,
-        names,
+        names: rules.names,
         families: Vec::new(),
         by_name: hash::Map::default(),
         timestamps: false,
@@ -29,10 +34,10 @@ pub fn parse(body: &[u8], key: &GroupingKey, names: Names) -> Result<Vec<Family>
             reason,
         });
     }
-    if parser.timestamps {
+    if parser.timestamps && !rules.unchecked {
         return Err(PushError::Inconsistent(super::TIMESTAMPS.to_owned()));
     }
-    check::finish(parser.families, key)
+    check::finish(parser.families, key, rules.unchecked)
 }
 
 /// What of a histogram or summary a sample's name means.

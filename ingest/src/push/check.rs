@@ -98,8 +98,13 @@ pub(super) fn bound_label(kind: FamilyKind) -> Option<&'static str> {
     }
 }
 
-/// Checks and lays out what was read, sorted by family name.
-pub(super) fn finish(families: Vec<Building>, key: &GroupingKey) -> Result<Vec<Family>, PushError> {
+/// Checks and lays out what was read, sorted by family name. Unchecked, names of parts may be taken,
+/// and of a series said twice the first stands.
+pub(super) fn finish(
+    families: Vec<Building>,
+    key: &GroupingKey,
+    unchecked: bool,
+) -> Result<Vec<Family>, PushError> {
     let by_name: BTreeMap<String, Building> = families
         .into_iter()
         .filter(|f| !f.metrics.is_empty() && !OWN_FAMILIES.contains(&f.name.as_str()))
@@ -108,8 +113,12 @@ pub(super) fn finish(families: Vec<Building>, key: &GroupingKey) -> Result<Vec<F
     let mut problems = Vec::new();
     let mut finished = Vec::with_capacity(by_name.len());
     for building in by_name.values() {
-        problems.extend(collision(building, &by_name));
-        finished.push(lay_out(building, key, &mut problems));
+        let mut doubts = Vec::new();
+        doubts.extend(collision(building, &by_name));
+        finished.push(lay_out(building, key, &mut problems, &mut doubts));
+        if !unchecked {
+            problems.append(&mut doubts);
+        }
     }
     match &problems[..] {
         [] => Ok(finished),
@@ -146,7 +155,13 @@ fn collision(family: &Building, all: &BTreeMap<String, Building>) -> Option<Stri
     None
 }
 
-fn lay_out(family: &Building, key: &GroupingKey, problems: &mut Vec<String>) -> Family {
+/// What no group can hold is a problem; what the original would hold unchecked, a doubt.
+fn lay_out(
+    family: &Building,
+    key: &GroupingKey,
+    problems: &mut Vec<String>,
+    doubts: &mut Vec<String>,
+) -> Family {
     let kind = family.kind.unwrap_or_default();
     let mut seen: hash::Set<(&'static str, Labels)> = hash::Set::default();
     let mut samples = Vec::new();
@@ -167,7 +182,8 @@ fn lay_out(family: &Building, key: &GroupingKey, problems: &mut Vec<String>) -> 
             .skip(start)
             .any(|s| !seen.insert((s.suffix, s.labels.clone())));
         if again {
-            problems.push(format!(
+            samples.truncate(start);
+            doubts.push(format!(
                 "{} was collected before with the same name and label values",
                 describe()
             ));

@@ -9,14 +9,16 @@ use model::limits;
 use proto::wire::{Field, Fields, WireError, split_delimited};
 
 use super::check::{self, Building, Metric, Value};
-use super::{Names, PushError, quoted};
+use super::{Names, PushError, Rules, quoted};
 
-/// Parses a body pushed to the group of `key`; the result is that of [`super::parse`].
+/// Parses a body pushed to the group of `key`; the result is that of [`super::parse`]. As in the
+/// original, any text is a name here, whatever the rules say of names.
 pub fn parse_delimited(
     body: &[u8],
     key: &GroupingKey,
-    names: Names,
+    rules: impl Into<Rules>,
 ) -> Result<Vec<Family>, PushError> {
+    let rules = rules.into();
     let mut rest = body;
     let mut families: Vec<Building> = Vec::new();
     let mut problem = None;
@@ -25,7 +27,7 @@ pub fn parse_delimited(
         let (message, after) = split_delimited(rest).map_err(malformed)?;
         rest = after;
         let mut reader = Reader {
-            names,
+            names: Names::Utf8,
             family: Building::new(String::new()),
             timestamps: false,
             problem: None,
@@ -37,12 +39,12 @@ pub fn parse_delimited(
         families.retain(|family| family.name != reader.family.name);
         families.push(reader.family);
     }
-    if timestamps {
+    if timestamps && !rules.unchecked {
         return Err(PushError::Inconsistent(super::TIMESTAMPS.to_owned()));
     }
     match problem {
         Some(problem) => Err(PushError::Inconsistent(problem)),
-        None => check::finish(families, key),
+        None => check::finish(families, key, rules.unchecked),
     }
 }
 

@@ -45,6 +45,22 @@ impl Names {
     }
 }
 
+/// What a body may say.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    pub names: Names,
+    /// Takes timestamps, which are left out, series said twice, of which the first stands, and names
+    /// that parts of a histogram have (`--push.disable-consistency-check`).
+    pub unchecked: bool,
+}
+
+impl From<Names> for Rules {
+    fn from(names: Names) -> Self {
+        let unchecked = false;
+        Self { names, unchecked }
+    }
+}
+
 /// Why a body was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {

@@ -1,6 +1,6 @@
 //! Pushgateway's listener: groups in, groups out.
 //!
-//! Promise: 200 (or 202 for a deletion) only when the cluster's log has the push; a push that is
+//! Promise: 200 (202 for a deletion, and for a push that is not checked) only when the cluster's log has the push; a push that is
 //! refused changes nothing but the group's `push_failure_time_seconds`. Not here: what a path or a
 //! body means, and what else happens with a push.
 
@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use federation::Escaping;
-use ingest::push::{PushError, path};
+use ingest::push::{PushError, Rules, path};
 use model::group::{Family, Group, GroupingKey, PushId, PushOp, PushOptions};
 use model::limits::{EXPOSITION_BYTES_MAX, PUSH_ID_BYTES_MAX, PUSH_TTL_MS_MAX};
 use model::sink::WriteError;
@@ -88,7 +88,8 @@ fn is_group(path: &str) -> bool {
 }
 
 /// Where Pushgateway sends a path with an empty component (its multiplexer cleans paths), or with
-/// nothing behind the job. An empty value is written in base64.
+/// nothing behind the job: that is so of the path without escapes. An empty value is written in
+/// base64, as is one that holds a slash.
 fn redirect(path: &str) -> Option<Response> {
     if !path.starts_with("/metrics/") {
         return None;
@@ -97,6 +98,7 @@ fn redirect(path: &str) -> Option<Response> {
         let to = [(header::LOCATION, "/metrics/job")];
         return Some((StatusCode::TEMPORARY_REDIRECT, to).into_response());
     }
+    let path = path.replace("%2F", "/").replace("%2f", "/");
     if !path.contains("//") || !path.is_ascii() {
         return None;
     }
@@ -127,9 +129,13 @@ async fn push(
     };
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let plain = decompress(headers, &bytes)?;
+    let rules = Rules {
+        names,
+        unchecked: options.unchecked,
+    };
     let families = match is_delimited(headers) {
-        true => ingest::push::parse_delimited(&plain, &key, names),
-        false => ingest::push::parse(&plain, &key, names),
+        true => ingest::push::parse_delimited(&plain, &key, rules),
+        false => ingest::push::parse(&plain, &key, rules),
     };
     let families = match families {
         Ok(families) => families,
@@ -146,6 +152,8 @@ async fn push(
         None => op(families),
     };
     match api.groups.push(key.clone(), op, options).await {
+        // As the original does, which without a check answers before it is done.
+        Ok(_) if options.unchecked => Ok(StatusCode::ACCEPTED),
         Ok(_) => Ok(StatusCode::OK),
         Err(WriteError::Inconsistent(conflict)) => {
             note_rejection(api, key).await;
