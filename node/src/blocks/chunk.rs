@@ -95,11 +95,11 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tsdb::bits::BitReader;
+    use tsdb::bits::BitStream;
 
     use super::*;
 
-    fn varint(bits: &mut BitReader<'_>) -> u64 {
+    fn varint(bits: &mut BitStream<'_>) -> u64 {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = bits.read(8).unwrap();
@@ -113,7 +113,7 @@ mod tests {
 
     /// As Prometheus' iterator reads it.
     fn decode(bytes: &[u8]) -> Vec<(i64, u64)> {
-        let mut bits = BitReader::new(bytes);
+        let mut bits = BitStream::new(bytes);
         let count = bits.read(16).unwrap();
         let zigzag = varint(&mut bits);
         let mut at = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
@@ -124,7 +124,7 @@ mod tests {
             if place == 1 {
                 delta = varint(&mut bits) as i64;
             } else {
-                let ones = (0..4).take_while(|_| bits.bit().unwrap()).count();
+                let ones = (0..4).take_while(|_| bits.read(1) == Some(1)).count();
                 let width = [0, 14, 17, 20, 64][ones];
                 let mut change = bits.read(width).unwrap() as i64;
                 if width < 64 && width > 0 && change > 1 << (width - 1) {
@@ -133,8 +133,8 @@ mod tests {
                 delta = delta.wrapping_add(change);
             }
             at = at.wrapping_add(delta);
-            if bits.bit().unwrap() {
-                if bits.bit().unwrap() {
+            if bits.read(1) == Some(1) {
+                if bits.read(1) == Some(1) {
                     leading = bits.read(5).unwrap() as u32;
                     let width = bits.read(6).unwrap() as u32;
                     trailing = 64 - leading - if width == 0 { 64 } else { width };
