@@ -285,6 +285,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         lookback: flags.query.lookback_delta,
         query_timeout: flags.query.timeout,
         remote_write_receiver: flags.web.enable_remote_write_receiver,
+        remote_write_messages: flags.web.remote_write_messages.clone(),
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
         per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),
