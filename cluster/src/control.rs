@@ -506,7 +506,10 @@ impl Control {
     async fn keep_up(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let ages = Ages {
-            out_of_order_window_ms: shared.settings.out_of_order_ms(),
+            out_of_order_window_ms: shared
+                .settings
+                .out_of_order_ms()
+                .max(shared.settings.in_order_ms()),
             retention: shared.options.retention,
         };
         for replica in self.replicas() {

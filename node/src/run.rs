@@ -22,7 +22,7 @@ use promql::{Engine, EngineOptions, ParseOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
-use crate::config::{Config, Surroundings};
+use crate::config::{Config, IN_ORDER_TIME_WINDOW, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
@@ -274,6 +274,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
             false => 0,
         },
         out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
+        in_order_window_ms: IN_ORDER_TIME_WINDOW.as_millis() as i64,
         history_interval: history.unwrap_or(config.global.scrape_interval),
         retention: retention.or(flags.storage.retention_time),
         ..Options::default()

@@ -17,9 +17,11 @@ use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
 
-/// Every kind but a write with histograms or exemplars is written as this version.
+/// Every kind but a write that says more is written as this version.
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
+/// A write whose series must be in order.
+const VERSION_3: u8 = 3;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
@@ -48,6 +50,9 @@ pub struct WriteCommand {
     pub proposed_at: Timestamp,
     /// Rows older than the shard's newest sample by more than this are refused; below zero is zero.
     pub out_of_order_window_ms: i64,
+    /// But one that is later than its series' newest sample is refused only beyond this; below zero
+    /// is zero.
+    pub in_order_window_ms: i64,
     /// Rows later than `proposed_at` by more than this are refused; zero or below: no limit.
     pub future_window_ms: i64,
     /// Series the proposer could not resolve. They are registered in this order; one that is known
@@ -155,6 +160,7 @@ impl Command {
     /// they can.
     fn version(&self) -> u8 {
         match self {
+            Self::Write(write) if write.in_order_window_ms != 0 => VERSION_3,
             Self::Write(write)
                 if !write.rows.histograms.is_empty() || !write.exemplars.is_empty() =>
             {
@@ -171,8 +177,11 @@ impl Command {
             Self::Write(write) => {
                 out.push(WRITE);
                 put_write(&mut out, write);
-                if self.version() == VERSION_2 {
+                if self.version() >= VERSION_2 {
                     annex::put(&mut out, write);
+                }
+                if self.version() == VERSION_3 {
+                    put_zigzag(&mut out, write.in_order_window_ms);
                 }
             }
             Self::Push(push) => {
@@ -204,14 +213,17 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if ![VERSION_1, VERSION_2].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3].contains(&version) {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
             WRITE => {
                 let mut write = take_write(&mut fields)?;
-                if version == VERSION_2 {
+                if version >= VERSION_2 {
                     annex::take(&mut fields, &mut write)?;
+                }
+                if version == VERSION_3 {
+                    write.in_order_window_ms = fields.zigzag()?;
                 }
                 Self::Write(write)
             }
@@ -287,6 +299,7 @@ fn take_write(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
     Ok(WriteCommand {
         proposed_at,
         out_of_order_window_ms,
+        in_order_window_ms: 0,
         future_window_ms,
         labels,
         rows,
@@ -477,7 +490,7 @@ mod tests {
         let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), sample);
         let fence = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
         (
-            any::<(i64, i64, i64)>(),
+            any::<(i64, i64, i64, i64)>(),
             prop::collection::vec(labels(), 0..5),
             prop::collection::vec(row, 0..50),
             prop::collection::vec(fence, 0..3),
@@ -525,6 +538,7 @@ mod tests {
                     exemplars,
                     proposed_at: Timestamp(times.0),
                     out_of_order_window_ms: times.1,
+                    in_order_window_ms: times.3,
                     future_window_ms: times.2,
                     labels,
                     rows,
@@ -605,7 +619,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=2, kind in 0u8..8) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=3, kind in 0u8..8) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());

@@ -35,6 +35,8 @@ const ROW_BYTES: usize = 24;
 /// proposal.
 pub trait Windows: Send + Sync {
     fn out_of_order_ms(&self) -> i64;
+    /// How late the newest sample of its series may be; at least as long as the other.
+    fn in_order_ms(&self) -> i64;
     /// Of the whole cluster; zero keeps none.
     fn exemplars_max(&self) -> u64;
 }
@@ -154,6 +156,7 @@ impl Worker {
         let mut command = WriteCommand {
             proposed_at: self.clock.now(),
             out_of_order_window_ms: self.windows.out_of_order_ms(),
+            in_order_window_ms: self.windows.in_order_ms(),
             future_window_ms: FUTURE_WINDOW_MS,
             exemplars_max: self.exemplars_max(),
             ..WriteCommand::default()
