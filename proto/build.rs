@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/remote2.proto",
         "proto/exposition.proto",
         "proto/node.proto",
+        "proto/federation.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

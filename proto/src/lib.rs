@@ -15,3 +15,8 @@ pub mod remote_v2 {
 pub mod node {
     include!(concat!(env!("OUT_DIR"), "/quorate.node.v1.rs"));
 }
+
+/// From a child cluster to its parent.
+pub mod federation {
+    include!(concat!(env!("OUT_DIR"), "/quorate.federation.v1.rs"));
+}
