@@ -88,7 +88,9 @@ pub fn add(point: &Point<'_>, options: &Options<'_>, parsed: &mut Parsed, tally:
     let mut labels = LabelsBuilder::default();
     for tag in tags {
         match tag.split_once('=').filter(|(name, _)| !name.is_empty()) {
-            Some((name, value)) => drop(labels.set(&names::label(name), value)),
+            Some((name, value)) => {
+                labels.set(&names::label(name), value);
+            }
             None => tally.bad_tags += 1,
         }
     }

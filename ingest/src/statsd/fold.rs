@@ -14,7 +14,7 @@ use model::limits::{STATSD_OBSERVATIONS_MAX, STATSD_SERIES_MAX};
 use model::{Labels, LabelsBuilder, number};
 
 use super::{Event, Kind};
-use crate::mapping::{Action, Mapped, MetricType, Observer, Rules};
+use crate::mapping::{Action, Mapped, MetricType, Observer, Rules, Spec};
 use crate::names;
 
 /// client_golang's default buckets, which statsd_exporter uses.
@@ -32,6 +32,34 @@ pub struct Options {
     /// Empty for the default.
     pub buckets: Vec<f64>,
     pub quantiles: Vec<f64>,
+}
+
+impl Options {
+    fn shape(&self, kind: Kind, rule: Option<&Spec>) -> Shape {
+        let observer = rule.and_then(|rule| rule.observer);
+        match (kind, observer.or(self.observer)) {
+            (Kind::Count(_), _) => Shape::Counter,
+            (Kind::Gauge(_) | Kind::Change(_), _) => Shape::Gauge,
+            (Kind::Observation { .. }, Some(Observer::Summary)) => Shape::Summary,
+            (Kind::Observation { .. }, _) => Shape::Histogram,
+        }
+    }
+
+    /// Of buckets, or the quantiles: the rule's, else the file's, else the usual ones.
+    fn bounds(&self, shape: Shape, rule: Option<&Spec>) -> Vec<f64> {
+        let (own, file, usual) = match shape {
+            Shape::Counter | Shape::Gauge => return Vec::new(),
+            Shape::Histogram => (rule.map(|rule| &rule.buckets), &self.buckets, &BUCKETS[..]),
+            Shape::Summary => (
+                rule.map(|rule| &rule.quantiles),
+                &self.quantiles,
+                &QUANTILES[..],
+            ),
+        };
+        let mut given = own.into_iter().chain([file]);
+        let given = given.find(|list| !list.is_empty());
+        given.map_or(usual, Vec::as_slice).to_vec()
+    }
 }
 
 /// Why an event is not in the fold.
@@ -129,31 +157,8 @@ impl Fold {
         let name = mapped.as_ref().map_or(&*event.name, |m| &*m.name);
         let name = names::metric(name).into_owned();
         let labels = labels(event, mapped.as_ref());
-        let observer = rule
-            .and_then(|rule| rule.observer)
-            .or(self.options.observer);
-        let shape = match (event.kind, observer) {
-            (Kind::Count(_), _) => Shape::Counter,
-            (Kind::Gauge(_) | Kind::Change(_), _) => Shape::Gauge,
-            (Kind::Observation { .. }, Some(Observer::Summary)) => Shape::Summary,
-            (Kind::Observation { .. }, _) => Shape::Histogram,
-        };
-        let own = |rule: Option<&[f64]>, default: &[f64], last: &[f64]| -> Vec<f64> {
-            let chosen = [rule.unwrap_or_default(), default];
-            let chosen = chosen.into_iter().find(|list| !list.is_empty());
-            chosen.unwrap_or(last).to_vec()
-        };
-        let bounds = match shape {
-            Shape::Histogram => {
-                let rule = rule.map(|rule| &*rule.buckets);
-                own(rule, &self.options.buckets, &BUCKETS)
-            }
-            Shape::Summary => {
-                let rule = rule.map(|rule| &*rule.quantiles);
-                own(rule, &self.options.quantiles, &QUANTILES)
-            }
-            Shape::Counter | Shape::Gauge => Vec::new(),
-        };
+        let shape = self.options.shape(event.kind, rule);
+        let bounds = self.options.bounds(shape, rule);
         let help = rule.and_then(|rule| rule.help.clone());
         let scale = rule.and_then(|rule| rule.scale).unwrap_or(1.0);
         self.admit(&name, &labels, shape)?;

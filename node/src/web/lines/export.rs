@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, future, stream};
+use futures::{StreamExt, future, stream};
 use ingest::jsonlines;
 use model::labels::METRIC_NAME;
 use model::limits::{EXPORT_LINE_ROWS, EXPOSITION_PIECE_BYTES};
@@ -76,14 +76,7 @@ fn run(api: Shared, export: Export) -> BoxStream<'static, Result<Bytes, ApiError
     };
     let work = stream::once(work).filter_map(|()| future::ready(None));
     let received = stream::poll_fn(move |context| receiver.poll_recv(context));
-    both(work, received).boxed()
-}
-
-fn both<T>(
-    work: impl Stream<Item = T> + Send + 'static,
-    received: impl Stream<Item = T> + Send + 'static,
-) -> impl Stream<Item = T> + Send + 'static {
-    stream::select(work, received)
+    stream::select(work, received).boxed()
 }
 
 impl Export {

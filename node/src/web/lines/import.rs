@@ -3,6 +3,8 @@
 //! Where VictoriaMetrics skips a bad line and answers 204, this answers 400 with the line and the
 //! cause, after all good ones were stored: what is not stored is never passed over in silence.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -11,7 +13,9 @@ use ingest::push::path;
 use ingest::textlines::{self, Options, Place};
 use ingest::{gzip, jsonlines};
 use model::Timestamp;
-use model::limits::{EXPOSITION_BYTES_MAX, JSON_LINE_BYTES_MAX, LINE_BYTES_MAX};
+use model::limits::{
+    EXPOSITION_BYTES_MAX, JSON_LINE_BYTES_MAX, LINE_BYTES_MAX, LINES_MEMORY_FACTOR,
+};
 
 use super::feed::Feed;
 use super::{Shared, header_text, open, store, store_all, told};
@@ -76,14 +80,16 @@ async fn openmetrics(
 ) -> Result<StatusCode, TextError> {
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let broken = |e: &dyn std::error::Error| TextError::bad_request(e.to_string());
-    let parsed = match header_text(headers, header::CONTENT_ENCODING) {
+    let plain = match header_text(headers, header::CONTENT_ENCODING) {
         "gzip" => {
             let plain = gzip::decompress(&bytes, EXPOSITION_BYTES_MAX);
-            let plain = plain.map_err(|e| broken(&e))?;
-            textlines::read_openmetrics(&plain, options)
+            Cow::Owned(plain.map_err(|e| broken(&e))?)
         }
-        _ => textlines::read_openmetrics(&bytes, options),
+        _ => Cow::Borrowed(&*bytes),
     };
+    let mut share = api.body_budget.share();
+    share.cover(LINES_MEMORY_FACTOR * plain.len())?;
+    let parsed = textlines::read_openmetrics(&plain, options);
     let mut parsed = parsed.map_err(|e| broken(&e))?;
     store(api, &mut parsed).await?;
     answer(&parsed.problems)

@@ -238,6 +238,11 @@ async fn who_comes_too_fast_is_told_to_wait() {
             "{path}"
         );
     }
+    let sample = b"\x0a\x1c\x0a\x0d\x0a\x08__name__\x12\x01m\x12\x0b\x09";
+    let message = [&sample[..], &1f64.to_le_bytes(), b"\x10\x01"].concat();
+    let remote = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+    let remote = post(&twin, "/api/v1/write", remote).await;
+    assert_eq!((remote.code, remote.header("retry-after")), (429, "1"));
     let pushed = twin
         .push_request("PUT", "/metrics/job/j", &[], "m 1\n")
         .await;
