@@ -721,7 +721,7 @@ mod tests {
         let decoded = Command::decode(old.clone().into());
         assert_eq!(decoded, Ok(Command::Write(write.clone())));
         let bytes = [
-            &[10, 1, 10, 2, 0][..],
+            &[10, 1, 10, 2, 0, 0][..],
             &[1, 4, 1, b'a', 1, b'b'],
             // Series 1 and 6; a run of one step of 10 and one of -1; 1 and 0 as integers.
             &[2, 2, 10, 1, 20, 1, 1, 8, 0],
