@@ -3,6 +3,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/remote.proto",
+        "proto/remote2.proto",
         "proto/exposition.proto",
         "proto/node.proto",
         "proto/federation.proto",

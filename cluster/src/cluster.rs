@@ -67,6 +67,8 @@ pub struct Options {
     pub zone: String,
     pub version: String,
     pub out_of_order_window_ms: i64,
+    /// How late a sample may be that is the newest of its series.
+    pub in_order_window_ms: i64,
     /// Exemplars the whole cluster keeps; zero keeps none.
     pub exemplars_max: u64,
     /// How often living push groups are repeated into history.
@@ -94,6 +96,7 @@ impl Default for Options {
             zone: String::new(),
             version: String::new(),
             out_of_order_window_ms: 30 * 60_000,
+            in_order_window_ms: 0,
             exemplars_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
@@ -128,12 +131,17 @@ pub enum StartError {
 /// The settings that may change while the node runs.
 pub struct Settings {
     out_of_order_window_ms: AtomicI64,
+    in_order_window_ms: i64,
     exemplars_max: AtomicU64,
 }
 
 impl Windows for Settings {
     fn out_of_order_ms(&self) -> i64 {
         self.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    fn in_order_ms(&self) -> i64 {
+        self.in_order_window_ms
     }
 
     fn exemplars_max(&self) -> u64 {
@@ -556,6 +564,7 @@ fn share(
     });
     let settings = Arc::new(Settings {
         out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
+        in_order_window_ms: options.in_order_window_ms,
         exemplars_max: AtomicU64::new(options.exemplars_max),
     });
     let router = Router::new(

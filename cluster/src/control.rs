@@ -538,7 +538,10 @@ impl Control {
     async fn keep_up(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let ages = Ages {
-            out_of_order_window_ms: shared.settings.out_of_order_ms(),
+            out_of_order_window_ms: shared
+                .settings
+                .out_of_order_ms()
+                .max(shared.settings.in_order_ms()),
             retention: shared.options.retention,
             shard_bytes_max: self.shard_bytes_max(),
         };

@@ -161,13 +161,14 @@ pub fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
     Labels::from_canonical(block).map_err(Malformed::new)
 }
 
-const REASONS: [Reason; 6] = [
+const REASONS: [Reason; 7] = [
     Reason::TooOld,
     Reason::TooNew,
     Reason::Duplicate,
     Reason::Fenced,
     Reason::BadLabels,
     Reason::BadHistogram,
+    Reason::OutOfOrder,
 ];
 
 pub fn written_to_wire(written: &Written) -> wire::Written {

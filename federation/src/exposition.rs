@@ -150,10 +150,13 @@ impl Writer for Exposition {
     }
 }
 
+/// A name, and how it is written.
+type Escaped = (Box<[u8]>, Box<[u8]>);
+
 /// Names of labels as they are written, each with what follows: `name="`.
 #[derive(Default)]
 struct Names {
-    known: Vec<(Box<[u8]>, Box<[u8]>)>,
+    known: Vec<Escaped>,
     /// Where the next one is looked for first: series of a family have the same names.
     next: usize,
 }

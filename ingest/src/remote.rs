@@ -1,4 +1,4 @@
-//! Remote write 1.0: a request's body to a batch.
+//! Remote write: a request's body to a batch. This file is version 1.0, [`v2`] is 2.0.
 //!
 //! Format: prometheus.io/docs/specs/prw/remote_write_spec — snappy's block format around a
 //! protobuf `WriteRequest`. The length snappy declares is judged before anything is allocated. A
@@ -9,6 +9,7 @@
 
 mod histogram;
 pub mod seen;
+pub mod v2;
 
 use std::sync::Arc;
 
@@ -34,8 +35,10 @@ pub enum RemoteError {
     Snappy(String),
     #[error("write request: {0}")]
     Protobuf(#[from] WireError),
-    /// More histograms and exemplars than this node holds at once; a smaller request may pass.
-    #[error("histograms and exemplars of more than {bytes_max} bytes in memory")]
+    #[error("more than {} symbols", limits::WRITE_SYMBOLS_MAX)]
+    TooManySymbols,
+    /// More labels, histograms and exemplars than this node holds at once; a smaller request may pass.
+    #[error("labels, histograms and exemplars of more than {bytes_max} bytes in memory")]
     TooMuch { bytes_max: usize },
 }
 
@@ -45,6 +48,16 @@ pub struct Decoded {
     pub batch: Batch,
     /// One text for each series left out, wholly or in part; it names the series.
     pub problems: Vec<String>,
+    /// The same of series that Prometheus' 1.0 receiver drops while it answers with success:
+    /// nameless, or with labels that are none. Version 2.0 never puts one here.
+    pub invalid: Vec<String>,
+}
+
+/// Adds a text, unless there are enough: whoever sends a million bad series learns of the first.
+fn note(problems: &mut Vec<String>, problem: impl FnOnce() -> String) {
+    if problems.len() < limits::WRITE_PROBLEMS_MAX {
+        problems.push(problem());
+    }
 }
 
 /// Snappy's longest copy: 64 bytes from 3. A stream that declares more than this for each of its
@@ -117,6 +130,8 @@ struct SeriesReader<'a> {
     exemplars: Vec<Exemplar>,
     /// Why histograms of this series are left out.
     refused: Vec<String>,
+    /// Whether a label of this series is not UTF-8.
+    is_text_broken: bool,
     /// What the request's histograms and exemplars take so far.
     memory_bytes: usize,
 }
@@ -127,7 +142,7 @@ impl<'a> SeriesReader<'a> {
         for field in Fields::new(message) {
             let field = field?;
             match field.number {
-                1 => self.labels.push(read_label(field.bytes()?)?),
+                1 => self.read_label(field.bytes()?)?,
                 2 => self.samples.push(read_sample(field.bytes()?)?),
                 3 => self.read_exemplar(field.bytes()?)?,
                 4 => self.read_histogram(field.bytes()?)?,
@@ -138,9 +153,26 @@ impl<'a> SeriesReader<'a> {
         if !self.labels.is_sorted_by(|a, b| a.0 < b.0) {
             self.labels.sort_unstable();
         }
-        match self.problem() {
-            Some(problem) => decoded.problems.push(problem),
-            None => self.put(decoded),
+        if let Some(problem) = excess(&self.labels) {
+            note(&mut decoded.problems, || problem);
+        } else if self.is_text_broken {
+            let series = name_series(&self.labels);
+            note(&mut decoded.invalid, || {
+                format!("{series}: a label is not UTF-8")
+            });
+        } else if let Some(problem) = invalid(&self.labels) {
+            note(&mut decoded.invalid, || problem);
+        } else {
+            self.put(decoded);
+        }
+        Ok(())
+    }
+
+    fn read_label(&mut self, message: &'a [u8]) -> Result<(), WireError> {
+        match read_label(message) {
+            Ok(label) => self.labels.push(label),
+            Err(WireError::NotUtf8(_)) => self.is_text_broken = true,
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -151,18 +183,19 @@ impl<'a> SeriesReader<'a> {
         self.histograms.clear();
         self.exemplars.clear();
         self.refused.clear();
+        self.is_text_broken = false;
     }
 
     fn read_histogram(&mut self, message: &[u8]) -> Result<(), RemoteError> {
         if message.len() > limits::HISTOGRAM_SENT_BYTES_MAX {
             let (bytes, max) = (message.len(), limits::HISTOGRAM_SENT_BYTES_MAX);
-            let refused = format!("a histogram of {bytes} bytes, the limit is {max}");
-            self.refused.push(refused);
+            let refused = || format!("a histogram of {bytes} bytes, the limit is {max}");
+            note(&mut self.refused, refused);
             return Ok(());
         }
         let (at, histogram) = histogram::read(message)?;
         match check(&histogram) {
-            Err(problem) => self.refused.push(format!("{problem} (at {at})")),
+            Err(problem) => note(&mut self.refused, || format!("{problem} (at {at})")),
             Ok(()) => {
                 self.count(histogram.size())?;
                 self.histograms.push((at, histogram));
@@ -190,8 +223,8 @@ impl<'a> SeriesReader<'a> {
 
     fn put(&mut self, decoded: &mut Decoded) {
         for refused in self.refused.drain(..) {
-            let series = name_series(&self.labels);
-            decoded.problems.push(format!("{series}: {refused}"));
+            let series = || name_series(&self.labels);
+            note(&mut decoded.problems, || format!("{}: {refused}", series()));
         }
         if self.samples.is_empty() && self.histograms.is_empty() && self.exemplars.is_empty() {
             return;
@@ -208,34 +241,38 @@ impl<'a> SeriesReader<'a> {
         let exemplars = self.exemplars.drain(..);
         batch.exemplars.extend(exemplars.map(|e| (series, e)));
     }
+}
 
-    /// What keeps the labels from being a series.
-    fn problem(&self) -> Option<String> {
-        let series = || name_series(&self.labels);
-        if self.labels.len() > limits::LABELS_MAX {
-            let (count, max) = (self.labels.len(), limits::LABELS_MAX);
-            return Some(format!("{}: {count} labels, the limit is {max}", series()));
-        }
-        for (name, value) in &self.labels {
-            let (bytes, max) = (name.len().max(value.len()), limits::LABEL_BYTES_MAX);
-            if bytes > max {
-                let shown = shorten(name);
-                return Some(format!(
-                    "{}: {bytes} bytes in label {shown:?}, the limit is {max}",
-                    series()
-                ));
-            }
-            if name.is_empty() {
-                return Some(format!("{}: a label without a name", series()));
-            }
-        }
-        if let Some(two) = self.labels.windows(2).find(|two| two[0].0 == two[1].0) {
-            return Some(format!("{}: label {:?} given twice", series(), two[0].0));
-        }
-        match self.labels.iter().find(|(name, _)| *name == METRIC_NAME) {
-            Some((_, name)) if !name.is_empty() => None,
-            _ => Some(format!("{}: no metric name", series())),
-        }
+/// Labels beyond what this node takes; a series that breaks no rule of the data model.
+fn excess(labels: &[(&str, &str)]) -> Option<String> {
+    let series = || name_series(labels);
+    if labels.len() > limits::LABELS_MAX {
+        let (count, max) = (labels.len(), limits::LABELS_MAX);
+        return Some(format!("{}: {count} labels, the limit is {max}", series()));
+    }
+    let max = limits::LABEL_BYTES_MAX;
+    let bytes = |(name, value): &(&str, &str)| name.len().max(value.len());
+    let long = labels.iter().find(|label| bytes(label) > max)?;
+    Some(format!(
+        "{}: {} bytes in label {:?}, the limit is {max}",
+        series(),
+        bytes(long),
+        shorten(long.0)
+    ))
+}
+
+/// What keeps sorted labels from being a series.
+fn invalid(labels: &[(&str, &str)]) -> Option<String> {
+    let series = || name_series(labels);
+    if labels.iter().any(|(name, _)| name.is_empty()) {
+        return Some(format!("{}: a label without a name", series()));
+    }
+    if let Some(two) = labels.windows(2).find(|two| two[0].0 == two[1].0) {
+        return Some(format!("{}: label {:?} given twice", series(), two[0].0));
+    }
+    match labels.iter().find(|(name, _)| *name == METRIC_NAME) {
+        Some((_, name)) if !name.is_empty() => None,
+        _ => Some(format!("{}: no metric name", series())),
     }
 }
 
@@ -372,15 +409,45 @@ mod tests {
         );
         assert_eq!(decoded.batch.rows.series, [0, 0, 1]);
         assert_eq!(decoded.batch.rows.values, [1.0, 0.5, 3.0]);
-        let problems: Vec<_> = decoded.problems.iter().map(String::as_str).collect();
-        assert_eq!(problems.len(), 5, "{problems:?}");
+        let problems: Vec<_> = decoded.invalid.iter().map(String::as_str).collect();
+        assert_eq!(problems.len(), 4, "{problems:?}");
         assert_eq!(problems[0], r#"series {job="a"}: no metric name"#);
         assert_eq!(
             problems[1],
             r#"series {__name__="x", a="1", a="2"}: label "a" given twice"#
         );
-        assert!(problems[3].contains("65537 bytes in label \"a\"") && problems[3].len() < 300);
-        assert!(problems[4].ends_with("a label without a name"));
+        assert!(problems[3].ends_with("a label without a name"));
+        let [long] = &decoded.problems[..] else {
+            panic!("{:?}", decoded.problems);
+        };
+        assert!(long.contains("65537 bytes in label \"a\"") && long.len() < 300);
+    }
+
+    #[test]
+    fn a_label_that_is_no_text_takes_nothing_with_it() {
+        let bad = series(&[("__name__", "a"), ("b", "??")], &[(1, 1.0)]);
+        let mut message = WriteRequest {
+            timeseries: vec![bad, series(&[("__name__", "last")], &[(3, 3.0)])],
+            metadata: Vec::new(),
+        }
+        .encode_to_vec();
+        let at = message.windows(2).position(|two| two == b"??").unwrap();
+        message[at..at + 2].copy_from_slice(b"\xff\xff");
+        let decoded = decode_message(&message).unwrap();
+        assert_eq!(
+            decoded.batch.series,
+            [Labels::from_pairs([("__name__", "last")])]
+        );
+        assert_eq!(
+            decoded.invalid,
+            [r#"series {__name__="a"}: a label is not UTF-8"#]
+        );
+    }
+
+    #[test]
+    fn a_million_bad_series_are_told_of_once() {
+        let decoded = decode_message(&b"\x0a\x00".repeat(1 << 20)).unwrap();
+        assert_eq!(decoded.invalid.len(), limits::WRITE_PROBLEMS_MAX);
     }
 
     #[test]

@@ -42,7 +42,10 @@ impl Start {
             launcher,
             environment: Vec::new(),
             arguments: Vec::new(),
-            configuration: "global:\n  scrape_interval: 15s\n".to_owned(),
+            // Workloads write a series from several clients at once.
+            configuration: "global:\n  scrape_interval: 15s\nstorage:\n  tsdb:\n    \
+                            out_of_order_time_window: 1h\n"
+                .to_owned(),
         }
     }
 }

@@ -8,6 +8,11 @@ pub const SEEN_LABELS_BYTES_MAX: usize = 128 << 20;
 /// What histograms and exemplars of one write request or scrape may take in memory: a few bytes on
 /// the wire become a hundred times as many.
 pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
+/// Texts of one remote write 2.0 request that its series refer to: an empty one takes two bytes on
+/// the wire and sixteen here.
+pub const WRITE_SYMBOLS_MAX: usize = 4 << 20;
+/// Texts about what was left out of one request; the others are counted.
+pub const WRITE_PROBLEMS_MAX: usize = 100;
 /// One native histogram as sent; one of 160 buckets takes about 1 KiB.
 pub const HISTOGRAM_SENT_BYTES_MAX: usize = 64 << 10;
 /// Characters of all names and values of an exemplar's labels (OpenMetrics 1.0).

@@ -21,6 +21,8 @@ pub enum Reason {
     BadLabels,
     /// The histogram's parts contradict each other, or it is too large.
     BadHistogram,
+    /// Not later than the series' newest sample, and no out-of-order window reaches back to it.
+    OutOfOrder,
 }
 
 impl Reason {
@@ -33,6 +35,7 @@ impl Reason {
             Self::Fenced => "the scrape lease moved to another node",
             Self::BadLabels => "invalid labels",
             Self::BadHistogram => "invalid histogram",
+            Self::OutOfOrder => "out of order sample",
         }
     }
 }

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::access::guard::{guard, push_rules};
 use crate::access::tls::Secured;
 use crate::access::{Access, AccessError};
-use crate::config::{Config, Surroundings};
+use crate::config::{Config, IN_ORDER_TIME_WINDOW, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
@@ -300,6 +300,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
             false => 0,
         },
         out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
+        in_order_window_ms: IN_ORDER_TIME_WINDOW.as_millis() as i64,
         history_interval: history.unwrap_or(config.global.scrape_interval),
         retention: retention.or(flags.storage.retention_time),
         retention_bytes: size_bytes.or(flags.storage.retention_size_bytes),
@@ -312,6 +313,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         lookback: flags.query.lookback_delta,
         query_timeout: flags.query.timeout,
         remote_write_receiver: flags.web.enable_remote_write_receiver,
+        remote_write_messages: flags.web.remote_write_messages.clone(),
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
         per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),

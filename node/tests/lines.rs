@@ -1,4 +1,8 @@
 //! Lines by plain sockets to a running node, and what queries find of them.
+#![allow(
+    clippy::disallowed_types,
+    reason = "a test is a client outside of the program"
+)]
 
 #[allow(dead_code, reason = "other tests need more of it")]
 mod rig;

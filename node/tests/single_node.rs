@@ -112,8 +112,11 @@ fn targets_are_scraped_and_end_with_their_configuration() {
         (node.query("up{job=\"app\"}") == ["1"]).then_some(())
     });
     assert_eq!(node.query("hits_total"), ["1"]);
-    let targets = node.get("/api/v1/targets").body;
-    assert!(targets.contains("\"health\":\"up\""), "{targets}");
+    // The samples are there a moment before the target's state tells of them.
+    wait_for("state of the target", || {
+        let targets = node.get("/api/v1/targets").body;
+        targets.contains("\"health\":\"up\"").then_some(())
+    });
     // External labels leave the cluster and are not stored.
     assert!(node.query("up{site=\"north\"}").is_empty());
     let federated = node.get("/federate?match[]=hits_total").body;

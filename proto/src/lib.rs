@@ -6,6 +6,11 @@ pub mod exposition;
 pub mod remote;
 pub mod wire;
 
+/// Prometheus' remote write 2.0: the generated types, for senders, tests and tools.
+pub mod remote_v2 {
+    include!(concat!(env!("OUT_DIR"), "/io.prometheus.write.v2.rs"));
+}
+
 /// The node-to-node protocol.
 pub mod node {
     include!(concat!(env!("OUT_DIR"), "/quorate.node.v1.rs"));

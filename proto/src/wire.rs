@@ -94,6 +94,19 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
+    /// Adds what the field holds to a `repeated uint32`.
+    pub fn append_uint32s(&self, to: &mut Vec<u32>) -> Result<(), WireError> {
+        let Value::Bytes(bytes) = self.value else {
+            to.push(self.int64()? as u32);
+            return Ok(());
+        };
+        let mut packed = Fields::new(bytes);
+        while !packed.rest.is_empty() {
+            to.push(packed.varint()? as u32);
+        }
+        Ok(())
+    }
+
     fn unexpected(&self) -> WireError {
         let wire_type = match self.value {
             Value::Varint(_) => 0,

@@ -56,6 +56,9 @@ pub struct WriteCommand {
     pub proposed_at: Timestamp,
     /// Rows older than the shard's newest sample by more than this are refused; below zero is zero.
     pub out_of_order_window_ms: i64,
+    /// But one that is later than its series' newest sample is refused only beyond this; below zero
+    /// is zero.
+    pub in_order_window_ms: i64,
     /// Rows later than `proposed_at` by more than this are refused; zero or below: no limit.
     pub future_window_ms: i64,
     /// Series the proposer could not resolve. They are registered in this order; one that is known
@@ -285,6 +288,7 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
     put_zigzag(out, write.proposed_at.0);
     put_zigzag(out, write.out_of_order_window_ms);
     put_zigzag(out, write.future_window_ms);
+    put_zigzag(out, write.in_order_window_ms);
     put_varint(out, write.labels.len() as u64);
     for labels in &write.labels {
         put_bytes(out, labels.as_canonical());
@@ -303,6 +307,10 @@ fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malf
     let proposed_at = Timestamp(fields.zigzag()?);
     let out_of_order_window_ms = fields.zigzag()?;
     let future_window_ms = fields.zigzag()?;
+    let in_order_window_ms = match version {
+        VERSION_10 => fields.zigzag()?,
+        _ => 0,
+    };
     let labels = (0..fields.count(1)?)
         .map(|_| fields.labels())
         .collect::<Result<Vec<_>, _>>()?;
@@ -316,6 +324,7 @@ fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malf
     Ok(WriteCommand {
         proposed_at,
         out_of_order_window_ms,
+        in_order_window_ms,
         future_window_ms,
         labels,
         rows,
@@ -546,7 +555,7 @@ mod tests {
         let row = (any::<bool>(), 0u64..1 << 40, any::<i64>(), sample);
         let fence = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
         (
-            any::<(i64, i64, i64)>(),
+            any::<(i64, i64, i64, i64)>(),
             prop::collection::vec(labels(), 0..5),
             prop::collection::vec(row, 0..50),
             prop::collection::vec(fence, 0..3),
@@ -594,6 +603,7 @@ mod tests {
                     exemplars,
                     proposed_at: Timestamp(times.0),
                     out_of_order_window_ms: times.1,
+                    in_order_window_ms: times.3,
                     future_window_ms: times.2,
                     labels,
                     rows,
@@ -735,7 +745,7 @@ mod tests {
         let decoded = Command::decode(old.clone().into());
         assert_eq!(decoded, Ok(Command::Write(write.clone())));
         let bytes = [
-            &[10, 1, 10, 2, 0][..],
+            &[10, 1, 10, 2, 0, 0][..],
             &[1, 4, 1, b'a', 1, b'b'],
             // Series 1 and 6; a run of one step of 10 and one of -1; 1 and 0 as integers.
             &[2, 2, 10, 1, 20, 1, 1, 8, 0],

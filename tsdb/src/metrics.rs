@@ -73,6 +73,7 @@ impl Metrics {
             Reason::Fenced => "fenced",
             Reason::BadLabels => "bad_labels",
             Reason::BadHistogram => "bad_histogram",
+            Reason::OutOfOrder => "out_of_order",
         };
         self.rejected.with_label_values(&[label])
     }

@@ -325,10 +325,11 @@ impl State {
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
         let series = series.expect("the log registers a series before it is written to");
-        if series.last().is_some_and(|last| point.at <= last) {
+        let last = series.last();
+        if last.is_some_and(|last| point.at <= last) {
             return self.store(id, point.at, Value::Float(point.bits), bounds, recalled);
         }
-        let refused = bounds.refuse(point.at);
+        let refused = bounds.refuse(point.at, last);
         if refused.is_none() {
             series.insert(point);
             self.sums.add_sample(id, point);
@@ -352,7 +353,7 @@ impl State {
         if let Some(stored) = stored_value(series, id, at, recalled) {
             return (stored != value).then_some(Reason::Duplicate);
         }
-        if let Some(reason) = bounds.refuse(at) {
+        if let Some(reason) = bounds.refuse(at, series.last()) {
             return Some(reason);
         }
         match value {
@@ -644,23 +645,32 @@ pub fn sums_of(image: &Image) -> Result<Sums, ChunkError> {
 /// The instants a command's rows may have. Fixed when the command begins: a request that catches
 /// up series by series must not push its own later series out of the window.
 struct Bounds {
+    /// Whatever the series has.
     oldest: Option<Timestamp>,
+    /// Behind all that the series has.
+    oldest_in_order: Option<Timestamp>,
     newest: Option<Timestamp>,
 }
 
 impl Bounds {
     fn new(write: &WriteCommand, max_time: Option<Timestamp>) -> Self {
-        let window_ms = write.out_of_order_window_ms.max(0);
+        let before = |window_ms: i64| max_time.map(|max| max.plus_ms(-window_ms.max(0)));
         let future_ms = write.future_window_ms;
         Self {
-            oldest: max_time.map(|max| max.plus_ms(-window_ms)),
+            oldest: before(write.out_of_order_window_ms),
+            oldest_in_order: before(write.in_order_window_ms),
             newest: (future_ms > 0).then(|| write.proposed_at.plus_ms(future_ms)),
         }
     }
 
-    fn refuse(&self, at: Timestamp) -> Option<Reason> {
-        if self.oldest.is_some_and(|oldest| at < oldest) {
-            return Some(Reason::TooOld);
+    /// `last` is the newest instant of the series.
+    fn refuse(&self, at: Timestamp, last: Option<Timestamp>) -> Option<Reason> {
+        let is_before = |bound: Option<Timestamp>| bound.is_some_and(|bound| at < bound);
+        let in_order = last.is_none_or(|last| at > last);
+        match (is_before(self.oldest), is_before(self.oldest_in_order)) {
+            (true, true) => return Some(Reason::TooOld),
+            (true, false) if !in_order => return Some(Reason::OutOfOrder),
+            _ => {}
         }
         if self.newest.is_some_and(|newest| at > newest) {
             return Some(Reason::TooNew);

@@ -23,6 +23,7 @@ fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     let windows = Windows {
         proposed_at: 0,
         out_of_order_ms: 10_000,
+        in_order_ms: 0,
         future_ms: 0,
     };
     Step::Write(rows, windows, None)

@@ -27,6 +27,7 @@ fn rows(series: std::ops::Range<u8>, from: i64, step: i64, count: u8) -> Command
     let windows = Windows {
         proposed_at: 0,
         out_of_order_ms: 10_000,
+        in_order_ms: 0,
         future_ms: 0,
     };
     command(&Step::Write(rows, windows, None), |_| None).unwrap()

@@ -35,6 +35,8 @@ const ROW_BYTES: usize = 24;
 /// proposal.
 pub trait Windows: Send + Sync {
     fn out_of_order_ms(&self) -> i64;
+    /// How late the newest sample of its series may be; at least as long as the other.
+    fn in_order_ms(&self) -> i64;
     /// Of the whole cluster; zero keeps none.
     fn exemplars_max(&self) -> u64;
 }
@@ -162,6 +164,7 @@ impl Worker {
                 true => i64::MAX,
                 false => self.windows.out_of_order_ms(),
             },
+            in_order_window_ms: self.windows.in_order_ms(),
             future_window_ms: FUTURE_WINDOW_MS,
             exemplars_max: self.exemplars_max(),
             ..WriteCommand::default()

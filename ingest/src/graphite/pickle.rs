@@ -171,9 +171,9 @@ impl Machine {
             }
             b'g' | b'h' | b'j' => self.recall(opcode, input)?,
             b']' => list(Vec::new())?,
-            b'l' => list(self.to_mark()?)?,
+            b'l' => list(self.take_to_mark()?)?,
             b')' => tuple(Vec::new())?,
-            b't' => tuple(self.to_mark()?)?,
+            b't' => tuple(self.take_to_mark()?)?,
             0x85..=0x87 => tuple(self.top(usize::from(opcode - 0x84))?)?,
             b'N' => Value::None,
             0x88 => Value::Number(1.0),
@@ -218,7 +218,7 @@ impl Machine {
         }
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>, PickleError> {
+    fn take_to_mark(&mut self) -> Result<Vec<Value>, PickleError> {
         let mark = self.marks.pop().ok_or(PickleError::Malformed("mark"))?;
         // Values below a mark may have been taken since.
         match mark <= self.stack.len() {
@@ -236,7 +236,7 @@ impl Machine {
 
     fn append(&mut self, opcode: u8) -> Result<(), PickleError> {
         let items = match opcode {
-            b'e' => self.to_mark()?,
+            b'e' => self.take_to_mark()?,
             _ => self.top(1)?,
         };
         let Some(Value::List(list, depth)) = self.stack.last_mut() else {

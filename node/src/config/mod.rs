@@ -80,10 +80,10 @@ pub struct Retention {
     pub size_bytes: Option<u64>,
 }
 
-/// How late a sample may come whatever the configuration says: Prometheus takes one that is up to
-/// half a block older than its newest without any window, as long as its series is in order. We do
-/// not ask for the order, since samples that were retried through another node must not be lost.
-pub const OUT_OF_ORDER_TIME_WINDOW_MIN: Duration = Duration::from_secs(60 * 60);
+/// How late a sample may come whatever the configuration says, as long as it is the newest of its
+/// series: Prometheus takes one that is up to half a block older than its newest
+/// (docs/adr/0014-order-of-samples.md).
+pub const IN_ORDER_TIME_WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// Prometheus' own.
 const EXEMPLARS_MAX_DEFAULT: u64 = 100_000;
@@ -160,12 +160,9 @@ impl Config {
         }
     }
 
-    /// How late a sample may come.
+    /// How late a sample may come that is not the newest of its series. Zero: it must be the newest.
     pub fn out_of_order_time_window(&self) -> Duration {
-        let configured = self.storage.out_of_order_time_window;
-        configured
-            .unwrap_or_default()
-            .max(OUT_OF_ORDER_TIME_WINDOW_MIN)
+        self.storage.out_of_order_time_window.unwrap_or_default()
     }
 
     /// How many exemplars the cluster keeps where the feature is on.

@@ -12,6 +12,7 @@ use super::{
     Web,
 };
 use crate::config::size::{format_size, parse_size};
+use crate::web::write::Message;
 
 /// Upper bounds that keep a slip of the hand from becoming a cluster.
 const SHARDS_MAX: u64 = 4096;
@@ -188,7 +189,22 @@ impl Texts {
                 || self
                     .list("enable-feature")
                     .contains(&"remote-write-receiver".to_owned()),
+            remote_write_messages: self.write_messages()?,
         })
+    }
+
+    fn write_messages(&self) -> Result<Vec<Message>, UsageError> {
+        let name = "web.remote-write-receiver.accepted-protobuf-messages";
+        let mut messages = Vec::new();
+        for text in self.list(name) {
+            let message = Message::of_name(&text)
+                .ok_or_else(|| refused(name, &text, "unknown remote write protobuf message"))?;
+            if messages.contains(&message) {
+                return Err(refused(name, &text, "given twice"));
+            }
+            messages.push(message);
+        }
+        Ok(messages)
     }
 
     fn duration(&self, name: &str) -> Result<std::time::Duration, UsageError> {

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::nearest::nearest;
+use crate::web::write::Message;
 pub use help::{BRANCH, REVISION, architecture};
 use table::{Flag, Kind, State};
 pub use value::Address;
@@ -93,6 +94,8 @@ pub struct Web {
     pub enable_lifecycle: bool,
     pub enable_admin_api: bool,
     pub enable_remote_write_receiver: bool,
+    /// In the order of the flag; at least one.
+    pub remote_write_messages: Vec<Message>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -135,8 +135,8 @@ pub static SERVER: [Flag; 65] = [
     flag(
         "web.remote-write-receiver.accepted-protobuf-messages",
         List,
-        "prometheus.WriteRequest",
-        NotYet("remote write 1.0 is what is accepted"),
+        "prometheus.WriteRequest,io.prometheus.write.v2.Request",
+        Served,
         "Remote write messages to accept: prometheus.WriteRequest, io.prometheus.write.v2.Request.",
     ),
     flag(

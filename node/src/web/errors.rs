@@ -207,6 +207,7 @@ impl From<RemoteError> for TextError {
             // never pass.
             RemoteError::TooLarge { .. }
             | RemoteError::TooMuch { .. }
+            | RemoteError::TooManySymbols
             | RemoteError::Snappy(_)
             | RemoteError::Protobuf(_) => Self::bad_request(error.to_string()),
         }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::body::Budget;
 use super::metrics::Metrics;
 pub use super::stream::Upward;
+use super::write::Message;
 use crate::queries::Queries;
 
 /// Everything a request may need. Cheap to clone; both listeners share one.
@@ -66,6 +67,8 @@ pub struct Settings {
     /// Whether `/api/v1/write` takes samples. Prometheus' default is no; a cluster store's nature
     /// is to receive, so ours is yes.
     pub remote_write_receiver: bool,
+    /// `--web.remote-write-receiver.accepted-protobuf-messages`.
+    pub remote_write_messages: Vec<Message>,
     /// `--web.enable-lifecycle`.
     pub lifecycle: bool,
     /// `--web.enable-admin-api`.
@@ -96,6 +99,7 @@ impl Default for Settings {
             lookback: Duration::from_secs(300),
             query_timeout: Duration::from_secs(120),
             remote_write_receiver: true,
+            remote_write_messages: Message::ALL.to_vec(),
             lifecycle: false,
             admin: false,
             per_step_stats: false,

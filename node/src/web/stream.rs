@@ -126,6 +126,13 @@ pub async fn stream(State(api): State<Shared>, uri: Uri) -> Result<Response, Tex
     Ok((told, Body::from_stream(body)).into_response())
 }
 
+/// A shard being sent, up to an index of its log.
+struct OfShard {
+    shard: ShardId,
+    index: u64,
+    series: BoxStream<'static, Result<Vec<Series>, SourceError>>,
+}
+
 struct Reading {
     upward: Arc<dyn Upward>,
     question: Question,
@@ -133,25 +140,21 @@ struct Reading {
     position: Position,
     external: Labels,
     shards: std::vec::IntoIter<ShardId>,
-    shard: Option<(
-        ShardId,
-        u64,
-        BoxStream<'static, Result<Vec<Series>, SourceError>>,
-    )>,
+    shard: Option<OfShard>,
     ended: bool,
 }
 
 impl Reading {
     /// The next frames; none at the end.
     async fn frames(&mut self) -> Result<Option<Vec<Bytes>>, SourceError> {
-        let Some((shard, index, series)) = &mut self.shard else {
+        let Some(sent) = &mut self.shard else {
             return self.next_shard().await;
         };
-        if let Some(series) = series.next().await.transpose()? {
+        if let Some(series) = sent.series.next().await.transpose()? {
             let series = series.into_iter().map(|one| with(&self.external, one));
             return Ok(Some(samples_frames(series.collect())));
         }
-        self.position.advance(*shard, *index);
+        self.position.advance(sent.shard, sent.index);
         self.shard = None;
         let position = Frame::Position(self.position.to_string());
         Ok(Some(vec![position.encode()]))
@@ -165,7 +168,11 @@ impl Reading {
         };
         self.question.since = self.position.of(shard);
         let changes = self.upward.changes(shard, &self.question).await?;
-        self.shard = Some((shard, changes.index, changes.series));
+        self.shard = Some(OfShard {
+            shard,
+            index: changes.index,
+            series: changes.series,
+        });
         Ok(Some(Vec::new()))
     }
 }

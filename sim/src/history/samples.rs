@@ -179,7 +179,7 @@ impl Samples {
                     "{place:?} refused for a value nobody wrote: {cell:?}"
                 ));
             }
-            Reason::Duplicate | Reason::TooOld => {}
+            Reason::Duplicate | Reason::TooOld | Reason::OutOfOrder => {}
             Reason::TooNew | Reason::Fenced | Reason::BadLabels | Reason::BadHistogram => {
                 return violation(format!("{place:?} refused as {reason:?} without a cause"));
             }

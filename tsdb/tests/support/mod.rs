@@ -60,6 +60,7 @@ pub struct Row {
 pub struct Windows {
     pub proposed_at: i64,
     pub out_of_order_ms: i64,
+    pub in_order_ms: i64,
     pub future_ms: i64,
 }
 
@@ -173,6 +174,7 @@ fn write(
     WriteCommand {
         proposed_at: Timestamp(windows.proposed_at),
         out_of_order_window_ms: windows.out_of_order_ms,
+        in_order_window_ms: windows.in_order_ms,
         future_window_ms: windows.future_ms,
         labels: new,
         rows: columns,
@@ -245,10 +247,13 @@ fn row() -> impl Strategy<Value = Row> {
 
 fn windows() -> impl Strategy<Value = Windows> {
     let out_of_order = prop_oneof![Just(-5i64), Just(0), Just(500), Just(i64::MAX)];
+    let in_order = prop_oneof![Just(0i64), Just(900), Just(i64::MAX)];
     let future = prop_oneof![3 => Just(0i64), 1 => Just(2_000)];
-    (out_of_order, future).prop_map(|(out_of_order_ms, future_ms)| Windows {
+    let windows = (out_of_order, in_order, future);
+    windows.prop_map(|(out_of_order_ms, in_order_ms, future_ms)| Windows {
         proposed_at: 2_000,
         out_of_order_ms,
+        in_order_ms,
         future_ms,
     })
 }

@@ -22,6 +22,8 @@ pub struct Twin {
     /// Series that ever had a sample.
     seen: BTreeSet<Labels>,
     added: BTreeSet<(GroupingKey, PushId)>,
+    /// The newest instant of each, whatever became of it.
+    last: BTreeMap<Labels, i64>,
     newest_deleted: i64,
     max: Option<i64>,
     epochs: BTreeMap<u64, u64>,
@@ -95,10 +97,10 @@ impl Twin {
                 Some(Reason::Fenced)
             } else if stored.is_some() {
                 (stored != Some(&value)).then_some(Reason::Duplicate)
-            } else if max_before
-                .is_some_and(|max| older(at, max, write.out_of_order_window_ms.max(0)))
+            } else if let Some(reason) =
+                max_before.and_then(|max| self.too_late(&labels, at, max, write))
             {
-                Some(Reason::TooOld)
+                Some(reason)
             } else if write.future_window_ms > 0
                 && older(write.proposed_at.0, at, write.future_window_ms)
             {
@@ -109,6 +111,8 @@ impl Twin {
                     .or_default()
                     .insert(at, value);
                 self.seen.insert(labels.clone());
+                let last = self.last.entry(labels.clone()).or_insert(at);
+                *last = at.max(*last);
                 self.head.insert((at, labels));
                 self.max = self.max.max(Some(at));
                 None
@@ -118,6 +122,17 @@ impl Twin {
         }
         self.keep_exemplars(write);
         rejected
+    }
+
+    fn too_late(&self, labels: &Labels, at: i64, max: i64, write: &WriteCommand) -> Option<Reason> {
+        if !older(at, max, write.out_of_order_window_ms.max(0)) {
+            return None;
+        }
+        if older(at, max, write.in_order_window_ms.max(0)) {
+            return Some(Reason::TooOld);
+        }
+        let late = self.last.get(labels).is_some_and(|last| at <= *last);
+        late.then_some(Reason::OutOfOrder)
     }
 
     fn keep_exemplars(&mut self, write: &WriteCommand) {
