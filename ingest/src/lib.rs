@@ -1,4 +1,4 @@
-//! Bytes to batches: exposition text, OpenMetrics, remote write, push bodies; relabelling and the
+//! Bytes to batches: exposition text, OpenMetrics, remote write, OTLP, push bodies; relabelling and the
 //! scrape loop.
 //!
 //! What stays true: bytes from outside are answered by an error that names the place, never by a
@@ -10,6 +10,7 @@
 //! - [`text`], [`openmetrics`], [`protobuf`]: a scraped body, entry by entry
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
+//! - [`otlp`]: metrics of the OpenTelemetry protocol
 //! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
 //! - [`relabel`]: rules that rewrite label sets
 //! - [`scrape`]: targets, and the loop that scrapes one
@@ -21,6 +22,7 @@ pub mod gzip;
 pub mod histogram;
 pub mod metrics;
 pub mod openmetrics;
+pub mod otlp;
 pub mod protobuf;
 pub mod push;
 pub mod relabel;

@@ -15,6 +15,7 @@ pub mod fields;
 pub mod global;
 pub mod http_client;
 mod mistake;
+pub mod otlp;
 pub mod print;
 pub mod problem;
 pub mod relabel;
@@ -51,7 +52,8 @@ pub struct Config {
     pub scrape_configs: Vec<ScrapeConfig>,
     pub scrape_config_files: Vec<String>,
     pub storage: Storage,
-    /// Kept as written; nothing serves them yet.
+    pub otlp: ingest::otlp::Settings,
+    /// Kept as written; nothing serves them yet, but for `otlp`.
     pub sections: Vec<Section>,
     /// How many of `scrape_configs` stand in the file itself.
     own_jobs: usize,
@@ -168,6 +170,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let sections = self.sections.iter();
         let mut warnings: Vec<String> = sections
+            .filter(|section| section.name != "otlp")
             .map(|section| format!("{} is accepted but not served yet", section.name))
             .collect();
         let missing = self.missing_files.iter();
@@ -239,6 +242,7 @@ fn read_root(root: &Node, surroundings: &dyn Surroundings, problems: &Problems) 
         scrape_configs,
         scrape_config_files: files.unwrap_or_default(),
         storage: read_storage(&fields),
+        otlp: otlp::read(&fields, &global),
         sections: sections::read_sections(&fields),
         gogc: read_gogc(&fields),
         missing_files: Vec::new(),

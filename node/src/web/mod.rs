@@ -10,7 +10,7 @@
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
 //! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`read`]: the way out
-//! - [`write`], [`push`]: the way in
+//! - [`write`], [`otlp`], [`push`]: the way in
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
 //! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
@@ -28,6 +28,7 @@ pub mod json;
 pub mod lifecycle;
 pub mod metadata;
 pub mod metrics;
+pub mod otlp;
 pub mod params;
 pub mod push;
 pub mod query;
@@ -124,6 +125,10 @@ pub fn api_router(state: ApiState) -> Router {
     let rest = Router::new()
         .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))
         .route("/api/v1/write", only("OPTIONS, POST", post(write::remote)))
+        .route(
+            "/api/v1/otlp/v1/metrics",
+            only("OPTIONS, POST", post(otlp::metrics)),
+        )
         .route(
             "/-/healthy",
             only("GET, HEAD, OPTIONS", get(lifecycle::healthy)),

@@ -522,6 +522,7 @@ impl Twin {
             clock: store.clone(),
             status: store.clone(),
             settings,
+            otlp: Arc::default(),
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
             body_budget: Budget::default(),
             http_metrics: super::metrics::Metrics::default(),
