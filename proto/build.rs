@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/exposition.proto",
         "proto/otlp.proto",
         "proto/node.proto",
+        "proto/federation.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

@@ -1,9 +1,11 @@
 //! Side by side with Prometheus: the same remote-write data into quorate (one node; three nodes,
-//! every sample on three disks) and into Prometheus, on this machine, in one run; one table.
+//! every sample on three disks), into Prometheus and into VictoriaMetrics, on this machine, in one
+//! run; one table.
 //!
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
-//! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much.
+//! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much;
+//! [`federate`] is what `/federate` costs.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -11,6 +13,7 @@
 )]
 
 mod bombs;
+mod federate;
 mod measure;
 mod options;
 mod queries;
@@ -35,9 +38,14 @@ fn main() -> ExitCode {
         eprintln!("bench: {:#}", become_node(&command));
         return ExitCode::FAILURE;
     }
-    let command = arguments.next_if(|first| first == "queries" || first == "bombs");
+    let command = arguments.next_if(|first| {
+        ["queries", "bombs", "federate"]
+            .iter()
+            .any(|known| first == known)
+    });
     let done = match command.as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("queries") => queries::main(arguments),
+        Some("federate") => federate::main(arguments),
         Some(_) => bombs::main(arguments),
         None => Options::parse(arguments).and_then(|options| bench(&options)),
     };

@@ -28,6 +28,13 @@ pub fn forget_peak_memory(pid: u32) -> anyhow::Result<()> {
     std::fs::write(&path, "5").with_context(|| format!("write {path}"))
 }
 
+/// Bytes that a process caused to be sent to a disk, those since deleted included.
+pub fn written_bytes(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/io");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    sent_to_disk(&text).with_context(|| format!("{path} has no write_bytes"))
+}
+
 /// What a directory takes on the disk, as du counts: allocated blocks, not lengths.
 pub fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
     let mut total = 0;
@@ -59,6 +66,11 @@ fn high_water_kib(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+fn sent_to_disk(io: &str) -> Option<u64> {
+    let line = io.lines().find_map(|l| l.strip_prefix("write_bytes:"))?;
+    line.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +82,8 @@ mod tests {
         assert_eq!(cpu_ticks("12 (cut"), None);
         let status = "VmPeak:\t 10 kB\nVmHWM:\t  4096 kB\nVmRSS:\t 1 kB\n";
         assert_eq!(high_water_kib(status), Some(4096));
+        let io = "rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n";
+        assert_eq!(sent_to_disk(io), Some(4096));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Figure {
     /// Of all processes, from the first request to the end of the settling time.
     pub cpu_s: f64,
     pub disk_bytes: u64,
+    /// Sent to the disks from the first request to the end of the settling time.
+    pub written_bytes: u64,
     pub peak_memory_bytes: u64,
     /// Median milliseconds, or why there is no answer.
     pub queries: BTreeMap<String, Result<f64, String>>,
@@ -41,18 +43,23 @@ impl Figure {
         self.disk_bytes as f64 / self.samples as f64
     }
 
+    pub fn written_bytes_per_sample(&self) -> f64 {
+        self.written_bytes as f64 / self.samples as f64
+    }
+
     pub fn samples_per_second(&self) -> f64 {
         self.samples as f64 / self.elapsed_s
     }
 
     pub fn line(&self) -> String {
         format!(
-            "{} samples in {:.1} s, {:.2} CPU s per million, {:.2} bytes per sample, {} MiB peak, \
-             {} retries{}",
+            "{} samples in {:.1} s, {:.2} CPU s per million, {:.2} bytes per sample, {:.1} written, \
+             {} MiB peak, {} retries{}",
             self.samples,
             self.elapsed_s,
             self.cpu_s_per_million(),
             self.disk_bytes_per_sample(),
+            self.written_bytes_per_sample(),
             self.peak_memory_bytes >> 20,
             self.retries,
             if self.cut { ", cut short" } else { "" }
@@ -65,10 +72,12 @@ pub async fn run(options: &Options, kind: Kind, shape: Shape) -> anyhow::Result<
     let mut system = System::start(&options.programs(), kind, &work.0).await?;
     let base_ms = wall_ms() - i64::from(options.rounds) * INTERVAL_MS;
     let cpu_before = system.cpu_seconds()?;
+    let written_before = system.written_bytes()?;
     let sent = send(&options.load(), shape, system.targets(), base_ms)?;
     tokio::time::sleep(options.settle).await;
     system.flush().await?;
     let cpu_s = system.cpu_seconds()? - cpu_before;
+    let written_bytes = system.written_bytes()? - written_before;
     if sent.samples == 0 {
         bail!("nothing was sent in {:?}", options.send_max);
     }
@@ -94,6 +103,7 @@ pub async fn run(options: &Options, kind: Kind, shape: Shape) -> anyhow::Result<
         elapsed_s: sent.elapsed_s,
         cpu_s,
         disk_bytes: system.stop().await?,
+        written_bytes,
         peak_memory_bytes,
         queries,
         cut: sent.rounds < options.rounds,

@@ -126,6 +126,11 @@ impl System {
         pids.map(measure::peak_memory_bytes).sum()
     }
 
+    /// Bytes that its processes caused to be written since they began.
+    pub fn written_bytes(&mut self) -> anyhow::Result<u64> {
+        self.pids()?.into_iter().map(measure::written_bytes).sum()
+    }
+
     /// Stops all processes by SIGTERM and counts what is on the disks then.
     pub async fn stop(mut self) -> anyhow::Result<u64> {
         for n in 0..self.len() {

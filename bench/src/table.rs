@@ -50,7 +50,8 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
         put(&mut text, format_args!("- {version}\n"));
     }
     text += "\n| request | system | CPU s per million samples | bytes per sample on disk | \
-             peak memory MiB | samples/s | sent again |\n|---|---|---:|---:|---:|---:|---:|\n";
+             written | peak memory MiB | samples/s | sent again |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|\n";
     let rows = rows(figures);
     for (shape, kind, of) in &rows {
         let cut = if of.iter().any(|f| f.cut) {
@@ -61,11 +62,12 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
         put(
             &mut text,
             format_args!(
-                "| {}{cut} | {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |\n",
+                "| {}{cut} | {} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.0} |\n",
                 shape.name(),
                 kind.name(),
                 median(of, Figure::cpu_s_per_million),
                 median(of, Figure::disk_bytes_per_sample),
+                median(of, Figure::written_bytes_per_sample),
                 median(of, |f| f.peak_memory_bytes as f64 / (1 << 20) as f64),
                 median(of, Figure::samples_per_second),
                 median(of, |f| f.retries as f64),
@@ -74,7 +76,8 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
     }
     queries(&mut text, &rows);
     text += "\nCPU and memory are sums over all nodes, CPU without the queries, memory with them; disk is all data directories after a \
-             clean stop, every replica counted. quorate acknowledges after an fsync on a majority; \
+             clean stop, every replica counted; written are bytes per sample sent to the disks until \
+             then, logs and rewriting included. quorate acknowledges after an fsync on a majority; \
              Prometheus acknowledges before any.\n";
     text
 }
@@ -179,6 +182,7 @@ mod tests {
             elapsed_s: 4.0,
             cpu_s,
             disk_bytes: 3_000_000,
+            written_bytes: 20_000_000,
             peak_memory_bytes: 64 << 20,
             queries: [
                 ("a".to_owned(), Ok(1.5)),
@@ -208,7 +212,8 @@ mod tests {
             senders: 4,
         };
         let text = markdown(&facts, &figures);
-        let row = "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 64 | 500000 | 1 |";
+        let row =
+            "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 10.0 | 64 | 500000 | 1 |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| Prometheus | 3.00 |"), "{text}");
         assert!(text.contains("| 1.5 | 400: not yet  |"), "{text}");

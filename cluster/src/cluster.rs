@@ -13,7 +13,7 @@ use futures::FutureExt;
 use model::admin::Admin;
 use model::batch::Fence;
 use model::fragment::Evaluator;
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
@@ -27,20 +27,23 @@ use tokio::sync::watch;
 
 use crate::ask::{self, Answers, Asked};
 use crate::catalogue::Catalogue;
+use crate::changes;
 use crate::control::Control;
 use crate::convert::scoped;
 use crate::history::History;
 use crate::identity::Identity;
 use crate::membership::{self, Founding, Local};
-use crate::meta::MetaMachine;
+use crate::meta::{Command, Cursor, MetaMachine, Outcome};
 use crate::metrics::Metrics;
 use crate::peer::{Peers, Wire};
 use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
-use crate::router::{Replicas, Router, ShardSource};
+use crate::reads::AllShards;
+use crate::router::{Replicas, Router};
 use crate::shard::proposer::Windows;
+use crate::shard::scrub;
 use crate::shard::upkeep::CheckpointPolicy;
 use crate::shards_service;
 use crate::status::{self, Status};
@@ -71,6 +74,10 @@ pub struct Options {
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
+    /// Bytes of block files this node may keep, all shards together.
+    pub retention_bytes: Option<u64>,
+    /// In what time every byte of the shards' files is read again.
+    pub scrub_every: Duration,
     pub timing: Timing,
     pub checkpoint: CheckpointPolicy,
     pub log: wal::Options,
@@ -93,6 +100,8 @@ impl Default for Options {
             exemplars_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
+            retention_bytes: None,
+            scrub_every: Duration::from_secs(20 * 3600),
             timing: Timing::default(),
             checkpoint: CheckpointPolicy::default(),
             log: wal::Options::default(),
@@ -311,16 +320,11 @@ impl Cluster {
         }
     }
 
-    /// One source per shard; none until the cluster is formed.
-    pub fn sources(&self) -> Vec<Arc<dyn Source>> {
-        let shards = self.shared.view.borrow().shards();
-        let source = |shard| {
-            Arc::new(ShardSource {
-                router: self.shared.router.clone(),
-                shard,
-            }) as Arc<dyn Source>
-        };
-        shards.map(source).collect()
+    /// All shards as one source; none until the cluster is formed.
+    pub fn source(&self) -> Option<Arc<dyn Source>> {
+        let shards: Vec<_> = self.shared.view.borrow().shards().collect();
+        let router = self.shared.router.clone();
+        (!shards.is_empty()).then(|| Arc::new(AllShards { router, shards }) as Arc<dyn Source>)
     }
 
     /// From now on `answers` is what other nodes' questions are put to. The first one stays.
@@ -358,6 +362,51 @@ impl Cluster {
             target,
             epoch: state.lease_epoch,
         })
+    }
+
+    /// What was written to a shard after an index of its log.
+    pub async fn changes(
+        &self,
+        shard: ShardId,
+        question: &changes::Question,
+    ) -> Result<changes::Changes, SourceError> {
+        changes::of_shard(&self.shared.router, shard, question).await
+    }
+
+    /// Shards of the cluster; none until it is formed.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.shared.view.borrow().shards().collect()
+    }
+
+    /// How far children were read, as far as this node knows.
+    pub fn cursors(&self) -> BTreeMap<String, Cursor> {
+        self.shared.view.borrow().cursors.clone()
+    }
+
+    /// Notes through the meta group that `child` was read on from `from`; an error tells why that
+    /// is not so, or not known.
+    pub async fn advance_cursor(
+        &self,
+        child: String,
+        from: Option<String>,
+        to: Cursor,
+    ) -> Result<(), String> {
+        self.propose_meta(Command::Advance { child, from, to })
+            .await
+    }
+
+    /// Forgets how far other children than these were read.
+    pub async fn keep_cursors(&self, children: Vec<String>) -> Result<(), String> {
+        self.propose_meta(Command::KeepCursors { children }).await
+    }
+
+    async fn propose_meta(&self, command: Command) -> Result<(), String> {
+        let proposal = self.shared.local.propose(command);
+        match scoped(&self.shared.world.dice, proposal).await {
+            Ok(Outcome::Done) => Ok(()),
+            Ok(Outcome::Refused(why)) => Err(why),
+            Err(refusal) => Err(refusal.to_string()),
+        }
     }
 
     /// What each replica here holds; walks all series.
@@ -430,8 +479,13 @@ impl Sink for Cluster {
 
 #[async_trait]
 impl Groups for Cluster {
-    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
-        self.shared.router.push(key, op).await
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError> {
+        self.shared.router.push(key, op, options).await
     }
 
     async fn groups(&self) -> Result<Vec<Group>, SourceError> {
@@ -632,10 +686,12 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
     };
     let control = Control::new(shared.clone()).run().boxed();
     let history = History::new(shared.clone()).run().boxed();
+    let scrub = scrub::run(shared.clone()).boxed();
     vec![
         spawn("membership", settle),
         spawn("log watch", log),
         spawn("control", control),
         spawn("push history", history),
+        spawn("scrub", scrub),
     ]
 }

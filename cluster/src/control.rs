@@ -62,6 +62,8 @@ pub struct Control {
     beats: Beats,
     /// Membership changes under way, at most one a group.
     changing: Arc<Mutex<BTreeMap<GroupId, Task>>>,
+    /// The one compaction under way on this node.
+    merging: Option<Task>,
 }
 
 impl Control {
@@ -75,6 +77,7 @@ impl Control {
             leaders: BTreeMap::new(),
             beats: Beats::new(),
             changing: Arc::default(),
+            merging: None,
         }
     }
 
@@ -144,7 +147,7 @@ impl Control {
             return Ok(());
         }
         let machine: Arc<dyn Machine> = shared.meta_machine.clone();
-        let raft = group::start(Parts {
+        let (raft, _) = group::start(Parts {
             world: shared.world.clone(),
             node: shared.node.0,
             group: GroupId::META,
@@ -503,6 +506,35 @@ impl Control {
         changing.insert(GroupId::META, task);
     }
 
+    /// A shard's even share of what the node may keep.
+    fn shard_bytes_max(&self) -> Option<u64> {
+        let shards = self.replicas().len().max(1) as u64;
+        let node_max = self.shared.options.retention_bytes;
+        node_max.map(|bytes| (bytes / shards).max(1))
+    }
+
+    /// Begins a compaction unless one is under way; another shard each time, so that one whose
+    /// files are damaged holds up nobody.
+    fn merge_blocks(&mut self) {
+        if self
+            .merging
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            return;
+        }
+        let mut waiting = self.replicas();
+        waiting.retain(|replica| replica.engine.has_merge());
+        if waiting.is_empty() {
+            return;
+        }
+        let replica = waiting.swap_remove(self.rounds as usize % waiting.len());
+        let task = async move { upkeep::merge(&replica).await };
+        let world = &self.shared.world;
+        let task = world.spawn.spawn("compaction", scoped(&world.dice, task));
+        self.merging = Some(task);
+    }
+
     async fn keep_up(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let ages = Ages {
@@ -511,10 +543,12 @@ impl Control {
                 .out_of_order_ms()
                 .max(shared.settings.in_order_ms()),
             retention: shared.options.retention,
+            shard_bytes_max: self.shard_bytes_max(),
         };
         for replica in self.replicas() {
             upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
         }
+        self.merge_blocks();
         let now = self.now();
         for (group, running) in shared.groups.all() {
             let upkeep = self.upkeep.entry(group).or_default();

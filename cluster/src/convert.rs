@@ -10,7 +10,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::batch::{Fence, Rows};
-use model::group::{Family, FamilyKind, FamilySample, Group, GroupingKey, PushOp};
+use model::group::{
+    Family, FamilyKind, FamilySample, Group, GroupingKey, PushId, PushOp, PushOptions,
+};
 use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::Dice;
 use model::sample::Histograms;
@@ -43,7 +45,7 @@ where
 pub struct Malformed(pub String);
 
 impl Malformed {
-    fn new(what: impl ToString) -> Self {
+    pub(crate) fn new(what: impl ToString) -> Self {
         Self(what.to_string())
     }
 }
@@ -80,6 +82,7 @@ pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
             .iter()
             .map(|(series, exemplar)| exemplar_to_wire(*series, exemplar))
             .collect(),
+        backfill: batch.backfill,
     }
 }
 
@@ -88,7 +91,10 @@ fn histogram_to_wire((_, histogram): &(u32, Arc<Histogram>)) -> Bytes {
 }
 
 /// Checks each histogram; whoever takes the answer checks the places.
-fn histograms_from_wire(places: Vec<u32>, histograms: Vec<Bytes>) -> Result<Histograms, Malformed> {
+pub fn histograms_from_wire(
+    places: Vec<u32>,
+    histograms: Vec<Bytes>,
+) -> Result<Histograms, Malformed> {
     if places.len() != histograms.len() {
         return Err(Malformed::new("columns of different length"));
     }
@@ -137,6 +143,7 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             .into_iter()
             .map(|e| Ok((e.series, exemplar_from_wire(e)?)))
             .collect::<Result<_, Malformed>>()?,
+        backfill: batch.backfill,
         fence: batch.fence.map(|f| Fence {
             target: f.target,
             epoch: f.epoch,
@@ -150,7 +157,7 @@ fn labels_to_wire(labels: &Labels) -> Bytes {
     Bytes::copy_from_slice(labels.as_canonical())
 }
 
-fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
+pub fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
     Labels::from_canonical(block).map_err(Malformed::new)
 }
 
@@ -288,6 +295,7 @@ pub fn group_to_wire(group: &Group) -> wire::Group {
         families: group.families.iter().map(family_to_wire).collect(),
         push_time_ms: group.push_time.0,
         push_failure_time_ms: group.push_failure_time.0,
+        expires_ms: group.expires.map(|at| at.0),
     }
 }
 
@@ -301,36 +309,58 @@ pub fn group_from_wire(group: wire::Group) -> Result<Group, Malformed> {
             .collect::<Result<_, _>>()?,
         push_time: Timestamp(group.push_time_ms),
         push_failure_time: Timestamp(group.push_failure_time_ms),
+        expires: group.expires_ms.map(Timestamp),
     })
 }
 
-pub fn op_to_wire(op: &PushOp) -> (wire::push_request::Op, Vec<wire::Family>) {
+/// A request without its cluster and shard.
+pub fn push_to_wire(key: &GroupingKey, op: &PushOp, options: PushOptions) -> wire::PushRequest {
     use wire::push_request::Op;
-    match op {
-        PushOp::Put(families) => (Op::Put, families.iter().map(family_to_wire).collect()),
-        PushOp::Post(families) => (Op::Post, families.iter().map(family_to_wire).collect()),
-        PushOp::Delete => (Op::Delete, Vec::new()),
-        PushOp::Reject => (Op::Reject, Vec::new()),
+    let none = &Vec::new();
+    let (kind, families, id) = match op {
+        PushOp::Put(families) => (Op::Put, families, None),
+        PushOp::Post(families) => (Op::Post, families, None),
+        PushOp::Add { families, id } => (Op::Add, families, Some(id)),
+        PushOp::Delete => (Op::Delete, none, None),
+        PushOp::Reject => (Op::Reject, none, None),
+        PushOp::Expire => unreachable!("a shard's leader alone decides what has expired"),
+    };
+    wire::PushRequest {
+        key: key_to_wire(key),
+        op: kind.into(),
+        families: families.iter().map(family_to_wire).collect(),
+        id: id
+            .map(|id| id.as_bytes().to_vec().into())
+            .unwrap_or_default(),
+        ttl_ms: options.ttl_ms.unwrap_or(0),
+        ..wire::PushRequest::default()
     }
 }
 
-pub fn op_from_wire(
-    op: wire::push_request::Op,
-    families: Vec<wire::Family>,
-) -> Result<PushOp, Malformed> {
+pub fn push_from_wire(
+    request: wire::PushRequest,
+) -> Result<(GroupingKey, PushOp, PushOptions), Malformed> {
     use wire::push_request::Op;
-    let families = || {
-        families
-            .into_iter()
-            .map(family_from_wire)
-            .collect::<Result<Vec<_>, Malformed>>()
+    let kind = request.op();
+    let options = PushOptions {
+        ttl_ms: (request.ttl_ms > 0).then_some(request.ttl_ms),
     };
-    Ok(match op {
-        Op::Put => PushOp::Put(families()?),
-        Op::Post => PushOp::Post(families()?),
+    if !options.is_valid() {
+        return Err(Malformed::new("time to live"));
+    }
+    let families = request.families.into_iter().map(family_from_wire);
+    let families = families.collect::<Result<Vec<_>, Malformed>>()?;
+    let op = match kind {
+        Op::Put => PushOp::Put(families),
+        Op::Post => PushOp::Post(families),
+        Op::Add => PushOp::Add {
+            families,
+            id: PushId::new(&request.id).ok_or_else(|| Malformed::new("push id"))?,
+        },
         Op::Delete => PushOp::Delete,
         Op::Reject => PushOp::Reject,
-    })
+    };
+    Ok((key_from_wire(request.key)?, op, options))
 }
 
 // ---- reads ----
@@ -503,13 +533,17 @@ fn set_from_wire(set: wire::MatcherSet) -> Result<Vec<Matcher>, Malformed> {
     set.matchers.into_iter().map(matcher_from_wire).collect()
 }
 
+pub fn sets_to_wire(any_of: &[Vec<Matcher>]) -> Vec<wire::MatcherSet> {
+    any_of.iter().map(|set| set_to_wire(set)).collect()
+}
+
+pub fn sets_from_wire(sets: Vec<wire::MatcherSet>) -> Result<Vec<Vec<Matcher>>, Malformed> {
+    sets.into_iter().map(set_from_wire).collect()
+}
+
 pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest {
     wire::MetadataRequest {
-        any_of: selection
-            .any_of
-            .iter()
-            .map(|set| set_to_wire(set))
-            .collect(),
+        any_of: sets_to_wire(&selection.any_of),
         start_ms: selection.start.0,
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
@@ -519,11 +553,7 @@ pub fn metadata_to_wire(selection: &MetadataSelection) -> wire::MetadataRequest 
 
 pub fn metadata_from_wire(request: wire::MetadataRequest) -> Result<MetadataSelection, Malformed> {
     Ok(MetadataSelection {
-        any_of: request
-            .any_of
-            .into_iter()
-            .map(set_from_wire)
-            .collect::<Result<_, _>>()?,
+        any_of: sets_from_wire(request.any_of)?,
         start: Timestamp(request.start_ms),
         end: Timestamp(request.end_ms),
         consistency: consistency(request.local),
@@ -720,16 +750,25 @@ mod tests {
             families: families.clone(),
             push_time: Timestamp(4),
             push_failure_time: Timestamp(0),
+            expires: Some(Timestamp(9)),
         };
+        let key = group.key.clone();
         assert_eq!(group_from_wire(group_to_wire(&group)), Ok(group));
         for op in [
             PushOp::Put(families.clone()),
+            PushOp::Add {
+                families: families.clone(),
+                id: PushId::new(b"one").unwrap(),
+            },
             PushOp::Post(families),
             PushOp::Delete,
             PushOp::Reject,
         ] {
-            let (kind, sent) = op_to_wire(&op);
-            assert_eq!(op_from_wire(kind, sent), Ok(op));
+            for ttl_ms in [None, Some(7)] {
+                let options = PushOptions { ttl_ms };
+                let sent = push_to_wire(&key, &op, options);
+                assert_eq!(push_from_wire(sent), Ok((key.clone(), op.clone(), options)));
+            }
         }
         assert!(group_from_wire(wire::Group::default()).is_err());
     }

@@ -14,7 +14,9 @@
 //! - [`meta`], [`placement`], [`catalogue`]: what the cluster agrees on about itself
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
 //! - [`router`], [`history`]: any request on any node; push groups as history
-//! - [`evaluate`]: parts of queries, computed where the series are
+//! - [`reads`]: one question to all shards; [`evaluate`]: parts of queries, computed where the
+//!   series are
+//! - [`newest`], [`changes`]: the newest samples of a shard, and what was written since an index
 //! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
 //! - [`admin`], [`export`], [`statistics`]: deleting, cleaning, snapshots, the head in numbers
 //! - [`ask`]: what the programs above ask each other
@@ -24,6 +26,7 @@
 pub mod admin;
 pub mod ask;
 pub mod catalogue;
+pub mod changes;
 pub mod cluster;
 pub mod consul;
 pub mod control;
@@ -37,9 +40,11 @@ pub mod link;
 pub mod membership;
 pub mod meta;
 pub mod metrics;
+pub mod newest;
 pub mod peer;
 pub mod placement;
 pub mod raft;
+pub mod reads;
 pub mod refusal;
 pub mod router;
 pub mod shard;
@@ -49,7 +54,9 @@ pub mod status;
 pub mod write_link;
 
 pub use ask::{Answers, AskError, Asked};
+pub use changes::{Changes, Question};
 pub use cluster::{Cluster, Options, StartError};
+pub use meta::Cursor;
 pub use raft::group::Timing;
 pub use shard::upkeep::CheckpointPolicy;
 pub use status::Status;

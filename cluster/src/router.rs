@@ -14,13 +14,14 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use model::fragment::{Fragment, FragmentError, Part};
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::hash::Map;
 use model::limits::HISTOGRAM_BYTES_MAX;
+use model::newest::Pages;
 use model::port::World;
 use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Batch, ExemplarSeries, Histogram, Labels, Series, ShardId};
+use model::{Batch, ExemplarSeries, Histogram, Labels, NewestSelection, Series, ShardId};
 use prost::Message;
 use proto::node as wire;
 use proto::node::metadata_request::Kind;
@@ -30,6 +31,7 @@ use tsdb::Shard;
 use crate::convert::{self, Malformed};
 use crate::evaluate;
 use crate::meta::State;
+use crate::newest;
 use crate::peer::{NotConnected, Peer, Peers};
 use crate::refusal::Refusal;
 use crate::shard::Replica;
@@ -106,9 +108,7 @@ impl Router {
     }
 
     /// Who probably leads `shard`. `attempt` walks the replicas when nobody is known to.
-    fn whom(&self, shard: ShardId, attempt: usize) -> Option<Whom> {
-        let state = self.state();
-        let replica = self.replica(shard);
+    pub(crate) fn probable_leader(&self, shard: ShardId, attempt: usize) -> Option<u64> {
         let hint = || {
             self.hints
                 .lock()
@@ -116,16 +116,27 @@ impl Router {
                 .get(&shard)
                 .copied()
         };
-        let known = replica.as_ref().and_then(|r| r.leader()).or_else(hint);
+        let replica = self.replica(shard);
+        let known = replica.and_then(|r| r.leader()).or_else(hint);
+        let state = self.state();
         let replicas = &state.assignment(shard)?.replicas;
-        let node = known.unwrap_or(replicas[attempt % replicas.len()]);
-        match replica {
+        Some(known.unwrap_or(replicas[attempt % replicas.len()]))
+    }
+
+    fn whom(&self, shard: ShardId, attempt: usize) -> Option<Whom> {
+        let node = self.probable_leader(shard, attempt)?;
+        match self.replica(shard) {
             Some(replica) if node == self.node => Some(Whom::Here(replica)),
-            _ => Some(Whom::There(self.peers.at(state.address(node)?))),
+            _ => Some(Whom::There(self.peer(node)?)),
         }
     }
 
-    fn note(&self, shard: ShardId, refusal: &Refusal) {
+    /// Another node, if it is known.
+    pub(crate) fn peer(&self, node: u64) -> Option<Arc<Peer>> {
+        Some(self.peers.at(self.state().address(node)?))
+    }
+
+    pub(crate) fn note(&self, shard: ShardId, refusal: &Refusal) {
         let mut hints = self.hints.lock().expect("not poisoned");
         match refusal {
             Refusal::NotLeader(Some(leader)) => drop(hints.insert(shard, *leader)),
@@ -161,7 +172,7 @@ impl Router {
         }
     }
 
-    async fn write_shard(&self, shard: ShardId, batch: &Batch) -> Result<Written, Refusal> {
+    async fn write_shard(&self, shard: ShardId, batch: &Arc<Batch>) -> Result<Written, Refusal> {
         // A repeated row is a no-op: whatever happened, asking again is right.
         let question = |whom| -> Answer<'_, Written> {
             Box::pin(async move {
@@ -210,14 +221,12 @@ impl Router {
         shard: ShardId,
         key: &GroupingKey,
         op: &PushOp,
+        options: PushOptions,
     ) -> Result<Pushed, Refusal> {
-        let (kind, families) = convert::op_to_wire(op);
         let request = wire::PushRequest {
             cluster_id: self.cluster_id(),
             shard: shard.0,
-            key: convert::key_to_wire(key),
-            op: kind.into(),
-            families,
+            ..convert::push_to_wire(key, op, options)
         };
         let reply = call(peer.data().push(request)).await?;
         refused(reply.refusal)?;
@@ -230,6 +239,7 @@ impl Router {
             at: model::Timestamp(reply.at_ms),
             before: group(reply.before)?,
             after: group(reply.after)?,
+            repeated: reply.repeated,
         })
     }
 
@@ -278,18 +288,11 @@ impl Router {
     /// Cuts a batch by shard, remembering which row came from where. Rows that no shard could take
     /// are left out and told.
     fn cut(&self, state: &State, batch: &Batch) -> (Parts, Vec<Rejection>) {
-        let homes: Vec<ShardId> = batch
-            .series
-            .iter()
-            .map(|labels| state.shard_of(labels.as_canonical()))
-            .collect();
-        let mut parts = Parts::new();
+        let mut cutter = Cutter::new(state, batch);
         let mut rejected = Vec::new();
         let mut histograms = batch.rows.histograms.iter().peekable();
-        let mut places: Vec<Option<u32>> = vec![None; batch.series.len()];
         let rows = &batch.rows;
         for (row, &series) in rows.series.iter().enumerate() {
-            let at = series as usize;
             let histogram = histograms.next_if(|(place, _)| *place as usize == row);
             let histogram = histogram.map(|(_, histogram)| histogram);
             if histogram.is_some_and(|histogram| !is_storable(histogram)) {
@@ -299,10 +302,7 @@ impl Router {
                 });
                 continue;
             }
-            let (part, from) = parts.entry(homes[at]).or_default();
-            part.fence = batch.fence;
-            let place =
-                *places[at].get_or_insert_with(|| part.add_series(batch.series[at].clone()));
+            let (part, from, place) = cutter.part(series);
             let timestamp = rows.timestamps[row];
             match histogram {
                 None => part.rows.push(place, timestamp, rows.values[row]),
@@ -318,18 +318,72 @@ impl Router {
             _ => &batch.exemplars[..],
         };
         for (series, exemplar) in kept {
-            let at = *series as usize;
-            let (part, _) = parts.entry(homes[at]).or_default();
-            let place =
-                *places[at].get_or_insert_with(|| part.add_series(batch.series[at].clone()));
+            let (part, _, place) = cutter.part(*series);
             part.exemplars.push((place, exemplar.clone()));
         }
-        (parts, rejected)
+        (cutter.finish(), rejected)
     }
 }
 
 /// A shard's part of a batch, and which of the batch's rows its rows are.
-type Parts = BTreeMap<ShardId, (Batch, Vec<u32>)>;
+type Parts = BTreeMap<ShardId, (Arc<Batch>, Vec<u32>)>;
+
+/// Cuts one batch, its series in the order in which their rows are met.
+struct Cutter<'a> {
+    batch: &'a Batch,
+    state: &'a State,
+    parts: Vec<(ShardId, Batch, Vec<u32>)>,
+    /// Of each shard: its part.
+    by_shard: Map<ShardId, usize>,
+    /// Of each series of the batch, once it was met: its part and its place there.
+    places: Vec<Option<(u32, u32)>>,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(state: &'a State, batch: &'a Batch) -> Self {
+        Self {
+            batch,
+            state,
+            parts: Vec::new(),
+            by_shard: Map::default(),
+            places: vec![None; batch.series.len()],
+        }
+    }
+
+    /// The part that a series belongs to, whose rows are there, and the series' place in it.
+    fn part(&mut self, series: u32) -> (&mut Batch, &mut Vec<u32>, u32) {
+        let (part, place) = match self.places[series as usize] {
+            Some(known) => known,
+            None => self.place(series as usize),
+        };
+        let (_, batch, from) = &mut self.parts[part as usize];
+        (batch, from, place)
+    }
+
+    fn place(&mut self, series: usize) -> (u32, u32) {
+        let labels = &self.batch.series[series];
+        let shard = self.state.shard_of(labels.as_canonical());
+        let part = *self.by_shard.entry(shard).or_insert_with(|| {
+            let part = Batch {
+                fence: self.batch.fence,
+                backfill: self.batch.backfill,
+                ..Batch::default()
+            };
+            self.parts.push((shard, part, Vec::new()));
+            self.parts.len() - 1
+        });
+        let place = self.parts[part].1.add_series(labels.clone());
+        self.places[series] = Some((part as u32, place));
+        (part as u32, place)
+    }
+
+    fn finish(self) -> Parts {
+        let parts = self.parts.into_iter();
+        parts
+            .map(|(shard, part, from)| (shard, (Arc::new(part), from)))
+            .collect()
+    }
+}
 
 fn is_storable(histogram: &Histogram) -> bool {
     // In canonical bytes a number takes nine at most, here eight.
@@ -417,7 +471,17 @@ impl Sink for Router {
 
 #[async_trait]
 impl Groups for Router {
-    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError> {
+        if !options.is_valid() {
+            return Err(WriteError::Invalid(
+                "a time to live out of range".to_owned(),
+            ));
+        }
         let state = self.state();
         if !state.is_formed() {
             return Err(WriteError::Unavailable(Vec::new()));
@@ -427,8 +491,8 @@ impl Groups for Router {
         let question = |whom| -> Answer<'_, Pushed> {
             Box::pin(async move {
                 match whom {
-                    Whom::Here(replica) => replica.push(key.clone(), op.clone()).await,
-                    Whom::There(peer) => self.push_there(&peer, shard, key, op).await,
+                    Whom::Here(replica) => replica.push(key.clone(), op.clone(), options).await,
+                    Whom::There(peer) => self.push_there(&peer, shard, key, op, options).await,
                 }
             })
         };
@@ -437,6 +501,7 @@ impl Groups for Router {
             Refusal::Overloaded(why) => WriteError::Overloaded(why),
             _ => WriteError::Unavailable(vec![shard]),
         })?;
+        // The first of a repeated push may have died before it wrote these: they are written again.
         self.write_history(&pushed).await?;
         Ok(pushed)
     }
@@ -613,10 +678,13 @@ impl Source for ShardSource {
         .await
     }
 
+    async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
+        newest::of_shard(&self.router, self.shard, selection).await
+    }
+
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
         let router = &self.router;
-        let here =
-            |replica| evaluate::here(&router.evaluator, &router.world, replica, fragment.clone());
+        let here = |replica| evaluate::here(&router.evaluator, replica, fragment.clone());
         let answer = match self.near(fragment.consistency) {
             Some(replica) => here(replica)
                 .await

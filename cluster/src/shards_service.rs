@@ -14,13 +14,16 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::changes;
 use crate::convert::{self, Malformed};
 use crate::evaluate;
 use crate::export::{self, Wanted};
+use crate::newest;
 use crate::peer::Peers;
+use crate::reads;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
-use crate::shard::Replica;
+use crate::shard::{Replica, scrub};
 
 /// Writes of one connection being decided at once.
 const WRITES_MAX: usize = 256;
@@ -55,7 +58,7 @@ impl Service {
         let written = async {
             let replica = self.find(&frame.cluster_id, frame.shard)?;
             let batch = convert::batch_from_wire(frame.batch.unwrap_or_default());
-            replica.write(batch.map_err(malformed)?).await
+            replica.write(Arc::new(batch.map_err(malformed)?)).await
         };
         let result = match written.await {
             Ok(written) => wire::write_reply::Result::Written(convert::written_to_wire(&written)),
@@ -69,14 +72,13 @@ impl Service {
 
     async fn push_one(&self, request: wire::PushRequest) -> Result<wire::PushReply, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
-        let kind = request.op();
-        let key = convert::key_from_wire(request.key).map_err(malformed)?;
-        let op = convert::op_from_wire(kind, request.families).map_err(malformed)?;
-        let pushed = replica.push(key, op).await?;
+        let (key, op, options) = convert::push_from_wire(request).map_err(malformed)?;
+        let pushed = replica.push(key, op, options).await?;
         Ok(wire::PushReply {
             at_ms: pushed.at.0,
             before: pushed.before.as_ref().map(convert::group_to_wire),
             after: pushed.after.as_ref().map(convert::group_to_wire),
+            repeated: pushed.repeated,
             refusal: None,
         })
     }
@@ -112,7 +114,7 @@ impl Service {
     ) -> Result<evaluate::Answer, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
         let fragment = evaluate::fragment_from_wire(request);
-        evaluate::here(&self.evaluator, &self.world, replica, fragment).await
+        evaluate::here(&self.evaluator, replica, fragment).await
     }
 
     async fn metadata_of(
@@ -178,6 +180,17 @@ impl Service {
         exported.map_err(|e| Refusal::Internal(e.to_string()))
     }
 
+    async fn fetch_from(
+        &self,
+        request: wire::FetchRequest,
+    ) -> Result<ReplyStream<wire::FetchReply>, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let found = replica.engine.path_of(&request.name).await;
+        let none = || Refusal::Internal("this replica has no such file".to_owned());
+        let (path, entry) = found.ok_or_else(none)?;
+        Ok(scrub::serve(self.world.disk.clone(), path, entry.len))
+    }
+
     async fn cardinality_in(
         &self,
         request: wire::ShardRequest,
@@ -193,7 +206,7 @@ fn malformed(error: Malformed) -> Refusal {
 }
 
 /// Cuts an answer into messages of bounded size.
-fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
+pub(crate) fn messages(series: Vec<Series>) -> Vec<wire::SelectReply> {
     let mut messages = Vec::new();
     let mut current = wire::SelectReply::default();
     let mut samples = 0;
@@ -224,8 +237,30 @@ type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Shards for Service {
     type WriteStream = ReplyStream<wire::WriteReply>;
     type SelectStream = ReplyStream<wire::SelectReply>;
+    type ReadStream = ReplyStream<wire::ReadReply>;
     type EvaluateStream = ReplyStream<wire::EvaluateReply>;
+    type ChangesStream = ReplyStream<wire::ChangesReply>;
+    type NewestStream = ReplyStream<wire::NewestReply>;
     type CardinalityStream = ReplyStream<wire::CardinalityReply>;
+    type FetchStream = ReplyStream<wire::FetchReply>;
+
+    async fn fetch(
+        &self,
+        request: Request<wire::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let stream = match self.fetch_from(request.into_inner()).await {
+            Ok(stream) => stream,
+            Err(refusal) => {
+                let refusal = Some(convert::refusal_to_wire(refusal));
+                let reply = wire::FetchReply {
+                    refusal,
+                    ..Default::default()
+                };
+                futures::stream::iter([Ok(reply)]).boxed()
+            }
+        };
+        Ok(Response::new(stream))
+    }
 
     async fn delete(
         &self,
@@ -369,6 +404,42 @@ impl Shards for Service {
         Ok(Response::new(Box::pin(futures::stream::iter(
             replies.into_iter().map(Ok),
         ))))
+    }
+
+    async fn newest(
+        &self,
+        request: Request<wire::NewestRequest>,
+    ) -> Result<Response<Self::NewestStream>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.cluster_id, request.shard);
+        Ok(Response::new(newest::replies(found, request).await))
+    }
+
+    async fn changes(
+        &self,
+        request: Request<wire::ChangesRequest>,
+    ) -> Result<Response<Self::ChangesStream>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.cluster_id, request.shard);
+        Ok(Response::new(changes::replies(found, request).await))
+    }
+
+    async fn read(
+        &self,
+        request: Request<wire::ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        if convert::cluster_id_from_wire(&request.cluster_id) != Some(self.peers.cluster()) {
+            return Err(Status::failed_precondition(
+                "this node belongs to another cluster",
+            ));
+        }
+        let server = reads::Server {
+            seat: self.evaluator.clone(),
+            world: self.world.clone(),
+            replicas: self.replicas.clone(),
+        };
+        Ok(Response::new(reads::serve(server, request)))
     }
 
     async fn evaluate(

@@ -191,6 +191,7 @@ fn registration(node: u64, port: u16) -> Registration {
         push_address: "127.0.0.1:9091".to_owned(),
         tags: TAGS.map(str::to_owned).to_vec(),
         check_url: format!("http://127.0.0.1:{port}/-/ready"),
+        check_header: None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Answers, AskError, Cluster, Options};
-use model::group::{GroupingKey, PushOp};
+use model::group::{GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
 use model::{
@@ -35,6 +35,7 @@ async fn start(
         bootstrap_expect: expect,
         shards: 4,
         exemplars_max: 100,
+        scrub_every: Duration::from_secs(2),
         ..Options::default()
     };
     let catalogue = Arc::new(cluster::catalogue::Memory::default());
@@ -98,7 +99,7 @@ async fn exemplars(cluster: &Cluster) -> Result<Vec<ExemplarSeries>, String> {
         consistency: Consistency::Strong,
     };
     let mut found = Vec::new();
-    for source in cluster.sources() {
+    if let Some(source) = cluster.source() {
         found.extend(
             source
                 .exemplars(&selection)
@@ -118,7 +119,7 @@ async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
         consistency: Consistency::Strong,
     };
     let mut found = Vec::new();
-    for source in cluster.sources() {
+    if let Some(source) = cluster.source() {
         found.extend(source.select(&selection).await.map_err(|e| e.to_string())?);
     }
     Ok(found)
@@ -170,6 +171,29 @@ async fn count_in(root: &Arc<tempfile::TempDir>, name: &str, metric: &str) -> us
     samples
 }
 
+/// Damages a block of each node's first shard, one node after the other, and waits until it is
+/// whole again from another one.
+async fn rot_and_mend(roots: &[Arc<tempfile::TempDir>]) {
+    for root in roots {
+        let dir = root.path().join("shards/00000/engine");
+        let mut files = std::fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path());
+        let block = files.find(|path| path.display().to_string().contains("block-"));
+        let block = block.expect("a block");
+        let whole = std::fs::read(&block).unwrap();
+        let mut rotten = whole.clone();
+        let middle = rotten.len() / 2;
+        rotten[middle] ^= 4;
+        std::fs::write(&block, rotten).unwrap();
+        until("the block is whole again", async || {
+            match std::fs::read(&block).ok() == Some(whole.clone()) {
+                true => Ok(()),
+                false => Err(block.display().to_string()),
+            }
+        })
+        .await;
+    }
+}
+
 /// Deletes, cleans, pins and counts through different nodes.
 async fn administrate(nodes: &[Node], roots: &[Arc<tempfile::TempDir>]) {
     let statistics = nodes[1].cluster.admin().head_statistics(2).await.unwrap();
@@ -194,6 +218,7 @@ async fn administrate(nodes: &[Node], roots: &[Arc<tempfile::TempDir>]) {
     })
     .await;
 
+    rot_and_mend(&roots[..3]).await;
     let chosen = vec![
         Matcher::equal("__name__", "old"),
         Matcher::new(MatchOp::Regex, "n", "1.").unwrap(),
@@ -322,11 +347,16 @@ async fn nodes_form_replicate_route_and_come_back() {
     let key = GroupingKey::new([("job".to_owned(), "j".to_owned())]).unwrap();
     nodes[0]
         .cluster
-        .push(key.clone(), PushOp::Put(vec![]))
+        .push(key.clone(), PushOp::Put(vec![]), PushOptions::default())
         .await
         .unwrap();
     assert_eq!(nodes[2].cluster.groups().await.unwrap().len(), 1);
-    nodes[1].cluster.push(key, PushOp::Delete).await.unwrap();
+    let options = PushOptions::default();
+    nodes[1]
+        .cluster
+        .push(key, PushOp::Delete, options)
+        .await
+        .unwrap();
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
 
     administrate(&nodes, &roots).await;

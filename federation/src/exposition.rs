@@ -3,19 +3,14 @@
 //! Promise: byte for byte Prometheus 3.5 for floats: one `# TYPE name untyped` in front of each
 //! run of a name, own timestamps in milliseconds, the external labels a series lacks behind its
 //! own, `instance=""` where neither has an instance (so that the parent does not set its own).
-//! Text comes in pieces of bounded size. Native histograms have no text and are left out. Not
+//! Native histograms have no text and are left out. Not
 //! here: choosing and sorting the series.
 
-use std::fmt::Write;
-use std::vec;
-
-use bytes::Bytes;
 use model::labels::METRIC_NAME;
-use model::limits::EXPOSITION_PIECE_BYTES;
-use model::{Labels, Series, number};
+use model::limits::LABELS_MAX;
+use model::{Labels, Newest, Timestamp, number};
 
 use crate::escaping::{Escaping, is_plain};
-use crate::families::newest_histogram;
 
 /// Labels that every series gets unless it has them: the external ones and `instance`.
 pub(crate) struct Additions(Vec<(String, String)>);
@@ -42,80 +37,157 @@ pub(crate) fn labels_of<'a>(
     own.chain(added.map(|(n, v)| (n.as_str(), v.as_str())))
 }
 
-/// Writes series that are sorted by metric name, each with one sample; nameless ones are skipped.
+/// Writes newest samples that come sorted by metric name, one by one.
+pub trait Writer: Send + 'static {
+    fn write(&mut self, newest: &Newest, out: &mut Vec<u8>);
+
+    /// What was held back, once nothing comes any more.
+    fn finish(&mut self, _out: &mut Vec<u8>) {}
+}
+
+/// The text format. Names are escaped once: a family's when it begins, a label's when it is first
+/// met.
 pub struct Exposition {
-    series: vec::IntoIter<Series>,
     additions: Additions,
     escaping: Escaping,
-    /// Name of the family whose TYPE line was written last.
-    family: Option<String>,
+    /// Name of the family whose TYPE line was written last, as it is stored.
+    family: String,
+    /// How each of its lines begins, up to the first label.
+    head: Vec<u8>,
+    names: Names,
+    /// The last timestamp and its text: a scrape's samples have one.
+    at: (Timestamp, Vec<u8>),
+    number: String,
 }
 
 impl Exposition {
-    pub fn new(series: Vec<Series>, external: &Labels, escaping: Escaping) -> Self {
+    pub fn new(external: &Labels, escaping: Escaping) -> Self {
         Self {
-            series: series.into_iter(),
             additions: Additions::new(external),
             escaping,
-            family: None,
+            family: String::new(),
+            head: Vec::new(),
+            names: Names::default(),
+            at: (Timestamp(0), b" 0\n".to_vec()),
+            number: String::new(),
         }
     }
 
-    fn write_series(&mut self, out: &mut String, series: &Series) {
-        let name = series.labels.metric_name();
-        let Some(sample) = series.samples.last() else {
-            return;
-        };
-        if name.is_empty() || newest_histogram(series).is_some() {
-            return;
-        }
-        if self.family.as_deref() != Some(name) {
-            out.push_str("# TYPE ");
-            write_name(out, &self.escaping.escape(name));
-            out.push_str(" untyped\n");
-            self.family = Some(name.to_owned());
-        }
-        self.write_name_and_labels(out, name, &series.labels);
-        out.push(' ');
-        number::write_exposition(out, sample.value);
-        writeln!(out, " {}", sample.timestamp).expect("a String takes all");
-    }
-
-    fn write_name_and_labels(&self, out: &mut String, name: &str, labels: &Labels) {
-        let name = self.escaping.escape(name);
-        let mut separator = '{';
-        if is_plain(&name) {
-            out.push_str(&name);
+    fn begin_family(&mut self, name: &str, out: &mut Vec<u8>) {
+        name.clone_into(&mut self.family);
+        let escaped = self.escaping.escape(name);
+        let mut quoted = String::new();
+        write_name(&mut quoted, &escaped);
+        out.extend_from_slice(b"# TYPE ");
+        out.extend_from_slice(quoted.as_bytes());
+        out.extend_from_slice(b" untyped\n");
+        self.head.clear();
+        if is_plain(&escaped) {
+            self.head.extend_from_slice(quoted.as_bytes());
+            self.head.push(b'{');
         } else {
-            out.push('{');
-            write_name(out, &name);
-            separator = ',';
+            self.head.push(b'{');
+            self.head.extend_from_slice(quoted.as_bytes());
+            self.head.push(b',');
         }
-        for (label, value) in labels_of(labels, &self.additions) {
-            out.push(separator);
-            write_name(out, &self.escaping.escape(label));
-            out.push_str("=\"");
-            write_escaped(out, value);
-            out.push('"');
-            separator = ',';
+    }
+
+    fn write_labels(&mut self, labels: &Labels, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.head);
+        self.names.begin();
+        // Both ascend by name: one walk finds what a series lacks.
+        let mut lacking = Vec::new();
+        let mut added = self.additions.0.iter().enumerate().peekable();
+        for (name, value) in labels.iter_bytes() {
+            while let Some((at, _)) = added.next_if(|(_, (n, _))| n.as_bytes() < name) {
+                lacking.push(at);
+            }
+            added.next_if(|(_, (n, _))| n.as_bytes() == name);
+            if name != METRIC_NAME.as_bytes() {
+                self.names.write(name, self.escaping, out);
+                write_value(out, value);
+            }
         }
-        out.push('}');
+        lacking.extend(added.map(|(at, _)| at));
+        for at in lacking {
+            let (name, value) = &self.additions.0[at];
+            self.names.write(name.as_bytes(), self.escaping, out);
+            write_value(out, value.as_bytes());
+        }
+        // `instance` at least was there: the last label's comma is the end.
+        let end = out.last_mut().expect("a label was written");
+        *end = b'}';
+    }
+
+    fn write_number(&mut self, value: f64, out: &mut Vec<u8>) {
+        let whole = value as i64;
+        if whole as f64 == value && (-999_999..=999_999).contains(&whole) {
+            return write_whole(out, whole);
+        }
+        self.number.clear();
+        number::write_exposition(&mut self.number, value);
+        out.extend_from_slice(self.number.as_bytes());
     }
 }
 
-/// Pieces of whole lines, each little longer than [`EXPOSITION_PIECE_BYTES`] at most.
-impl Iterator for Exposition {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let mut out = String::with_capacity(EXPOSITION_PIECE_BYTES);
-        while out.len() < EXPOSITION_PIECE_BYTES {
-            let Some(series) = self.series.next() else {
-                break;
-            };
-            self.write_series(&mut out, &series);
+impl Writer for Exposition {
+    fn write(&mut self, newest: &Newest, out: &mut Vec<u8>) {
+        let name = newest.labels.metric_name();
+        if name.is_empty() || newest.histogram.is_some() {
+            return;
         }
-        (!out.is_empty()).then(|| Bytes::from(out))
+        if self.family != name {
+            self.begin_family(name, out);
+        }
+        self.write_labels(&newest.labels, out);
+        out.push(b' ');
+        self.write_number(newest.value, out);
+        if self.at.0 != newest.at {
+            let text = format!(" {}\n", newest.at);
+            self.at = (newest.at, text.into_bytes());
+        }
+        out.extend_from_slice(&self.at.1);
+    }
+}
+
+/// A name, and how it is written.
+type Escaped = (Box<[u8]>, Box<[u8]>);
+
+/// Names of labels as they are written, each with what follows: `name="`.
+#[derive(Default)]
+struct Names {
+    known: Vec<Escaped>,
+    /// Where the next one is looked for first: series of a family have the same names.
+    next: usize,
+}
+
+impl Names {
+    fn begin(&mut self) {
+        self.next = 0;
+    }
+
+    fn write(&mut self, name: &[u8], escaping: Escaping, out: &mut Vec<u8>) {
+        let expected = self.known.get(self.next).is_some_and(|(n, _)| **n == *name);
+        let at = match expected {
+            true => self.next,
+            false => match self.known.iter().position(|(n, _)| **n == *name) {
+                Some(at) => at,
+                None => self.learn(name, escaping),
+            },
+        };
+        self.next = at + 1;
+        out.extend_from_slice(&self.known[at].1);
+    }
+
+    fn learn(&mut self, name: &[u8], escaping: Escaping) -> usize {
+        if self.known.len() >= LABELS_MAX {
+            self.known.clear();
+        }
+        let mut text = String::new();
+        write_name(&mut text, &escaping.escape(&String::from_utf8_lossy(name)));
+        text.push_str("=\"");
+        self.known.push((name.into(), text.into_bytes().into()));
+        self.known.len() - 1
     }
 }
 
@@ -125,12 +197,7 @@ fn write_name(out: &mut String, name: &str) {
         return out.push_str(name);
     }
     out.push('"');
-    write_escaped(out, name);
-    out.push('"');
-}
-
-fn write_escaped(out: &mut String, text: &str) {
-    for c in text.chars() {
+    for c in name.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
@@ -138,28 +205,63 @@ fn write_escaped(out: &mut String, text: &str) {
             _ => out.push(c),
         }
     }
+    out.push('"');
+}
+
+/// A label's value, the quote behind it and a comma.
+fn write_value(out: &mut Vec<u8>, text: &[u8]) {
+    let special = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'"');
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(special) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\n' => b"\\n",
+            b'"' => b"\\\"",
+            _ => b"\\\\",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\",");
+}
+
+fn write_whole(out: &mut Vec<u8>, value: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]
 mod tests {
-    use model::{Samples, Timestamp};
-
     use super::*;
 
-    fn series(pairs: &[(&str, &str)], at: i64, value: f64) -> Series {
-        let mut samples = Samples::default();
-        samples.push(Timestamp(at), value);
-        Series {
+    fn series(pairs: &[(&str, &str)], at: i64, value: f64) -> Newest {
+        Newest {
             labels: Labels::from_pairs(pairs.iter().copied()),
-            samples,
+            at: Timestamp(at),
+            value,
+            histogram: None,
         }
     }
 
-    fn text(series: Vec<Series>, external: &Labels, escaping: Escaping) -> String {
-        let pieces = Exposition::new(series, external, escaping);
-        pieces
-            .map(|piece| String::from_utf8(piece.to_vec()).unwrap())
-            .collect()
+    fn text(all: Vec<Newest>, external: &Labels, escaping: Escaping) -> String {
+        let mut writer = Exposition::new(external, escaping);
+        let mut out = Vec::new();
+        all.iter().for_each(|newest| writer.write(newest, &mut out));
+        writer.finish(&mut out);
+        String::from_utf8(out).unwrap()
     }
 
     /// Prometheus 3.5.3 with `external_labels: {region: eu, zone: 'z"1'}` after a scrape with
@@ -249,16 +351,17 @@ t_small{instance="127.0.0.1:21992",job="exp",region="eu",zone="z\"1"} 1e-07 1795
     }
 
     #[test]
-    fn pieces_are_bounded_and_whole_lines() {
-        let value = "v".repeat(1000);
-        let input: Vec<_> = (0..200)
-            .map(|i| series(&[("__name__", "a"), ("b", &value)], i, 1.0))
-            .collect();
-        let pieces: Vec<_> = Exposition::new(input, &Labels::default(), Escaping::Dots).collect();
-        assert!(pieces.len() > 1);
-        for piece in pieces {
-            assert!(piece.len() < EXPOSITION_PIECE_BYTES + 2000);
-            assert!(piece.ends_with(b"\n"));
-        }
+    fn what_a_series_lacks_stands_behind_its_own_labels() {
+        let external = Labels::from_pairs([("A", "1"), ("m", "2"), ("z", "3")]);
+        let input = vec![
+            series(&[("__name__", "a"), ("m", "own"), ("n", "x")], 5, -3.0),
+            series(&[("A", "own"), ("__name__", "a"), ("z", "own")], -6, 1e6),
+        ];
+        assert_eq!(
+            text(input, &external, Escaping::Underscores),
+            "# TYPE a untyped\n\
+             a{m=\"own\",n=\"x\",A=\"1\",instance=\"\",z=\"3\"} -3 5\n\
+             a{A=\"own\",z=\"own\",instance=\"\",m=\"2\"} 1e+06 -6\n"
+        );
     }
 }

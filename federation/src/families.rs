@@ -1,29 +1,36 @@
 //! Newest samples as protobuf families, as Prometheus' `/federate` writes them.
 //!
 //! Promise: byte for byte Prometheus 3.5 for floats and for exponential histograms, which leave as
-//! floats; a family ends where the name or the kind changes. Two of its faults are not copied:
+//! floats; a family ends where the name or the kind changes, or where it grows beyond
+//! [`FAMILY_BYTES_MAX`]. Two of its faults are not copied:
 //! every histogram shows its own buckets, and one with custom bounds, whose bounds have no field,
 //! leaves as the classic histogram it stands for. Not here: choosing and sorting the series.
 
-use std::vec;
-
-use bytes::{BufMut, Bytes, BytesMut};
 use model::histogram::{ResetHint, Span};
-use model::limits::EXPOSITION_PIECE_BYTES;
-use model::{Histogram, Labels, Series};
+use model::limits::FAMILY_BYTES_MAX;
+use model::{Histogram, Labels, Newest};
 use prost::Message;
 use proto::exposition as wire;
 use proto::exposition::MetricType;
 
-use crate::exposition::{Additions, labels_of};
+use crate::exposition::{Additions, Writer, labels_of};
 use crate::format::{Encoding, Format};
 use crate::prototext;
 
-/// Writes series that are sorted by metric name, each with one sample; nameless ones are skipped.
+/// Writes newest samples that come sorted by metric name; nameless ones are skipped.
 pub struct Families {
-    series: std::iter::Peekable<vec::IntoIter<Series>>,
     additions: Additions,
     format: Format,
+    /// What is gathered of the family that comes now.
+    family: Option<Family>,
+}
+
+struct Family {
+    /// As it is stored.
+    name: String,
+    kind: Kind,
+    metrics: Vec<wire::Metric>,
+    bytes: usize,
 }
 
 /// What a family's metrics have in common besides its name.
@@ -38,39 +45,18 @@ enum Kind {
 
 impl Families {
     /// In one of the protobuf encodings.
-    pub fn new(series: Vec<Series>, external: &Labels, format: Format) -> Self {
+    pub fn new(external: &Labels, format: Format) -> Self {
         Self {
-            series: series.into_iter().peekable(),
             additions: Additions::new(external),
             format,
+            family: None,
         }
     }
 
-    fn next_family(&mut self) -> Option<wire::MetricFamily> {
-        let nameless = |s: &Series| s.labels.metric_name().is_empty() || s.samples.is_empty();
-        while self.series.next_if(nameless).is_some() {}
-        let first = self.series.peek()?;
-        let name = first.labels.metric_name().to_owned();
-        let kind = kind_of(first);
-        let mut metrics = Vec::new();
-        let same = |s: &Series| s.labels.metric_name() == name && kind_of(s) == kind;
-        while let Some(series) = self.series.next_if(same) {
-            metrics.extend(self.metric(&series));
-        }
-        Some(wire::MetricFamily {
-            name: Some(self.format.escaping.escape(&name).into_owned()),
-            help: None,
-            r#type: Some(kind.metric_type().into()),
-            metric: metrics,
-            unit: None,
-        })
-    }
-
-    fn metric(&self, series: &Series) -> Option<wire::Metric> {
-        let last = series.samples.last()?;
-        let histogram = newest_histogram(series);
-        let labels = labels_of(&series.labels, &self.additions);
-        Some(wire::Metric {
+    fn metric(&self, newest: &Newest) -> wire::Metric {
+        let histogram = newest.histogram.as_deref();
+        let labels = labels_of(&newest.labels, &self.additions);
+        wire::Metric {
             label: labels
                 .map(|(name, value)| wire::LabelPair {
                     name: Some(self.format.escaping.escape(name).into_owned()),
@@ -78,44 +64,62 @@ impl Families {
                 })
                 .collect(),
             untyped: histogram.is_none().then_some(wire::Untyped {
-                value: Some(last.value),
+                value: Some(newest.value),
             }),
             histogram: histogram.map(|histogram| match histogram.uses_custom_buckets() {
                 true => classic(histogram),
                 false => native(histogram),
             }),
-            timestamp_ms: Some(last.timestamp.0),
+            timestamp_ms: Some(newest.at.0),
             ..wire::Metric::default()
-        })
+        }
     }
 
-    fn write(&self, family: &wire::MetricFamily, out: &mut BytesMut) {
+    fn write_family(&self, family: Family, out: &mut Vec<u8>) {
+        let family = wire::MetricFamily {
+            name: Some(self.format.escaping.escape(&family.name).into_owned()),
+            help: None,
+            r#type: Some(family.kind.metric_type().into()),
+            metric: family.metrics,
+            unit: None,
+        };
         match self.format.encoding {
             Encoding::Text | Encoding::Delimited => {
-                let length = family.encoded_len();
-                out.reserve(length + 10);
-                prost::encoding::encode_varint(length as u64, out);
-                out.put_slice(&family.encode_to_vec());
+                out.extend_from_slice(&family.encode_length_delimited_to_vec());
             }
-            Encoding::ProtoText => out.put_slice(prototext::lines(family).as_bytes()),
-            Encoding::CompactText => out.put_slice(prototext::compact(family).as_bytes()),
+            Encoding::ProtoText => out.extend_from_slice(prototext::lines(&family).as_bytes()),
+            Encoding::CompactText => out.extend_from_slice(prototext::compact(&family).as_bytes()),
         }
     }
 }
 
-/// Pieces of whole families.
-impl Iterator for Families {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        while out.len() < EXPOSITION_PIECE_BYTES {
-            let Some(family) = self.next_family() else {
-                break;
-            };
-            self.write(&family, &mut out);
+impl Writer for Families {
+    fn write(&mut self, newest: &Newest, out: &mut Vec<u8>) {
+        let (name, kind) = (newest.labels.metric_name(), kind_of(newest));
+        if name.is_empty() {
+            return;
         }
-        (!out.is_empty()).then(|| out.freeze())
+        let goes_on = self.family.as_ref().is_some_and(|family| {
+            family.name == name && family.kind == kind && family.bytes < FAMILY_BYTES_MAX
+        });
+        if !goes_on {
+            self.finish(out);
+        }
+        let metric = self.metric(newest);
+        let family = self.family.get_or_insert_with(|| Family {
+            name: name.to_owned(),
+            kind,
+            metrics: Vec::new(),
+            bytes: 0,
+        });
+        family.bytes += metric.encoded_len();
+        family.metrics.push(metric);
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        if let Some(family) = self.family.take() {
+            self.write_family(family, out);
+        }
     }
 }
 
@@ -129,14 +133,8 @@ impl Kind {
     }
 }
 
-/// The histogram that is a series' newest sample.
-pub(crate) fn newest_histogram(series: &Series) -> Option<&Histogram> {
-    let newest = series.samples.len().checked_sub(1)?;
-    series.samples.histogram(newest).map(|h| &**h)
-}
-
-fn kind_of(series: &Series) -> Kind {
-    match newest_histogram(series) {
+fn kind_of(newest: &Newest) -> Kind {
+    match newest.histogram.as_deref() {
         None => Kind::Untyped,
         Some(h) if h.reset_hint == ResetHint::Gauge => Kind::Gauge,
         Some(h) if h.uses_custom_buckets() => Kind::Classic,
@@ -207,22 +205,19 @@ fn classic(histogram: &Histogram) -> wire::Histogram {
 mod tests {
     use std::sync::Arc;
 
+    use model::Timestamp;
     use model::histogram::CUSTOM_SCHEMA;
-    use model::{Samples, Timestamp};
 
     use super::*;
 
     const AT: Timestamp = Timestamp(1_795_734_028_178);
 
-    fn series(name: &str, histogram: Option<Histogram>) -> Series {
-        let mut samples = Samples::default();
-        match histogram {
-            Some(histogram) => samples.push_histogram(AT, Arc::new(histogram)),
-            None => samples.push(AT, 2.5),
-        }
-        Series {
+    fn series(name: &str, histogram: Option<Histogram>) -> Newest {
+        Newest {
             labels: Labels::from_pairs([("__name__", name)]),
-            samples,
+            at: AT,
+            value: histogram.as_ref().map_or(2.5, |h| h.sum),
+            histogram: histogram.map(Arc::new),
         }
     }
 
@@ -242,13 +237,17 @@ mod tests {
         }
     }
 
-    fn written(series: Vec<Series>, encoding: Encoding) -> Vec<u8> {
+    fn written(all: Vec<Newest>, encoding: Encoding) -> Vec<u8> {
         let format = Format {
             encoding,
             ..Format::default()
         };
         let external = Labels::from_pairs([("region", "eu")]);
-        Families::new(series, &external, format).flatten().collect()
+        let mut writer = Families::new(&external, format);
+        let mut out = Vec::new();
+        all.iter().for_each(|newest| writer.write(newest, &mut out));
+        writer.finish(&mut out);
+        out
     }
 
     fn decoded(mut bytes: &[u8]) -> Vec<wire::MetricFamily> {

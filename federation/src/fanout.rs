@@ -8,8 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::{BoxFuture, try_join_all};
 use model::fragment::{Fragment, FragmentError, Part};
+use model::newest::Pages;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{ExemplarSeries, Labels, Series};
+use model::{ExemplarSeries, Labels, NewestSelection, Series};
 
 use crate::merge::{merge_exemplars, merge_series, merge_sorted};
 
@@ -61,6 +62,11 @@ impl Source for FanOut {
             self.ask(|member| member.label_values(name, selection))
                 .await?,
         ))
+    }
+
+    async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
+        let members = self.members.iter();
+        crate::newest::merged(members.map(|m| m.newest(selection)).collect()).await
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {

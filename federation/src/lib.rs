@@ -7,9 +7,11 @@
 //! - [`merge`]: answers of several members into one
 //! - [`fanout`]: many sources as one
 //! - [`escaping`]: names for readers that cannot take UTF-8, and which scheme a reader asked for
-//! - [`federate`]: the newest sample of every chosen series
+//! - [`newest`]: the newest samples of several members, in one order
+//! - [`federate`]: an exposition of them, piece by piece
 //! - [`format`]: the form a reader asked for
-//! - [`exposition`], [`families`]: those samples as text or as protobuf, piece by piece
+//! - [`exposition`], [`families`]: the samples as text or as protobuf
+//! - [`stream`]: every sample since a position, for a parent
 //! - [`read`]: remote read, for a Prometheus that has us as its storage
 
 pub mod escaping;
@@ -19,12 +21,13 @@ pub mod fanout;
 pub mod federate;
 pub mod format;
 pub mod merge;
+pub mod newest;
 mod prototext;
 pub mod read;
+pub mod stream;
 
 pub use escaping::Escaping;
-pub use exposition::Exposition;
+pub use exposition::{Exposition, Writer};
 pub use families::Families;
 pub use fanout::FanOut;
-pub use federate::{Federate, newest};
 pub use format::{Encoding, Format};

@@ -1,6 +1,7 @@
 //! Files below one directory of the machine.
 //!
-//! Every system call that may wait runs on tokio's blocking threads; the calls of one open file
+//! Every system call that may wait runs on tokio's blocking threads (what the system holds in memory
+//! is read where it is asked for); the calls of one open file
 //! run in the order they were asked for, also when their caller gave up waiting. After an error of
 //! append or flush the file refuses everything: the kernel may have dropped the pages it could not
 //! write and called them clean, so a flush that succeeds later would prove nothing.
@@ -88,6 +89,10 @@ impl Disk for HostDisk {
 
     async fn read(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
         let path = self.at(path)?;
+        let in_memory = self.handles.known(&path);
+        if let Some(bytes) = in_memory.and_then(|file| read_cached(&file, offset, len)) {
+            return Ok(bytes);
+        }
         let handles = self.handles.clone();
         blocking(move || read_at(&*handles.get(&path)?, offset, len)).await
     }
@@ -280,11 +285,41 @@ fn write_all(file: &mut fs::File, pieces: &[Bytes]) -> io::Result<()> {
     Ok(())
 }
 
-fn read_at(file: &fs::File, offset: u64, len: usize) -> io::Result<Bytes> {
-    // Before allocating: `len` may come from a damaged file.
+/// Zeros for what the file has of `len` bytes from `offset` on: `len` may come from a damaged file.
+fn room(file: &fs::File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let left = file.metadata()?.len().saturating_sub(offset);
-    let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
-    let mut bytes = vec![0; len];
+    Ok(vec![
+        0;
+        len.min(usize::try_from(left).unwrap_or(usize::MAX))
+    ])
+}
+
+/// Reads what the system holds in memory, without waiting: all of it or nothing. A thread that may
+/// wait costs more than the copy.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &fs::File, offset: u64, len: usize) -> Option<Bytes> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let mut bytes = room(file, offset, len).ok()?;
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = &mut [io::IoSliceMut::new(&mut bytes[filled..])];
+        match preadv2(file, rest, offset + filled as u64, ReadWriteFlags::NOWAIT) {
+            // Would wait, cannot say, or the file was cut meanwhile: whoever may wait finds out.
+            Err(_) | Ok(0) => return None,
+            Ok(read) => filled += read,
+        }
+    }
+    Some(bytes.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &fs::File, _: u64, _: usize) -> Option<Bytes> {
+    None
+}
+
+fn read_at(file: &fs::File, offset: u64, len: usize) -> io::Result<Bytes> {
+    let mut bytes = room(file, offset, len)?;
+    let len = bytes.len();
     let mut filled = 0;
     while filled < len {
         match file.read_at(&mut bytes[filled..], offset + filled as u64) {

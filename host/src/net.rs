@@ -1,12 +1,12 @@
-//! TCP of the machine.
+//! TCP and UDP of the machine.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use async_trait::async_trait;
 use model::limits::LISTEN_BACKLOG;
-use model::port::{Connection, Listener, Net};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use model::port::{Connection, Datagrams, Listener, Net};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, lookup_host};
 
 /// Connects and listens through the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,33 @@ impl Net for HostNet {
             }
         }
         Err(refused)
+    }
+
+    async fn receive(&self, address: &str) -> io::Result<Box<dyn Datagrams>> {
+        let mut refused = io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("no address to receive on in {address:?}"),
+        );
+        for candidate in candidates(address).await? {
+            match UdpSocket::bind(candidate).await {
+                Ok(socket) => return Ok(Box::new(HostDatagrams(socket))),
+                Err(e) => refused = e,
+            }
+        }
+        Err(refused)
+    }
+}
+
+struct HostDatagrams(UdpSocket);
+
+#[async_trait]
+impl Datagrams for HostDatagrams {
+    async fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer).await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 
@@ -104,6 +131,18 @@ mod tests {
     async fn bytes_go_there_and_back() {
         echo_once("127.0.0.1:0").await;
         echo_once(":0").await;
+    }
+
+    #[tokio::test]
+    async fn datagrams_come_in() {
+        let mut datagrams = HostNet.receive("127.0.0.1:0").await.unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = datagrams.local_addr().unwrap();
+        sender.send_to(b"hello", to).await.unwrap();
+        let mut buffer = [0; 4];
+        assert_eq!(datagrams.next(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer, b"hell");
+        assert!(HostNet.receive("nonsense").await.is_err());
     }
 
     #[tokio::test]

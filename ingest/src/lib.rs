@@ -11,6 +11,9 @@
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
 //! - [`otlp`]: metrics of the OpenTelemetry protocol
+//! - [`lines`], [`names`]: what the line protocols have in common; [`mapping`]: rules that name
+//!   dotted metrics; [`influx`], [`graphite`], [`statsd`]: three of them;
+//!   [`jsonlines`]: series as lines of JSON; [`textlines`]: exposition text as an import
 //! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
 //! - [`relabel`]: rules that rewrite label sets
 //! - [`scrape`]: targets, and the loop that scrapes one
@@ -18,9 +21,15 @@
 
 pub mod exemplar;
 pub mod exposition;
+pub mod graphite;
 pub mod gzip;
 pub mod histogram;
+pub mod influx;
+pub mod jsonlines;
+pub mod lines;
+pub mod mapping;
 pub mod metrics;
+pub mod names;
 pub mod openmetrics;
 pub mod otlp;
 pub mod protobuf;
@@ -28,4 +37,6 @@ pub mod push;
 pub mod relabel;
 pub mod remote;
 pub mod scrape;
+pub mod statsd;
 pub mod text;
+pub mod textlines;

@@ -8,6 +8,7 @@
 //! Headers are the web layer's business, timestamps the shard's.
 
 mod histogram;
+pub mod seen;
 pub mod v2;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use proto::remote::{Fields, WireError};
 
 use crate::exemplar;
 use crate::histogram::check::check;
+use seen::Seen;
 
 /// Why nothing of a request can be taken.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +86,25 @@ pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RemoteError> {
 
 /// Decodes a `WriteRequest`.
 pub fn decode_message(message: &[u8]) -> Result<Decoded, RemoteError> {
+    read_message(message, None)
+}
+
+fn read_message(message: &[u8], seen: Option<&Seen>) -> Result<Decoded, RemoteError> {
     let mut decoded = Decoded::default();
     let mut series = SeriesReader::default();
     for field in Fields::new(message) {
         let field = field?;
-        if field.number == 1 {
-            series.read(field.bytes()?, &mut decoded)?;
+        if field.number != 1 {
+            continue;
+        }
+        let message = field.bytes()?;
+        if seen.is_some_and(|seen| seen.read(message, &mut decoded.batch)) {
+            continue;
+        }
+        let place = decoded.batch.series.len();
+        series.read(message, &mut decoded)?;
+        if let (Some(seen), Some(labels)) = (seen, decoded.batch.series.get(place)) {
+            seen.learn(message, labels);
         }
     }
     Ok(decoded)

@@ -29,6 +29,17 @@ impl<'a> Parser<'a> {
         })
     }
 
+    /// A parser of one line of a longer body, whose last `# TYPE` said `kind`.
+    pub fn of_line(line: &'a [u8], kind: MetricKind) -> Result<Self, ParseError> {
+        let parser = Self::new(line)?;
+        Ok(Self { kind, ..parser })
+    }
+
+    /// What the last `# TYPE` said.
+    pub fn kind(&self) -> MetricKind {
+        self.kind
+    }
+
     /// The next entry; `None` at the end. After an error there is nothing more to ask.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'a>>, ParseError> {
         loop {

@@ -121,6 +121,7 @@ fn page(key: &model::group::GroupingKey, families: Vec<model::group::Family>) ->
         families,
         push_time: Timestamp(1),
         push_failure_time: Timestamp(0),
+        expires: None,
     }]);
     let own = |line: &&str| !line.contains("push_time") && !line.contains("push_failure_time");
     page.lines()

@@ -6,7 +6,7 @@
 //! [`report`].
 //!
 //! Beside it stands [`differ`]: random queries, compared with a real Prometheus or with quorate in
-//! another shape.
+//! another shape; and [`outage`]: a parent cluster that is away while its children take data.
 //!
 //! What stays true: a run passes only when every checker says *valid*; *unknown* never passes.
 //! Only processes this harness started are signalled, and none outlives it.
@@ -41,3 +41,5 @@ pub mod checker;
 pub mod report;
 
 pub mod differ;
+
+pub mod outage;

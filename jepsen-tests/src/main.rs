@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 use jepsen_tests::checker::Verdict;
 use jepsen_tests::cluster::{Start, Target};
 use jepsen_tests::differ::command::{self, differ, metamorphic};
+use jepsen_tests::outage;
 use jepsen_tests::plan::{FaultKind, Plan, Settings, Workload, generate};
 use jepsen_tests::process::{BECOME_NODE, become_node};
 use jepsen_tests::run::{Backend, Outcome, check, read_plan, run};
@@ -42,10 +43,11 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
         Some("-h" | "--help" | "help") => {
-            println!("{USAGE}\n\n{}", command::USAGE);
+            println!("{USAGE}\n\n{}\n\n{}", command::USAGE, outage::USAGE);
             ExitCode::SUCCESS
         }
         Some("differ") => told(differ(rest, programs)),
+        Some("federation-outage") => told(outage::outage(rest, programs)),
         Some("metamorphic") => told(metamorphic(rest, programs)),
         _ => match dispatch(command.to_str().unwrap_or(""), rest) {
             Ok(outcome) => summary(&outcome),

@@ -64,6 +64,8 @@ pub struct Batch {
     /// Index of the series, and what was seen of it.
     pub exemplars: Vec<(u32, Exemplar)>,
     pub fence: Option<Fence>,
+    /// However old a row is, it is taken: what another cluster has accepted before.
+    pub backfill: bool,
 }
 
 impl Batch {

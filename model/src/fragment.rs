@@ -10,7 +10,7 @@
 use async_trait::async_trait;
 
 use crate::sample::Histograms;
-use crate::source::{Consistency, Source, SourceError};
+use crate::source::{Consistency, Selection, Source, SourceError};
 use crate::{Labels, Timestamp};
 
 /// One node of a query, and the instants it is wanted at.
@@ -109,4 +109,10 @@ pub trait Evaluator: Send + Sync {
         source: &dyn Source,
         fragment: &Fragment,
     ) -> Result<Part, FragmentError>;
+
+    /// What [`Evaluator::evaluate`] will select, for a source that wants to have it chosen; none
+    /// where that fails.
+    fn selection(&self, _fragment: &Fragment) -> Option<Selection> {
+        None
+    }
 }

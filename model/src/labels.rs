@@ -10,19 +10,32 @@
 //!
 //! varint is LEB128, as in protobuf. Names and values are UTF-8. A label with an empty value is
 //! the same as no label (Prometheus' data model), so [`Labels::from_pairs`] leaves it out.
+//!
+//! Beside the bytes stand their hash, taken once, and one [memo](Labels::memo): whoever numbers
+//! label sets again and again finds its number without looking anything up.
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+
+use triomphe::ThinArc;
 
 use crate::hash::xxh3;
+use crate::memo::{Giver, Memo};
 
 /// The label that carries a series' name.
 pub const METRIC_NAME: &str = "__name__";
 
-/// A sorted set of labels. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Labels(Arc<[u8]>);
+/// A sorted set of labels. Cheap to clone, one word wide.
+#[derive(Clone)]
+pub struct Labels(ThinArc<Beside, u8>);
+
+/// What stands in front of the canonical form.
+struct Beside {
+    /// Of the canonical form, unseeded.
+    hash: u64,
+    memo: Memo,
+}
 
 /// Why bytes are not a label block in the canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +50,7 @@ pub enum LabelsError {
 
 impl Default for Labels {
     fn default() -> Self {
-        Self(Arc::from(&[][..]))
+        Self::from_block(&[])
     }
 }
 
@@ -80,29 +93,104 @@ impl Labels {
             }
             last = Some(name);
         }
-        Ok(Self(Arc::from(block)))
+        Ok(Self::from_block(block))
+    }
+
+    /// `block` is in the canonical form.
+    fn from_block(block: &[u8]) -> Self {
+        let beside = Beside {
+            hash: xxh3(0, block),
+            memo: Memo::default(),
+        };
+        Self(ThinArc::from_header_and_slice(beside, block))
+    }
+
+    fn beside(&self) -> &Beside {
+        &self.0.header.header
     }
 
     /// The canonical form.
     pub fn as_canonical(&self) -> &[u8] {
-        &self.0
+        &self.0.slice
+    }
+
+    /// The number that `giver` gave this label set last, if nobody else did since. Shared by all
+    /// clones; two equal label sets that were built apart have a memo each.
+    pub fn memo(&self, giver: Giver) -> Option<u32> {
+        self.beside().memo.get(giver)
+    }
+
+    /// Remembers the number that `giver` gave this label set.
+    pub fn set_memo(&self, giver: Giver, number: u32) {
+        self.beside().memo.set(giver, number);
     }
 
     /// XXH3 of the canonical form: what sharding rests on.
     pub fn hash(&self, seed: u64) -> u64 {
-        xxh3(seed, &self.0)
+        match seed {
+            0 => self.beside().hash,
+            seed => xxh3(seed, self.as_canonical()),
+        }
     }
 
     pub fn iter(&self) -> Iter<'_> {
-        Iter { rest: &self.0 }
+        Iter {
+            rest: self.as_canonical(),
+        }
+    }
+
+    /// As [`Labels::iter`], without looking at the texts: for whoever only copies them.
+    pub fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.raw().map(|label| (label.name, label.value))
+    }
+
+    /// By metric name, then as [`Ord`] says: the order of an exposition.
+    pub fn cmp_by_name(&self, other: &Self) -> Ordering {
+        // With the name in front the two orders are one, and it nearly always is: only names that
+        // begin with an upper case letter sort before it.
+        let in_front = |labels: &Self| labels.as_canonical().starts_with(b"\x08__name__");
+        if in_front(self) && in_front(other) {
+            return self.cmp(other);
+        }
+        let names = self.metric_name().cmp(other.metric_name());
+        names.then_with(|| self.cmp(other))
     }
 
     /// The value of `name`, if set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .take_while(|(n, _)| *n <= name)
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| v)
+        let found = self
+            .raw()
+            .find(|label| label.name >= name.as_bytes())
+            .filter(|label| label.name == name.as_bytes())?;
+        Some(text(found.value).expect(CANONICAL))
+    }
+
+    fn raw(&self) -> Raw<'_> {
+        Raw {
+            rest: self.as_canonical(),
+        }
+    }
+
+    /// Appends the canonical form of the labels whose name `keep` keeps: the key of a group, made
+    /// without an allocation.
+    pub fn write_kept(&self, mut keep: impl FnMut(&[u8]) -> bool, block: &mut Vec<u8>) {
+        for label in self.raw().filter(|label| keep(label.name)) {
+            block.extend_from_slice(label.block);
+        }
+    }
+
+    /// Only the labels whose name `keep` keeps.
+    #[must_use]
+    pub fn kept(&self, keep: impl FnMut(&[u8]) -> bool) -> Self {
+        let mut block = Vec::with_capacity(self.as_canonical().len());
+        self.write_kept(keep, &mut block);
+        Self::from_block(&block)
+    }
+
+    /// Whether the same names are set, whatever their values.
+    pub fn has_names_of(&self, other: &Self) -> bool {
+        let names = other.raw().map(|label| label.name);
+        self.raw().map(|label| label.name).eq(names)
     }
 
     /// The value of `__name__`, or the empty text.
@@ -115,7 +203,7 @@ impl Labels {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_canonical().is_empty()
     }
 
     /// A builder that starts from these labels.
@@ -131,17 +219,40 @@ impl Labels {
     /// These labels without `name`.
     #[must_use]
     pub fn without(&self, name: &str) -> Self {
-        match self.get(name) {
-            Some(_) => encode(self.iter().filter(|(n, _)| *n != name)),
-            None => self.clone(),
+        let name = name.as_bytes();
+        match self.raw().any(|label| label.name == name) {
+            true => self.kept(|n| n != name),
+            false => self.clone(),
         }
     }
 }
 
-/// Compares label by label, name before value, as Prometheus sorts series.
+/// By the canonical form; clones need no look at it.
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr() == other.0.ptr()
+            || (self.beside().hash == other.beside().hash
+                && self.as_canonical() == other.as_canonical())
+    }
+}
+
+impl Eq for Labels {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.beside().hash);
+    }
+}
+
+/// Compares label by label, name before value, as Prometheus sorts series. UTF-8 orders as its
+/// bytes do.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        if self.0.ptr() == other.0.ptr() {
+            return Ordering::Equal;
+        }
+        let other = other.raw().map(|label| (label.name, label.value));
+        self.raw().map(|label| (label.name, label.value)).cmp(other)
     }
 }
 
@@ -183,9 +294,41 @@ impl<'a> Iterator for Iter<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let name = take_text(&mut self.rest).expect("canonical by construction");
-        let value = take_text(&mut self.rest).expect("canonical by construction");
+        let name = take_text(&mut self.rest).expect(CANONICAL);
+        let value = take_text(&mut self.rest).expect(CANONICAL);
         Some((name, value))
+    }
+}
+
+const CANONICAL: &str = "canonical by construction";
+
+/// Walks a canonical block without looking at its texts.
+#[derive(Clone)]
+struct Raw<'a> {
+    rest: &'a [u8],
+}
+
+/// One label: its texts, and both with their lengths.
+#[derive(Clone, Copy)]
+struct RawLabel<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    block: &'a [u8],
+}
+
+impl<'a> Iterator for Raw<'a> {
+    type Item = RawLabel<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawLabel<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let whole = self.rest;
+        let name = take_bytes(&mut self.rest).expect(CANONICAL);
+        let value = take_bytes(&mut self.rest).expect(CANONICAL);
+        let block = &whole[..whole.len() - self.rest.len()];
+        Some(RawLabel { name, value, block })
     }
 }
 
@@ -246,12 +389,12 @@ impl LabelsBuilder {
 
 /// Encodes pairs that are already sorted by name and unique.
 fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
-    let mut block = Vec::with_capacity(128);
+    let mut block = Vec::with_capacity(512);
     for (name, value) in pairs {
         put_text(&mut block, name);
         put_text(&mut block, value);
     }
-    Labels(Arc::from(block))
+    Labels::from_block(&block)
 }
 
 fn put_text(block: &mut Vec<u8>, text: &str) {
@@ -265,6 +408,29 @@ fn put_text(block: &mut Vec<u8>, text: &str) {
 }
 
 fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, LabelsError> {
+    text(take_bytes(rest)?)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, LabelsError> {
+    std::str::from_utf8(bytes).map_err(|_| LabelsError::NotUtf8)
+}
+
+#[inline]
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], LabelsError> {
+    let (&first, tail) = rest.split_first().ok_or(LabelsError::Truncated)?;
+    let len = match first < 0x80 {
+        true => {
+            *rest = tail;
+            usize::from(first)
+        }
+        false => take_len(rest)?,
+    };
+    let (bytes, tail) = rest.split_at_checked(len).ok_or(LabelsError::Truncated)?;
+    *rest = tail;
+    Ok(bytes)
+}
+
+fn take_len(rest: &mut &[u8]) -> Result<usize, LabelsError> {
     let mut len: usize = 0;
     let mut shift = 0;
     loop {
@@ -272,19 +438,13 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, LabelsError> {
         *rest = tail;
         len |= usize::from(byte & 0x7f) << shift;
         if byte < 0x80 {
-            break;
+            return Ok(len);
         }
         shift += 7;
         if shift > 28 {
             return Err(LabelsError::Truncated);
         }
     }
-    if len > rest.len() {
-        return Err(LabelsError::Truncated);
-    }
-    let (text, tail) = rest.split_at(len);
-    *rest = tail;
-    std::str::from_utf8(text).map_err(|_| LabelsError::NotUtf8)
 }
 
 #[cfg(test)]
@@ -336,8 +496,44 @@ mod tests {
             let walked: Vec<_> = labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             prop_assert_eq!(walked, pairs.clone().into_iter().collect::<Vec<_>>());
             prop_assert_eq!(labels.to_builder().build(), labels.clone());
+            for name in pairs.keys() {
+                let mut others = pairs.clone();
+                others.remove(name);
+                prop_assert_eq!(labels.without(name), Labels::from_pairs(&others));
+                prop_assert_eq!(labels.get(name), Some(pairs[name].as_str()));
+                let only = labels.kept(|n| n == name.as_bytes());
+                prop_assert_eq!(only, Labels::from_pairs([(name, &pairs[name])]));
+            }
             let sorted = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()));
             prop_assert_eq!(Labels::from_sorted(sorted), labels.clone());
+        }
+
+        #[test]
+        fn the_order_is_that_of_pairs(
+            a in prop::collection::btree_map("[AX_a]{1,2}", "[ab]{1,3}", 0..4),
+            b in prop::collection::btree_map("[AX_a]{1,2}", "[ab]{1,3}", 0..4),
+            names in ("[ab]{0,2}", "[ab]{0,2}"),
+        ) {
+            let build = |pairs: &std::collections::BTreeMap<String, String>, name: &String| {
+                let named = std::iter::once((METRIC_NAME, name.as_str()));
+                Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain(named))
+            };
+            let (a, b) = (build(&a, &names.0), build(&b, &names.1));
+            prop_assert_eq!(a.cmp(&b), a.iter().cmp(b.iter()));
+            let slow = a.metric_name().cmp(b.metric_name()).then(a.iter().cmp(b.iter()));
+            prop_assert_eq!(a.cmp_by_name(&b), slow);
+            let copied: Vec<_> = a.iter_bytes().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+            let read: Vec<_> = a.iter().map(|(n, v)| (n.into(), v.into())).collect();
+            prop_assert_eq!(copied, read);
+        }
+
+        #[test]
+        fn sorts_as_lists_of_pairs(
+            a in prop::collection::btree_map("[a-c]{1,2}", "[a-é]{1,3}", 0..4),
+            b in prop::collection::btree_map("[a-c]{1,2}", "[a-é]{1,3}", 0..4),
+        ) {
+            let lists = a.iter().cmp(b.iter());
+            prop_assert_eq!(Labels::from_pairs(&a).cmp(&Labels::from_pairs(&b)), lists);
         }
 
         #[test]

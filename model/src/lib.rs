@@ -12,9 +12,11 @@
 //!   chosen
 //! - [`group`]: Pushgateway's groups
 //! - [`sink`], [`source`]: the two traits that carry the system; [`admin`]: what operators do to it
+//! - [`newest`]: the newest sample of each series, page by page
 //! - [`fragment`]: parts of a query that are computed where the series are
 //! - [`port`]: clock, dice, disk, network, tasks
 //! - [`hash`]: hashing that is the same in every process and every version
+//! - [`memo`]: a number remembered beside what it was given to
 
 #![allow(async_fn_in_trait)]
 
@@ -28,6 +30,8 @@ pub mod id;
 pub mod labels;
 pub mod limits;
 pub mod matcher;
+pub mod memo;
+pub mod newest;
 pub mod number;
 pub mod port;
 pub mod regex;
@@ -41,5 +45,6 @@ pub use histogram::Histogram;
 pub use id::{ClusterId, GroupId, NodeId, SeriesId, ShardId};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
+pub use newest::{Newest, NewestSelection};
 pub use sample::{Exemplar, ExemplarSeries, Sample, Samples, Series, Value};
 pub use time::Timestamp;

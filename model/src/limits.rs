@@ -3,6 +3,8 @@
 /// A write request's body as sent, and as decoded; checked before allocating.
 pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
+/// Label sets of remote write that a node knows by their encoded bytes.
+pub const SEEN_LABELS_BYTES_MAX: usize = 128 << 20;
 /// What histograms and exemplars of one write request or scrape may take in memory: a few bytes on
 /// the wire become a hundred times as many.
 pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
@@ -33,6 +35,10 @@ pub const EXPOSITION_LABEL_BYTES_MAX: usize = 256 << 20;
 pub const METRIC_BYTES_MAX: usize = 1 << 20;
 /// What a target's metadata may take: its types, helps and units.
 pub const METADATA_BYTES_MAX: usize = 16 << 20;
+/// Series of a page of newest samples.
+pub const NEWEST_PAGE_SERIES: usize = 1024;
+/// A family of a protobuf exposition, before the rest of its metrics goes into another message.
+pub const FAMILY_BYTES_MAX: usize = 8 << 20;
 /// An exposition leaves in pieces of about this size.
 pub const EXPOSITION_PIECE_BYTES: usize = 64 << 10;
 /// A remote read request, as sent and as decoded, and the queries in it.
@@ -60,6 +66,8 @@ pub const LABEL_BYTES_MAX: usize = 64 << 10;
 
 /// One Raft proposal: what is merged before it is cut.
 pub const PROPOSAL_BYTES_MAX: usize = 1 << 20;
+/// A write command of the log before it is packed: what fits in a message between nodes.
+pub const WRITE_COMMAND_BYTES_MAX: u64 = RPC_BYTES_MAX as u64;
 /// Writes waiting for a shard leader's proposer, in bytes; beyond it the answer is "try later".
 pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// One AppendEntries message (openraft counts entries, not bytes, so the log reader cuts).
@@ -101,6 +109,9 @@ pub const QUERY_HEIGHT_MAX: usize = 512;
 /// The stack of a thread that runs tasks: whoever walks a query's tree recurses on it, and takes
 /// some 4 KiB for a level where nothing is optimised.
 pub const TASK_STACK_BYTES: usize = 16 << 20;
+/// Parsed queries that are kept to be asked again, and how long each may be.
+pub const PARSED_QUERIES_MAX: usize = 32;
+pub const PARSED_QUERY_BYTES_MAX: usize = 1 << 10;
 /// Steps of a range query (Prometheus: 11,000 points per series).
 pub const QUERY_POINTS_MAX: i64 = 11_000;
 /// Samples one query may hold at once (Prometheus' `--query.max-samples`).
@@ -124,10 +135,58 @@ pub const CONFIG_NODES_MAX: usize = 2_000_000;
 /// One native histogram in its canonical bytes: some 100,000 buckets.
 pub const HISTOGRAM_BYTES_MAX: usize = 1 << 20;
 
+/// Spans of its log of which a shard remembers how far back they reached.
+pub const TOUCHED_SPANS_MAX: usize = 4096;
+/// How far a child cluster was read, as its parent keeps it, and children that a cluster reads.
+pub const CURSOR_BYTES_MAX: usize = 3 << 10;
+pub const CURSORS_MAX: usize = 1024;
+/// A frame of a federation stream: the largest that is written holds one histogram too many.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Rows that a parent writes at once of what a child sends.
+pub const FEDERATED_ROWS_MAX: usize = 20_000;
 /// Samples behind the last cut that a shard's head gathers before they become a block.
 pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
 /// Label values of all shards' heads, held to count them.
 pub const STATISTICS_BYTES_MAX: usize = 256 << 20;
 
+/// Names of damaged files that a shard remembers until they are looked after.
+pub const SUSPECTS_MAX: usize = 1024;
+/// Files that one compaction reads.
+pub const COMPACTION_BYTES_MAX: u64 = 16 << 30;
+
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;
+
+/// Lines of the line protocols: how many bytes are made into one batch, how long one line of text
+/// and one line of JSON (a series with its samples) may be, and how many bad ones are told of.
+pub const LINES_BLOCK_BYTES: usize = 1 << 20;
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+pub const JSON_LINE_BYTES_MAX: usize = 16 << 20;
+pub const LINE_PROBLEMS_MAX: usize = 16;
+/// Rows of one write of lines: a line of JSON may hold a series of a million samples.
+pub const LINES_ROWS_MAX: usize = 20_000;
+/// Samples of one line of an export.
+pub const EXPORT_LINE_ROWS: usize = 10_000;
+/// What decoding lines takes in memory for each byte of them, at most about.
+pub const LINES_MEMORY_FACTOR: usize = 8;
+/// Lines that wait to be stored, of one receiver of TCP and UDP; what a piece of them takes beside
+/// its bytes, and how many connections it reads.
+pub const LINES_QUEUE_BYTES_MAX: usize = 32 << 20;
+pub const LINES_PIECE_BYTES: usize = 256;
+pub const LINES_CONNECTIONS_MAX: usize = 1024;
+/// One line of Graphite or StatsD, and one message of pickled points (carbon's own limit).
+pub const METRIC_LINE_BYTES_MAX: usize = 64 << 10;
+pub const PICKLE_BYTES_MAX: usize = 1 << 20;
+
+/// The name of one additive push, and those a shard remembers to know a repetition: how many, and
+/// their bytes.
+pub const PUSH_ID_BYTES_MAX: usize = 128;
+pub const PUSH_IDS_MAX: usize = 32_768;
+pub const PUSH_IDS_BYTES_MAX: usize = 2 << 20;
+/// How long a group may be said to live: ten years.
+pub const PUSH_TTL_MS_MAX: u64 = 3_653 * 86_400_000;
+
+/// Series that one node takes by StatsD while its process lives, and observations it keeps of one
+/// for the quantiles of one interval.
+pub const STATSD_SERIES_MAX: usize = 50_000;
+pub const STATSD_OBSERVATIONS_MAX: usize = 4096;

@@ -29,6 +29,12 @@ pub fn exposition(value: f64) -> String {
 /// Without the quotes.
 pub fn write_json(out: &mut String, value: f64) {
     let size = value.abs();
+    if size < WHOLE_MAX && size.fract() == 0.0 {
+        if value.is_sign_negative() {
+            out.push('-');
+        }
+        return write_whole(out, size as u64);
+    }
     let plain = size == 0.0 || (1e-6..1e21).contains(&size);
     let layout = if plain {
         Layout::Plain
@@ -36,6 +42,24 @@ pub fn write_json(out: &mut String, value: f64) {
         Layout::Exponent
     };
     write(out, value, layout);
+}
+
+/// Whole numbers below this are floats, each of their own.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// A whole number, in decimal.
+pub fn write_whole(out: &mut String, mut value: u64) {
+    let mut digits = [b'0'; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.push_str(std::str::from_utf8(&digits[from..]).expect("digits are ASCII"));
 }
 
 /// [`write_json`] into a new text.
@@ -111,9 +135,10 @@ struct Digits {
 impl Digits {
     fn of(value: f64) -> Self {
         let mut buffer = ryu::Buffer::new();
-        let (mantissa, exponent) = match buffer.format_finite(value).split_once('e') {
+        let text = buffer.format_finite(value);
+        let (mantissa, exponent) = match text.split_once('e') {
             Some((m, e)) => (m, e.parse().expect("ryu writes a whole exponent")),
-            None => (buffer.format_finite(value), 0),
+            None => (text, 0),
         };
         let mut it = Self {
             digits: [0; 24],
@@ -254,6 +279,18 @@ mod tests {
             "", ".", "-", "e1", "1e", "0x10", "0x1p3", "1_0", "+nan", "1e400", "infi", " 1",
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_are_written_as_any_other(whole in any::<i64>()) {
+            for value in [whole, whole >> 10, whole >> 40] {
+                let value = value as f64;
+                let mut slow = String::new();
+                write(&mut slow, value, Layout::Plain);
+                prop_assert_eq!(json(value), slow);
+            }
         }
     }
 

@@ -116,6 +116,20 @@ pub trait Net: Send + Sync {
 
     /// Listens on `host:port`; an empty host means every interface, port 0 any free port.
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
+
+    /// Receives datagrams sent to `host:port`; addresses as for [`Net::listen`].
+    async fn receive(&self, address: &str) -> io::Result<Box<dyn Datagrams>> {
+        let message = format!("no datagrams on {address}");
+        Err(io::Error::new(io::ErrorKind::Unsupported, message))
+    }
+}
+
+/// Datagrams as they come in; what comes while nobody asks is lost.
+#[async_trait]
+pub trait Datagrams: Send {
+    /// Takes one into `buffer`, cut to its length, and tells how many bytes came.
+    async fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
 /// Accepts connections, with `TCP_NODELAY` on each.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::group::{Group, GroupingKey, PushOp};
+use crate::group::{Group, GroupingKey, PushOp, PushOptions};
 use crate::source::SourceError;
 use crate::{Batch, ShardId, Timestamp};
 
@@ -90,13 +90,22 @@ pub struct Pushed {
     pub before: Option<Group>,
     /// The group after it; `None` when deleted.
     pub after: Option<Group>,
+    /// An additive push whose id was seen before: nothing was changed, `before` and `after` are
+    /// what the group is now.
+    pub repeated: bool,
 }
 
 /// Pushgateway's groups, linearizable from any node.
 #[async_trait]
 pub trait Groups: Send + Sync {
-    /// Commits `op` on the group of `key`.
-    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError>;
+    /// Commits `op` on the group of `key`. After an error that leaves open whether it was committed
+    /// only an `Add` may be repeated blindly.
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError>;
 
     /// Every group, by key. Contains all that was acknowledged before the call.
     async fn groups(&self) -> Result<Vec<Group>, SourceError>;

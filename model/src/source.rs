@@ -5,6 +5,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::fragment::{Fragment, FragmentError, Part};
+use crate::newest::{self, NewestSelection, Pages};
 use crate::sample::ExemplarSeries;
 use crate::{Labels, Matcher, Series, ShardId, Timestamp};
 
@@ -75,6 +76,12 @@ pub trait Source: Send + Sync {
         selection: &'a Selection,
     ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
         futures::stream::once(self.select(selection)).boxed()
+    }
+
+    /// The newest sample of each chosen series, page by page in the order of their names. When this
+    /// returns, everything that must answer has begun to; an error later on is the last page.
+    async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
+        newest::by_select(self, selection).await
     }
 
     /// Chosen label sets, sorted, each once.

@@ -22,6 +22,8 @@ pub struct Reachable {
     pub push: String,
     /// The whole URL of `/-/ready`.
     pub ready_url: String,
+    /// A header to be let in with, and its value.
+    pub ready_header: Option<(String, String)>,
 }
 
 /// Keeps the node registered until told to stop.
@@ -54,6 +56,7 @@ impl Discovery {
             push_address: reachable.push,
             tags: TAGS.map(str::to_owned).to_vec(),
             check_url: reachable.ready_url,
+            check_header: reachable.ready_header,
         };
         let (registration, registered) = watch::channel(registration);
         let (found, addresses) = watch::channel(Vec::new());

@@ -8,16 +8,21 @@
 //! - [`logging`]: what is told
 //! - [`queries`]: queries under limits they share
 //! - [`web`]: Prometheus' and Pushgateway's HTTP
+//! - [`access`]: who may reach the listeners
+//! - [`lines`]: Graphite and StatsD over TCP and UDP
 //! - [`scrape`]: targets and their loops
 //! - [`source`], [`discovery`], [`process`], [`telemetry`]: the cluster and the process, for them
 //! - [`neighbours`]: what nodes ask each other for their pages
 //! - [`configuration`], [`status`]: what is in force, and what can be told
 //! - [`run`]: all of it put together
 
+pub mod access;
+pub mod blocks;
 pub mod config;
 pub mod configuration;
 pub mod discovery;
 pub mod flags;
+pub mod lines;
 pub mod logging;
 mod nearest;
 pub mod neighbours;
@@ -29,4 +34,5 @@ pub mod scrape;
 pub mod source;
 pub mod status;
 pub mod telemetry;
+pub mod tree;
 pub mod web;

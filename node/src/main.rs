@@ -22,6 +22,14 @@ const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let words: Vec<String> = arguments.collect();
+    if words.get(1).is_some_and(|word| word == "tsdb") && !words[0].ends_with("promtool") {
+        return match node::blocks::run(&words[2..]) {
+            Ok(text) => print(&[Line::Out(text)], 0),
+            Err(error) => print(&[Line::Err(format!("{error:#}"))], 1),
+        };
+    }
+    let arguments = words.into_iter();
     match flags::parse(arguments) {
         Ok(Command::Run(flags)) => run(&flags),
         Ok(Command::Print(text)) => print(&[Line::Out(text)], 0),

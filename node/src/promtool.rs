@@ -1,4 +1,4 @@
-//! `promtool`, as far as it goes: `promtool check config`, with the words, streams and exit codes
+//! `promtool`, as far as it goes: `promtool check config` and `check web-config`, with the words, streams and exit codes
 //! of Prometheus' own. Contents of rule files are not checked yet, and the report says so.
 
 use std::path::{Path, PathBuf};
@@ -40,6 +40,7 @@ pub fn run(arguments: &[String], surroundings: &dyn Surroundings) -> Report {
         ["--version", ..] => out(version(), 0),
         [] | ["--help" | "-h" | "help", ..] => out(HELP.to_owned(), 0),
         ["check", "config", ..] => check_config(&words[2..], surroundings),
+        ["check", "web-config", ref files @ ..] => check_web_configs(files, surroundings),
         ["check"] => usage("must select a subcommand of 'check'"),
         ["check", what, ..] => usage(&unserved(&format!("check {what}"), what)),
         [what, ..] => usage(&unserved(what, what)),
@@ -50,6 +51,10 @@ const HELP: &str = "\
 usage: promtool check config [<flags>] <config-files>...
 
 Check if the config files are valid or not.
+
+       promtool check web-config <web-config-files>...
+
+Check if the web config files are valid or not.
 
 Flags:
   -h, --help         Show this help.
@@ -64,14 +69,7 @@ The other commands of promtool are not built in yet.";
 
 /// Commands of Prometheus' promtool that are not built in.
 const COMMANDS: [&str; 7] = ["check", "query", "debug", "push", "test", "tsdb", "promql"];
-const CHECKS: [&str; 6] = [
-    "service-discovery",
-    "web-config",
-    "healthy",
-    "ready",
-    "rules",
-    "metrics",
-];
+const CHECKS: [&str; 5] = ["service-discovery", "healthy", "ready", "rules", "metrics"];
 
 fn unserved(command: &str, word: &str) -> String {
     match COMMANDS.contains(&word) || CHECKS.contains(&word) {
@@ -95,6 +93,29 @@ fn usage(error: &str) -> Report {
     let lines = vec![Line::Err(text)];
     let exit_code = FAILED;
     Report { lines, exit_code }
+}
+
+/// `check web-config`: each file by itself.
+fn check_web_configs(files: &[&str], surroundings: &dyn Surroundings) -> Report {
+    if files.is_empty() {
+        return usage("required argument 'web-config-files' not provided");
+    }
+    let mut report = Report {
+        lines: Vec::new(),
+        exit_code: 0,
+    };
+    for file in files {
+        match crate::access::tls::check(Path::new(file), surroundings) {
+            Ok(()) => report.lines.push(Line::Out(format!("{file} SUCCESS"))),
+            Err(error) => {
+                report
+                    .lines
+                    .push(Line::Err(format!("{file} FAILED: {error}")));
+                report.exit_code = FAILED;
+            }
+        }
+    }
+    report
 }
 
 /// How `check config` was called.

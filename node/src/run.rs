@@ -10,10 +10,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use cluster::catalogue::Catalogue;
 use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
 use ingest::push::Names;
+use ingest::remote::seen::Seen;
 use model::Labels;
 use model::limits::QUERIES_BYTES_MAX;
 use model::matcher::{PatternError, compile_anchored};
@@ -22,10 +24,14 @@ use promql::{Engine, EngineOptions, ParseOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
+use crate::access::guard::{guard, push_rules};
+use crate::access::tls::Secured;
+use crate::access::{Access, AccessError};
 use crate::config::{Config, IN_ORDER_TIME_WINDOW, Surroundings};
 use crate::configuration::{Configuration, LoadError};
 use crate::discovery::{Discovery, Reachable};
 use crate::flags::{Address, Flags, Program};
+use crate::lines;
 use crate::neighbours::Neighbour;
 use crate::queries::Queries;
 use crate::queries::active::ActiveQueries;
@@ -35,9 +41,11 @@ use crate::scrape::{ExternalUrl, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
 use crate::telemetry::{Telemetry, computed};
+use crate::tree::Tree;
 use crate::web::body::Budget;
 use crate::web::otlp::grpc_router;
 use crate::web::state::Settings;
+use crate::web::stream::Whole;
 use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
 
 /// Listens for other nodes where none are wanted: on this machine only, on any free port.
@@ -51,6 +59,8 @@ const EXEMPLAR_STORAGE: &str = "exemplar-storage";
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] LoadError),
+    #[error("--web.config.file")]
+    Access(#[from] AccessError),
     #[error("--web.cors.origin")]
     CorsOrigin(#[from] PatternError),
     #[error("listening on {address}")]
@@ -65,6 +75,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Consul(#[from] ConsulError),
+    #[error(transparent)]
+    Lines(#[from] lines::LinesError),
 }
 
 /// Why a node is to end.
@@ -83,6 +95,7 @@ pub struct Node {
     engine: Arc<Engine>,
     listening: Listening,
     discovery: Option<Discovery>,
+    lines: lines::Receivers,
     pub web_addresses: Vec<SocketAddr>,
     pub push_addresses: Vec<SocketAddr>,
 }
@@ -123,7 +136,9 @@ impl Node {
         let loaded = configuration.load()?;
         let config = Arc::clone(&loaded.config);
         let settings = settings(flags)?;
+        let access = access(&world, flags, &surroundings)?;
         let bound = Bound::bind(&world, flags).await?;
+        let lines = lines::Bound::bind(&world, &flags.lines, surroundings.as_ref()).await?;
         let telemetry = Arc::new(Telemetry::new(&build())?);
         let cluster = Cluster::start(
             world.clone(),
@@ -164,22 +179,30 @@ impl Node {
             queries,
             clock: Arc::clone(&world.clock),
             status: status.clone(),
+            upward: Arc::new(Whole {
+                cluster: Arc::clone(&cluster),
+                tree: Arc::clone(&status.tree),
+            }),
             settings,
             external_labels: Arc::clone(&status.external_labels),
             otlp: Arc::clone(&status.otlp),
+            seen: Arc::new(Seen::new(world.dice.roll())),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
             http_metrics,
         };
-        let discovery = discovery(&world, flags, &bound, &cluster)?;
+        let discovery = discovery(&world, flags, &bound, &cluster, access.as_deref())?;
         let (web_addresses, push_addresses) =
             (bound.web_addresses.clone(), bound.push_addresses.clone());
-        let listening = listen(&world, flags, bound, state);
+        let registry = status.telemetry.registry();
+        let lines = lines.start(&world, cluster.clone(), cluster.clone(), registry)?;
+        let listening = listen(&world, flags, bound, state, access);
         Ok(Self {
             cluster,
             status,
             engine,
             listening,
             discovery,
+            lines,
             web_addresses,
             push_addresses,
         })
@@ -213,9 +236,11 @@ impl Node {
     pub async fn stop(mut self) {
         self.status.quit();
         self.status.pools.stop();
+        self.status.tree.stop();
         if let Some(discovery) = self.discovery {
             discovery.stop().await;
         }
+        self.lines.stop().await;
         self.engine.close();
         self.listening.stop.send_replace(true);
         while self.listening.ended.recv().await.is_some() {}
@@ -267,6 +292,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
     let window_ms = config.out_of_order_time_window().as_millis();
     let history = flags.push.history_interval;
     let retention = config.storage.retention.time;
+    let size_bytes = config.storage.retention.size_bytes;
     Options {
         listen,
         advertise: advertise.map(Address::to_string).unwrap_or_default(),
@@ -284,6 +310,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
         in_order_window_ms: IN_ORDER_TIME_WINDOW.as_millis() as i64,
         history_interval: history.unwrap_or(config.global.scrape_interval),
         retention: retention.or(flags.storage.retention_time),
+        retention_bytes: size_bytes.or(flags.storage.retention_size_bytes),
         ..Options::default()
     }
 }
@@ -379,6 +406,11 @@ fn status(
         Arc::clone(&surroundings),
         metrics,
     );
+    let tree = Tree::new(
+        world.clone(),
+        Arc::clone(cluster),
+        Arc::clone(&surroundings),
+    );
     let query_log = QueryLog::new(Arc::clone(&world.spawn), surroundings);
     let source = ClusterSource {
         cluster: Arc::clone(cluster),
@@ -390,6 +422,7 @@ fn status(
         clock: Arc::clone(&world.clock),
         configuration,
         pools: Arc::new(pools),
+        tree: Arc::new(tree),
         telemetry,
         query_log: Arc::new(query_log),
         external_labels: Arc::new(RwLock::new(Labels::default())),
@@ -448,6 +481,7 @@ fn discovery(
     flags: &Flags,
     bound: &Bound,
     cluster: &Arc<Cluster>,
+    access: Option<&Access>,
 ) -> Result<Option<Discovery>, StartError> {
     let Some(consul) = &flags.cluster.consul_address else {
         return Ok(None);
@@ -473,7 +507,14 @@ fn discovery(
     };
     let prefix = &flags.web.route_prefix;
     let reachable = Reachable {
-        ready_url: format!("http://{checked}{prefix}/-/ready"),
+        ready_url: match access.is_some_and(Access::has_tls) {
+            true => format!("https://{checked}{prefix}/-/ready"),
+            false => format!("http://{checked}{prefix}/-/ready"),
+        },
+        ready_header: access.map(|access| {
+            let (name, token) = access.check_header();
+            (name.to_owned(), token.to_owned())
+        }),
         host: checked.host,
         port: checked.port,
         push: push.map(|push| push.to_string()).unwrap_or_default(),
@@ -484,14 +525,48 @@ fn discovery(
     Ok(Some(started))
 }
 
-fn listen(world: &World, flags: &Flags, bound: Bound, state: ApiState) -> Listening {
+/// The file of `--web.config.file`, if one was given.
+fn access(
+    world: &World,
+    flags: &Flags,
+    surroundings: &Arc<dyn Surroundings + Send + Sync>,
+) -> Result<Option<Arc<Access>>, StartError> {
+    let Some(file) = &flags.web.config_file else {
+        return Ok(None);
+    };
+    let (surroundings, clock) = (Arc::clone(surroundings), Arc::clone(&world.clock));
+    let access = Access::open(file, surroundings, clock)?;
+    Ok(Some(Arc::new(access)))
+}
+
+fn listen(
+    world: &World,
+    flags: &Flags,
+    bound: Bound,
+    state: ApiState,
+    access: Option<Arc<Access>>,
+) -> Listening {
     let bounds = Bounds::new(flags.web.connections_max, flags.web.read_timeout);
     let prefix = &flags.web.route_prefix;
     let api = prefixed(prefix, api_router(state.clone()));
     let grpc = grpc_router(state.clone());
-    let push = match flags.program {
-        Program::Pushgateway => prefixed(prefix, push_router(state)),
-        _ => push_router(state),
+    let push_prefix = match flags.program {
+        Program::Pushgateway => prefix.as_str(),
+        _ => "",
+    };
+    let push = prefixed(push_prefix, push_router(state));
+    let (api, push, grpc) = match &access {
+        None => (api, push, grpc),
+        Some(access) => {
+            let guard = || from_fn_with_state(Arc::clone(access), guard);
+            let ruled = (Arc::clone(access), push_prefix.to_owned());
+            let push = push.layer(from_fn_with_state(ruled, push_rules));
+            (
+                api.layer(guard()),
+                push.layer(guard()),
+                grpc.layer(guard()),
+            )
+        }
     };
     let (stop, stopping) = watch::channel(false);
     let (running, ended) = mpsc::channel(1);
@@ -504,6 +579,13 @@ fn listen(world: &World, flags: &Flags, bound: Bound, state: ApiState) -> Listen
     let otlp = otlp.map(|(listener, address)| (listener, address, "otlp", grpc.clone()));
     for (listener, address, what, router) in web.chain(pushes).chain(otlp) {
         info!(%address, what, "listening");
+        let listener: Box<dyn Listener> = match &access {
+            Some(access) => Box::new(Secured {
+                listener,
+                access: Arc::clone(access),
+            }),
+            None => listener,
+        };
         let spawn = Arc::clone(&world.spawn);
         let (bounds, stopping, running) = (bounds.clone(), stopping.clone(), running.clone());
         let served = async move {

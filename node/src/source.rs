@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster::Cluster;
-use federation::FanOut;
 use model::fragment::{Fragment, FragmentError, Part};
+use model::newest::Pages;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{ExemplarSeries, Labels, Series, ShardId};
+use model::{ExemplarSeries, Labels, NewestSelection, Series, ShardId};
 
 /// Asks every shard there is at the moment of the question. Before the cluster is formed there is
 /// no answer rather than an empty one.
@@ -18,13 +18,9 @@ pub struct ClusterSource {
 }
 
 impl ClusterSource {
-    fn all(&self) -> Result<FanOut, SourceError> {
-        let sources = self.cluster.sources();
-        if sources.is_empty() {
-            let shards = (0..self.shards).map(ShardId).collect();
-            return Err(SourceError::Unavailable(shards));
-        }
-        Ok(FanOut::new(sources))
+    fn all(&self) -> Result<Arc<dyn Source>, SourceError> {
+        let none = || SourceError::Unavailable((0..self.shards).map(ShardId).collect());
+        self.cluster.source().ok_or_else(none)
     }
 }
 
@@ -48,6 +44,10 @@ impl Source for ClusterSource {
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
         self.all()?.label_values(name, selection).await
+    }
+
+    async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
+        self.all()?.newest(selection).await
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {

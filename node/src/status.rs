@@ -22,6 +22,7 @@ use crate::process;
 use crate::queries::log::QueryLog;
 use crate::scrape::{Elsewhere, ExternalUrl, Pools, Seen};
 use crate::telemetry::Telemetry;
+use crate::tree::Tree;
 use crate::web::state::{
     Build, ClusterStatus, Member, Metadata, Notification, Replica, Runtime, Shard, Status, Targets,
 };
@@ -41,6 +42,7 @@ pub struct NodeStatus {
     pub clock: Arc<dyn Clock>,
     pub configuration: Configuration,
     pub pools: Arc<Pools>,
+    pub tree: Arc<Tree>,
     pub telemetry: Arc<Telemetry>,
     pub query_log: Arc<QueryLog>,
     pub external_labels: Arc<RwLock<Labels>>,
@@ -106,6 +108,7 @@ impl NodeStatus {
             self.cluster.set_exemplars_max(config.exemplars_max());
         }
         self.pools.apply(&loaded.jobs);
+        self.tree.apply(&config.children);
         let query_log = config.global.query_log_file.as_deref();
         self.query_log.write_to(query_log);
         self.configuration.note(Some(Arc::clone(config)));

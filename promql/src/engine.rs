@@ -20,7 +20,8 @@ use crate::eval::{
 };
 use crate::fragment::Features;
 use crate::local::Numbers;
-use crate::parser::{ParseOptions, parse_with};
+use crate::parsed::Parsed;
+use crate::parser::ParseOptions;
 use crate::plan::{Context, Grid, PartPlan, plan};
 
 /// What all queries of an engine share.
@@ -145,6 +146,7 @@ pub struct Engine {
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     is_closed: AtomicBool,
+    parsed: Parsed,
 }
 
 impl Engine {
@@ -153,6 +155,7 @@ impl Engine {
             options,
             clock,
             is_closed: AtomicBool::new(false),
+            parsed: Parsed::default(),
         }
     }
 
@@ -216,14 +219,14 @@ impl Engine {
         }))
     }
 
-    fn parse(&self, query: &str) -> Result<Expr, QueryError> {
+    fn parse(&self, query: &str) -> Result<Arc<Expr>, QueryError> {
         let options = ParseOptions {
             experimental_functions: self.options.experimental_functions,
             duration_expressions: self.options.duration_expressions,
             fill_modifiers: self.options.fill_modifiers,
             extended_ranges: self.options.extended_ranges,
         };
-        Ok(parse_with(query, options)?)
+        Ok(self.parsed.get(query, options)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A shard's half of a query: one node of its tree, over the shard's own series.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,14 +9,15 @@ use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
 use model::limits::QUERY_BYTES_HELD_MAX;
 use model::port::Clock;
-use model::source::Source;
+use model::source::{Selection, Source};
 
-use crate::ast::Expr;
+use crate::ast::{Aggregate, Expr};
 use crate::engine::EngineOptions;
 use crate::error::QueryError;
 use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
 use crate::local;
-use crate::parser::{ParseOptions, parse_with};
+use crate::parsed::Parsed;
+use crate::parser::ParseOptions;
 use crate::plan::{Context, Grid, Plan, plan};
 
 /// Computes fragments for this node and for others.
@@ -24,14 +25,7 @@ pub struct Fragments {
     clock: Arc<dyn Clock>,
     /// A fragment ends by its time limit, or when nobody waits for it any more.
     is_closed: AtomicBool,
-    /// The query parsed last: the shards of a node are asked the same one at the same time.
-    parsed: Mutex<Option<Parsed>>,
-}
-
-struct Parsed {
-    query: String,
-    features: Features,
-    expr: Arc<Expr>,
+    parsed: Parsed,
 }
 
 impl Fragments {
@@ -39,42 +33,20 @@ impl Fragments {
         Self {
             clock,
             is_closed: AtomicBool::new(false),
-            parsed: Mutex::default(),
+            parsed: Parsed::default(),
         }
     }
 
     fn parse(&self, query: &str, features: Features) -> Result<Arc<Expr>, QueryError> {
-        let parsed = || self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = &*parsed()
-            && last.query == query
-            && last.features == features
-        {
-            return Ok(last.expr.clone());
-        }
-        let expr = Arc::new(parse_with(query, features.parse_options())?);
-        *parsed() = Some(Parsed {
-            query: query.to_owned(),
-            features,
-            expr: expr.clone(),
-        });
-        Ok(expr)
+        Ok(self.parsed.get(query, features.parse_options())?)
     }
 
     async fn part(&self, source: &dyn Source, fragment: &Fragment) -> Result<Part, QueryError> {
         let features = Features(fragment.features);
         let expr = self.parse(&fragment.query, features)?;
-        let node = local::node(&expr, fragment.node).ok_or_else(|| {
-            QueryError::Execution(format!("the query has no node {}", fragment.node))
-        })?;
-        let aggregate = match (fragment.fold, node) {
-            (true, Expr::Aggregate(aggregate)) => Some(aggregate),
-            (true, _) => {
-                return Err(QueryError::Execution("only aggregations fold".to_owned()));
-            }
-            (false, _) => None,
-        };
+        let (aggregate, operand) = operand(&expr, fragment)?;
         let context = context(fragment);
-        let plan = plan(aggregate.map_or(node, |a| &a.expr), context, None)?;
+        let plan = plan(operand, context, None)?;
         let timeout = Duration::from_millis(fragment.timeout_ms);
         let bounds = Bounds {
             deadline: self.clock.monotonic().saturating_add(timeout),
@@ -83,13 +55,32 @@ impl Fragments {
         };
         let pace = Pace::new(&*self.clock, &self.is_closed, bounds);
         pace.check()?;
+        let evaluation = Evaluation::new(Data::default(), pace, features.rules());
         let work = Work {
-            evaluation: Evaluation::new(Data::default(), pace, features.rules()),
+            evaluation: match aggregate {
+                Some(aggregate) => evaluation.for_fold(aggregate),
+                None => evaluation,
+            },
             folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
             part: Part::default(),
             held: 0,
         };
         work.run(source, &plan, &context).await
+    }
+}
+
+/// What is computed of each series, and the aggregation that folds it if one does.
+fn operand<'e>(
+    expr: &'e Expr,
+    fragment: &Fragment,
+) -> Result<(Option<&'e Aggregate>, &'e Expr), QueryError> {
+    let number = fragment.node;
+    let node = local::node(expr, number)
+        .ok_or_else(|| QueryError::Execution(format!("the query has no node {number}")))?;
+    match (fragment.fold, node) {
+        (true, Expr::Aggregate(aggregate)) => Ok((Some(aggregate), &aggregate.expr)),
+        (true, _) => Err(QueryError::Execution("only aggregations fold".to_owned())),
+        (false, _) => Ok((None, node)),
     }
 }
 
@@ -179,6 +170,15 @@ fn context(fragment: &Fragment) -> Context {
 
 #[async_trait]
 impl Evaluator for Fragments {
+    fn selection(&self, fragment: &Fragment) -> Option<Selection> {
+        let features = Features(fragment.features);
+        let expr = self.parse(&fragment.query, features).ok()?;
+        let (_, operand) = operand(&expr, fragment).ok()?;
+        let plan = plan(operand, context(fragment), None).ok()?;
+        let mut selections = plan.selections.into_iter();
+        selections.next().filter(|_| selections.next().is_none())
+    }
+
     async fn evaluate(
         &self,
         source: &dyn Source,

@@ -6,7 +6,7 @@
 //!
 //! In reading order:
 //! - [`ast`], [`duration`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
-//! - `lexer`, [`parser`], `printer`, `quote`: text to tree and back
+//! - `lexer`, [`parser`], `parsed`, `printer`, `quote`: text to tree and back
 //! - `selectors`: what a tree reads; [`pretty`], [`tree`]: it over several lines, and as JSON
 //! - `plan`: what to select, and the order of computing; `local`: what shards compute
 //! - [`native`], `histogram`: computing with native histograms, with classic ones
@@ -24,6 +24,7 @@ mod histogram;
 mod lexer;
 mod local;
 pub mod native;
+mod parsed;
 pub mod parser;
 mod plan;
 pub mod pretty;

@@ -20,3 +20,8 @@ pub mod otlp {
 pub mod node {
     include!(concat!(env!("OUT_DIR"), "/quorate.node.v1.rs"));
 }
+
+/// From a child cluster to its parent.
+pub mod federation {
+    include!(concat!(env!("OUT_DIR"), "/quorate.federation.v1.rs"));
+}

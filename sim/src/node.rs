@@ -180,7 +180,7 @@ fn client(place: &Place, world: &World, cluster: &Arc<Cluster>, life: u64, index
     let door = Door {
         sink,
         groups: cluster.clone(),
-        sources: Arc::new(move || sources.sources()),
+        sources: Arc::new(move || sources.source().into_iter().collect()),
     };
     Client {
         name: format!("{}.{life}.{index}", name_of(place.machine)),

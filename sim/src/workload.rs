@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use model::group::PushOp;
+use model::group::{PushOp, PushOptions};
 use model::labels::METRIC_NAME;
 use model::port::{Clock, Dice};
 use model::sink::{Groups, Sink, WriteError};
@@ -197,7 +197,13 @@ impl Client {
             (true, false) => PushOp::Put(families_of(number)),
             (true, true) => PushOp::Post(families_of(number)),
         };
-        let answer = timeout(PATIENCE, self.door.groups.push(key_of(group), op)).await;
+        let answer = timeout(
+            PATIENCE,
+            self.door
+                .groups
+                .push(key_of(group), op, PushOptions::default()),
+        )
+        .await;
         let mut record = self.record.lock();
         match answer {
             Ok(Ok(pushed)) => {

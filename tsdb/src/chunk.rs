@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use model::{Samples, Timestamp};
 
-use crate::bits::{BitReader, BitWriter};
+use crate::bits::{BitStream, BitWriter};
 
 /// Samples of a chunk in the head.
 pub const HEAD_CHUNK_SAMPLES: u16 = 120;
@@ -81,23 +81,14 @@ impl Chunk {
                 samples.values.push(f64::from_bits(point.bits));
             }
         })
+        .map(drop)
     }
 
     /// Calls `each` with every sample; on an error it was called with some that are none.
-    fn visit(&self, mut each: impl FnMut(Point)) -> Result<(), ChunkError> {
-        let mut decoder = Decoder::new(&self.data, self.count);
-        let (mut first, mut last) = (None, None);
-        while let Some(point) = decoder.next_point()? {
-            if last.is_some_and(|last| last >= point.at) {
-                return Err(ChunkError::OutOfOrder);
-            }
-            first.get_or_insert(point.at);
-            last = Some(point.at);
-            each(point);
-        }
-        decoder.finish()?;
-        match (first, last) == (Some(self.min), Some(self.max)) {
-            true => Ok(()),
+    fn visit(&self, each: impl FnMut(Point)) -> Result<End, ChunkError> {
+        let end = walk(&self.data, self.count, each)?;
+        match (end.first, end.previous.point.at) == (self.min, self.max) {
+            true => Ok(end),
             false => Err(ChunkError::NotAsNoted),
         }
     }
@@ -171,16 +162,13 @@ impl Appender {
 
     /// Goes on with a finished chunk.
     pub fn resume(chunk: &Chunk) -> Result<Self, ChunkError> {
-        chunk.decode()?;
-        let mut decoder = Decoder::new(&chunk.data, chunk.count);
-        while decoder.next_point()?.is_some() {}
-        let writer = BitWriter::resume(&chunk.data, decoder.reader.position())
-            .ok_or(ChunkError::Trailing)?;
+        let end = chunk.visit(|_| ())?;
+        let writer = BitWriter::resume(&chunk.data, end.position).ok_or(ChunkError::Trailing)?;
         Ok(Self {
             writer,
             min: chunk.min,
             count: chunk.count,
-            previous: decoder.previous.ok_or(ChunkError::NotAsNoted)?,
+            previous: end.previous,
         })
     }
 
@@ -293,89 +281,88 @@ const BUCKETS: [Bucket; 3] = [
     },
 ];
 
-/// Walks the samples of a chunk's bytes.
-struct Decoder<'a> {
-    reader: BitReader<'a>,
-    bytes_len: usize,
-    left: u16,
-    previous: Option<Previous>,
+/// What is known once all samples of a chunk were walked.
+struct End {
+    first: Timestamp,
+    previous: Previous,
+    /// Bits of all samples.
+    position: usize,
 }
 
-impl<'a> Decoder<'a> {
-    fn new(data: &'a [u8], count: u16) -> Self {
-        Self {
-            reader: BitReader::new(data),
-            bytes_len: data.len(),
-            left: count,
-            previous: None,
-        }
+/// Calls `each` with `count` samples; checks that they are in order, and that nothing but zero
+/// padding follows.
+#[inline(always)]
+fn walk(data: &[u8], count: u16, mut each: impl FnMut(Point)) -> Result<End, ChunkError> {
+    let mut bits = BitStream::new(data);
+    if count == 0 {
+        return Err(ChunkError::NotAsNoted);
     }
-
-    fn next_point(&mut self) -> Result<Option<Point>, ChunkError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        self.step().map(Some).ok_or(ChunkError::Truncated)
-    }
-
-    fn step(&mut self) -> Option<Point> {
-        let Some(mut previous) = self.previous else {
-            let at = Timestamp(self.reader.read(64)? as i64);
-            let bits = self.reader.read(64)?;
-            let point = Point { at, bits };
-            self.previous = Some(Previous::start(point));
-            return Some(point);
-        };
-        let change = self.read_change()?;
+    let at = Timestamp(bits.read(64).ok_or(ChunkError::Truncated)? as i64);
+    let value = bits.read(64).ok_or(ChunkError::Truncated)?;
+    let first = Point { at, bits: value };
+    each(first);
+    let mut previous = Previous::start(first);
+    for _ in 1..count {
+        let change = read_change(&mut bits).ok_or(ChunkError::Truncated)?;
+        let xor = read_xor(&mut bits, &mut previous).ok_or(ChunkError::Truncated)?;
         previous.delta = previous.delta.wrapping_add(change);
-        let at = Timestamp(previous.point.at.0.wrapping_add(previous.delta));
-        let bits = previous.point.bits ^ self.read_xor(&mut previous)?;
-        previous.point = Point { at, bits };
-        self.previous = Some(previous);
-        Some(previous.point)
+        let before = previous.point;
+        let point = Point {
+            at: Timestamp(before.at.0.wrapping_add(previous.delta)),
+            bits: before.bits ^ xor,
+        };
+        if point.at <= before.at {
+            return Err(ChunkError::OutOfOrder);
+        }
+        previous.point = point;
+        each(point);
     }
+    let position = bits.position();
+    match bits.is_padding() {
+        true => Ok(End {
+            first: first.at,
+            previous,
+            position,
+        }),
+        false => Err(ChunkError::Trailing),
+    }
+}
 
-    fn read_change(&mut self) -> Option<i64> {
-        if !self.reader.bit()? {
-            return Some(0);
+/// The next delta-of-delta.
+#[inline(always)]
+fn read_change(bits: &mut BitStream<'_>) -> Option<i64> {
+    let ones = bits.read_ones(4)?;
+    let Some(bucket) = ones.checked_sub(1) else {
+        return Some(0);
+    };
+    match BUCKETS.get(bucket as usize) {
+        None => bits.read(64).map(|raw| raw as i64),
+        Some(bucket) => {
+            let unused = 64 - bucket.bits;
+            bits.read(bucket.bits)
+                .map(|raw| (raw << unused) as i64 >> unused)
         }
-        for bucket in &BUCKETS {
-            if !self.reader.bit()? {
-                let raw = self.reader.read(bucket.bits)?;
-                let unused = 64 - bucket.bits;
-                return Some((raw << unused) as i64 >> unused);
-            }
-        }
-        self.reader.read(64).map(|raw| raw as i64)
     }
+}
 
-    fn read_xor(&mut self, window: &mut Previous) -> Option<u64> {
-        if !self.reader.bit()? {
-            return Some(0);
-        }
-        if self.reader.bit()? {
-            window.leading = self.reader.read(5)? as u32;
-            window.significant = self.reader.read(6)? as u32 + 1;
-        }
-        // A window that a writer never makes: none yet, or wider than a word.
-        if window.significant == 0 || window.leading + window.significant > 64 {
-            return None;
-        }
-        let bits = self.reader.read(window.significant)?;
-        Some(bits << (64 - window.leading - window.significant))
-    }
-
-    /// All samples were read: nothing but zero padding may follow.
-    fn finish(&mut self) -> Result<(), ChunkError> {
-        let padding = (self.bytes_len * 8).saturating_sub(self.reader.position());
-        let zero = padding < 8 && self.reader.read(padding as u32) == Some(0);
-        if zero {
-            Ok(())
-        } else {
-            Err(ChunkError::Trailing)
+/// What the next value differs in.
+#[inline(always)]
+fn read_xor(bits: &mut BitStream<'_>, window: &mut Previous) -> Option<u64> {
+    match bits.read_ones(2)? {
+        0 => return Some(0),
+        1 => {}
+        _ => {
+            let both = bits.read(11)?;
+            window.leading = (both >> 6) as u32;
+            window.significant = (both & 0x3f) as u32 + 1;
         }
     }
+    // A window that a writer never makes: none yet, or wider than a word.
+    if window.significant == 0 || window.leading + window.significant > 64 {
+        return None;
+    }
+    let value = bits.read(window.significant)?;
+    Some(value << (64 - window.leading - window.significant))
 }
 
 #[cfg(test)]

@@ -6,22 +6,24 @@
 
 mod admin;
 mod annex;
+mod columns;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use model::batch::Fence;
-use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
 use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
 
-/// Every kind but a write that says more is written as this version.
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
-/// A write whose series must be in order.
+/// Pushes with a time to live, additive ones, and expiry.
 const VERSION_3: u8 = 3;
+/// Writes with compact columns; other kinds do not have it.
+const VERSION_10: u8 = 10;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
@@ -29,6 +31,7 @@ const SEAL: u8 = 3;
 const RETAIN: u8 = 4;
 const DELETE: u8 = 5;
 const CLEAN: u8 = 6;
+const COMPACT: u8 = 20;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,7 @@ pub enum Command {
     Retain(RetainCommand),
     Delete(DeleteCommand),
     Clean(CleanCommand),
+    Compact(CompactCommand),
 }
 
 /// Rows of one or several requests.
@@ -110,11 +114,22 @@ pub enum SeriesRef {
 }
 
 /// One push on one group.
+///
+/// Invariant, checked by [`Command::decode`]: the options are valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PushCommand {
     pub proposed_at: Timestamp,
     pub key: GroupingKey,
     pub op: PushOp,
+    pub options: PushOptions,
+}
+
+impl PushCommand {
+    /// Whether version 1 has no word for it.
+    fn is_new(&self) -> bool {
+        let new_op = matches!(self.op, PushOp::Add { .. } | PushOp::Expire);
+        new_op || self.options != PushOptions::default()
+    }
 }
 
 /// Moves every head sample with `t < before` into an immutable block whose id is the log index.
@@ -146,6 +161,13 @@ pub struct CleanCommand {
     pub block: u64,
 }
 
+/// Makes blocks one, whose id is the log index; what is stored does not change. Does nothing unless
+/// all of them are there, two at least, and nothing of them is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactCommand {
+    pub blocks: Vec<u64>,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -156,17 +178,12 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// The oldest version that can say it, so that nodes of the release before understand what
-    /// they can.
+    /// The oldest version that can say it; a write is always of the newest.
     fn version(&self) -> u8 {
         match self {
-            Self::Write(write) if write.in_order_window_ms != 0 => VERSION_3,
-            Self::Write(write)
-                if !write.rows.histograms.is_empty() || !write.exemplars.is_empty() =>
-            {
-                VERSION_2
-            }
-            Self::Delete(_) | Self::Clean(_) => VERSION_2,
+            Self::Write(_) => VERSION_10,
+            Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
+            Self::Push(push) if push.is_new() => VERSION_3,
             _ => VERSION_1,
         }
     }
@@ -177,18 +194,16 @@ impl Command {
             Self::Write(write) => {
                 out.push(WRITE);
                 put_write(&mut out, write);
-                if self.version() >= VERSION_2 {
-                    annex::put(&mut out, write);
-                }
-                if self.version() == VERSION_3 {
-                    put_zigzag(&mut out, write.in_order_window_ms);
-                }
+                annex::put(&mut out, write);
             }
             Self::Push(push) => {
                 out.push(PUSH);
                 put_zigzag(&mut out, push.proposed_at.0);
                 put_key(&mut out, &push.key);
                 put_op(&mut out, &push.op);
+                if self.version() == VERSION_3 {
+                    put_varint(&mut out, push.options.ttl_ms.unwrap_or(0));
+                }
             }
             Self::Seal(seal) => {
                 out.push(SEAL);
@@ -206,6 +221,10 @@ impl Command {
                 out.push(CLEAN);
                 put_varint(&mut out, clean.block);
             }
+            Self::Compact(compact) => {
+                out.push(COMPACT);
+                admin::put_compact(&mut out, compact);
+            }
         }
         out.into()
     }
@@ -213,17 +232,14 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if ![VERSION_1, VERSION_2, VERSION_3].contains(&version) {
+        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_10].contains(&version) {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
             WRITE => {
-                let mut write = take_write(&mut fields)?;
-                if version >= VERSION_2 {
+                let mut write = take_write(&mut fields, version)?;
+                if version != VERSION_1 {
                     annex::take(&mut fields, &mut write)?;
-                }
-                if version == VERSION_3 {
-                    write.in_order_window_ms = fields.zigzag()?;
                 }
                 Self::Write(write)
             }
@@ -231,12 +247,9 @@ impl Command {
             CLEAN if version == VERSION_2 => Self::Clean(CleanCommand {
                 block: fields.varint()?,
             }),
+            COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
+            PUSH if version != VERSION_2 => Self::Push(take_push(&mut fields, version)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
-            PUSH => Self::Push(PushCommand {
-                proposed_at: Timestamp(fields.zigzag()?),
-                key: take_key(&mut fields)?,
-                op: take_op(&mut fields)?,
-            }),
             SEAL => Self::Seal(SealCommand {
                 before: Timestamp(fields.zigzag()?),
             }),
@@ -256,26 +269,15 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
         rows.timestamps.len() == rows.len() && rows.values.len() == rows.len(),
         "columns of one length"
     );
-    out.reserve(rows.len() * 14);
     put_zigzag(out, write.proposed_at.0);
     put_zigzag(out, write.out_of_order_window_ms);
     put_zigzag(out, write.future_window_ms);
+    put_zigzag(out, write.in_order_window_ms);
     put_varint(out, write.labels.len() as u64);
     for labels in &write.labels {
         put_bytes(out, labels.as_canonical());
     }
-    put_varint(out, rows.len() as u64);
-    for &series in &rows.series {
-        put_series_ref(out, series);
-    }
-    let mut last = 0;
-    for at in &rows.timestamps {
-        put_zigzag(out, at.0.wrapping_sub(last));
-        last = at.0;
-    }
-    for value in &rows.values {
-        put_u64(out, value.to_bits());
-    }
+    columns::put(out, rows);
     put_varint(out, write.fences.len() as u64);
     for (range, fence) in &write.fences {
         put_u32(out, range.start);
@@ -285,30 +287,37 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
     }
 }
 
-fn take_write(fields: &mut Fields<'_>) -> Result<WriteCommand, Malformed> {
+fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malformed> {
     let proposed_at = Timestamp(fields.zigzag()?);
     let out_of_order_window_ms = fields.zigzag()?;
     let future_window_ms = fields.zigzag()?;
+    let in_order_window_ms = match version {
+        VERSION_10 => fields.zigzag()?,
+        _ => 0,
+    };
     let labels = (0..fields.count(1)?)
         .map(|_| fields.labels())
         .collect::<Result<Vec<_>, _>>()?;
-    let rows = take_rows(fields, labels.len())?;
+    let rows = match version {
+        VERSION_10 => columns::take(fields, labels.len())?,
+        _ => take_rows(fields, labels.len())?,
+    };
     let fences = (0..fields.count(24)?)
         .map(|_| take_fence(fields, rows.len()))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(WriteCommand {
         proposed_at,
         out_of_order_window_ms,
-        in_order_window_ms: 0,
+        in_order_window_ms,
         future_window_ms,
         labels,
         rows,
         fences,
-        exemplars: Vec::new(),
-        exemplars_max: 0,
+        ..WriteCommand::default()
     })
 }
 
+/// Rows as versions 1 and 2 have them.
 fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malformed> {
     // A row is at least one byte of series, one of time, and eight of value.
     let count = fields.count(10)?;
@@ -334,16 +343,23 @@ fn take_rows(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malfor
 }
 
 fn put_series_ref(out: &mut Vec<u8>, series: SeriesRef) {
+    put_varint(out, series_code(series));
+}
+
+fn series_code(series: SeriesRef) -> u64 {
     let (kind, index) = match series {
         SeriesRef::Known(id) => (0, id.0),
         SeriesRef::New(index) => (1, u64::from(index)),
     };
     assert!(index < 1 << 63, "series ids count from zero");
-    put_varint(out, index << 1 | kind);
+    index << 1 | kind
 }
 
 fn take_series_ref(fields: &mut Fields<'_>, labels: usize) -> Result<SeriesRef, Malformed> {
-    let raw = fields.varint()?;
+    series_of(fields.varint()?, labels)
+}
+
+fn series_of(raw: u64, labels: usize) -> Result<SeriesRef, Malformed> {
     let index = raw >> 1;
     if raw & 1 == 0 {
         return Ok(SeriesRef::Known(SeriesId(index)));
@@ -380,6 +396,28 @@ pub(crate) fn take_key(fields: &mut Fields<'_>) -> Result<GroupingKey, Malformed
     GroupingKey::new(pairs).ok_or(Malformed("a grouping key has no job"))
 }
 
+fn take_push(fields: &mut Fields<'_>, version: u8) -> Result<PushCommand, Malformed> {
+    let mut push = PushCommand {
+        proposed_at: Timestamp(fields.zigzag()?),
+        key: take_key(fields)?,
+        op: take_op(fields, version)?,
+        options: PushOptions::default(),
+    };
+    if version == VERSION_3 {
+        let ttl_ms = fields.varint()?;
+        push.options.ttl_ms = (ttl_ms > 0).then_some(ttl_ms);
+    }
+    match push.options.is_valid() {
+        true => Ok(push),
+        false => Err(Malformed("a time to live too long")),
+    }
+}
+
+/// Also the form in which checkpoints keep a push id.
+pub(crate) fn take_push_id(fields: &mut Fields<'_>) -> Result<PushId, Malformed> {
+    PushId::new(fields.bytes()?).ok_or(Malformed("a push id of wrong length"))
+}
+
 fn put_op(out: &mut Vec<u8>, op: &PushOp) {
     match op {
         PushOp::Put(families) => {
@@ -392,15 +430,26 @@ fn put_op(out: &mut Vec<u8>, op: &PushOp) {
         }
         PushOp::Delete => out.push(3),
         PushOp::Reject => out.push(4),
+        PushOp::Add { families, id } => {
+            out.push(5);
+            put_families(out, families);
+            put_bytes(out, id.as_bytes());
+        }
+        PushOp::Expire => out.push(6),
     }
 }
 
-fn take_op(fields: &mut Fields<'_>) -> Result<PushOp, Malformed> {
+fn take_op(fields: &mut Fields<'_>, version: u8) -> Result<PushOp, Malformed> {
     match fields.u8()? {
         1 => take_families(fields).map(PushOp::Put),
         2 => take_families(fields).map(PushOp::Post),
         3 => Ok(PushOp::Delete),
         4 => Ok(PushOp::Reject),
+        5 if version >= VERSION_3 => Ok(PushOp::Add {
+            families: take_families(fields)?,
+            id: take_push_id(fields)?,
+        }),
+        6 if version >= VERSION_3 => Ok(PushOp::Expire),
         _ => Err(Malformed("unknown push operation")),
     }
 }
@@ -564,8 +613,16 @@ mod tests {
             },
         );
         let families = prop::collection::vec(family, 0..4);
-        (any::<i64>(), "[a-z]{1,5}", any::<String>(), 0..4, families).prop_map(
-            |(at, job, other, op, families)| {
+        let ttl_ms = prop::option::of(1u64..1 << 30);
+        (
+            any::<i64>(),
+            "[a-z]{1,5}",
+            any::<String>(),
+            0..6,
+            families,
+            ttl_ms,
+        )
+            .prop_map(|(at, job, other, op, families, ttl_ms)| {
                 let pairs = [("job".to_owned(), job), ("x".to_owned(), other)];
                 Command::Push(PushCommand {
                     proposed_at: Timestamp(at),
@@ -574,11 +631,16 @@ mod tests {
                         0 => PushOp::Put(families),
                         1 => PushOp::Post(families),
                         2 => PushOp::Delete,
+                        3 => PushOp::Add {
+                            families,
+                            id: PushId::new(b"id").unwrap(),
+                        },
+                        4 => PushOp::Expire,
                         _ => PushOp::Reject,
                     },
+                    options: PushOptions { ttl_ms },
                 })
-            },
-        )
+            })
     }
 
     fn command() -> impl Strategy<Value = Command> {
@@ -619,7 +681,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in 1u8..=3, kind in 0u8..8) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in prop_oneof![0u8..8, 20u8..23]) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());
@@ -646,8 +708,7 @@ mod tests {
             )],
             ..WriteCommand::default()
         };
-        let command = Command::Write(write.clone());
-        let bytes = [
+        let old = [
             &[1, 1, 10, 2, 0][..],
             &[1, 4, 1, b'a', 1, b'b'],
             &[2, 1, 6, 20, 1],
@@ -657,7 +718,19 @@ mod tests {
             &[7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
-        assert_eq!(command.encode(), bytes);
+        let decoded = Command::decode(old.clone().into());
+        assert_eq!(decoded, Ok(Command::Write(write.clone())));
+        let bytes = [
+            &[10, 1, 10, 2, 0, 0][..],
+            &[1, 4, 1, b'a', 1, b'b'],
+            // Series 1 and 6; a run of one step of 10 and one of -1; 1 and 0 as integers.
+            &[2, 2, 10, 1, 20, 1, 1, 8, 0],
+            &[1, 0, 0, 0, 0, 2, 0, 0, 0],
+            &[7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+            &[0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(Command::Write(write.clone()).encode(), bytes);
         let histogram = Histogram::default();
         write
             .rows
@@ -677,10 +750,8 @@ mod tests {
             &1f64.to_le_bytes(),
         ]
         .concat();
-        let bytes_2 = Command::Write(write).encode();
-        assert_eq!(bytes_2[..2], [2, 1]);
-        assert!(bytes_2.ends_with(&annex));
-        let later = [&[9], &bytes[1..]].concat();
+        assert!(Command::Write(write).encode().ends_with(&annex));
+        let later = [&[9], &old[1..]].concat();
         assert_eq!(
             Command::decode(later.into()),
             Err(CommandError::UnknownVersion(9))

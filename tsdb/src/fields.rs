@@ -20,7 +20,16 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 pub fn put_zigzag(out: &mut Vec<u8>, value: i64) {
-    put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
+    put_varint(out, zigzag(value));
+}
+
+/// Small numbers of either sign as small ones.
+pub fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+pub fn unzigzag(raw: u64) -> i64 {
+    (raw >> 1) as i64 ^ -((raw & 1) as i64)
 }
 
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -142,8 +151,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn zigzag(&mut self) -> Result<i64, Malformed> {
-        let raw = self.varint()?;
-        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+        self.varint().map(unzigzag)
     }
 
     /// How many records follow, each of at least `bytes_min` bytes; so many must be left.

@@ -126,7 +126,17 @@ pub struct FileWriter<'d> {
 
 impl<'d> FileWriter<'d> {
     pub async fn create(disk: &'d dyn Disk, dir: &'d Path, kind: FileKind) -> io::Result<Self> {
-        let temporary = dir.join(kind.temporary_name());
+        Self::create_as(disk, dir, kind, kind.temporary_name()).await
+    }
+
+    /// As [`FileWriter::create`], under a temporary name that ends with `.tmp`.
+    pub async fn create_as(
+        disk: &'d dyn Disk,
+        dir: &'d Path,
+        kind: FileKind,
+        temporary: &str,
+    ) -> io::Result<Self> {
+        let temporary = dir.join(temporary);
         remove_if_there(disk, &temporary).await?;
         let file = disk.create(&temporary).await?;
         Ok(Self {

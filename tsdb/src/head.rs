@@ -92,6 +92,17 @@ pub struct HeadStats {
     pub range: Option<(Timestamp, Timestamp)>,
 }
 
+/// Where the newest sample of a series in a range of time is, as far as the head is concerned.
+#[derive(Debug, Clone)]
+pub enum Newest {
+    /// Not in the head.
+    Nowhere,
+    /// It is this one.
+    At(Part),
+    /// Among samples that have to be decoded first.
+    Within,
+}
+
 impl Head {
     /// Makes room for the series registered last.
     pub fn add_series(&mut self) {
@@ -132,6 +143,20 @@ impl Head {
     /// Samples before `before`, but for those in a chunk that reaches beyond it.
     pub fn samples_before(&self, before: Timestamp) -> u64 {
         self.series.iter().map(|s| s.samples_before(before)).sum()
+    }
+
+    /// Whether the range from the first to the last sample meets `start ..= end`. Mostly the first
+    /// series tells.
+    pub fn meets(&self, start: Timestamp, end: Timestamp) -> bool {
+        let (mut begins, mut ends) = (false, false);
+        for (min, max) in self.series.iter().filter_map(HeadSeries::range) {
+            begins |= min <= end;
+            ends |= max >= start;
+            if begins && ends {
+                return true;
+            }
+        }
+        false
     }
 
     pub fn stats(&self) -> HeadStats {
@@ -182,6 +207,24 @@ impl HeadSeries {
 
     pub fn last(&self) -> Option<Timestamp> {
         self.last
+    }
+
+    /// The newest sample that stands in the head; nothing is decoded.
+    pub fn latest(&self) -> Option<(Timestamp, Value)> {
+        let open = self.open.as_ref().map(Appender::last);
+        let late = self.late.last().copied();
+        let float = match (open, late) {
+            (Some(open), Some(late)) if late.at > open.at => Some(late),
+            (open, late) => open.or(late),
+        };
+        let histogram = self.histograms().last();
+        match (float, histogram) {
+            (Some(float), Some(histogram)) if float.at > histogram.at => {
+                Some((float.at, Value::Float(float.bits)))
+            }
+            (_, Some(histogram)) => Some((histogram.at, Value::Histogram(histogram.bytes.clone()))),
+            (float, None) => float.map(|float| (float.at, Value::Float(float.bits))),
+        }
     }
 
     pub fn histograms(&self) -> &[HistogramPoint] {
@@ -361,6 +404,50 @@ impl HeadSeries {
         parts.extend(Part::histograms(self.histograms(), start, end));
     }
 
+    /// Whether [`HeadSeries::parts`] adds any.
+    pub fn may_have(&self, start: Timestamp, end: Timestamp) -> bool {
+        let open = self.open.as_ref();
+        let first = self.closed.partition_point(|chunk| chunk.max < start);
+        let late = self.late.partition_point(|p| p.at < start);
+        open.is_some_and(|open| open.min() <= end && open.last().at >= start)
+            || self.closed.get(first).is_some_and(|c| c.min <= end)
+            || self.late.get(late).is_some_and(|p| p.at <= end)
+            || !histogram::within(self.histograms(), start, end).is_empty()
+    }
+
+    /// The newest sample in `start ..= end`. Nothing is decoded: the last one of the chunks stands
+    /// beside them.
+    pub fn newest(&self, start: Timestamp, end: Timestamp) -> Newest {
+        let in_chunks = match &self.open {
+            Some(open) if open.last().at > end => {
+                // Chunks lie in order, so the first one's beginning is that of all.
+                let min = self.closed.first().map_or(open.min(), |chunk| chunk.min);
+                match min <= end {
+                    true => return Newest::Within,
+                    false => None,
+                }
+            }
+            open => open.as_ref().map(Appender::last),
+        };
+        let late = self.late.partition_point(|p| p.at <= end);
+        let late = late.checked_sub(1).map(|at| self.late[at]);
+        let float = in_chunks.max(late).filter(|p| p.at >= start);
+        let histogram = histogram::within(self.histograms(), start, end).last();
+        match (float, histogram) {
+            (Some(float), histogram) if histogram.is_none_or(|h| h.at < float.at) => {
+                Newest::At(Part::Points(vec![float]))
+            }
+            (_, Some(histogram)) => Newest::At(Part::Histograms(vec![histogram.clone()])),
+            (_, None) => Newest::Nowhere,
+        }
+    }
+
+    /// First and last instant.
+    fn range(&self) -> Option<(Timestamp, Timestamp)> {
+        let floats = range_of(&self.closed, self.open.as_ref(), &self.late);
+        join(floats, histogram::range_of(self.histograms()))
+    }
+
     fn add_stats(&self, stats: &mut HeadStats) {
         let closed = self.closed.iter().map(|c| u64::from(c.count));
         let open = self.open.iter().map(|open| u64::from(open.count()));
@@ -372,9 +459,7 @@ impl HeadSeries {
         let histograms = self.histograms().iter().map(HistogramPoint::size);
         let histograms = histograms.sum::<usize>();
         stats.bytes += (closed.chain(open).sum::<usize>() + late + histograms) as u64;
-        let floats = range_of(&self.closed, self.open.as_ref(), &self.late);
-        let here = join(floats, histogram::range_of(self.histograms()));
-        stats.range = join(stats.range, here);
+        stats.range = join(stats.range, self.range());
     }
 }
 
@@ -469,10 +554,29 @@ mod tests {
         ) {
             let (mut series, mut twin) = filled(&times);
             prop_assert_eq!(all(&series), as_points(&twin));
+            let newest = twin.last_key_value();
+            let newest = newest.map(|(&at, &bits)| (Timestamp(at), Value::Float(bits)));
+            prop_assert_eq!(series.latest(), newest);
             for (&at, &bits) in &twin {
                 prop_assert_eq!(series.find(Timestamp(at)), Some(Value::Float(bits)));
                 let next = at.wrapping_add(1);
                 prop_assert_eq!(series.find(Timestamp(next)), twin.get(&next).copied().map(Value::Float));
+            }
+            for (from, to) in [(before, i64::MAX), (i64::MIN, before), (before, before.saturating_add(50))] {
+                let mut parts = Vec::new();
+                let range = (Timestamp(from), Timestamp(to));
+                series.parts(range.0, range.1, &mut parts);
+                prop_assert_eq!(series.may_have(range.0, range.1), !parts.is_empty());
+                let newest = twin.range(from..=to).next_back();
+                match series.newest(range.0, range.1) {
+                    Newest::Nowhere => prop_assert_eq!(newest, None),
+                    Newest::At(Part::Points(points)) => {
+                        let points = points.iter().map(|p| (&p.at.0, &p.bits)).collect::<Vec<_>>();
+                        prop_assert_eq!(points, newest.into_iter().collect::<Vec<_>>());
+                    }
+                    Newest::At(part) => panic!("{part:?}"),
+                    Newest::Within => prop_assert!(series.last() > Some(range.1)),
+                }
             }
             let restored = HeadSeries::restore(series.image()).unwrap();
             prop_assert_eq!(restored.image(), series.image());

@@ -43,6 +43,21 @@ impl Index {
         values.get_mut(value).expect("just made sure")
     }
 
+    /// Names of labels, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// Values of a label, sorted, with the series that have them, ascending and not none.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = (&str, &[SeriesId])> {
+        let values = self.names.get(name).into_iter().flatten();
+        values.map(|(value, postings)| (value.as_str(), postings.as_slice()))
+    }
+
+    pub fn value_count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, BTreeMap::len)
+    }
+
     /// Ids that all `matchers` choose, ascending; every id when there is no matcher.
     pub fn select(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
         let (taking, choosing): (Vec<_>, Vec<_>) = matchers.iter().partition(|m| m.matches_empty());
@@ -72,9 +87,13 @@ impl Index {
         else {
             return self.union(matcher, |value| matcher.matches(value));
         };
+        if let [value] = literals {
+            return values.get(value).cloned().unwrap_or_default();
+        }
         let found = literals.iter().filter_map(|value| values.get(value));
         let mut ids: Postings = found.flatten().copied().collect();
-        ids.sort_unstable();
+        // Ascending runs, which the stable sort finds.
+        ids.sort();
         ids
     }
 
@@ -100,20 +119,47 @@ impl Index {
             .filter(|(value, _)| wanted(value))
             .flat_map(|(_, postings)| postings.iter().copied())
             .collect();
-        ids.sort_unstable();
+        // Ascending runs, which the stable sort finds.
+        ids.sort();
         ids
     }
 }
 
+/// How many times shorter a list must be for each of its ids to be searched in the other.
+const MUCH_SHORTER: usize = 16;
+
 fn intersect(a: &[SeriesId], b: &[SeriesId]) -> Postings {
     let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    let kept = short.iter().filter(|id| long.binary_search(id).is_ok());
-    kept.copied().collect()
+    let mut kept = Vec::with_capacity(short.len());
+    keep(short, long, |id, is_in| {
+        if is_in {
+            kept.push(id);
+        }
+    });
+    kept
 }
 
 fn subtract(from: &[SeriesId], what: &[SeriesId]) -> Postings {
-    let kept = from.iter().filter(|id| what.binary_search(id).is_err());
-    kept.copied().collect()
+    let mut kept = Vec::with_capacity(from.len());
+    keep(from, what, |id, is_in| {
+        if !is_in {
+            kept.push(id);
+        }
+    });
+    kept
+}
+
+/// Tells of each id whether it is in `other`.
+fn keep(ids: &[SeriesId], mut other: &[SeriesId], mut tell: impl FnMut(SeriesId, bool)) {
+    let searches = ids.len() * MUCH_SHORTER < other.len();
+    for &id in ids {
+        let skipped = match searches {
+            true => other.partition_point(|o| *o < id),
+            false => other.iter().take_while(|o| **o < id).count(),
+        };
+        other = &other[skipped..];
+        tell(id, other.first() == Some(&id));
+    }
 }
 
 #[cfg(test)]

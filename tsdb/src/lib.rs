@@ -20,19 +20,27 @@
 //! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
 //! - [`series`], [`index`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
+//! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
-//! - [`part`], `pieces`, [`select`]: reading across head and blocks
-//! - [`shard`], [`snapshot`]: the whole, with its locks and files
-//! - [`sealing`], [`retention`]: when to seal, when to drop what; [`digest`], [`cardinality`],
+//! - [`part`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
+//! - [`order`], [`newest`]: the newest sample of each series, by name
+//! - [`touched`], [`changes`]: what was written after an index of the log
+//! - [`shard`], [`snapshot`], [`scrub`]: the whole, with its locks and files
+//! - [`sealing`], [`compaction`], [`retention`]: when to seal, to make blocks one, to drop what;
+//!   [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
 
 pub mod bits;
 pub mod block;
 pub mod cardinality;
+pub mod changes;
 pub mod checkpoint;
+pub mod chosen;
 pub mod chunk;
+pub mod column;
 pub mod command;
+pub mod compaction;
 pub mod digest;
 pub mod error;
 pub mod exemplars;
@@ -45,9 +53,12 @@ pub mod histogram;
 pub mod index;
 pub mod manifest;
 pub mod metrics;
+pub mod newest;
+pub mod order;
 pub mod part;
 mod pieces;
 pub mod retention;
+pub mod scrub;
 pub mod sealing;
 pub mod select;
 pub mod series;
@@ -55,11 +66,13 @@ pub mod shard;
 pub mod snapshot;
 pub mod state;
 pub mod tombstones;
+pub mod touched;
 pub mod value;
 
+pub use chosen::Chosen;
 pub use command::{
-    CleanCommand, Command, CommandError, DeleteCommand, PushCommand, RetainCommand, SealCommand,
-    SeriesRef, WriteCommand, WriteRows,
+    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, PushCommand, RetainCommand,
+    SealCommand, SeriesRef, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

@@ -12,6 +12,7 @@ pub struct Metrics {
     pub checkpoints: IntCounter,
     pub checkpoint_bytes: IntCounter,
     pub blocks_written: IntCounter,
+    pub blocks_merged: IntCounter,
     pub block_bytes: IntCounter,
     pub corruptions: IntCounter,
 }
@@ -38,6 +39,7 @@ impl Metrics {
             checkpoints: counter("checkpoints_total", "Checkpoints written."),
             checkpoint_bytes: counter("checkpoint_bytes_total", "Bytes of checkpoints written."),
             blocks_written: counter("blocks_written_total", "Block files written."),
+            blocks_merged: counter("blocks_merged_total", "Files written of blocks made one."),
             block_bytes: counter("block_bytes_total", "Bytes of block files written."),
             corruptions: counter(
                 "corruptions_total",
@@ -54,6 +56,7 @@ impl Metrics {
             &self.checkpoints,
             &self.checkpoint_bytes,
             &self.blocks_written,
+            &self.blocks_merged,
             &self.block_bytes,
             &self.corruptions,
         ] {

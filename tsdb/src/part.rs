@@ -116,6 +116,17 @@ impl Part {
         }
     }
 
+    /// How many samples are decoded to read it.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Chunk(chunk) => usize::from(chunk.count),
+            Self::Points(points) => points.len(),
+            Self::Histograms(points) => points.len(),
+            Self::Stored(_, chunk) => usize::from(chunk.count),
+            Self::Masked(part, _) => part.count(),
+        }
+    }
+
     /// What is left of a part of which `deleted` is deleted, if anything may be.
     pub fn masked(self, deleted: &Arc<Intervals>) -> Option<Self> {
         let (min, max) = self.range();

@@ -10,13 +10,13 @@ use model::limits::READ_AHEAD_BYTES;
 use model::source::{Selection, Take};
 use model::{Labels, Samples, Series, Timestamp};
 
-use crate::block::{ChunkRef, Reader};
+use crate::block::{ChunkRef, Page, Reader};
 use crate::error::StorageError;
 use crate::part::{self, Part};
 use crate::select::{samples_of, weight};
 
-/// Samples of a piece, at least.
-const PIECE_SAMPLES: usize = 64 << 10;
+/// Samples of a piece, at least: they stay in a core's cache until they are computed on.
+const PIECE_SAMPLES: usize = 16 << 10;
 
 /// The chosen series that are not read yet.
 pub(crate) struct Pieces {
@@ -26,14 +26,24 @@ pub(crate) struct Pieces {
     end: Timestamp,
     /// What was read ahead, one stretch a block.
     stretches: Vec<Stretch>,
+    /// The page that was read last, one a block.
+    pages: Vec<HeldPage>,
     /// Of all pieces so far, in floats.
     weight: usize,
+    /// Where chunks are decoded to: of many samples mostly few are wanted.
+    scratch: Samples,
 }
 
 struct Stretch {
     block: Arc<Reader>,
     offset: u64,
     bytes: Bytes,
+}
+
+struct HeldPage {
+    block: Arc<Reader>,
+    offset: u64,
+    page: Arc<Page>,
 }
 
 impl Pieces {
@@ -44,7 +54,9 @@ impl Pieces {
             start: selection.start,
             end: selection.end,
             stretches: Vec::new(),
+            pages: Vec::new(),
             weight: 0,
+            scratch: Samples::default(),
         }
     }
 
@@ -78,6 +90,13 @@ impl Pieces {
             let weight = samples.len();
             return Ok((samples, weight));
         }
+        if let [Part::Points(points)] = parts.as_slice()
+            && let [point] = points.as_slice()
+        {
+            let mut samples = Samples::default();
+            samples.push(point.at, f64::from_bits(point.bits));
+            return Ok((samples, 1));
+        }
         let column = match self.take {
             Take::All => part::collect(&parts, self.start, self.end).await?,
             Take::Last => part::last(parts, self.start, self.end).await?,
@@ -96,9 +115,16 @@ impl Pieces {
         if !parts.iter().all(plain) || !parts.windows(2).all(ordered) {
             return Ok(None);
         }
-        let mut samples = Samples::default();
+        let mut samples = std::mem::take(&mut self.scratch);
+        samples.timestamps.clear();
+        samples.values.clear();
         for part in parts {
             match part {
+                Part::Stored(block, stored) if stored.slot.is_some() => {
+                    let page = self.page(block, stored).await?;
+                    let range = (self.start, self.end);
+                    block.read_slot(stored, &page, range, &mut samples)?;
+                }
                 Part::Stored(block, stored) => {
                     let bytes = self.bytes(block, stored).await?;
                     let chunk = block.floats(stored, bytes)?;
@@ -112,7 +138,39 @@ impl Pieces {
                 _ => unreachable!("only chunks are plain"),
             }
         }
-        Ok(Some(samples))
+        let found = Samples {
+            timestamps: samples.timestamps.as_slice().to_vec(),
+            values: samples.values.as_slice().to_vec(),
+            ..Samples::default()
+        };
+        self.scratch = samples;
+        Ok(Some(found))
+    }
+
+    /// The page a stored chunk stands in: the one of the series before, or from the disk.
+    async fn page(
+        &mut self,
+        block: &Arc<Reader>,
+        chunk: &ChunkRef,
+    ) -> Result<Arc<Page>, StorageError> {
+        let mine = |held: &HeldPage| Arc::ptr_eq(&held.block, block);
+        let known = self.pages.iter().position(mine);
+        if let Some(held) = known.map(|at| &self.pages[at])
+            && held.offset == chunk.offset
+        {
+            return Ok(held.page.clone());
+        }
+        let page = block.page(chunk).await?;
+        let held = HeldPage {
+            block: block.clone(),
+            offset: chunk.offset,
+            page: page.clone(),
+        };
+        match known {
+            Some(at) => self.pages[at] = held,
+            None => self.pages.push(held),
+        }
+        Ok(page)
     }
 
     /// A stored chunk's bytes, from what was read ahead or from the disk.

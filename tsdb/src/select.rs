@@ -3,7 +3,6 @@
 //! A shard answers from what it has applied; how fresh that must be is its caller's concern, so
 //! the consistency of a selection is ignored here.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -57,16 +56,15 @@ impl Source for Shard {
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
         let (start, end) = (selection.start, selection.end);
-        let chosen = self.read(|state| state.gather_any(&selection.any_of, start, end));
-        let mut found: Vec<Labels> = chosen.into_iter().map(|(labels, _)| labels).collect();
+        let mut found = self.read(|state| state.series(&selection.any_of, start, end));
         found.sort_unstable();
         Ok(found)
     }
 
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        let found = self.in_blocks(selection);
-        let names = found.iter().flatten().map(|(name, _)| name);
-        Ok(distinct(names))
+        let mut names = Vec::new();
+        self.each_label_name(selection, &mut |name| names.push(name.to_owned()));
+        Ok(names)
     }
 
     async fn label_values(
@@ -74,25 +72,39 @@ impl Source for Shard {
         name: &str,
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
-        let found = self.in_blocks(selection);
-        let values = found.iter().filter_map(|labels| labels.get(name));
-        Ok(distinct(values))
+        let mut values = Vec::new();
+        self.each_label_value(name, selection, &mut |value| values.push(value.to_owned()));
+        Ok(values)
     }
 }
 
 impl Shard {
+    /// As [`Source::label_names`], for a caller that has most of them already. `each` runs under the
+    /// shard's lock.
+    pub fn each_label_name(&self, selection: &MetadataSelection, each: &mut dyn FnMut(&str)) {
+        let range = (selection.start, selection.end);
+        self.read(|state| state.each_label_name(&selection.any_of, range, each));
+    }
+
+    /// As [`Source::label_values`], likewise.
+    pub fn each_label_value(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+        each: &mut dyn FnMut(&str),
+    ) {
+        let range = (selection.start, selection.end);
+        self.read(|state| state.each_label_value(name, &selection.any_of, range, each));
+    }
+
     fn pieces(&self, selection: &Selection) -> Pieces {
         let (start, end) = (selection.start, selection.end);
-        let chosen = self.read(|state| state.gather(&selection.matchers, start, end));
+        let take = selection.take;
+        let chosen = self.read(|state| state.gather(&selection.matchers, start, end, take));
         Pieces::new(chosen, selection)
     }
 
-    fn in_blocks(&self, selection: &MetadataSelection) -> Vec<Labels> {
-        let (start, end) = (selection.start, selection.end);
-        self.read(|state| state.in_blocks(&selection.any_of, start, end))
-    }
-
-    fn source_error(&self, error: StorageError) -> SourceError {
+    pub(crate) fn source_error(&self, error: StorageError) -> SourceError {
         SourceError::Internal(self.note(error).full_text())
     }
 }
@@ -131,9 +143,4 @@ pub(crate) fn samples_of(column: &Column) -> Result<Samples, StorageError> {
         samples.push(float.at, f64::from_bits(float.bits));
     }
     Ok(samples)
-}
-
-fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let set: BTreeSet<&str> = texts.collect();
-    set.into_iter().map(str::to_owned).collect()
 }

@@ -2,16 +2,24 @@
 //!
 //! Ids count up from zero in log order and are never used again.
 
+use std::sync::{Arc, Mutex};
+
 use model::hash::Map;
+use model::memo::Giver;
 use model::{Labels, Matcher, SeriesId};
 
 use crate::index::Index;
+use crate::order::Order;
 
 #[derive(Debug, Default)]
 pub struct SeriesTable {
     labels: Vec<Labels>,
     ids: Map<Labels, SeriesId>,
     index: Index,
+    /// Made when it is first asked for. Nothing that is replicated.
+    order: Mutex<Arc<Order>>,
+    /// Ids stand as memos beside the label sets they were asked for.
+    giver: Giver,
 }
 
 impl SeriesTable {
@@ -28,7 +36,14 @@ impl SeriesTable {
     }
 
     pub fn resolve(&self, labels: &Labels) -> Option<SeriesId> {
-        self.ids.get(labels).copied()
+        if let Some(id) = labels.memo(self.giver) {
+            return Some(SeriesId(u64::from(id)));
+        }
+        let id = self.ids.get(labels).copied()?;
+        if let Ok(number) = u32::try_from(id.0) {
+            labels.set_memo(self.giver, number);
+        }
+        Some(id)
     }
 
     pub fn labels(&self, id: SeriesId) -> Option<&Labels> {
@@ -40,12 +55,25 @@ impl SeriesTable {
         &self.labels
     }
 
+    /// All named series in the order of an exposition.
+    pub fn by_name(&self) -> Arc<Order> {
+        let mut order = self.order.lock().expect("sorting does not panic");
+        if order.series() < self.labels.len() {
+            *order = Arc::new(order.extended(&self.labels));
+        }
+        order.clone()
+    }
+
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Ids that all `matchers` choose, ascending.
@@ -68,6 +96,12 @@ mod tests {
         assert_eq!(table.register(&b), (SeriesId(0), true));
         assert_eq!(table.register(&a), (SeriesId(1), true));
         assert_eq!(table.register(&b), (SeriesId(0), false));
+        assert_eq!(table.resolve(&a), Some(SeriesId(1)));
+        assert_eq!(table.resolve(&a), Some(SeriesId(1)), "by its memo");
+        let mut other = SeriesTable::default();
+        assert_eq!(other.resolve(&a), None, "another table's memo");
+        other.register(&a);
+        assert_eq!(other.resolve(&a), Some(SeriesId(0)));
         assert_eq!(table.resolve(&a), Some(SeriesId(1)));
         assert_eq!(table.labels(SeriesId(1)), Some(&a));
         assert_eq!(table.labels(SeriesId(2)), None);

@@ -7,28 +7,31 @@
 //! stored in a block on disk, and whether it is decides the answer on every replica alike. That
 //! read happens before the state is touched; without such rows nothing waits.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use model::group::{Group, GroupingKey};
+use model::limits::SUSPECTS_MAX;
 use model::port::{Disk, World};
 use model::{Labels, SeriesId, Timestamp};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
-use crate::block::{self, Frozen, Reader, Sealed};
+use crate::block::{self, Frozen, Merged, Reader, Sealed};
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
 use crate::command::{Command, WriteCommand};
+use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
 use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
 use crate::head::Taken;
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
-use crate::part::{self, Part};
+use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
 use crate::snapshot::{self, Released, SnapshotFiles};
 use crate::state::{Outcome, Prepared, Recalled, State, sums_of};
@@ -72,12 +75,20 @@ pub struct Shard {
     durable: RwLock<Option<Position>>,
     files: Mutex<Files>,
     released: Released,
+    /// Files in which reading found damage.
+    suspects: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// What the files' lock protects.
-struct Files {
+pub(crate) struct Files {
     manifest: Manifest,
     pins: u64,
+}
+
+impl Files {
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
 }
 
 impl Shard {
@@ -105,6 +116,7 @@ impl Shard {
             durable: RwLock::new(manifest.position.clone()),
             files: Mutex::new(Files { manifest, pins: 0 }),
             released: Released::default(),
+            suspects: std::sync::Mutex::default(),
         })
     }
 
@@ -198,6 +210,11 @@ impl Shard {
         self.read(|state| state.table().resolve(labels))
     }
 
+    /// [`Shard::resolve`] for many, as of one state.
+    pub fn resolve_all(&self, labels: &[Labels]) -> Vec<Option<SeriesId>> {
+        self.read(|state| labels.iter().map(|l| state.table().resolve(l)).collect())
+    }
+
     pub fn series_count(&self) -> usize {
         self.read(|state| state.table().len())
     }
@@ -250,6 +267,31 @@ impl Shard {
         })
     }
 
+    /// Whether some blocks count as one whose file is not written yet.
+    pub fn is_merging(&self) -> bool {
+        self.read(State::is_merging)
+    }
+
+    /// Whether [`Shard::merge_one`] would write one.
+    pub fn has_merge(&self) -> bool {
+        self.read(|state| state.next_merge().is_some())
+    }
+
+    /// Sealed blocks, for [`compaction::choose`](crate::compaction::choose).
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.read(|state| {
+            let unclean = state.unclean();
+            let candidates = state.sealed().iter().map(|block| Candidate {
+                id: block.id(),
+                min: block.range().0,
+                max: block.range().1,
+                bytes: block.file_bytes(),
+                unclean: unclean.contains(&block.id()),
+            });
+            candidates.collect()
+        })
+    }
+
     pub fn group(&self, key: &GroupingKey) -> Option<Group> {
         self.read(|state| state.groups().get(key).cloned())
     }
@@ -278,8 +320,9 @@ impl Shard {
         };
         let mut sums = sums_of(&image).map_err(|e| corrupt(&e.to_string()))?;
         for block in sealed {
-            if let Sealed::Stored(reader) = &block {
+            for reader in block.readers() {
                 let found = self.verify_block(reader).await;
+                reader.forget_page();
                 found.map_err(|e| self.note(e))?;
             }
             sums.add_samples(block.digest());
@@ -311,10 +354,11 @@ impl Shard {
             )
         });
         let mut entries = Vec::with_capacity(sealed.len() + 1);
-        for block in sealed {
+        for block in sealed.iter().flat_map(Sealed::leaves) {
             entries.push(match block {
                 Sealed::Stored(reader) => reader.file().clone(),
-                Sealed::Frozen(frozen) => self.store(&frozen, &image.labels).await?,
+                Sealed::Frozen(frozen) => self.store(frozen, &image.labels).await?,
+                Sealed::Merged(_) => unreachable!("merged blocks are taken apart"),
             });
         }
         let entry = checkpoint::write(&*self.disk, &self.dir, &image, &entries).await?;
@@ -332,6 +376,46 @@ impl Shard {
         self.set_durable(position.clone());
         self.sweep(&before, &files.manifest).await?;
         Ok(position)
+    }
+
+    /// Writes the file of one of the blocks that the log made one, if there are such; whether it
+    /// did. Applying and checkpoints go on meanwhile; the old files stay until a checkpoint names
+    /// the new one. A crash in between leaves what was before.
+    ///
+    /// An error leaves everything as it is; bytes that rotted are found before they are copied.
+    pub async fn merge_one(&self) -> Result<bool, StorageError> {
+        let Some(merged) = self.read(State::next_merge) else {
+            return Ok(false);
+        };
+        let labels = self.read(|state| state.table().all().to_vec());
+        let io = |e| StorageError::io("write", "a merged block", e);
+        let writer = block::Writer::create_merged(&*self.disk, &self.dir, merged.id());
+        let mut writer = writer.await.map_err(io)?;
+        for id in merged.series() {
+            let column = self.gather_series(&merged, id).await;
+            let column = column.map_err(|e| self.note(e))?;
+            let labels = labels[id.0 as usize].clone();
+            writer.add(id, labels, &column).await.map_err(io)?;
+            // Pages and files in the machine's cache make nobody wait: others take their turns here.
+            tokio::task::yield_now().await;
+        }
+        if writer.digest() != Sealed::Merged(merged.clone()).digest() {
+            let reason = "digest differs from that of the blocks it is made of";
+            let found = StorageError::corrupt(merged.id().to_string(), "merged block", reason);
+            return Err(self.note(found));
+        }
+        let (entry, meta, entries) = writer.finish().await.map_err(io)?;
+        self.metrics.blocks_merged.inc();
+        self.metrics.block_bytes.inc_by(entry.len);
+        let reader = Reader::new(self.disk.clone(), &self.dir, entry, meta, &entries);
+        self.write(|state| state.block_stored(Arc::new(reader)));
+        Ok(true)
+    }
+
+    async fn gather_series(&self, merged: &Merged, id: SeriesId) -> Result<Column, StorageError> {
+        let mut parts = Vec::new();
+        merged.parts(id, Timestamp::MIN, Timestamp::MAX, &mut parts);
+        part::collect(&parts, Timestamp::MIN, Timestamp::MAX).await
     }
 
     /// The files of the last checkpoint, pinned. `NotFound` before the first one.
@@ -417,7 +501,29 @@ impl Shard {
     /// Counts an error on its way out; whoever ends it logs it.
     pub(crate) fn note(&self, error: StorageError) -> StorageError {
         count_corruption(&self.metrics, &error);
+        if let StorageError::Corrupt { file, .. } = &error {
+            let mut suspects = self.suspects.lock().expect("no panic under this lock");
+            if suspects.len() < SUSPECTS_MAX {
+                suspects.insert(file.clone());
+            }
+        }
         error
+    }
+
+    pub(crate) fn suspects(&self) -> &std::sync::Mutex<BTreeSet<String>> {
+        &self.suspects
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) async fn lock_files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().await
     }
 
     /// What sealed blocks hold for the rows of `write`.
@@ -450,7 +556,7 @@ impl Shard {
 
     /// Checks one file of a snapshot and puts it among the shard's own, durable but not named by
     /// any manifest yet.
-    async fn adopt(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
+    pub(crate) async fn adopt(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
         if entry.kind().is_none() {
             return Err(StorageError::corrupt(
                 entry.name.escape_default().to_string(),

@@ -4,15 +4,17 @@
 //! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use model::hash::Map;
 use model::sink::{Pushed, Reason, Rejection};
-use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 
-use crate::block::{Frozen, Reader, Sealed};
+use crate::block::{Frozen, Merged, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
 use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
@@ -25,6 +27,7 @@ use crate::histogram::HistogramPoint;
 use crate::part::Part;
 use crate::series::SeriesTable;
 use crate::tombstones::Tombstones;
+use crate::touched::Touched;
 use crate::value::Value;
 
 /// What became of a command.
@@ -39,6 +42,7 @@ pub enum Outcome {
     Retained,
     Deleted,
     Cleaned,
+    Compacted,
 }
 
 /// Values that sealed blocks hold for rows of one command.
@@ -72,6 +76,15 @@ pub struct Lookup {
     pub parts: Vec<Part>,
 }
 
+/// Where a series' newest sample stands.
+#[derive(Debug)]
+pub enum Standing {
+    Nowhere,
+    Here(Timestamp, Value),
+    /// It is the newest in these, if they hold any.
+    Among(Vec<Part>),
+}
+
 /// A shard in memory.
 #[derive(Debug, Default)]
 pub struct State {
@@ -90,6 +103,7 @@ pub struct State {
     /// The furthest cut of any seal.
     sealed_before: Option<Timestamp>,
     sums: Sums,
+    touched: Touched,
     /// Blocks that no longer count but whose files may still be named by a manifest or read.
     retired: Vec<Arc<Reader>>,
 }
@@ -105,7 +119,8 @@ impl State {
         for labels in &image.labels {
             table.register(labels);
         }
-        let ids: BTreeSet<u64> = blocks.iter().map(|block| block.meta().id).collect();
+        let sealed = merge(blocks, &image.merged)?;
+        let ids: BTreeSet<u64> = sealed.iter().map(Sealed::id).collect();
         let known = image.tombstones.keys().all(|block| ids.contains(block));
         if sums != image.sums || table.len() != image.head.len() || !known {
             return Err(ChunkError::NotAsNoted);
@@ -114,7 +129,7 @@ impl State {
             applied_index: image.applied_index,
             table,
             head: Head::restore(image.head)?,
-            sealed: blocks.into_iter().map(Sealed::Stored).collect(),
+            sealed,
             tombstones: image.tombstones,
             groups: image.groups,
             fences: image.fences,
@@ -122,6 +137,7 @@ impl State {
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
+            touched: image.touched,
             retired: Vec::new(),
         })
     }
@@ -138,7 +154,33 @@ impl State {
             fences: self.fences.clone(),
             exemplars: self.exemplars.clone(),
             tombstones: self.tombstones.clone(),
+            touched: self.touched.clone(),
+            merged: self.merged().map(merged_ids).collect(),
         }
+    }
+
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    fn merged(&self) -> impl Iterator<Item = &Merged> {
+        self.sealed.iter().filter_map(|block| match block {
+            Sealed::Merged(merged) => Some(merged),
+            Sealed::Frozen(_) | Sealed::Stored(_) => None,
+        })
+    }
+
+    pub fn is_merging(&self) -> bool {
+        self.merged().next().is_some()
+    }
+
+    /// Blocks made one whose file is to be written, if all that they are made of has files.
+    pub fn next_merge(&self) -> Option<Merged> {
+        let whole = |merged: &&Merged| {
+            let mut blocks = merged.blocks().iter();
+            blocks.all(|block| matches!(block, Sealed::Stored(_)))
+        };
+        self.merged().find(whole).cloned()
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -188,7 +230,7 @@ impl State {
         self.applied_index = index;
         match command {
             Command::Write(write) => Outcome::Written {
-                rejected: self.write(write, &prepared.recalled),
+                rejected: self.write(index, write, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Seal(seal) => {
@@ -207,30 +249,44 @@ impl State {
                 self.clean(clean.block, prepared.cleaned.clone());
                 Outcome::Cleaned
             }
+            Command::Compact(compact) => {
+                self.compact(index, &compact.blocks);
+                Outcome::Compacted
+            }
         }
     }
 
-    fn write(&mut self, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
+    fn write(&mut self, index: u64, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
         let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let rows = &write.rows;
         let mut rejected = Vec::new();
+        let mut oldest: Option<Timestamp> = None;
         let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
             let id = id_of(*series, &new);
             let at = rows.timestamps[row];
-            let float = rows.values[row].to_bits();
+            let bits = rows.values[row].to_bits();
             let row = row as u32;
-            let value = match histograms.next_if(|(place, _)| *place == row) {
-                Some((_, bytes)) => Value::Histogram(bytes.clone()),
-                None => Value::Float(float),
-            };
+            let histogram = histograms.next_if(|(place, _)| *place == row);
             let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
                 true => Some(Reason::Fenced),
-                false => self.store(id, at, value, &bounds, recalled),
+                false => match histogram {
+                    None => self.store_float(id, Point { at, bits }, &bounds, recalled),
+                    Some((_, bytes)) => {
+                        let value = Value::Histogram(bytes.clone());
+                        self.store(id, at, value, &bounds, recalled)
+                    }
+                },
             };
+            if refused.is_none() {
+                oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
+            }
             rejected.extend(refused.map(|reason| Rejection { row, reason }));
+        }
+        if let Some(oldest) = oldest {
+            self.touched.note(index, oldest);
         }
         self.keep_exemplars(write, &new);
         rejected
@@ -254,6 +310,30 @@ impl State {
             self.sums.add_series(id, labels);
         }
         id
+    }
+
+    /// What [`State::store`] does, without looking for a sample where there can be none: nearly all
+    /// are floats newer than what their series has.
+    fn store_float(
+        &mut self,
+        id: SeriesId,
+        point: Point,
+        bounds: &Bounds,
+        recalled: &Recalled,
+    ) -> Option<Reason> {
+        let series = self.head.series_mut(id);
+        let series = series.expect("the log registers a series before it is written to");
+        let last = series.last();
+        if last.is_some_and(|last| point.at <= last) {
+            return self.store(id, point.at, Value::Float(point.bits), bounds, recalled);
+        }
+        let refused = bounds.refuse(point.at, last);
+        if refused.is_none() {
+            series.insert(point);
+            self.sums.add_sample(id, point);
+            self.max_time = self.max_time.max(Some(point.at));
+        }
+        refused
     }
 
     /// Stores one sample, or says why not. Whether it is stored already comes before its age: a
@@ -311,9 +391,25 @@ impl State {
     fn forget(&mut self, block: Sealed) {
         self.sums.remove_samples(block.digest());
         self.tombstones.remove(&block.id());
-        if let Sealed::Stored(reader) = block {
-            self.retired.push(reader);
+        self.retired.extend(block.readers().cloned());
+    }
+
+    /// Makes blocks one. Nothing that is stored changes; when one of them is not there, or
+    /// something of it is deleted, nothing changes at all.
+    fn compact(&mut self, index: u64, blocks: &[u64]) {
+        let chosen: BTreeSet<u64> = blocks.iter().copied().collect();
+        let is_chosen = |block: &Sealed| chosen.contains(&block.id());
+        let found = self.sealed.iter().filter(|block| is_chosen(block)).count();
+        let unclean = chosen.iter().any(|id| self.tombstones.contains_key(id));
+        if found < 2 || found != chosen.len() || unclean {
+            return;
         }
+        let (chosen, kept) = std::mem::take(&mut self.sealed)
+            .into_iter()
+            .partition(is_chosen);
+        self.sealed = kept;
+        let merged = Merged::new(index, chosen).expect("two blocks or more");
+        self.sealed.push(Sealed::Merged(merged));
     }
 
     /// Head samples go at once. Of a sealed block each chosen series that it holds gets an
@@ -419,120 +515,6 @@ impl State {
         (!parts.is_empty()).then_some(Lookup { id, at, parts })
     }
 
-    /// Handles on all samples of the chosen series in `start ..= end`, by series id; series without
-    /// any are left out.
-    pub fn gather(
-        &self,
-        matchers: &[Matcher],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        self.gather_ids(self.table.select(matchers), start, end)
-    }
-
-    /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
-    /// none), by series id.
-    pub fn gather_exemplars(
-        &self,
-        any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<ExemplarSeries> {
-        let chosen = self.select_any(any_of).into_iter().map(|id| {
-            let labels = self.table.labels(id).cloned().unwrap_or_default();
-            let exemplars = self.exemplars.of(id, start, end);
-            ExemplarSeries { labels, exemplars }
-        });
-        chosen.filter(|found| !found.exemplars.is_empty()).collect()
-    }
-
-    /// Ids that any of the lists chooses; all, when there is none.
-    fn select_any(&self, any_of: &[Vec<Matcher>]) -> BTreeSet<SeriesId> {
-        let none = [Vec::new()];
-        let any_of = if any_of.is_empty() { &none[..] } else { any_of };
-        any_of
-            .iter()
-            .flat_map(|matchers| self.table.select(matchers))
-            .collect()
-    }
-
-    /// As [`State::gather`], for series that any of the lists chooses.
-    pub fn gather_any(
-        &self,
-        any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        self.gather_ids(self.select_any(any_of), start, end)
-    }
-
-    /// Label sets that any of the lists chooses and that stand in a block, or in the head, whose
-    /// range meets `start ..= end`: what Prometheus' label names and values look at.
-    pub fn in_blocks(
-        &self,
-        any_of: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<Labels> {
-        let meets = |(min, max): (Timestamp, Timestamp)| min <= end && max >= start;
-        if start > end {
-            return Vec::new();
-        }
-        let head = self.head.stats().range.is_some_and(meets);
-        let blocks: Vec<&Sealed> = self.sealed.iter().filter(|b| meets(b.range())).collect();
-        if !head && blocks.is_empty() {
-            return Vec::new();
-        }
-        let in_head = |id| {
-            self.head
-                .series(id)
-                .is_some_and(|series| !series.is_empty())
-        };
-        let in_block = |block: &&Sealed, id| {
-            let (min, max) = block.range();
-            block.has(id) && !self.is_deleted(block, id, min, max)
-        };
-        let chosen = self
-            .select_any(any_of)
-            .into_iter()
-            .filter(|&id| (head && in_head(id)) || blocks.iter().any(|block| in_block(block, id)));
-        chosen
-            .filter_map(|id| self.table.labels(id).cloned())
-            .collect()
-    }
-
-    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
-    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
-        let tombstones = self.tombstones.get(&block.id());
-        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
-        deleted.is_some_and(|deleted| deleted.cover(start, end))
-    }
-
-    fn gather_ids(
-        &self,
-        ids: impl IntoIterator<Item = SeriesId>,
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        if start > end {
-            return Vec::new();
-        }
-        let mut gathered = Vec::new();
-        for id in ids {
-            let mut parts = Vec::new();
-            for block in &self.sealed {
-                parts.extend(self.block_parts(block, id, start, end));
-            }
-            if let Some(series) = self.head.series(id) {
-                series.parts(start, end, &mut parts);
-            }
-            if let Some(labels) = self.table.labels(id).filter(|_| !parts.is_empty()) {
-                gathered.push((labels.clone(), parts));
-            }
-        }
-        gathered
-    }
-
     /// One word for all that the log has made of this shard; no layout, no index.
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::default();
@@ -559,10 +541,19 @@ impl State {
     /// A block's file is durable: reads go there from now on.
     pub fn block_stored(&mut self, reader: Arc<Reader>) {
         let id = reader.meta().id;
-        match self.sealed.iter_mut().find(|block| block.id() == id) {
-            Some(block) => *block = Sealed::Stored(reader),
-            // Dropped by the log while it was written.
-            None => self.retired.push(reader),
+        if let Some(block) = self.sealed.iter_mut().find(|block| block.id() == id) {
+            let before = std::mem::replace(block, Sealed::Stored(reader));
+            self.retired.extend(before.readers().cloned());
+            return;
+        }
+        // Made one with others meanwhile.
+        let within = self.sealed.iter_mut().any(|block| match block {
+            Sealed::Merged(merged) => merged.stored(&reader),
+            Sealed::Frozen(_) | Sealed::Stored(_) => false,
+        });
+        // Else dropped by the log while it was written.
+        if !within {
+            self.retired.push(reader);
         }
     }
 
@@ -570,9 +561,7 @@ impl State {
     pub fn retire(&mut self, before: Self) {
         self.retired.extend(before.retired);
         for block in before.sealed {
-            if let Sealed::Stored(reader) = block {
-                self.retired.push(reader);
-            }
+            self.retired.extend(block.readers().cloned());
         }
     }
 
@@ -587,6 +576,32 @@ impl State {
         let names = |reader: &Arc<Reader>| reader.file().name.clone();
         unused.iter().map(names).collect()
     }
+}
+
+fn merged_ids(merged: &Merged) -> (u64, Vec<u64>) {
+    let blocks = merged.blocks().iter();
+    (merged.id(), blocks.map(Sealed::id).collect())
+}
+
+/// Blocks of files as what the log made of them; by id.
+fn merge(
+    readers: Vec<Arc<Reader>>,
+    merged: &BTreeMap<u64, Vec<u64>>,
+) -> Result<Vec<Sealed>, ChunkError> {
+    let mut leaves: BTreeMap<u64, Sealed> = readers
+        .into_iter()
+        .map(|reader| (reader.meta().id, Sealed::Stored(reader)))
+        .collect();
+    let mut whole = Vec::new();
+    for (id, blocks) in merged {
+        let blocks = blocks.iter().map(|block| leaves.remove(block));
+        let blocks = blocks.collect::<Option<Vec<_>>>();
+        let one = blocks.and_then(|blocks| Merged::new(*id, blocks));
+        whole.push(Sealed::Merged(one.ok_or(ChunkError::NotAsNoted)?));
+    }
+    whole.extend(leaves.into_values());
+    whole.sort_unstable_by_key(Sealed::id);
+    Ok(whole)
 }
 
 /// The id a command means; `new` are those of its own series.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use support::replica::{Replica, opaque, run};
 use support::{Row, Step, Windows, command};
-use tsdb::{CleanCommand, Command, Position};
+use tsdb::{CleanCommand, Command, CompactCommand, Position};
 
 fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     let rows = series
@@ -56,8 +56,13 @@ fn log() -> [Vec<Command>; 3] {
     let mut log: [Vec<Command>; 3] = parts.map(|steps| steps.iter().map(as_command).collect());
     let block = SEALED_AT;
     log[2].insert(0, Command::Clean(CleanCommand { block }));
+    let blocks = COMPACTED.to_vec();
+    log[2].push(Command::Compact(CompactCommand { blocks }));
     log
 }
+
+/// The block behind it, and what is left of it once it is cleaned.
+const COMPACTED: [u64; 2] = [7, 9];
 
 /// Where in the log the block is made of which something is deleted later.
 const SEALED_AT: u64 = 6;
@@ -175,6 +180,34 @@ fn a_cleaned_block_is_whole_or_the_old_one_stands() {
                 }
                 assert!(replica.shard.unclean_blocks().is_empty());
                 replica.checkpoint().await.is_ok()
+            },
+            [Some(position(first)), Some(position(last))],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_merged_block_is_whole_or_the_old_ones_stand() {
+    run(async {
+        let (first, last) = (joined(2).len() as u64, joined(3).len() as u64);
+        cut_everywhere(
+            async || {
+                let replica = applied(0, 2).await;
+                replica.checkpoint().await.unwrap();
+                replica
+            },
+            async |replica| {
+                for (index, command) in (1..).zip(&joined(3)).skip(first as usize) {
+                    if replica.shard.apply(index, command).await.is_err() {
+                        return false;
+                    }
+                }
+                // What is made one has a file of its own first.
+                let written = replica.checkpoint().await.is_ok();
+                written
+                    && matches!(replica.shard.merge_one().await, Ok(true))
+                    && replica.checkpoint().await.is_ok()
             },
             [Some(position(first)), Some(position(last))],
         )

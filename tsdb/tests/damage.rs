@@ -73,6 +73,34 @@ async fn whole() -> Whole {
     }
 }
 
+/// The same with the two blocks made one, with and without a file of its own.
+async fn whole_compacted(merged: bool) -> Whole {
+    let mut replica = Replica::new(1).await;
+    replica.catch_up(&log()).await.unwrap();
+    replica.checkpoint().await.unwrap();
+    let candidates = replica.shard.candidates();
+    let blocks = candidates.iter().map(|block| block.id).collect();
+    let compact = Command::Compact(tsdb::CompactCommand { blocks });
+    let index = replica.shard.applied_index() + 1;
+    replica.shard.apply(index, &compact).await.unwrap();
+    if merged {
+        assert!(replica.shard.merge_one().await.unwrap());
+    }
+    replica.checkpoint().await.unwrap();
+    let files = replica.shard.files().await;
+    assert_eq!(files.len(), if merged { 2 } else { 3 });
+    let names = files.iter().map(|file| file.name.as_str());
+    Whole {
+        files: names
+            .chain(["manifest"])
+            .map(|n| Path::new(DIR).join(n))
+            .collect(),
+        content: replica.everything().await,
+        digest: replica.shard.digest(),
+        disk: replica.disk,
+    }
+}
+
 /// What a damaged disk answers: the truth, or an error by which the damage is known.
 async fn look(whole: &Whole, disk: SimDisk) -> Result<(), StorageError> {
     let replica = Replica::on(disk).await?;
@@ -87,25 +115,37 @@ async fn look(whole: &Whole, disk: SimDisk) -> Result<(), StorageError> {
 #[test]
 fn a_flipped_bit_is_found_wherever_it_is() {
     run(async {
-        let whole = whole().await;
-        look(&whole, whole.disk.fork(0)).await.expect("undamaged");
-        let disk = world(&whole.disk).disk;
-        for path in &whole.files {
-            let len = disk.len(path).await.unwrap();
-            assert!(len > 0);
-            for offset in 0..len {
-                let damaged = whole.disk.fork(0);
-                let bit = (offset % 8) as u8;
-                damaged.flip_bit(path, offset, bit).unwrap();
-                match look(&whole, damaged).await {
-                    Err(StorageError::Corrupt { file, .. }) => {
-                        assert!(path.ends_with(&file), "{path:?} is not {file}");
-                    }
-                    other => panic!("{path:?} byte {offset} bit {bit}: {other:?}"),
-                }
-            }
+        let wholes = [
+            whole().await,
+            whole_compacted(false).await,
+            whole_compacted(true).await,
+        ];
+        assert_eq!(wholes[1].content, wholes[0].content);
+        assert_eq!(wholes[2].content, wholes[0].content);
+        for whole in &wholes {
+            flip_everywhere(whole).await;
         }
     });
+}
+
+async fn flip_everywhere(whole: &Whole) {
+    look(whole, whole.disk.fork(0)).await.expect("undamaged");
+    let disk = world(&whole.disk).disk;
+    for path in &whole.files {
+        let len = disk.len(path).await.unwrap();
+        assert!(len > 0);
+        for offset in 0..len {
+            let damaged = whole.disk.fork(0);
+            let bit = (offset % 8) as u8;
+            damaged.flip_bit(path, offset, bit).unwrap();
+            match look(whole, damaged).await {
+                Err(StorageError::Corrupt { file, .. }) => {
+                    assert!(path.ends_with(&file), "{path:?} is not {file}");
+                }
+                other => panic!("{path:?} byte {offset} bit {bit}: {other:?}"),
+            }
+        }
+    }
 }
 
 #[test]
@@ -143,17 +183,17 @@ fn a_late_row_over_a_rotten_chunk_stops_the_replica() {
     run(async {
         let whole = whole().await;
         let damaged = whole.disk.fork(0);
-        // The first chunk follows the magic: series 0 from instant 0 on.
+        // The first chunk follows the magic: the histograms of series 1. The page comes behind.
         damaged.flip_bit(&whole.files[0], 20, 3).unwrap();
         let replica = Replica::on(damaged)
             .await
             .expect("chunks are read on demand");
         let index = replica.shard.applied_index() + 1;
-        let late = rows(0..1, 10, 10, 1);
+        let late = rows(1..2, 10, 10, 1);
         let error = replica.shard.apply(index, &late).await.unwrap_err();
         assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
         assert_eq!(replica.shard.applied_index(), index - 1);
-        let others: Vec<Labels> = (1..3).map(labels).collect();
+        let others: Vec<Labels> = [0, 2, 3].map(labels).into();
         for labels in others {
             let instance = labels.get("instance").unwrap();
             let matcher = model::Matcher::equal("instance", instance);
@@ -201,5 +241,59 @@ fn a_damaged_snapshot_is_not_installed() {
         assert!(refused.is_err());
         follower.reopen(&log()).await.unwrap();
         assert_eq!(follower.shard.digest(), leader.shard.digest());
+    });
+}
+
+#[test]
+fn a_file_that_rotted_is_found_and_mended_from_a_peer() {
+    use tsdb::scrub::Check;
+    run(async {
+        let whole = whole().await;
+        let peer = Replica::on(whole.disk.fork(0)).await.unwrap();
+        let replica = Replica::on(whole.disk.fork(1)).await.unwrap();
+        let check = async |entry: &tsdb::FileEntry| {
+            let mut check = Check::of(entry.clone());
+            while !replica.shard.check_piece(&mut check).await? {}
+            Ok::<(), StorageError>(())
+        };
+        replica.shard.check_manifest().await.expect("whole");
+        for entry in replica.shard.files().await {
+            check(&entry).await.expect("whole");
+            let path = Path::new(DIR).join(&entry.name);
+            replica.disk.flip_bit(&path, entry.len / 2, 3).unwrap();
+            let found = check(&entry).await.unwrap_err();
+            assert!(matches!(found, StorageError::Corrupt { .. }), "{found}");
+            assert_eq!(replica.shard.take_suspects().join(","), entry.name);
+
+            // A damaged copy does not take its place, the right one does.
+            let staged = Path::new("fetched");
+            let disk = &*replica.world.disk;
+            for damage in [true, false] {
+                tsdb::file::remove_dir_if_there(disk, staged).await.unwrap();
+                disk.create_dir_all(staged).await.unwrap();
+                let (from, _) = peer.shard.path_of(&entry.name).await.expect("held");
+                let bytes = model::port::read_all(&*peer.world.disk, &from)
+                    .await
+                    .unwrap();
+                let mut file = disk.create(&staged.join(&entry.name)).await.unwrap();
+                file.append(vec![bytes]).await.unwrap();
+                drop(file);
+                if damage {
+                    let path = staged.join(&entry.name);
+                    replica.disk.flip_bit(&path, 9, 3).unwrap();
+                }
+                let repaired = replica.shard.repair(staged, &entry).await;
+                assert_eq!(repaired.is_err(), damage);
+                assert_eq!(check(&entry).await.is_err(), damage);
+            }
+            replica.shard.take_suspects();
+        }
+        let manifest = Path::new(DIR).join("manifest");
+        replica.disk.flip_bit(&manifest, 11, 0).unwrap();
+        assert!(replica.shard.check_manifest().await.is_err());
+        replica.shard.check_manifest().await.expect("written anew");
+        assert_eq!(replica.everything().await, whole.content);
+        replica.shard.verify().await.unwrap();
+        assert_eq!(peer.shard.path_of("block-1").await, None);
     });
 }

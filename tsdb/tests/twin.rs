@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use support::replica::{Replica, metadata, run};
 use support::twin::{Content, Twin};
 use support::{Step, command, step};
-use tsdb::{CleanCommand, Command, Outcome};
+use tsdb::{CleanCommand, Command, CompactCommand, Outcome};
 
 /// Two replicas of one log, and the truth.
 struct Life {
@@ -47,6 +47,19 @@ impl Life {
                 let chosen = unclean.get(n % unclean.len().max(1));
                 let block = chosen.copied().unwrap_or(u64::MAX);
                 self.propose(Command::Clean(CleanCommand { block })).await;
+            }
+            Step::Compact(bits) => {
+                let candidates = leader.candidates();
+                let clean = candidates.iter().filter(|block| !block.unclean);
+                let chosen = (1..8).zip(clean).filter(|(n, _)| bits >> n & 1 == 1);
+                let mut blocks: Vec<u64> = chosen.map(|(_, block)| block.id).collect();
+                blocks.extend((bits & 15 == 1).then_some(u64::MAX));
+                self.propose(Command::Compact(CompactCommand { blocks }))
+                    .await;
+            }
+            Step::Merge(n) => {
+                let merged = self.replicas[*n].shard.merge_one().await;
+                merged.expect("a merged block");
             }
             Step::Checkpoint(n) => {
                 let replica = &self.replicas[*n];

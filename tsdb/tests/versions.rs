@@ -31,11 +31,15 @@ fn commands() -> Vec<Command> {
     bytes
         .map(|bytes| {
             let command = Command::decode(bytes.clone().into()).expect("decodes");
-            assert_eq!(
-                command.encode(),
-                bytes,
-                "what version 1 can say stays version 1"
-            );
+            let again = command.encode();
+            // A write is always written as the newest version; it says the same.
+            match command {
+                Command::Write(_) => {
+                    let read = Command::decode(again).expect("decodes");
+                    assert_eq!(format!("{read:?}"), format!("{command:?}"));
+                }
+                _ => assert_eq!(again, bytes, "what version 1 can say stays version 1"),
+            }
             command
         })
         .collect()

@@ -110,6 +110,9 @@ impl Op {
     }
 }
 
+/// A segment without a needed entry is ended once it has this part of a whole one's length.
+const SPENT_SHARE: u64 = 16;
+
 /// A sealed segment and the entries in it that are still needed.
 pub(crate) struct Sealed {
     pub number: u32,
@@ -347,6 +350,10 @@ impl Writer {
         batch.acknowledge();
         if batch.ends || self.is_full() {
             self.seal().await?;
+        } else if self.is_spent() {
+            // The new file takes the state over; then the old ones can go.
+            self.seal().await?;
+            self.activate().await?;
         }
         if !records.is_empty() {
             self.reclaim().await;
@@ -461,6 +468,15 @@ impl Writer {
     fn is_full(&self) -> bool {
         let len = self.tail.active.as_ref().map_or(0, |active| active.len);
         len >= self.options.segment_bytes
+    }
+
+    /// Whether the active segment has grown though no entry is needed any more: what is settled
+    /// elsewhere should not go on taking its place.
+    fn is_spent(&self) -> bool {
+        let len = self.tail.active.as_ref().map_or(0, |active| active.len);
+        let mut states = self.tail.summary.states.groups.values();
+        len >= self.options.segment_bytes / SPENT_SHARE
+            && states.all(|state| state.damaged.is_none() && state.indexes().is_empty())
     }
 
     /// Ends the active segment with its footer.

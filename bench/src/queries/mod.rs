@@ -11,5 +11,6 @@ mod questions;
 mod report;
 mod run;
 
-pub use population::{KUBERNETES, instance};
-pub use run::main;
+pub use options::{Options, Shape};
+pub use population::{KUBERNETES, SERIES_PER_TARGET, instance};
+pub use run::{load, main};

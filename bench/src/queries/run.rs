@@ -78,7 +78,8 @@ async fn measure(options: &Options, shape: Shape) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-async fn load(
+/// Starts a system and writes all samples of the shape, the newest at `end_ms`.
+pub async fn load(
     options: &Options,
     kind: Kind,
     shape: Shape,

@@ -44,6 +44,9 @@ pub struct Registration {
     pub tags: Vec<String>,
     /// The whole URL of `/-/ready`, as the agent reaches it.
     pub check_url: String,
+    /// Sent with the check, where the URL asks who comes. What it opens is the check's answer alone:
+    /// whoever may read the agent's checks may read it.
+    pub check_header: Option<(String, String)>,
 }
 
 impl Registration {
@@ -69,6 +72,8 @@ impl Registration {
 
     /// The body of `PUT /v1/agent/service/register`.
     pub(super) fn to_json(&self) -> Value {
+        let header = self.check_header.iter();
+        let header: BTreeMap<_, _> = header.map(|(name, value)| (name, [value])).collect();
         json!({
             "ID": self.id(),
             "Name": self.service,
@@ -82,6 +87,9 @@ impl Registration {
                 "Name": "ready",
                 "Notes": "every shard this node holds has a leader",
                 "HTTP": self.check_url,
+                "Header": header,
+                // The agent asks this machine by address, and certificates are for names.
+                "TLSSkipVerify": true,
                 "Method": "GET",
                 "Interval": CHECK_INTERVAL,
                 "Timeout": CHECK_TIMEOUT,

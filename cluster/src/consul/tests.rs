@@ -28,6 +28,7 @@ fn registration(node: u64) -> Registration {
         push_address: "10.0.0.1:9091".to_owned(),
         tags: TAGS.map(str::to_owned).to_vec(),
         check_url: "http://10.0.0.1:9090/-/ready".to_owned(),
+        check_header: Some(("x-quorate-check".to_owned(), "token".to_owned())),
     }
 }
 
@@ -117,6 +118,8 @@ fn what_is_registered() {
                 "Name": "ready",
                 "Notes": "every shard this node holds has a leader",
                 "HTTP": "http://10.0.0.1:9090/-/ready",
+                "Header": {"x-quorate-check": ["token"]},
+                "TLSSkipVerify": true,
                 "Method": "GET",
                 "Interval": "5s",
                 "Timeout": "2s",

@@ -12,16 +12,17 @@ use std::time::Duration;
 use futures::FutureExt;
 use model::ShardId;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part};
-use model::port::World;
+use model::port::{Task, World};
 use proto::node as messages;
 use tokio::sync::oneshot;
+use tsdb::Chosen;
 
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::router::{ASK_TIMEOUT, Router, call_within, engine_refusal};
 use crate::shard::Replica;
 
-pub use wire::{fragment_from_wire, replies};
+pub use wire::{Arriving, fragment_from_wire, fragment_to_wire, replies};
 
 /// Where the evaluator sits once the node has handed it in.
 pub type Seat = Arc<OnceLock<Arc<dyn Evaluator>>>;
@@ -29,10 +30,12 @@ pub type Seat = Arc<OnceLock<Arc<dyn Evaluator>>>;
 /// What a shard that was reached says.
 pub type Answer = Result<Part, FragmentError>;
 
-/// Computes on a replica of this node, in a task of its own so that shards share the cores.
+/// Samples that pay for a task of their own: some 100 µs of decoding.
+const TASK_SAMPLES: usize = 32 << 10;
+
+/// Computes on a replica of this node.
 pub async fn here(
     seat: &Seat,
-    world: &World,
     replica: Arc<Replica>,
     fragment: Fragment,
 ) -> Result<Answer, Refusal> {
@@ -40,18 +43,68 @@ pub async fn here(
         return Ok(Err(FragmentError::Unsupported));
     };
     replica.settle(fragment.consistency).await?;
-    let (done, result) = oneshot::channel();
-    let work = async move {
-        let answer = evaluator.evaluate(&*replica.engine, &fragment).await;
-        // Nobody waits any more: nobody needs it.
-        done.send(answer).ok();
-    };
-    let _task = world.spawn.spawn("part of a query", work.boxed());
-    let answer = result.await;
-    match answer.map_err(|_| Refusal::Unavailable("the node stops".to_owned()))? {
+    match evaluator.evaluate(&*replica.engine, &fragment).await {
         Err(FragmentError::Source(error)) => Err(engine_refusal(error)),
         answer => Ok(answer),
     }
+}
+
+/// Computes on replicas of this node that are fresh enough, over all their series as one. What is
+/// little is computed in place; what is much by as many tasks as there are threads. The parts hold
+/// the same, however the series are cut.
+pub async fn over(
+    seat: &Seat,
+    world: &World,
+    replicas: &[Arc<Replica>],
+    fragment: &Fragment,
+) -> Result<Vec<Part>, FragmentError> {
+    let evaluator = seat.get().cloned().ok_or(FragmentError::Unsupported)?;
+    let Some(selection) = evaluator.selection(fragment) else {
+        // Whatever is wrong with it, evaluating it says so.
+        let mut parts = Vec::new();
+        for replica in replicas {
+            parts.push(evaluator.evaluate(&*replica.engine, fragment).await?);
+        }
+        return Ok(parts);
+    };
+    let engines = replicas.iter().map(|replica| replica.engine.clone());
+    let chosen = Chosen::of(engines, &selection);
+    let tasks = (chosen.samples() / TASK_SAMPLES).clamp(1, threads());
+    let mut pieces = chosen.cut(tasks).into_iter();
+    let first = pieces.next();
+    let others: Vec<_> = pieces
+        .map(|piece| spawned(world, evaluator.clone(), piece, fragment.clone()))
+        .collect();
+    let mut parts = Vec::with_capacity(1 + others.len());
+    if let Some(first) = first {
+        parts.push(evaluator.evaluate(&first, fragment).await?);
+    }
+    for (result, _task) in others {
+        parts.push(result.await.map_err(|_| FragmentError::Canceled)??);
+    }
+    Ok(parts)
+}
+
+/// How many tasks can run at a time.
+fn threads() -> usize {
+    tokio::runtime::Handle::current().metrics().num_workers()
+}
+
+/// A piece of the work in a task of its own, which ends with the task that is returned.
+fn spawned(
+    world: &World,
+    evaluator: Arc<dyn Evaluator>,
+    piece: Chosen,
+    fragment: Fragment,
+) -> (oneshot::Receiver<Answer>, Task) {
+    let (done, result) = oneshot::channel();
+    let work = async move {
+        let answer = evaluator.evaluate(&piece, &fragment).await;
+        // Nobody waits any more: nobody needs it.
+        done.send(answer).ok();
+    };
+    let task = world.spawn.spawn("part of a query", work.boxed());
+    (result, task)
 }
 
 /// Asks the leader on another node.

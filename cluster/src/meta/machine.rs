@@ -115,6 +115,7 @@ const HEADER: &str = "meta/header";
 const MEMBERS: &str = "meta/member/";
 const TABLE: &str = "meta/shard/";
 const HISTORY: &str = "meta/history/";
+const CURSORS: &str = "meta/cursor/";
 
 /// The state as small values by key.
 fn to_keys(state: &State) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -137,6 +138,12 @@ fn to_keys(state: &State) -> BTreeMap<Vec<u8>, Vec<u8>> {
         keys.insert(
             format!("{TABLE}{shard:06}").into(),
             json(serde_json::json!(assignment)),
+        );
+    }
+    for (child, cursor) in &state.cursors {
+        keys.insert(
+            format!("{CURSORS}{child}").into(),
+            json(serde_json::json!(cursor)),
         );
     }
     for change in &state.history {
@@ -175,6 +182,9 @@ fn load(catalogue: &dyn Catalogue) -> io::Result<Option<State>> {
         if let Some(id) = key.strip_prefix(MEMBERS) {
             let id = id.parse().map_err(|_| malformed("catalogue key"))?;
             state.members.insert(id, serde_json::from_slice(value)?);
+        } else if let Some(child) = key.strip_prefix(CURSORS) {
+            let cursor = serde_json::from_slice(value)?;
+            state.cursors.insert(child.to_owned(), cursor);
         } else if key.starts_with(TABLE) {
             state.table.push(serde_json::from_slice(value)?);
         } else if key.starts_with(HISTORY) {

@@ -7,4 +7,4 @@ pub mod machine;
 pub mod state;
 
 pub use machine::MetaMachine;
-pub use state::{Assignment, Command, Member, Outcome, State};
+pub use state::{Assignment, Command, Cursor, Member, Outcome, State};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::hash::xxh3;
+use model::limits::{CURSOR_BYTES_MAX, CURSORS_MAX};
 use model::{ClusterId, NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,18 @@ pub struct State {
     /// Rises whenever the set of nodes that may hold leases changes.
     pub lease_epoch: u64,
     pub history: Vec<Move>,
+    /// How far this cluster has read each of its children.
+    #[serde(default)]
+    pub cursors: BTreeMap<String, Cursor>,
+}
+
+/// How far another cluster was read: everything up to there is stored here.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The child's own word.
+    pub position: String,
+    /// Ids of the clusters whose samples the child's stream holds.
+    pub origins: Vec<String>,
 }
 
 /// A change of the state, as the log holds it (JSON).
@@ -79,6 +92,14 @@ pub enum Command {
     Place { shard: u32, replicas: Vec<u64> },
     /// Raft's membership of the shard equals these replicas.
     Settled { shard: u32, replicas: Vec<u64> },
+    /// A child was read on from `from`; refused when somebody else has moved it meanwhile.
+    Advance {
+        child: String,
+        from: Option<String>,
+        to: Cursor,
+    },
+    /// Cursors of children other than these are forgotten.
+    KeepCursors { children: Vec<String> },
 }
 
 /// What applying a command gave.
@@ -149,6 +170,11 @@ impl State {
             Command::Alive { nodes } => self.note_alive(&nodes),
             Command::Place { shard, replicas } => self.place(index, shard, replicas),
             Command::Settled { shard, replicas } => self.settle(shard, &replicas),
+            Command::Advance { child, from, to } => self.advance(child, from.as_deref(), to),
+            Command::KeepCursors { children } => {
+                self.cursors.retain(|child, _| children.contains(child));
+                Ok(())
+            }
         };
         match result {
             Ok(()) => Outcome::Done,
@@ -193,6 +219,7 @@ impl State {
             table: placement.into_iter().map(assignment).collect(),
             lease_epoch: 1,
             history: Vec::new(),
+            cursors: BTreeMap::new(),
         };
         Ok(())
     }
@@ -252,6 +279,26 @@ impl State {
         });
         let excess = self.history.len().saturating_sub(HISTORY_MAX);
         self.history.drain(..excess);
+        Ok(())
+    }
+
+    fn advance(&mut self, child: String, from: Option<&str>, to: Cursor) -> Result<(), String> {
+        let size = |cursor: &Cursor| {
+            let origins = cursor.origins.iter().map(String::len);
+            cursor.position.len() + origins.sum::<usize>()
+        };
+        if child.len() + size(&to) > CURSOR_BYTES_MAX {
+            return Err("a cursor too large".to_owned());
+        }
+        if self.cursors.len() >= CURSORS_MAX && !self.cursors.contains_key(&child) {
+            return Err("too many children".to_owned());
+        }
+        let known = self.cursors.get(&child);
+        // The same again counts as done: a command may be proposed twice.
+        if known != Some(&to) && known.map(|known| known.position.as_str()) != from {
+            return Err("the cursor was moved meanwhile".to_owned());
+        }
+        self.cursors.insert(child, to);
         Ok(())
     }
 

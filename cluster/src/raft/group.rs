@@ -16,6 +16,7 @@ use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use super::log_store::LogStore;
 use super::machine::{Machine, StateMachine};
 use super::network::Network;
+use super::standing::Standing;
 use super::transfers::Transfers;
 use super::types::WatchReceiver;
 use super::types::{Payload, Raft, Reply};
@@ -85,7 +86,7 @@ pub struct Parts {
 }
 
 /// Starts the group's replica on this node.
-pub async fn start(parts: Parts) -> io::Result<Raft> {
+pub async fn start(parts: Parts) -> io::Result<(Raft, Standing)> {
     let Parts {
         world,
         node,
@@ -98,10 +99,13 @@ pub async fn start(parts: Parts) -> io::Result<Raft> {
     } = parts;
     let config = Arc::new(timing.config(format!("group {group}"))?);
     let network = Network::new(peers, world.disk.clone(), transfers, group);
-    let store = LogStore::new(log, group);
+    let store = LogStore::new(log.clone(), group);
+    let changes = store.changes();
     let machine = StateMachine::new(machine)?;
     let raft = Raft::new(node, config, network, store, machine);
-    scoped(&world.dice, raft).await.map_err(io::Error::other)
+    let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
+    let standing = Standing::new(raft.clone(), log, group, changes);
+    Ok((raft, standing))
 }
 
 /// Makes an empty group begin with these voters. Of several replicas that do so with the same

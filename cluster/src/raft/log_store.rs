@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use model::GroupId;
 use model::limits::APPEND_BYTES_MAX;
+use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
+use super::standing::Changes;
 use super::types::{
     Entry, LogId, TypeConfig, Vote, entry_from_wal, entry_to_wal, log_id_from_wal, log_id_to_wal,
     vote_from_wal, vote_to_wal,
@@ -22,11 +24,21 @@ use super::types::{
 pub struct LogStore {
     log: Arc<dyn wal::Log>,
     group: GroupId,
+    changes: Changes,
 }
 
 impl LogStore {
     pub fn new(log: Arc<dyn wal::Log>, group: GroupId) -> Self {
-        Self { log, group }
+        Self {
+            log,
+            group,
+            changes: Changes::default(),
+        }
+    }
+
+    /// Told of every change of members before it is written.
+    pub fn changes(&self) -> Changes {
+        self.changes.clone()
     }
 
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
@@ -100,12 +112,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let entries = entries.into_iter().map(entry_to_wal).collect();
+        let note = |entry: &Entry| {
+            if let EntryPayload::Membership(_) = entry.payload {
+                self.changes.note(entry.log_id.index);
+            }
+        };
+        let entries = entries
+            .into_iter()
+            .inspect(note)
+            .map(entry_to_wal)
+            .collect();
         let done = Box::new(move |result| flushed.io_completed(result));
         self.log.append(self.group, entries, done).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.changes.cut(last.as_ref().map_or(0, |id| id.index));
         self.log
             .truncate_after(self.group, last.as_ref().map(log_id_to_wal))
             .await

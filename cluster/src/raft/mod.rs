@@ -15,5 +15,6 @@ pub mod machine;
 pub mod network;
 pub mod service;
 pub mod snapshot;
+pub mod standing;
 pub mod transfers;
 pub mod types;

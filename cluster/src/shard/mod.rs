@@ -1,9 +1,10 @@
 //! One shard's replica on this node: its engine as a Raft machine, the proposer that merges
-//! writes into entries, and the upkeep that seals, checkpoints and purges.
+//! writes into entries, the upkeep that seals, compacts, checkpoints and purges, and the scrub.
 
 pub mod machine;
 pub mod proposer;
 pub mod replica;
+pub mod scrub;
 pub mod upkeep;
 
 pub use replica::Replica;

@@ -42,7 +42,7 @@ pub trait Windows: Send + Sync {
 }
 
 struct Request {
-    batch: Batch,
+    batch: Arc<Batch>,
     bytes: usize,
     done: oneshot::Sender<Result<Written, Refusal>>,
     _room: OwnedSemaphorePermit,
@@ -81,7 +81,7 @@ impl Proposer {
     }
 
     /// Returns when the batch is committed and applied here, or was not taken.
-    pub async fn write(&self, batch: Batch) -> Result<Written, Refusal> {
+    pub async fn write(&self, batch: Arc<Batch>) -> Result<Written, Refusal> {
         let bytes = size_of(&batch).min(PROPOSER_QUEUE_BYTES_MAX);
         let full = || Refusal::Overloaded("too many writes wait for this shard".to_owned());
         let room = self
@@ -131,7 +131,12 @@ impl Worker {
                 Some(()) = under_way.next() => {}
                 first = requests.recv(), if under_way.len() < IN_FLIGHT_MAX => {
                     let Some(first) = first else { return };
-                    under_way.push(self.propose(gather(first, &mut requests)));
+                    // A window belongs to a whole command.
+                    let gathered = gather(first, &mut requests).into_iter();
+                    let (old, new): (Vec<_>, Vec<_>) = gathered.partition(|r| r.batch.backfill);
+                    for requests in [new, old].into_iter().filter(|r| !r.is_empty()) {
+                        under_way.push(self.propose(requests));
+                    }
                 }
             }
         }
@@ -155,7 +160,10 @@ impl Worker {
     fn merge(&self, requests: &[Request]) -> (WriteCommand, Vec<Range<u32>>) {
         let mut command = WriteCommand {
             proposed_at: self.clock.now(),
-            out_of_order_window_ms: self.windows.out_of_order_ms(),
+            out_of_order_window_ms: match requests.iter().all(|r| r.batch.backfill) {
+                true => i64::MAX,
+                false => self.windows.out_of_order_ms(),
+            },
             in_order_window_ms: self.windows.in_order_ms(),
             future_window_ms: FUTURE_WINDOW_MS,
             exemplars_max: self.exemplars_max(),
@@ -182,10 +190,12 @@ impl Worker {
     }
 
     fn add(&self, command: &mut WriteCommand, unknown: &mut Map<Labels, u32>, batch: &Batch) {
+        let known = self.engine.resolve_all(&batch.series);
         let refs: Vec<SeriesRef> = batch
             .series
             .iter()
-            .map(|labels| match self.engine.resolve(labels) {
+            .zip(known)
+            .map(|(labels, known)| match known {
                 Some(id) => SeriesRef::Known(id),
                 None => SeriesRef::New(*unknown.entry(labels.clone()).or_insert_with(|| {
                     command.labels.push(labels.clone());

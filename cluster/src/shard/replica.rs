@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
@@ -18,6 +18,7 @@ use crate::peer::Peers;
 use crate::raft::group::{self, Parts, Timing};
 use crate::raft::machine::Machine;
 use crate::raft::service::Running;
+use crate::raft::standing::Standing;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::raft::types::{Raft, Reply};
@@ -46,6 +47,7 @@ pub struct Replica {
     pub shard: ShardId,
     pub engine: Arc<Shard>,
     pub raft: Raft,
+    pub standing: Standing,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
     world: World,
@@ -86,12 +88,13 @@ impl Replica {
             machine: machine.clone(),
             timing,
         };
-        let raft = group::start(parts).await?;
+        let (raft, standing) = group::start(parts).await?;
         let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows, shards);
         Ok(Self {
             shard,
             engine,
             raft,
+            standing,
             machine,
             proposer,
             world,
@@ -106,17 +109,23 @@ impl Replica {
         }
     }
 
-    pub async fn write(&self, batch: Batch) -> Result<Written, Refusal> {
+    pub async fn write(&self, batch: Arc<Batch>) -> Result<Written, Refusal> {
         self.must_lead()?;
         self.proposer.write(batch).await
     }
 
-    pub async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, Refusal> {
+    pub async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, Refusal> {
         self.must_lead()?;
         let command = PushCommand {
             proposed_at: self.world.clock.now(),
             key,
             op,
+            options,
         };
         let proposal = group::propose(&self.raft, Command::Push(command).encode());
         match scoped(&self.world.dice, proposal).await? {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use model::Timestamp;
 use model::port::Clock;
+use tsdb::compaction::{self, Choice};
 use tsdb::retention::{self, Policy};
-use tsdb::{Command, RetainCommand, SealCommand, sealing};
+use tsdb::{CleanCommand, Command, CompactCommand, RetainCommand, SealCommand, sealing};
 
 use super::Replica;
 use crate::raft::group;
@@ -20,17 +21,22 @@ pub struct CheckpointPolicy {
     pub entries_max: u64,
     /// Age of the last one, if anything was applied since.
     pub age_max: Duration,
+    /// How long nothing must have been applied for a checkpoint to be worth it whatever its age:
+    /// what is settled then takes its place in the files, and the log none.
+    pub quiet: Duration,
     /// Entries left in the log behind a checkpoint, so that a follower that was away for a moment
     /// catches up from the log and not from files.
     pub entries_kept: u64,
 }
 
-/// A restart replays at most this much: some thousand entries a shard.
+/// A restart replays at most this much. A checkpoint writes the whole head again, so one each few
+/// minutes would write every sample many times before it is sealed.
 impl Default for CheckpointPolicy {
     fn default() -> Self {
         Self {
-            entries_max: 4_096,
-            age_max: Duration::from_secs(300),
+            entries_max: 16_384,
+            age_max: Duration::from_secs(900),
+            quiet: Duration::from_secs(30),
             entries_kept: 256,
         }
     }
@@ -44,19 +50,27 @@ const BLOCK_MS: i64 = 2 * 3_600_000;
 pub struct Ages {
     pub out_of_order_window_ms: i64,
     pub retention: Option<Duration>,
+    /// Bytes of block files that one shard may keep.
+    pub shard_bytes_max: Option<u64>,
 }
 
 /// Whether a checkpoint is due.
-fn is_due(applied: u64, durable: u64, age: Duration, policy: &CheckpointPolicy) -> bool {
+fn is_due(
+    applied: u64,
+    durable: u64,
+    (age, still): (Duration, Duration),
+    policy: &CheckpointPolicy,
+) -> bool {
     let behind = applied.saturating_sub(durable);
-    behind >= policy.entries_max || (behind > 0 && age >= policy.age_max)
+    let waited = age >= policy.age_max || still >= policy.quiet;
+    behind >= policy.entries_max || (behind > 0 && waited)
 }
 
 /// Up to where the log may go, behind a checkpoint at `durable` that is `age` old. A checkpoint
 /// that stays the newest for long is of a quiet group: it then needs no tail, which would keep
 /// whole segments that every other group has left.
-fn purge_upto(durable: u64, age: Duration, policy: &CheckpointPolicy) -> u64 {
-    match age >= policy.age_max {
+fn purge_upto(durable: u64, (age, still): (Duration, Duration), policy: &CheckpointPolicy) -> u64 {
+    match age >= policy.age_max || (age >= policy.quiet && still >= policy.quiet) {
         true => durable,
         false => durable.saturating_sub(policy.entries_kept),
     }
@@ -80,10 +94,39 @@ fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
     let retention_ms = ages.retention.map_or(0, |r| r.as_millis() as i64);
     let policy = Policy {
         retention_ms,
-        bytes_max: 0,
+        bytes_max: ages.shard_bytes_max.unwrap_or(0),
     };
-    let before = retention::choose(&replica.engine.block_ranges(), now, &policy)?;
-    Some(Command::Retain(RetainCommand { before }))
+    if let Some(before) = retention::choose(&replica.engine.block_ranges(), now, &policy) {
+        return Some(Command::Retain(RetainCommand { before }));
+    }
+    // One at a time: what was made one before has its file first.
+    if replica.engine.is_merging() {
+        return None;
+    }
+    let candidates = replica.engine.candidates();
+    let choice = compaction::choose(&candidates, stats.sealed_before?, retention_ms)?;
+    Some(match choice {
+        Choice::Clean(block) => Command::Clean(CleanCommand { block }),
+        Choice::Compact(blocks) => Command::Compact(CompactCommand { blocks }),
+    })
+}
+
+/// Writes the file of a block that the log made of several, on whichever replica; the checkpoint
+/// behind it frees those of the several.
+pub async fn merge(replica: &Replica) {
+    match replica.engine.merge_one().await {
+        Ok(false) => {}
+        Ok(true) => {
+            // Not taken: the next one frees them.
+            if let Err(error) = replica.raft.trigger().snapshot().await {
+                tracing::debug!(shard = %replica.shard, %error, "no checkpoint behind a merge");
+            }
+        }
+        // Reads go on from the files there are, and find what is wrong with them by themselves.
+        Err(error) => {
+            tracing::warn!(shard = %replica.shard, error = %error.full_text(), "blocks not merged")
+        }
+    }
 }
 
 /// A leader's round: seals and drops through the log.
@@ -107,6 +150,9 @@ pub struct Upkeep {
     since: Duration,
     /// Asked for and not seen yet.
     asked: Option<u64>,
+    /// The newest entry applied, and since when it is.
+    applied: u64,
+    applied_since: Duration,
 }
 
 impl Upkeep {
@@ -129,18 +175,21 @@ impl Upkeep {
             )
         };
         if durable != self.durable {
-            *self = Self {
-                durable,
-                since: now,
-                asked: None,
-            };
+            self.durable = durable;
+            self.since = now;
+            self.asked = None;
+        }
+        if applied != self.applied {
+            self.applied = applied;
+            self.applied_since = now;
         }
         let age = now.saturating_sub(self.since);
-        if self.asked.is_none() && is_due(applied, durable, age, policy) {
+        let ages = (age, now.saturating_sub(self.applied_since));
+        if self.asked.is_none() && is_due(applied, durable, ages, policy) {
             self.asked = Some(applied);
             raft.trigger().snapshot().await.map_err(io::Error::other)?;
         }
-        let upto = purge_upto(durable, age, policy).min(floor.unwrap_or(u64::MAX));
+        let upto = purge_upto(durable, ages, policy).min(floor.unwrap_or(u64::MAX));
         if upto > purged {
             raft.trigger()
                 .purge_log(upto)
@@ -160,9 +209,13 @@ mod tests {
         let policy = CheckpointPolicy {
             entries_max: 10,
             age_max: Duration::from_secs(5),
+            quiet: Duration::from_secs(2),
             entries_kept: 0,
         };
-        let age = Duration::from_secs;
+        let age = |s| (Duration::from_secs(s), Duration::ZERO);
+        let still = |s| (Duration::ZERO, Duration::from_secs(s));
+        assert!(is_due(1, 0, still(2), &policy), "nothing comes any more");
+        assert!(!is_due(1, 0, still(1), &policy));
         assert!(!is_due(0, 0, age(100), &policy), "nothing new");
         assert!(!is_due(9, 0, age(1), &policy));
         assert!(is_due(10, 0, age(0), &policy));

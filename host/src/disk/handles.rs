@@ -56,6 +56,11 @@ impl Handles {
         Ok(file)
     }
 
+    /// The file under this name, if it is open already.
+    pub(super) fn known(&self, path: &Path) -> Option<Arc<File>> {
+        self.cache().touch(path)
+    }
+
     /// Forgets the name and all below it.
     pub(super) fn forget(&self, path: &Path) {
         let mut cache = self.cache();

@@ -1,7 +1,7 @@
 //! Metrics of the OpenTelemetry protocol: a request to a batch.
 //!
-//! Formats: opentelemetry.io/docs/specs/otlp, protobuf and JSON; what becomes of a data point is what
-//! Prometheus 3.5 makes of it. A data point that cannot be series is left out, counted and named;
+//! Formats: opentelemetry.io/docs/specs/otlp, protobuf and JSON; what becomes of a data point follows
+//! Prometheus 3.5. A data point that cannot be series is left out, counted and named;
 //! all others stay. Metadata (descriptions, units as such) is not kept. Delta temporality is refused.
 //!
 //! The request is walked field by field and decoded one data point at a time, so that what it takes

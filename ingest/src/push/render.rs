@@ -216,6 +216,7 @@ mod tests {
             families,
             push_time: Timestamp(1_795_233_497_814),
             push_failure_time: Timestamp(0),
+            expires: None,
         }
     }
 
@@ -316,6 +317,7 @@ push_time_seconds{instance="",job="A",zone=""} 1.795233497814e+09
                 families,
                 push_time: Timestamp(1),
                 push_failure_time: Timestamp(0),
+                expires: None,
             };
             let page = render(&[group(families)]);
             let again = parse(page.as_bytes(), &key, Names::Utf8);

@@ -11,6 +11,7 @@
 
 mod emit;
 pub mod expand;
+pub mod federation;
 pub mod fields;
 pub mod global;
 pub mod http_client;
@@ -44,6 +45,8 @@ use problem::Problems;
 use sections::Section;
 use yaml::Node;
 
+use crate::tree::Child;
+
 /// A whole, checked configuration.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
@@ -53,7 +56,9 @@ pub struct Config {
     pub scrape_config_files: Vec<String>,
     pub storage: Storage,
     pub otlp: ingest::otlp::Settings,
-    /// Kept as written; nothing serves them yet, but for `otlp`.
+    /// Clusters below this one that are streamed; those that are scraped are jobs.
+    pub children: Vec<Child>,
+    /// Kept as written; nothing serves them yet, but for `federation` and `otlp`.
     pub sections: Vec<Section>,
     /// How many of `scrape_configs` stand in the file itself.
     own_jobs: usize,
@@ -79,7 +84,7 @@ pub struct Retention {
 
 /// How late a sample may come whatever the configuration says, as long as it is the newest of its
 /// series: Prometheus takes one that is up to half a block older than its newest
-/// (docs/adr/0012-order-of-samples.md).
+/// (docs/adr/0014-order-of-samples.md).
 pub const IN_ORDER_TIME_WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// Prometheus' own.
@@ -139,6 +144,7 @@ pub fn parse(
     for job in &mut config.scrape_configs {
         job.resolve(directory);
     }
+    federation::resolve(&mut config.children, directory);
     Ok(config)
 }
 
@@ -168,9 +174,10 @@ impl Config {
 
     /// What the configuration asks for that is not served yet: one line each, for the log.
     pub fn warnings(&self) -> Vec<String> {
+        let served = ["federation", "otlp"];
         let sections = self.sections.iter();
         let mut warnings: Vec<String> = sections
-            .filter(|section| section.name != "otlp")
+            .filter(|section| !served.contains(&section.name))
             .map(|section| format!("{} is accepted but not served yet", section.name))
             .collect();
         let missing = self.missing_files.iter();
@@ -197,7 +204,10 @@ impl Config {
     }
 }
 
-fn read_text(file: &Path, surroundings: &dyn Surroundings) -> Result<String, ConfigError> {
+pub(crate) fn read_text(
+    file: &Path,
+    surroundings: &dyn Surroundings,
+) -> Result<String, ConfigError> {
     let unreadable = |reason: String| ConfigError::Unreadable {
         file: file.to_owned(),
         reason,
@@ -218,7 +228,7 @@ fn read_text(file: &Path, surroundings: &dyn Surroundings) -> Result<String, Con
     Ok(text)
 }
 
-fn tree(text: &str, file: &Path) -> Result<Option<Node>, ConfigError> {
+pub(crate) fn tree(text: &str, file: &Path) -> Result<Option<Node>, ConfigError> {
     yaml::parse(text).map_err(|error| ConfigError::Syntax {
         file: file.to_owned(),
         line: error.line,
@@ -235,15 +245,23 @@ fn read_root(root: &Node, surroundings: &dyn Surroundings, problems: &Problems) 
         .unwrap_or_default();
     let jobs = fields.items("scrape_configs", "[]*config.ScrapeConfig");
     let mut taken = Vec::new();
-    let scrape_configs = scrape::read_jobs(jobs.unwrap_or_default(), &global, &mut taken, problems);
+    let mut scrape_configs =
+        scrape::read_jobs(jobs.unwrap_or_default(), &global, &mut taken, problems);
+    let own_jobs = scrape_configs.len();
+    let federated = federation::read(&fields, &global, &mut taken, problems);
+    scrape_configs.extend(federated.jobs);
     let files = fields.texts("scrape_config_files", "[]string");
     let config = Config {
-        own_jobs: scrape_configs.len(),
+        own_jobs,
         scrape_configs,
         scrape_config_files: files.unwrap_or_default(),
         storage: read_storage(&fields),
         otlp: otlp::read(&fields, &global),
-        sections: sections::read_sections(&fields),
+        children: federated.streamed,
+        sections: sections::read_sections(&fields)
+            .into_iter()
+            .chain(federated.section)
+            .collect(),
         gogc: read_gogc(&fields),
         missing_files: Vec::new(),
         global,

@@ -35,6 +35,7 @@ pub fn print(config: &Config) -> String {
     section(config, "remote_write", &mut map);
     section(config, "remote_read", &mut map);
     section(config, "otlp", &mut map);
+    section(config, "federation", &mut map);
     map.document()
 }
 

@@ -8,7 +8,8 @@ use model::time::{format_duration, parse_duration};
 use super::table::{self, Kind, State};
 use super::value::{self, Address, refused};
 use super::{
-    Cluster, Flags, Given, LogFormat, LogLevel, Program, Push, Query, Storage, UsageError, Web,
+    Cluster, Flags, Given, Lines, LogFormat, LogLevel, Program, Push, Query, Storage, UsageError,
+    Web,
 };
 use crate::config::size::{format_size, parse_size};
 use crate::web::write::Message;
@@ -80,6 +81,7 @@ impl Texts {
                 .filter(|interval| !interval.is_zero()),
                 enable_utf8_names: self.truth("push.enable-utf8-names"),
             },
+            lines: self.lines()?,
             features,
             log_level: match self.text("log.level") {
                 "debug" => LogLevel::Debug,
@@ -159,7 +161,9 @@ impl Texts {
             "" => "/metrics",
             path => path,
         };
+        let config_file = self.text("web.config.file");
         Ok(Web {
+            config_file: (!config_file.is_empty()).then(|| PathBuf::from(config_file)),
             read_timeout: self.duration("web.read-timeout")?,
             connections_max: to_usize(connections),
             external_url,
@@ -194,6 +198,28 @@ impl Texts {
 
     fn duration(&self, name: &str) -> Result<std::time::Duration, UsageError> {
         value::duration(name, self.text(name))
+    }
+
+    fn lines(&self) -> Result<Lines, UsageError> {
+        let address = |name| value::address(name, self.text(name));
+        let file = |name| Some(self.text(name)).filter(|path| !path.is_empty());
+        let statsd_interval = self.duration("statsd.flush-interval")?;
+        if statsd_interval.is_zero() {
+            return Err(refused(
+                "statsd.flush-interval",
+                "0s",
+                "expected more than 0s",
+            ));
+        }
+        Ok(Lines {
+            statsd_address: address("statsd.listen-address")?,
+            statsd_mapping: file("statsd.mapping-config").map(PathBuf::from),
+            statsd_interval,
+            graphite_address: address("graphite.listen-address")?,
+            graphite_pickle_address: address("graphite.pickle-listen-address")?,
+            graphite_mapping: file("graphite.mapping-config").map(PathBuf::from),
+            graphite_strict: self.truth("graphite.mapping-strict-match"),
+        })
     }
 
     fn storage(&self) -> Result<Storage, UsageError> {

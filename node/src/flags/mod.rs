@@ -6,6 +6,7 @@
 
 mod check;
 mod help;
+mod lines;
 mod prometheus;
 mod pushgateway;
 pub mod table;
@@ -66,6 +67,7 @@ pub struct Flags {
     pub query: Query,
     pub cluster: Cluster,
     pub push: Push,
+    pub lines: Lines,
     /// `--enable-feature`, split at commas.
     pub features: Vec<String>,
     pub log_level: LogLevel,
@@ -78,6 +80,8 @@ pub struct Flags {
 /// How both HTTP listeners behave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
+    /// Who may reach the listeners; `None`: everybody, in plain text.
+    pub config_file: Option<PathBuf>,
     pub read_timeout: Duration,
     pub connections_max: usize,
     /// As given; empty when it was not.
@@ -134,6 +138,20 @@ pub struct Push {
     /// `None`: the global scrape_interval.
     pub history_interval: Option<Duration>,
     pub enable_utf8_names: bool,
+}
+
+/// Receivers of lines over TCP and UDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    /// `None`: nothing listens.
+    pub graphite_address: Option<Address>,
+    pub graphite_pickle_address: Option<Address>,
+    pub graphite_mapping: Option<PathBuf>,
+    /// Whether only what the mapping names is stored.
+    pub graphite_strict: bool,
+    pub statsd_address: Option<Address>,
+    pub statsd_mapping: Option<PathBuf>,
+    pub statsd_interval: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::table::Kind::{Addresses, Duration, Float, List, Number, Regex, Size, Text, Truth};
 use super::table::State::{Hidden, NotYet, Refused, Served};
-use super::table::{Flag, NO_TLS, State, flag};
+use super::table::{Flag, State, flag};
 
 const GO: State = Hidden("it tunes the Go runtime");
 const RULES: State = NotYet("rules and alerts are not evaluated yet");
@@ -59,7 +59,7 @@ pub static SERVER: [Flag; 66] = [
         "web.config.file",
         Text,
         "",
-        NO_TLS,
+        Served,
         "File that enables TLS or authentication.",
     ),
     flag(
@@ -192,8 +192,8 @@ pub static SERVER: [Flag; 66] = [
         "storage.tsdb.retention.size",
         Size,
         "0B",
-        NotYet("blocks are removed by age only"),
-        "Bytes that blocks may take, with a unit: B, KB, MB, GB, TB, PB, EB, by powers of 2. 0B: no limit.",
+        Served,
+        "Bytes that blocks of this node may take, with a unit: B, KB, MB, GB, TB, PB, EB, by powers of 2. 0B: no limit.",
     ),
     flag(
         "storage.tsdb.no-lockfile",

@@ -2,7 +2,7 @@
 
 use super::table::Kind::{Addresses, Duration, Text, Truth};
 use super::table::State::{Hidden, NotYet, Refused, Served};
-use super::table::{Flag, NO_TLS, State, flag};
+use super::table::{Flag, State, flag};
 
 const NO_SOCKET: State = Refused("socket activation is not built in, so nothing would listen");
 
@@ -26,7 +26,7 @@ pub static PUSHGATEWAY: [Flag; 13] = [
         "web.config.file",
         Text,
         "",
-        NO_TLS,
+        Served,
         "File that enables TLS or authentication.",
     ),
     flag(

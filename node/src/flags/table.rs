@@ -3,6 +3,7 @@
 //! `--help`, `/api/v1/status/flags`, parsing and the start-up warnings all read it.
 
 use super::Program;
+use super::lines::LINES;
 use super::prometheus::SERVER;
 use super::pushgateway::PUSHGATEWAY;
 
@@ -53,7 +54,7 @@ pub enum State {
 }
 
 use Kind::{Address, Addresses, Choice, Duration, List, Number, Text};
-use State::{Refused, Served};
+use State::Served;
 
 pub const fn flag(
     name: &'static str,
@@ -70,10 +71,6 @@ pub const fn flag(
         state,
     }
 }
-
-pub const NO_TLS: State = Refused(
-    "TLS and authentication are not built in yet, and without them the listener would be open to everybody",
-);
 
 /// Ours: the push listener of a server.
 pub static PUSH: [Flag; 1] = [flag(
@@ -189,7 +186,8 @@ pub fn of(program: Program) -> impl Iterator<Item = &'static Flag> {
         Program::Quorate | Program::Prometheus => (&SERVER, &PUSH),
         Program::Pushgateway => (&PUSHGATEWAY, &[]),
     };
-    first.iter().chain(second).chain(&CLUSTER).chain(&LOG)
+    let ours = second.iter().chain(&LINES).chain(&CLUSTER);
+    first.iter().chain(ours).chain(&LOG)
 }
 
 /// A flag's default in a program. A name that stands for another program opens just the ports

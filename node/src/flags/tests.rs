@@ -234,11 +234,6 @@ fn what_is_not_understood_is_told() {
             2,
         ),
         (
-            "quorate --web.config.file=web.yml",
-            "--web.config.file=web.yml: TLS and authentication are not built in yet, and without them the listener would be open to everybody",
-            2,
-        ),
-        (
             "quorate --agent",
             "--agent=true: there is no agent mode, and a server would store what an agent only forwards",
             2,

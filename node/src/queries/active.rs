@@ -2,14 +2,16 @@
 //! running, and most likely what the node died of.
 //!
 //! `queries.active` in the data directory has a line of JSON for each beginning,
-//! `{"begin":7,"query":"up","timestamp_sec":1795233379}`, and one for each end, `{"end":7}`. A line
-//! is written before its query begins, and never flushed: the file outlives the process, not the
-//! machine's power. A file that cannot be written is told once and given up: queries go on.
+//! `{"begin":7,"query":"up","timestamp_sec":1795233379}`, and one for each end, `{"end":7}`. The line
+//! of a beginning is written before its query begins, that of an end with the next beginning or
+//! 20 ms later. Nothing is flushed: the file outlives the process, not the machine's
+//! power. A file that cannot be written is told once and given up: queries go on.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -17,9 +19,14 @@ use model::limits::{ACTIVE_LOG_BYTES_MAX, ACTIVE_QUERY_BYTES_MAX, QUERIES_MAX};
 use model::port::{Disk, File, Task, World, replace};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::timeout;
 use tracing::warn;
 
 const FILE: &str = "queries.active";
+
+/// An end is written with the next beginning; this late when there is none, or with this many.
+const END_DELAY: Duration = Duration::from_millis(20);
+const ENDS_MAX: usize = 64;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +46,8 @@ enum Line {
 enum Event {
     /// Acknowledged once it is in the file.
     Begin(Line, oneshot::Sender<()>),
-    /// Of a query whose slot is free again once this is in the file: so no more events can wait
-    /// than there are slots.
+    /// Of a query whose slot is free again once this is taken: so no more events can wait than
+    /// there are slots.
     End(u64, OwnedSemaphorePermit),
 }
 
@@ -176,33 +183,43 @@ impl Writer {
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         self.begin_anew().await;
-        while let Some(event) = events.recv().await {
+        // Ends that are not in the file yet.
+        let mut ended: Vec<Line> = Vec::new();
+        loop {
+            let event = match ended.len() {
+                0 => Ok(events.recv().await),
+                ENDS_MAX.. => Ok(None),
+                _ => timeout(END_DELAY, events.recv()).await,
+            };
             match event {
-                Event::Begin(line, written) => {
+                Ok(Some(Event::Begin(line, written))) => {
                     if let Line::Begin { begin, .. } = line {
                         self.running.insert(begin, line.clone());
                     }
-                    self.write(&line).await;
+                    ended.push(line);
+                    self.write(&std::mem::take(&mut ended)).await;
                     // Whoever asked may have gone.
                     written.send(()).ok();
                 }
-                Event::End(end, slot) => {
+                Ok(Some(Event::End(end, slot))) => {
                     self.running.remove(&end);
-                    self.write(&Line::End { end }).await;
+                    ended.push(Line::End { end });
                     drop(slot);
                 }
+                Ok(None) if ended.is_empty() => return,
+                Ok(None) | Err(_) => self.write(&std::mem::take(&mut ended)).await,
             }
         }
     }
 
-    async fn write(&mut self, line: &Line) {
+    async fn write(&mut self, lines: &[Line]) {
         if self.is_broken {
             return;
         }
         if self.bytes > ACTIVE_LOG_BYTES_MAX || self.file.is_none() {
             self.begin_anew().await;
         }
-        let bytes = to_bytes(std::iter::once(line));
+        let bytes = to_bytes(lines.iter());
         self.bytes += bytes.len();
         if let Some(file) = &mut self.file {
             let written = file.append(vec![bytes]).await;

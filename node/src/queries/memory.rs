@@ -172,6 +172,10 @@ impl Evaluator for BudgetedEvaluator {
         let source = Budgeted::new(source, &self.memory);
         self.evaluator.evaluate(&source, fragment).await
     }
+
+    fn selection(&self, fragment: &Fragment) -> Option<Selection> {
+        self.evaluator.selection(fragment)
+    }
 }
 
 /// What a series holds in memory, about.

@@ -76,9 +76,18 @@ struct Answer {
 }
 
 /// Why an exchange failed; the URL is added further up.
-enum Failure {
+pub(super) enum Failure {
     BodyTooLarge,
     Transport(String),
+}
+
+impl Failure {
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::BodyTooLarge => FetchError::BodyTooLarge.to_string(),
+            Self::Transport(reason) => reason,
+        }
+    }
 }
 
 impl From<String> for Failure {
@@ -117,7 +126,7 @@ impl HttpFetch {
         Err(named(&url, reason.into()))
     }
 
-    fn refuse_unserved(&self) -> Result<(), FetchError> {
+    pub(super) fn refuse_unserved(&self) -> Result<(), FetchError> {
         let http = &self.client.http;
         let proxied = http.proxy.url.is_some() || http.proxy.from_environment;
         let what = match &http.auth {
@@ -132,7 +141,11 @@ impl HttpFetch {
         self.client.http.follow_redirects && matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
     }
 
-    fn headers(&self, request: &ScrapeRequest, trusted: bool) -> Result<HeaderMap, Failure> {
+    pub(super) fn headers(
+        &self,
+        request: &ScrapeRequest,
+        trusted: bool,
+    ) -> Result<HeaderMap, Failure> {
         let encoding = match self.client.enable_compression {
             true => "gzip",
             false => "identity",
@@ -233,7 +246,7 @@ impl HttpFetch {
     }
 }
 
-fn request(url: &Uri, mut headers: HeaderMap) -> Result<Request<Empty<Bytes>>, Failure> {
+pub(super) fn request(url: &Uri, mut headers: HeaderMap) -> Result<Request<Empty<Bytes>>, Failure> {
     let authority = url.authority().map_or("", |a| a.as_str());
     let host = authority.rsplit('@').next().unwrap_or_default();
     headers.insert(header::HOST, value(host)?);
@@ -318,7 +331,7 @@ fn decode(answer: Answer, request: &ScrapeRequest) -> Result<Fetched, Undecoded>
 }
 
 /// `host:port` to connect to.
-fn address(url: &Uri) -> Result<String, Failure> {
+pub(super) fn address(url: &Uri) -> Result<String, Failure> {
     match url.scheme_str() {
         Some("http") => {}
         Some("https") => return Err("https scraping is not built in yet".to_owned().into()),
@@ -372,7 +385,7 @@ fn secret_value(text: &str) -> Result<HeaderValue, Failure> {
 }
 
 /// As Go words the common ones.
-fn dial_error(error: &io::Error) -> String {
+pub(super) fn dial_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
         io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
@@ -382,7 +395,7 @@ fn dial_error(error: &io::Error) -> String {
 }
 
 /// hyper's words and what lies beneath.
-fn cause(error: &hyper::Error) -> String {
+pub(super) fn cause(error: &hyper::Error) -> String {
     use std::error::Error;
     let Some(source) = error.source() else {
         return error.to_string();

@@ -28,6 +28,9 @@ pub enum BodyError {
     Broken(String),
     #[error("request body did not arrive in time")]
     TooSlow,
+    /// A body that is taken line by line, with a line that is not.
+    #[error("a line is longer than {0} bytes")]
+    LineTooLong(usize),
     /// Other requests hold what there is.
     #[error("too many request bodies are being read")]
     Overloaded,
@@ -68,6 +71,14 @@ impl Budget {
         }
     }
 
+    /// An empty share, for a body that is read in pieces.
+    pub fn share(&self) -> Share {
+        Share {
+            budget: self.clone(),
+            held: Vec::new(),
+        }
+    }
+
     /// Makes `held` cover `bytes`.
     fn cover(&self, held: &mut Vec<OwnedSemaphorePermit>, bytes: usize) -> Result<(), BodyError> {
         let has: usize = held.iter().map(OwnedSemaphorePermit::num_permits).sum();
@@ -83,6 +94,19 @@ impl Budget {
             None => held.push(more),
         }
         Ok(())
+    }
+}
+
+/// What one request holds of the budget; given back when it is dropped.
+pub struct Share {
+    budget: Budget,
+    held: Vec<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// Makes sure that `bytes` may be held.
+    pub fn cover(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.budget.cover(&mut self.held, bytes)
     }
 }
 

@@ -122,9 +122,10 @@ impl From<Failure> for ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let kind = match error {
-            BodyError::TooLarge(_) | BodyError::Broken(_) | BodyError::TooSlow => {
-                ErrorType::BadData
-            }
+            BodyError::TooLarge(_)
+            | BodyError::LineTooLong(_)
+            | BodyError::Broken(_)
+            | BodyError::TooSlow => ErrorType::BadData,
             BodyError::Overloaded => ErrorType::Unavailable,
         };
         Self::new(kind, format!("error parsing form values: {error}"))
@@ -250,7 +251,7 @@ impl From<BodyError> for TextError {
         let text = error.to_string();
         match error {
             BodyError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text),
-            BodyError::Broken(_) => Self::bad_request(text),
+            BodyError::Broken(_) | BodyError::LineTooLong(_) => Self::bad_request(text),
             BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, text),
             BodyError::Overloaded => Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later(),
         }

@@ -1,22 +1,20 @@
 //! `/federate`: the newest samples of the whole cluster, streamed.
 
-use std::convert::Infallible;
-
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use federation::{Encoding, Exposition, Families, Federate, Format, newest};
-use futures::stream;
-use model::Matcher;
+use federation::{Encoding, Exposition, Families, Format, Writer, federate};
+use futures::TryStreamExt;
+use model::newest::Pages;
+use model::{Matcher, NewestSelection};
 
 use super::Shared;
 use super::errors::TextError;
 use super::params::Form;
 
 /// The union of all `match[]`, complete or an error. None chooses nothing, and so does `{}`.
-pub async fn federate(
+pub async fn newest(
     State(api): State<Shared>,
     uri: Uri,
     headers: HeaderMap,
@@ -27,27 +25,33 @@ pub async fn federate(
         form.all("match[]").map(promql::parse_matchers).collect();
     let mut any_of = any_of.map_err(|e| TextError::bad_request(e.to_string()))?;
     any_of.retain(|matchers| !matchers.is_empty());
-    let request = Federate {
+    let lookback_ms = i64::try_from(api.settings.lookback.as_millis()).unwrap_or(i64::MAX);
+    let now = api.clock.now();
+    let selection = NewestSelection {
         any_of,
-        now: api.clock.now(),
-        lookback: api.settings.lookback,
+        start: now.plus_ms(-lookback_ms),
+        end: now,
         consistency: form.consistency(&headers).map_err(TextError::bad_request)?,
     };
-    let series = newest(api.source.as_ref(), &request).await?;
+    // Every shard has settled and read its first page when this returns.
+    let pages = api.source.newest(&selection).await?;
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
     let format = Format::negotiate(accept);
     let external = api.external_labels();
     let body = match format.encoding {
-        Encoding::Text => streamed(Exposition::new(series, &external, format.escaping)),
-        _ => streamed(Families::new(series, &external, format)),
+        Encoding::Text => streamed(pages, Exposition::new(&external, format.escaping)),
+        _ => streamed(pages, Families::new(&external, format)),
     };
     let kind = [(header::CONTENT_TYPE, format.content_type())];
     Ok((StatusCode::OK, kind, body).into_response())
 }
 
-fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
-    Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
+/// An error breaks the body off in the middle of its chunks, so that nobody takes it for whole.
+fn streamed(pages: Pages, writer: impl Writer) -> Body {
+    Body::from_stream(federate::pieces(pages, writer).inspect_err(|error| {
+        tracing::warn!(%error, "an answer of /federate was broken off");
+    }))
 }
 
 #[cfg(test)]

@@ -208,12 +208,14 @@ pub fn write_result(json: &mut Json, value: &Value, stats: Option<&str>) {
 /// Seconds; three decimals unless they are all zero.
 fn write_timestamp(out: &mut String, at: Timestamp) {
     let ms = at.0.unsigned_abs();
-    let sign = if at.0 < 0 { "-" } else { "" };
-    let written = match ms % 1000 {
-        0 => write!(out, "{sign}{}", ms / 1000),
-        fraction => write!(out, "{sign}{}.{fraction:03}", ms / 1000),
-    };
-    written.expect("a String takes all");
+    if at.0 < 0 {
+        out.push('-');
+    }
+    number::write_whole(out, ms / 1000);
+    let fraction = ms % 1000;
+    if fraction != 0 {
+        write!(out, ".{fraction:03}").expect("a String takes all");
+    }
 }
 
 /// Prometheus writes texts in three ways, by which encoder each runs through.
@@ -229,6 +231,10 @@ enum Escape {
 
 fn write_text(out: &mut String, text: &str, escape: Escape) {
     out.push('"');
+    if text.bytes().all(|byte| is_plain(byte, escape)) {
+        out.push_str(text);
+        return out.push('"');
+    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -246,6 +252,16 @@ fn write_text(out: &mut String, text: &str, escape: Escape) {
         }
     }
     out.push('"');
+}
+
+/// Whether a byte of a text, by itself, means that nothing is to be escaped there.
+fn is_plain(byte: u8, escape: Escape) -> bool {
+    match byte {
+        b'"' | b'\\' | 0..=0x1f => false,
+        // The last one is what U+2028 begins with.
+        b'<' | b'>' | b'&' | 0xe2 => escape == Escape::Label,
+        _ => true,
+    }
 }
 
 fn push_escape(out: &mut String, c: char) {

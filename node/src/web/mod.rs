@@ -9,8 +9,8 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`read`]: the way out
-//! - [`write`], [`otlp`], [`push`]: the way in
+//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`stream`], [`read`]: the way out
+//! - [`write`], [`otlp`], [`push`], [`lines`]: the way in
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
 //! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
@@ -26,6 +26,7 @@ pub mod federate;
 pub mod instant;
 pub mod json;
 pub mod lifecycle;
+pub mod lines;
 pub mod metadata;
 pub mod metrics;
 pub mod otlp;
@@ -37,6 +38,7 @@ pub mod rules;
 pub mod serve;
 pub mod state;
 pub mod status;
+pub mod stream;
 pub mod targets;
 pub mod write;
 
@@ -119,8 +121,12 @@ pub fn api_router(state: ApiState) -> Router {
             encoding::cross_origin,
         ));
     let texts = Router::new()
-        .route("/federate", only("GET, OPTIONS", get(federate::federate)))
+        .route("/federate", only("GET, OPTIONS", get(federate::newest)))
         .route("/metrics", only("GET, OPTIONS", get(status::metrics)))
+        .route(
+            "/api/v1/federation/stream",
+            only("GET, OPTIONS", get(stream::stream)),
+        )
         .route_layer(from_fn(encoding::compress));
     let rest = Router::new()
         .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))
@@ -144,6 +150,7 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/version", only("GET, OPTIONS", get(status::version)));
     json.merge(texts)
         .merge(rest)
+        .merge(lines::routes())
         .route_layer(from_fn_with_state(measure, metrics::measure))
         .fallback(errors::not_found)
         .layer(from_fn(encoding::clean_path))
@@ -247,7 +254,7 @@ mod tests {
     use super::twin::Twin;
 
     const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
-    const PATHS: [&str; 24] = [
+    const PATHS: [&str; 29] = [
         "/api/v1/query",
         "/api/v1/query_range",
         "/api/v1/series",
@@ -267,6 +274,11 @@ mod tests {
         "/api/v1/admin/tsdb/snapshot",
         "/graph",
         "/federate",
+        "/write",
+        "/api/v2/write",
+        "/api/v1/import",
+        "/api/v1/import/prometheus/metrics/job/",
+        "/api/v1/export",
         "/metrics/job/",
         "/metrics/job@base64/",
         "/-/ready",

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use federation::Escaping;
 use ingest::push::{PushError, path};
-use model::group::{Family, Group, GroupingKey, PushOp};
+use model::group::{Family, Group, GroupingKey, PushOp, PushOptions};
 use model::limits::EXPOSITION_BYTES_MAX;
 use tracing::warn;
 
@@ -118,7 +118,9 @@ async fn push(
     let plain = decompress(headers, &bytes)?;
     match ingest::push::parse(&plain, &key, names) {
         Ok(families) => {
-            api.groups.push(key, op(families)).await?;
+            api.groups
+                .push(key, op(families), PushOptions::default())
+                .await?;
             Ok(StatusCode::OK)
         }
         Err(error) => {
@@ -133,14 +135,20 @@ async fn push(
 
 async fn delete(api: &Shared, raw_path: &str) -> Result<StatusCode, TextError> {
     let key = path::parse(raw_path, api.settings.push_names)?;
-    api.groups.push(key, PushOp::Delete).await?;
+    api.groups
+        .push(key, PushOp::Delete, PushOptions::default())
+        .await?;
     Ok(StatusCode::ACCEPTED)
 }
 
 /// The group remembers when a push was refused. If even that cannot be stored, the client is
 /// better served by the reason of the refusal.
 async fn note_rejection(api: &Shared, key: GroupingKey) {
-    if let Err(error) = api.groups.push(key, PushOp::Reject).await {
+    if let Err(error) = api
+        .groups
+        .push(key, PushOp::Reject, PushOptions::default())
+        .await
+    {
         warn!(%error, "a refused push was not recorded");
     }
 }

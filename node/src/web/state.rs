@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ingest::push::Names;
+use ingest::remote::seen::Seen;
 use model::admin::Admin;
 use model::matcher::compile_anchored;
 use model::port::{Clock, Dice};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::body::Budget;
 use super::metrics::Metrics;
+pub use super::stream::Upward;
 use super::write::Message;
 use crate::queries::Queries;
 
@@ -35,11 +37,15 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     pub dice: Arc<dyn Dice>,
     pub status: Arc<dyn Status>,
+    /// What a parent cluster streams.
+    pub upward: Arc<dyn Upward>,
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
     pub external_labels: Arc<RwLock<Labels>>,
     /// The configuration's `otlp`: a reload exchanges it.
     pub otlp: Arc<RwLock<ingest::otlp::Settings>>,
+    /// Label sets of remote write that need not be read again.
+    pub seen: Arc<Seen>,
     /// Memory for the bodies of requests.
     pub body_budget: Budget,
     pub http_metrics: Metrics,

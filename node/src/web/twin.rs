@@ -10,9 +10,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
+use cluster::{Changes, Question};
 use http_body_util::BodyExt;
+use ingest::remote::seen::Seen;
 use model::admin::{Admin, Count, HeadStatistics};
-use model::group::{Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions, sum};
 use model::limits::QUERIES_MAX;
 use model::matcher::matches_all;
 use model::port::{Clock, Dice, Spawn, Task};
@@ -48,6 +50,10 @@ pub struct Store {
     /// Name, and whether with the head.
     pub snapshots: Mutex<Vec<(String, bool)>>,
     pub broken: AtomicBool,
+    /// Whether too much waits for more to be taken.
+    pub overloaded: AtomicBool,
+    /// Series with a sample before this instant get `too old`.
+    pub oldest: Mutex<Option<Timestamp>>,
     /// Whether selections never end.
     pub hangs: AtomicBool,
     pub unready: AtomicBool,
@@ -89,6 +95,9 @@ impl Store {
     }
 
     fn accepts(&self) -> Result<(), WriteError> {
+        if self.overloaded.load(Ordering::SeqCst) {
+            return Err(WriteError::Overloaded("too many writes wait".to_owned()));
+        }
         match self.broken.load(Ordering::SeqCst) {
             true => Err(WriteError::Unavailable(vec![ShardId(3)])),
             false => Ok(()),
@@ -252,7 +261,15 @@ impl Sink for Store {
         assert_eq!(batch.validate(), Ok(()));
         let mut written = Written::default();
         let rows = &batch.rows;
+        let oldest = self.oldest.lock().unwrap().unwrap_or(Timestamp::MIN);
         for row in 0..rows.len() {
+            if rows.timestamps[row] < oldest {
+                written.rejected.push(Rejection {
+                    row: row as u32,
+                    reason: Reason::TooOld,
+                });
+                continue;
+            }
             let labels = batch.series[rows.series[row] as usize].clone();
             let mut series = self.series.lock().unwrap();
             let column = series.entry(labels).or_default();
@@ -271,19 +288,35 @@ impl Sink for Store {
 
 #[async_trait]
 impl Groups for Store {
-    async fn push(&self, key: GroupingKey, op: PushOp) -> Result<Pushed, WriteError> {
+    async fn push(
+        &self,
+        key: GroupingKey,
+        op: PushOp,
+        options: PushOptions,
+    ) -> Result<Pushed, WriteError> {
         self.accepts()?;
         let mut groups = self.groups.lock().unwrap();
         let name = key.canonical();
         let before = groups.get(&name).cloned();
-        let mut group = before.clone().unwrap_or(Group {
-            key,
-            families: Vec::new(),
-            push_time: Timestamp(0),
-            push_failure_time: Timestamp(0),
-        });
+        let mut group = before.clone().unwrap_or(Group::new(key));
+        let stored = !matches!(op, PushOp::Delete | PushOp::Reject);
+        if stored {
+            group.expires = options.ttl_ms.map(|ttl| self.now().plus_ms(ttl as i64));
+        }
         let after = match op {
             PushOp::Delete => None,
+            PushOp::Expire => unreachable!("the door does not let groups expire"),
+            PushOp::Add { families, .. } => {
+                for family in families {
+                    let old = group.families.iter().position(|f| f.name == family.name);
+                    match old {
+                        Some(at) => group.families[at] = sum::add(&group.families[at], &family),
+                        None => group.families.push(family),
+                    }
+                }
+                group.push_time = self.now();
+                Some(group)
+            }
             PushOp::Reject => {
                 group.push_failure_time = self.now();
                 Some(group)
@@ -310,6 +343,7 @@ impl Groups for Store {
             at: NOW,
             before,
             after,
+            repeated: false,
         })
     }
 
@@ -326,6 +360,43 @@ impl Clock for Store {
 
     fn monotonic(&self) -> Duration {
         Duration::ZERO
+    }
+}
+
+/// One shard, whose index is how many series there are.
+#[async_trait]
+impl Upward for Store {
+    fn cluster_id(&self) -> Option<model::ClusterId> {
+        Status::cluster_id(self)
+    }
+
+    fn shards(&self) -> Vec<ShardId> {
+        vec![ShardId(0)]
+    }
+
+    fn origins(&self) -> String {
+        model::ClusterId(0xab).to_string()
+    }
+
+    async fn changes(&self, _: ShardId, asked: &Question) -> Result<Changes, SourceError> {
+        let index = self.series.lock().unwrap().len() as u64;
+        let mut found = Vec::new();
+        for matchers in &asked.any_of {
+            let selection = Selection {
+                matchers: matchers.clone(),
+                start: asked.oldest,
+                end: Timestamp::MAX,
+                take: Take::All,
+                consistency: Consistency::Strong,
+            };
+            found.extend(self.select(&selection).await?);
+        }
+        found.retain(|_| asked.since.is_none_or(|since| since < index));
+        let series = (!found.is_empty()).then_some(Ok(found));
+        Ok(Changes {
+            index,
+            series: Box::pin(futures::stream::iter(series)),
+        })
     }
 }
 
@@ -521,9 +592,11 @@ impl Twin {
             queries: Arc::new(queries(&store)),
             clock: store.clone(),
             status: store.clone(),
+            upward: store.clone(),
             settings,
             otlp: Arc::default(),
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
+            seen: Arc::new(Seen::new(0)),
             body_budget: Budget::default(),
             http_metrics: super::metrics::Metrics::default(),
         };

@@ -62,7 +62,7 @@ pub async fn remote(
     let bytes = body::read(incoming, WRITE_BODY_BYTES_MAX, &api.body_budget).await?;
     match message {
         Message::V1 => {
-            let decoded = remote::decode(&bytes)?;
+            let decoded = api.seen.decode(&bytes)?;
             tell_invalid(&decoded);
             let done = store(&api, decoded).await?;
             let complaint = done.complaints(1).into_iter().next();

@@ -256,14 +256,16 @@ impl Evaluation<'_> {
 
 /// The labels of the group a series belongs to.
 pub(super) fn group_labels(aggregate: &Aggregate, labels: &Labels) -> Labels {
-    let listed = |name: &str| aggregate.grouping.iter().any(|l| l == name);
-    let mut builder = labels.to_builder();
-    if aggregate.without {
-        builder.retain(|name, _| name != METRIC_NAME && !listed(name));
-    } else {
-        builder.retain(|name, _| listed(name));
+    labels.kept(|name| is_grouping(aggregate, name))
+}
+
+/// Whether a label of a series is one of its group's.
+pub(super) fn is_grouping(aggregate: &Aggregate, name: &[u8]) -> bool {
+    let is_listed = aggregate.grouping.iter().any(|l| l.as_bytes() == name);
+    match aggregate.without {
+        true => !is_listed && name != METRIC_NAME.as_bytes(),
+        false => is_listed,
     }
-    builder.build()
 }
 
 /// Which group each column belongs to; groups are numbered as they come up.
@@ -279,22 +281,27 @@ impl Groups {
         columns: &[Column],
         pace: &mut Pace<'_>,
     ) -> Result<Self, QueryError> {
-        let mut places: Map<Labels, usize> = Map::default();
+        let mut places: Map<Box<[u8]>, usize> = Map::default();
         let mut groups = Self {
             numbers: Vec::with_capacity(columns.len()),
             labels: Vec::new(),
             drop_name: Vec::new(),
         };
+        let mut key = Vec::new();
         for column in columns {
             pace.spend(LABEL_COST).await?;
-            let labels = group_labels(aggregate, &column.labels);
-            let next = groups.labels.len();
-            let number = *places.entry(labels.clone()).or_insert(next);
-            if number == next {
+            key.clear();
+            let labels = &column.labels;
+            labels.write_kept(|name| is_grouping(aggregate, name), &mut key);
+            let known = places.get(key.as_slice()).copied();
+            groups.numbers.push(known.unwrap_or_else(|| {
+                let next = groups.labels.len();
+                let labels = group_labels(aggregate, labels);
+                places.insert(key.as_slice().into(), next);
                 groups.labels.push(labels);
                 groups.drop_name.push(column.drop_name);
-            }
-            groups.numbers.push(number);
+                next
+            }));
         }
         Ok(groups)
     }

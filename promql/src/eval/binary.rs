@@ -1,8 +1,8 @@
 //! Arithmetic and comparison, between scalars, vectors, and both.
 
+use model::Labels;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
-use model::{Labels, LabelsBuilder};
 
 use super::column::index;
 use super::element::{Trouble, element, element_of_points, scalars};
@@ -339,25 +339,24 @@ impl Join<'_> {
     }
 
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
-        let mut builder = many.to_builder();
-        if drops_name(self.binary) && !self.delayed_names {
-            let drops_type = self.drops_type;
-            let goes =
-                |name: &str| name == METRIC_NAME || drops_type && [TYPE, UNIT].contains(&name);
-            builder.retain(|name, _| !goes(name));
-        }
-        if self.matching.cardinality == Cardinality::OneToOne {
-            self.keep_matched(&mut builder);
-        }
-        for name in &self.matching.include {
-            builder.set(name, one.get(name).unwrap_or_default());
-        }
-        builder.build()
-    }
-
-    fn keep_matched(&self, builder: &mut LabelsBuilder) {
+        let drops_name = drops_name(self.binary) && !self.delayed_names;
+        let is_name =
+            |name: &str| name == METRIC_NAME || self.drops_type && [TYPE, UNIT].contains(&name);
         let listed = |name: &str| self.matching.labels.iter().any(|l| l == name);
-        builder.retain(|name, _| listed(name) == self.matching.on);
+        let is_unmatched = |name: &str| {
+            self.matching.cardinality == Cardinality::OneToOne && listed(name) != self.matching.on
+        };
+        let include = &self.matching.include;
+        let is_kept = |(name, _): &(&str, &str)| {
+            let goes = drops_name && is_name(name) || is_unmatched(name);
+            !goes && !include.iter().any(|l| l == name)
+        };
+        let mut pairs: Vec<(&str, &str)> = many.iter().filter(is_kept).collect();
+        let included = include.iter().map(String::as_str);
+        pairs.extend(included.map(|name| (name, one.get(name).unwrap_or_default())));
+        pairs.sort_unstable();
+        pairs.dedup();
+        Labels::from_sorted(pairs)
     }
 }
 

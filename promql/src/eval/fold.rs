@@ -9,7 +9,7 @@ use model::Labels;
 use model::fragment::PartColumn;
 use model::hash::Map;
 
-use super::aggregate::group_labels;
+use super::aggregate::{group_labels, is_grouping};
 use super::exact::Sums;
 use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, Pace, is_present};
 use crate::ast::{Aggregate, AggregateOp};
@@ -132,7 +132,7 @@ fn lower(a: f64, b: f64) -> f64 {
 pub(crate) struct Folder<'e> {
     aggregate: &'e Aggregate,
     steps: usize,
-    places: Map<Labels, usize>,
+    places: Map<Box<[u8]>, usize>,
     groups: Vec<(Labels, bool, Fold)>,
 }
 
@@ -149,19 +149,22 @@ impl<'e> Folder<'e> {
         }
     }
 
+    /// The fold of the group with this key, the canonical form of its labels.
     fn fold(
         &mut self,
-        labels: Labels,
+        key: &[u8],
+        labels: impl FnOnce() -> Labels,
         drop_name: bool,
         pace: &Pace<'_>,
     ) -> Result<&mut Fold, QueryError> {
         let next = self.groups.len();
-        let place = match self.places.get(&labels) {
+        let place = match self.places.get(key) {
             Some(&place) => place,
             None => {
                 pace.expect(PLANES * (next + 1), self.steps)?;
                 let fold = Fold::new(self.aggregate.op, self.steps);
-                self.places.insert(labels.clone(), next);
+                let labels = labels();
+                self.places.insert(key.into(), next);
                 self.groups.push((labels, drop_name, fold));
                 next
             }
@@ -175,14 +178,19 @@ impl<'e> Folder<'e> {
         columns: Vec<Column>,
         pace: &mut Pace<'_>,
     ) -> Result<bool, QueryError> {
-        let op = self.aggregate.op;
+        let aggregate = self.aggregate;
+        let op = aggregate.op;
+        let mut key = Vec::new();
         for column in columns {
             pace.spend(self.steps + LABEL_COST).await?;
             if !column.histograms.is_empty() {
                 return Ok(false);
             }
-            let labels = group_labels(self.aggregate, &column.labels);
-            let fold = self.fold(labels, column.drop_name, pace)?;
+            key.clear();
+            let labels = &column.labels;
+            labels.write_kept(|name| is_grouping(aggregate, name), &mut key);
+            let group = || group_labels(aggregate, labels);
+            let fold = self.fold(&key, group, column.drop_name, pace)?;
             if !fold.add(op, &column.values) {
                 return Ok(false);
             }
@@ -198,7 +206,8 @@ impl<'e> Folder<'e> {
     ) -> Result<bool, QueryError> {
         pace.spend(self.steps * (1 + part.rest.len())).await?;
         let op = self.aggregate.op;
-        let fold = self.fold(part.labels.clone(), part.drop_name, pace)?;
+        let key = part.labels.as_canonical();
+        let fold = self.fold(key, || part.labels.clone(), part.drop_name, pace)?;
         Ok(fold.add_part(op, &part))
     }
 

@@ -10,20 +10,22 @@ use crate::error::QueryError;
 
 /// The labels two series must share to match.
 pub(super) fn signature(matching: &Matching, labels: &Labels) -> Labels {
-    let listed = |name: &str| matching.labels.iter().any(|l| l == name);
-    let mut builder = labels.to_builder();
-    if matching.on {
-        builder.retain(|name, _| listed(name));
-    } else {
-        builder.retain(|name, _| name != METRIC_NAME && !listed(name));
+    labels.kept(|name| is_matching(matching, name))
+}
+
+fn is_matching(matching: &Matching, name: &[u8]) -> bool {
+    let is_listed = matching.labels.iter().any(|l| l.as_bytes() == name);
+    match matching.on {
+        true => is_listed,
+        false => !is_listed && name != METRIC_NAME.as_bytes(),
     }
-    builder.build()
 }
 
 /// Numbers for signatures: equal signatures, equal numbers, counted from zero.
 #[derive(Default)]
 pub(super) struct Signatures {
-    numbers: Map<Labels, usize>,
+    /// By canonical form.
+    numbers: Map<Box<[u8]>, usize>,
 }
 
 impl Signatures {
@@ -35,11 +37,18 @@ impl Signatures {
         pace: &mut Pace<'_>,
     ) -> Result<Vec<usize>, QueryError> {
         let mut numbers = Vec::with_capacity(columns.len());
+        let mut key = Vec::new();
         for column in columns {
             pace.spend(LABEL_COST).await?;
-            let next = self.numbers.len();
-            let signature = signature(matching, &column.labels);
-            numbers.push(*self.numbers.entry(signature).or_insert(next));
+            key.clear();
+            let labels = &column.labels;
+            labels.write_kept(|name| is_matching(matching, name), &mut key);
+            let known = self.numbers.get(key.as_slice()).copied();
+            numbers.push(known.unwrap_or_else(|| {
+                let next = self.numbers.len();
+                self.numbers.insert(key.as_slice().into(), next);
+                next
+            }));
         }
         Ok(numbers)
     }

@@ -45,7 +45,7 @@ pub(crate) use selector::Data;
 use account::Tally;
 use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
 
-use crate::ast::AggregateOp;
+use crate::ast::{Aggregate, AggregateOp};
 use crate::error::QueryError;
 use crate::native;
 use crate::plan::{Grid, Op, Step};
@@ -81,6 +81,10 @@ pub(crate) struct Evaluation<'a> {
     read: Vec<u64>,
     /// Samples that shards held for it.
     held_by_shards: u64,
+    /// Nobody looks at the names of the last step's result.
+    ignores_names: bool,
+    /// The same, of the step that is being computed.
+    keeps_names: bool,
 }
 
 impl<'a> Evaluation<'a> {
@@ -92,7 +96,18 @@ impl<'a> Evaluation<'a> {
             rules,
             read: Vec::new(),
             held_by_shards: 0,
+            ignores_names: false,
+            keeps_names: false,
         }
+    }
+
+    /// Its result is folded by `aggregate`: names that go with the last step need not be taken off
+    /// each series, when groups have none and all series are of one.
+    pub fn for_fold(mut self, aggregate: &Aggregate) -> Self {
+        let is_listed = aggregate.grouping.iter().any(|name| name == METRIC_NAME);
+        let goes = aggregate.without || !is_listed;
+        self.ignores_names = goes && !self.rules.type_and_unit_labels;
+        self
     }
 
     /// Computes all steps; the last one's result.
@@ -109,7 +124,8 @@ impl<'a> Evaluation<'a> {
         self.data.count_uses(steps);
         self.pace.hold(self.data.bytes())?;
         let (mut stack, mut tallies) = (Vec::new(), Vec::new());
-        for step in steps {
+        for (at, step) in steps.iter().enumerate() {
+            self.keeps_names = self.ignores_names && at + 1 == steps.len();
             let operands: Vec<Tally> = tallies.split_off(tallies.len() - operands(&step.op));
             let columns = self.execute(step, &mut stack).await?;
             tallies.push(self.settle(step, operands, &columns)?);
@@ -369,7 +385,7 @@ impl<'a> Evaluation<'a> {
     fn drop_name(&self, column: &mut Column) {
         if self.rules.delayed_names {
             column.drop_name = true;
-        } else {
+        } else if !self.keeps_names {
             column.labels = self.without_name(&column.labels);
         }
     }
@@ -377,9 +393,11 @@ impl<'a> Evaluation<'a> {
     /// Labels without the metric name and what belongs to it.
     fn without_name(&self, labels: &Labels) -> Labels {
         if self.rules.type_and_unit_labels {
-            let mut builder = labels.to_builder();
-            builder.retain(|name, _| ![METRIC_NAME, TYPE, UNIT].contains(&name));
-            builder.build()
+            labels.kept(|name| {
+                [METRIC_NAME, TYPE, UNIT]
+                    .iter()
+                    .all(|n| n.as_bytes() != name)
+            })
         } else {
             labels.without(METRIC_NAME)
         }
@@ -451,6 +469,10 @@ fn distinct(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
 
 /// Joins columns with the same labels, which may not both have a value at one instant.
 fn merge(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
+    let mut seen = model::hash::Set::default();
+    if columns.iter().all(|column| seen.insert(&column.labels)) {
+        return Ok(columns);
+    }
     let mut places: Map<Labels, usize> = Map::default();
     let mut merged: Vec<Column> = Vec::with_capacity(columns.len());
     for column in columns {

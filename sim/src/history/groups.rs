@@ -251,6 +251,7 @@ mod tests {
             families: families_of(number),
             push_time: Timestamp(at),
             push_failure_time: Timestamp(0),
+            expires: None,
         }
     }
 
@@ -265,6 +266,7 @@ mod tests {
             at: Timestamp(at),
             before: before.map(|n| group(0, n, at - 1)),
             after: groups.writes[&number].content.map(|n| group(0, n, at)),
+            repeated: false,
         };
         groups.committed(number, &pushed)
     }
@@ -342,6 +344,7 @@ mod tests {
             at: Timestamp(at),
             before: Some(group(0, one, at)),
             after: Some(group(0, two, at)),
+            repeated: false,
         };
         assert!(groups.committed(two, &pushed).is_err());
     }

@@ -3,20 +3,25 @@
 //! docs/format/block.md draws the file. A block's id is the log index of the command that sealed
 //! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
+mod directory;
+mod merged;
+mod page;
 mod reader;
 mod writer;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use model::{SeriesId, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 
 use crate::digest;
 use crate::head::{Taken, join};
 use crate::part::Part;
 
-pub use reader::Reader;
-pub use writer::{Entry, write};
+pub use merged::Merged;
+pub use page::Page;
+pub use reader::{Reader, decompress};
+pub use writer::{Writer, write};
 
 /// What a block's footer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,15 @@ pub struct Meta {
     pub digest: u64,
 }
 
+/// One series of a block's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub id: SeriesId,
+    pub labels: Labels,
+    /// Those of floats, then those of histograms; each in time order.
+    pub chunks: Vec<ChunkRef>,
+}
+
 /// Where a chunk stands in a block's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkRef {
@@ -37,9 +51,12 @@ pub struct ChunkRef {
     pub min: Timestamp,
     pub max: Timestamp,
     pub count: u16,
+    /// Of the bytes under its checksum: its own, or those of the page it stands in.
     pub offset: u64,
     pub len: u32,
     pub crc32c: u32,
+    /// Its place in its page; `None` when it has bytes of its own.
+    pub slot: Option<u16>,
     /// Of histograms: the length after decompression. `None` says floats.
     pub histograms: Option<NonZeroU32>,
 }
@@ -101,6 +118,7 @@ impl Frozen {
 pub enum Sealed {
     Frozen(Arc<Frozen>),
     Stored(Arc<Reader>),
+    Merged(Merged),
 }
 
 impl Sealed {
@@ -108,6 +126,7 @@ impl Sealed {
         match self {
             Self::Frozen(frozen) => frozen.id,
             Self::Stored(reader) => reader.meta().id,
+            Self::Merged(merged) => merged.id(),
         }
     }
 
@@ -116,6 +135,7 @@ impl Sealed {
         match self {
             Self::Frozen(frozen) => frozen.range,
             Self::Stored(reader) => (reader.meta().min, reader.meta().max),
+            Self::Merged(merged) => merged.range(),
         }
     }
 
@@ -123,14 +143,16 @@ impl Sealed {
         match self {
             Self::Frozen(frozen) => frozen.samples,
             Self::Stored(reader) => reader.meta().samples,
+            Self::Merged(merged) => merged.blocks().iter().map(Self::samples).sum(),
         }
     }
 
-    /// Bytes of the file; 0 before it is written.
+    /// Bytes of its files; 0 before they are written.
     pub fn file_bytes(&self) -> u64 {
         match self {
             Self::Frozen(_) => 0,
             Self::Stored(reader) => reader.file().len,
+            Self::Merged(merged) => merged.blocks().iter().map(Self::file_bytes).sum(),
         }
     }
 
@@ -139,6 +161,10 @@ impl Sealed {
         match self {
             Self::Frozen(frozen) => frozen.digest(),
             Self::Stored(reader) => reader.meta().digest,
+            Self::Merged(merged) => {
+                let sums = merged.blocks().iter().map(Self::digest);
+                sums.fold(0, u64::wrapping_add)
+            }
         }
     }
 
@@ -147,7 +173,24 @@ impl Sealed {
         match self {
             Self::Frozen(frozen) => frozen.series.binary_search_by_key(&id, |s| s.0).is_ok(),
             Self::Stored(reader) => !reader.chunks(id).is_empty(),
+            Self::Merged(merged) => merged.blocks().iter().any(|block| block.has(id)),
         }
+    }
+
+    /// The blocks that have or get a file: of merged ones those that they are made of.
+    pub fn leaves(&self) -> &[Self] {
+        match self {
+            Self::Frozen(_) | Self::Stored(_) => std::slice::from_ref(self),
+            Self::Merged(merged) => merged.blocks(),
+        }
+    }
+
+    /// Of the files that hold it.
+    pub fn readers(&self) -> impl Iterator<Item = &Arc<Reader>> {
+        self.leaves().iter().filter_map(|leaf| match leaf {
+            Self::Stored(reader) => Some(reader),
+            Self::Frozen(_) | Self::Merged(_) => None,
+        })
     }
 
     /// The series it holds samples of, ascending.
@@ -155,6 +198,7 @@ impl Sealed {
         let mut ids: Vec<SeriesId> = match self {
             Self::Frozen(frozen) => frozen.series.iter().map(|(id, _)| *id).collect(),
             Self::Stored(reader) => reader.all_chunks().iter().map(|c| c.series).collect(),
+            Self::Merged(merged) => merged.series(),
         };
         ids.dedup();
         ids
@@ -173,6 +217,7 @@ impl Sealed {
                 let chunks = chunks.filter(|c| c.min <= end && c.max >= start);
                 parts.extend(chunks.map(|&c| Part::Stored(reader.clone(), c)));
             }
+            Self::Merged(merged) => merged.parts(id, start, end, parts),
         }
     }
 }

@@ -4,16 +4,18 @@
 use std::io::Read;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use model::limits::BLOCK_DIRECTORY_BYTES_MAX;
 use model::port::Disk;
-use model::{SeriesId, Timestamp};
+use model::{Samples, SeriesId, Timestamp};
 
-use super::writer::{Entry, FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN};
-use super::{ChunkRef, Meta};
-use crate::chunk::{BLOCK_CHUNK_SAMPLES, Chunk, ChunkError};
+use super::directory;
+use super::page::Page;
+use super::writer::{FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN};
+use super::{ChunkRef, Entry, Meta};
+use crate::chunk::{Chunk, ChunkError, Point};
 use crate::error::StorageError;
 use crate::fields::{Fields, Malformed};
 use crate::file::FileEntry;
@@ -28,6 +30,9 @@ pub struct Reader {
     meta: Meta,
     /// By series, floats before histograms, and time.
     chunks: Vec<ChunkRef>,
+    /// The page read last, by where it begins: who goes through the series one by one meets it
+    /// many times.
+    recent: Mutex<Option<(u64, Arc<Page>)>>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -60,6 +65,7 @@ impl Reader {
             file,
             meta,
             chunks: entries.iter().flat_map(|e| e.chunks.clone()).collect(),
+            recent: Mutex::default(),
         }
     }
 
@@ -104,6 +110,15 @@ impl Reader {
 
     /// Reads and checks one chunk.
     pub async fn read(&self, chunk: &ChunkRef) -> Result<Column, StorageError> {
+        if let Some(slot) = chunk.slot {
+            let page = self.page(chunk).await?;
+            let floats = page.points(slot).map_err(|e| self.corrupt(e))?;
+            self.check_slot(chunk, ends(&floats))?;
+            return Ok(Column {
+                floats,
+                ..Column::default()
+            });
+        }
         let raw = RawFile {
             disk: &*self.disk,
             path: &self.path,
@@ -130,6 +145,54 @@ impl Reader {
         Ok(floats(chunk, data))
     }
 
+    /// The page a chunk stands in, checked.
+    pub async fn page(&self, chunk: &ChunkRef) -> Result<Arc<Page>, StorageError> {
+        let recent = self.recent.lock().expect(UNPOISONED).clone();
+        if let Some((_, page)) = recent.filter(|(offset, _)| *offset == chunk.offset) {
+            return Ok(page);
+        }
+        let raw = RawFile {
+            disk: &*self.disk,
+            path: &self.path,
+            entry: &self.file,
+        };
+        let data = raw.read(chunk.offset, chunk.len as usize, "page").await?;
+        self.check(chunk, &data)?;
+        let page = Arc::new(Page::open(data).map_err(|e| self.corrupt(e))?);
+        *self.recent.lock().expect(UNPOISONED) = Some((chunk.offset, page.clone()));
+        Ok(page)
+    }
+
+    /// Adds the samples of a chunk in `page` that lie in `range`.
+    pub fn read_slot(
+        &self,
+        chunk: &ChunkRef,
+        page: &Page,
+        range: (Timestamp, Timestamp),
+        samples: &mut Samples,
+    ) -> Result<(), StorageError> {
+        let slot = chunk.slot.unwrap_or(u16::MAX);
+        let found = page.read_into(slot, range, samples);
+        let (first, last, count) = found.map_err(|e| self.corrupt(e))?;
+        self.check_slot(chunk, Some((first, last, count)))
+    }
+
+    fn check_slot(
+        &self,
+        chunk: &ChunkRef,
+        found: Option<(Timestamp, Timestamp, usize)>,
+    ) -> Result<(), StorageError> {
+        match found == Some((chunk.min, chunk.max, usize::from(chunk.count))) {
+            true => Ok(()),
+            false => Err(self.corrupt(ChunkError::NotAsNoted)),
+        }
+    }
+
+    /// Lets go of the page read last.
+    pub fn forget_page(&self) {
+        *self.recent.lock().expect(UNPOISONED) = None;
+    }
+
     fn check(&self, chunk: &ChunkRef, data: &[u8]) -> Result<(), StorageError> {
         match crc32c::crc32c(data) == chunk.crc32c {
             true => Ok(()),
@@ -141,6 +204,13 @@ impl Reader {
     pub fn corrupt(&self, reason: impl ToString) -> StorageError {
         StorageError::corrupt(&self.file.name, "chunk", reason)
     }
+}
+
+const UNPOISONED: &str = "no panic under this lock";
+
+fn ends(points: &[Point]) -> Option<(Timestamp, Timestamp, usize)> {
+    let (first, last) = points.first().zip(points.last())?;
+    Some((first.at, last.at, points.len()))
 }
 
 /// The bytes of a block's file, with their errors.
@@ -203,7 +273,8 @@ impl RawFile<'_> {
         }
         let raw = decompress(&bytes, footer.directory_raw_len)
             .ok_or_else(|| corrupt("does not decompress to its length"))?;
-        let entries = decode_directory(&raw, version).map_err(|e| self.corrupt("directory", e))?;
+        let entries = directory::decode(&raw, version, HEADER_BYTES as u64);
+        let entries = entries.map_err(|e| self.corrupt("directory", e))?;
         match consistent(&entries, footer) {
             true => Ok(entries),
             false => Err(corrupt("differs from the footer")),
@@ -279,7 +350,7 @@ fn decode_footer(bytes: &[u8]) -> Result<Footer, Malformed> {
 }
 
 /// Grows with what really comes out, never with what is promised.
-fn decompress(bytes: &[u8], raw_len: u64) -> Option<Vec<u8>> {
+pub fn decompress(bytes: &[u8], raw_len: u64) -> Option<Vec<u8>> {
     if raw_len > BLOCK_DIRECTORY_BYTES_MAX {
         return None;
     }
@@ -289,85 +360,11 @@ fn decompress(bytes: &[u8], raw_len: u64) -> Option<Vec<u8>> {
     (raw.len() as u64 == raw_len).then_some(raw)
 }
 
-fn decode_directory(raw: &[u8], version: u8) -> Result<Vec<Entry>, Malformed> {
-    let mut fields = Fields::new(raw);
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut offset = HEADER_BYTES as u64;
-    while !fields.is_empty() {
-        let step = fields.varint()?;
-        let last = entries.last().map(|e| e.id.0);
-        let id = last.unwrap_or(0).checked_add(step);
-        let id = id.ok_or(Malformed("series id overflows"))?;
-        if last.is_some() && step == 0 {
-            return Err(Malformed("a series stands twice"));
-        }
-        let labels = fields.labels()?;
-        let mut chunks = decode_chunks(&mut fields, SeriesId(id), false, &mut offset)?;
-        if version > 1 {
-            chunks.extend(decode_chunks(&mut fields, SeriesId(id), true, &mut offset)?);
-        }
-        if chunks.is_empty() {
-            return Err(Malformed("a series without chunks"));
-        }
-        entries.push(Entry {
-            id: SeriesId(id),
-            labels,
-            chunks,
-        });
-    }
-    Ok(entries)
-}
-
-fn decode_chunks(
-    fields: &mut Fields<'_>,
-    series: SeriesId,
-    histograms: bool,
-    offset: &mut u64,
-) -> Result<Vec<ChunkRef>, Malformed> {
-    let mut chunks: Vec<ChunkRef> = Vec::new();
-    for _ in 0..fields.count(8)? {
-        let last = chunks.last().map(|c| c.max);
-        let base = last.unwrap_or_default();
-        let min = Timestamp(base.0.wrapping_add(fields.zigzag()?));
-        let max = Timestamp(min.0.wrapping_add(fields.varint()? as i64));
-        let count = fields.varint()?;
-        let count = u16::try_from(count).map_err(|_| Malformed("chunk too large"))?;
-        let len = fields.varint_u32()?;
-        let crc32c = fields.u32()?;
-        let raw_len = match histograms {
-            true => Some(take_raw_len(fields)?),
-            false => None,
-        };
-        let ordered = min <= max && last.is_none_or(|last| last < min);
-        if !ordered || count == 0 || count > BLOCK_CHUNK_SAMPLES {
-            return Err(Malformed("a chunk's range or count is impossible"));
-        }
-        chunks.push(ChunkRef {
-            series,
-            min,
-            max,
-            count,
-            offset: *offset,
-            len,
-            crc32c,
-            histograms: raw_len,
-        });
-        *offset = offset
-            .checked_add(u64::from(len))
-            .ok_or(Malformed("chunks overflow the file"))?;
-    }
-    Ok(chunks)
-}
-
-fn take_raw_len(fields: &mut Fields<'_>) -> Result<NonZeroU32, Malformed> {
-    NonZeroU32::new(fields.varint_u32()?).ok_or(Malformed("a chunk of no histograms"))
-}
-
 /// Whether the directory is the one the footer speaks of.
 fn consistent(entries: &[Entry], footer: &Footer) -> bool {
     let chunks = || entries.iter().flat_map(|e| &e.chunks);
     let samples: u64 = chunks().map(|c| u64::from(c.count)).sum();
-    let end = chunks().last().map(|c| c.offset + u64::from(c.len));
+    let end = chunks().map(|c| c.offset + u64::from(c.len)).max();
     let min = chunks().map(|c| c.min).min();
     let max = chunks().map(|c| c.max).max();
     entries.len() as u64 == footer.meta.series
@@ -384,9 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_directories_and_footers_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_directory(&bytes, 1);
-            let _ = decode_directory(&bytes, 2);
+        fn arbitrary_footers_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_footer(&bytes);
             let _ = decompress(&bytes, 100);
         }

@@ -1,4 +1,4 @@
-//! Writes a block's file from samples in memory.
+//! Writes a block's file series by series, holding no more of it than a page and the directory.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -6,43 +6,37 @@ use std::path::Path;
 
 use bytes::Bytes;
 use model::port::Disk;
-use model::{Labels, SeriesId, Timestamp};
+use model::{Labels, SeriesId};
 
-use super::{ChunkRef, Frozen, Meta};
-use crate::chunk::{BLOCK_CHUNK_SAMPLES, encode};
+use super::directory::{self, Section};
+use super::page::Builder;
+use super::{ChunkRef, Entry, Frozen, Meta};
+use crate::chunk::{BLOCK_CHUNK_SAMPLES, Point};
+use crate::column::COLUMN_SAMPLES_MAX;
 use crate::digest;
-use crate::fields::{put_bytes, put_time, put_u32, put_u64, put_varint, put_zigzag};
+use crate::fields::{put_time, put_u32, put_u64};
 use crate::file::{FileEntry, FileKind, FileWriter};
-use crate::head::Taken;
 use crate::histogram::{self, HistogramPoint};
+use crate::part::Column;
 
 /// What the file begins with, but for its version and a newline.
 pub const MAGIC: [u8; 6] = *b"qblock";
 /// Magic, version, newline.
 pub const HEADER_BYTES: usize = 8;
-/// Histograms came with this one.
-pub const VERSION: u8 = 2;
+/// Histograms came with 2, pages of columns with 3.
+pub const VERSION: u8 = 3;
 /// The oldest version we read.
 pub const VERSION_MIN: u8 = 1;
 pub const FOOTER_MAGIC: [u8; 8] = *b"qblkend\n";
 /// Directory offset, length, raw length, checksum; id, range, counts, digest; checksum, magic.
 pub const FOOTER_BYTES: usize = 8 * 3 + 4 + 8 * 6 + 4 + 8;
 
-/// Chunk bytes gathered before they are appended.
-const PIECE_BYTES: usize = 1 << 20;
-/// Labels repeat much; a higher level gains little more on them.
+/// Of histograms.
 const ZSTD_LEVEL: i32 = 3;
+/// Labels repeat much, and the directory is written once.
+const DIRECTORY_ZSTD_LEVEL: i32 = 9;
 /// A chunk of histograms is cut once it has so many bytes: a query reads whole chunks.
 const HISTOGRAM_CHUNK_BYTES: usize = 64 << 10;
-
-/// One series of the directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub id: SeriesId,
-    pub labels: Labels,
-    /// Those of floats, then those of histograms.
-    pub chunks: Vec<ChunkRef>,
-}
 
 /// Writes `frozen` into `dir` and makes its bytes durable; the caller flushes the directory.
 /// `labels` answers for every series in the block.
@@ -52,98 +46,192 @@ pub async fn write(
     frozen: &Frozen,
     labels: impl Fn(SeriesId) -> Labels,
 ) -> io::Result<(FileEntry, Meta, Vec<Entry>)> {
-    let mut file = FileWriter::create(disk, dir, FileKind::Block(frozen.id())).await?;
-    let mut meta = Meta {
-        id: frozen.id(),
-        min: frozen.range.0,
-        max: frozen.range.1,
-        series: frozen.series().len() as u64,
-        samples: frozen.samples,
-        digest: 0,
-    };
-    let mut entries = Vec::with_capacity(frozen.series().len());
-    let mut piece = Piece {
-        offset: 0,
-        bytes: [&MAGIC[..], &[VERSION, b'\n']].concat(),
-    };
+    let mut writer = Writer::create(disk, dir, frozen.id()).await?;
     for (id, taken) in frozen.series() {
-        let (chunks, digest) = put_chunks(&mut piece, *id, taken)?;
-        meta.digest = meta.digest.wrapping_add(digest);
-        entries.push(Entry {
-            id: *id,
-            labels: labels(*id),
-            chunks,
-        });
-        if piece.bytes.len() >= PIECE_BYTES {
-            file.append(piece.take()).await?;
-        }
+        let column = Column {
+            floats: taken.points(),
+            histograms: taken.histograms.clone(),
+        };
+        writer.add(*id, labels(*id), &column).await?;
     }
-    file.append(piece.take()).await?;
-    let raw = encode_directory(&entries);
-    let directory = Bytes::from(zstd::bulk::compress(&raw, ZSTD_LEVEL)?);
-    let footer = encode_footer(&meta, file.len(), raw.len(), &directory);
-    file.append(directory).await?;
-    file.append(footer.into()).await?;
-    let entry = file.finish().await?;
-    Ok((entry, meta, entries))
+    writer.finish().await
 }
 
-/// Bytes of the file that are not appended yet.
-struct Piece {
-    /// Where they begin.
-    offset: u64,
-    bytes: Vec<u8>,
+/// A block's file that grows.
+pub struct Writer<'d> {
+    file: FileWriter<'d>,
+    id: u64,
+    samples: u64,
+    digest: u64,
+    entries: Vec<Entry>,
+    sections: Vec<Section>,
+    page: Builder,
+    /// Chunks that stand in `page`: whose place is known once it is written.
+    waiting: Vec<(usize, usize)>,
 }
 
-impl Piece {
-    fn take(&mut self) -> Bytes {
-        self.offset += self.bytes.len() as u64;
-        std::mem::take(&mut self.bytes).into()
+impl<'d> Writer<'d> {
+    /// Begins the file of block `id` in `dir`, under a temporary name.
+    pub async fn create(disk: &'d dyn Disk, dir: &'d Path, id: u64) -> io::Result<Self> {
+        let file = FileWriter::create(disk, dir, FileKind::Block(id)).await?;
+        Self::begin(file, id).await
     }
 
-    /// Adds a chunk's bytes and says where they stand.
-    fn put(
-        &mut self,
-        series: SeriesId,
-        range: (Timestamp, Timestamp),
-        count: u16,
-        data: &[u8],
-    ) -> io::Result<ChunkRef> {
-        let offset = self.offset + self.bytes.len() as u64;
-        self.bytes.extend_from_slice(data);
-        Ok(ChunkRef {
-            series,
-            min: range.0,
-            max: range.1,
-            count,
-            offset,
-            len: u32::try_from(data.len()).map_err(io::Error::other)?,
-            crc32c: crc32c::crc32c(data),
-            histograms: None,
+    /// As [`Writer::create`], under another temporary name, so that one of each may grow at once.
+    pub async fn create_merged(disk: &'d dyn Disk, dir: &'d Path, id: u64) -> io::Result<Self> {
+        let file = FileWriter::create_as(disk, dir, FileKind::Block(id), "merge.tmp").await?;
+        Self::begin(file, id).await
+    }
+
+    async fn begin(mut file: FileWriter<'d>, id: u64) -> io::Result<Self> {
+        let header = [&MAGIC[..], &[VERSION, b'\n']].concat();
+        file.append(header.into()).await?;
+        Ok(Self {
+            file,
+            id,
+            samples: 0,
+            digest: 0,
+            entries: Vec::new(),
+            sections: Vec::new(),
+            page: Builder::default(),
+            waiting: Vec::new(),
         })
     }
-}
 
-/// The chunks of one series, and the digest of its samples.
-fn put_chunks(piece: &mut Piece, id: SeriesId, taken: &Taken) -> io::Result<(Vec<ChunkRef>, u64)> {
-    let points = taken.points();
-    let digest = digest::samples(id, &points);
-    let mut chunks = Vec::new();
-    for chunk in encode(&points, BLOCK_CHUNK_SAMPLES) {
-        let range = (chunk.min, chunk.max);
-        chunks.push(piece.put(id, range, chunk.count, &chunk.data)?);
+    /// Adds a series, behind all of lower ids; one without samples is left out.
+    pub async fn add(&mut self, id: SeriesId, labels: Labels, column: &Column) -> io::Result<()> {
+        if column.is_empty() {
+            return Ok(());
+        }
+        assert!(
+            self.entries.last().is_none_or(|last| last.id < id),
+            "series come by id, each once"
+        );
+        self.samples += column.len() as u64;
+        let floats = digest::samples(id, &column.floats);
+        let histograms = digest::histograms(id, &column.histograms);
+        self.digest = self.digest.wrapping_add(floats).wrapping_add(histograms);
+        self.entries.push(Entry {
+            id,
+            labels,
+            chunks: Vec::new(),
+        });
+        for run in cut_floats(&column.floats) {
+            self.add_floats(id, run).await?;
+        }
+        for run in cut_histograms(&column.histograms) {
+            self.add_histograms(id, run).await?;
+        }
+        Ok(())
     }
-    for run in cut_histograms(&taken.histograms) {
+
+    async fn add_floats(&mut self, series: SeriesId, run: &[Point]) -> io::Result<()> {
+        let slot = self.waiting.len() as u16;
+        self.page.add(run);
+        let at = self.entries.len() - 1;
+        let chunks = &mut self.entries[at].chunks;
+        self.waiting.push((at, chunks.len()));
+        chunks.push(ChunkRef {
+            series,
+            min: run[0].at,
+            max: run[run.len() - 1].at,
+            count: run.len() as u16,
+            offset: 0,
+            len: 0,
+            crc32c: 0,
+            slot: Some(slot),
+            histograms: None,
+        });
+        match self.page.is_full() {
+            true => self.finish_page().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn add_histograms(&mut self, series: SeriesId, run: &[HistogramPoint]) -> io::Result<()> {
         let raw = histogram::encode(run);
         let data = zstd::bulk::compress(&raw, ZSTD_LEVEL)?;
-        let range = histogram::range_of(run).expect("no run is empty");
-        let mut chunk = piece.put(id, range, run.len() as u16, &data)?;
+        let (min, max) = histogram::range_of(run).expect("no run is empty");
+        let section = self.append(data.into()).await?;
         let raw_len = u32::try_from(raw.len()).map_err(io::Error::other)?;
-        chunk.histograms = NonZeroU32::new(raw_len);
-        chunks.push(chunk);
+        let at = self.entries.len() - 1;
+        self.entries[at].chunks.push(ChunkRef {
+            series,
+            min,
+            max,
+            count: run.len() as u16,
+            offset: section.offset,
+            len: section.len,
+            crc32c: section.crc32c,
+            slot: None,
+            histograms: NonZeroU32::new(raw_len),
+        });
+        Ok(())
     }
-    let histograms = digest::histograms(id, &taken.histograms);
-    Ok((chunks, digest.wrapping_add(histograms)))
+
+    async fn finish_page(&mut self) -> io::Result<()> {
+        if self.page.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.page.finish()?;
+        let section = self.append(bytes).await?;
+        for (entry, chunk) in self.waiting.drain(..) {
+            let chunk = &mut self.entries[entry].chunks[chunk];
+            chunk.offset = section.offset;
+            chunk.len = section.len;
+            chunk.crc32c = section.crc32c;
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, bytes: Bytes) -> io::Result<Section> {
+        let section = Section {
+            offset: self.file.len(),
+            len: u32::try_from(bytes.len()).map_err(io::Error::other)?,
+            crc32c: crc32c::crc32c(&bytes),
+        };
+        self.sections.push(section);
+        self.file.append(bytes).await?;
+        Ok(section)
+    }
+
+    /// Sum over the samples so far ([`digest::samples`]).
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Makes the file durable under its name; the caller flushes the directory.
+    ///
+    /// # Panics
+    /// When no series with a sample was added.
+    pub async fn finish(mut self) -> io::Result<(FileEntry, Meta, Vec<Entry>)> {
+        self.finish_page().await?;
+        let chunks = || self.entries.iter().flat_map(|e| &e.chunks);
+        let min = chunks().map(|c| c.min).min();
+        let max = chunks().map(|c| c.max).max();
+        let (min, max) = min.zip(max).expect("a block holds samples");
+        let meta = Meta {
+            id: self.id,
+            min,
+            max,
+            series: self.entries.len() as u64,
+            samples: self.samples,
+            digest: self.digest,
+        };
+        let raw = directory::encode(&self.entries, &self.sections);
+        let directory = Bytes::from(zstd::bulk::compress(&raw, DIRECTORY_ZSTD_LEVEL)?);
+        let footer = encode_footer(&meta, self.file.len(), raw.len(), &directory);
+        self.file.append(directory).await?;
+        self.file.append(footer.into()).await?;
+        let entry = self.file.finish().await?;
+        Ok((entry, meta, self.entries))
+    }
+}
+
+/// Runs of a column each, of one length but for the last, none empty.
+fn cut_floats(points: &[Point]) -> impl Iterator<Item = &[Point]> {
+    let runs = points.len().div_ceil(COLUMN_SAMPLES_MAX).max(1);
+    points.chunks(points.len().div_ceil(runs).max(1))
 }
 
 /// Runs of a chunk each, none empty.
@@ -162,39 +250,6 @@ fn cut_histograms(mut points: &[HistogramPoint]) -> Vec<&[HistogramPoint]> {
         points = rest;
     }
     runs
-}
-
-/// Offsets are not written: chunks follow one another from behind the magic.
-fn encode_directory(entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut last_id = 0;
-    for entry in entries {
-        put_varint(&mut out, entry.id.0 - last_id);
-        last_id = entry.id.0;
-        put_bytes(&mut out, entry.labels.as_canonical());
-        let floats = entry.chunks.partition_point(|c| c.histograms.is_none());
-        let (floats, histograms) = entry.chunks.split_at(floats);
-        put_chunk_list(&mut out, floats);
-        put_chunk_list(&mut out, histograms);
-    }
-    out
-}
-
-fn put_chunk_list(out: &mut Vec<u8>, chunks: &[ChunkRef]) {
-    put_varint(out, chunks.len() as u64);
-    let mut last = Timestamp(0);
-    for chunk in chunks {
-        // Both differences wrap: any two instants have one.
-        put_zigzag(out, chunk.min.0.wrapping_sub(last.0));
-        put_varint(out, chunk.max.0.wrapping_sub(chunk.min.0) as u64);
-        put_varint(out, u64::from(chunk.count));
-        put_varint(out, u64::from(chunk.len));
-        put_u32(out, chunk.crc32c);
-        if let Some(raw_len) = chunk.histograms {
-            put_varint(out, u64::from(raw_len.get()));
-        }
-        last = chunk.max;
-    }
 }
 
 fn encode_footer(meta: &Meta, offset: u64, raw_len: usize, directory: &[u8]) -> Vec<u8> {
@@ -217,6 +272,8 @@ fn encode_footer(meta: &Meta, offset: u64, raw_len: usize, directory: &[u8]) -> 
 
 #[cfg(test)]
 mod tests {
+    use model::Timestamp;
+
     use super::*;
 
     #[test]

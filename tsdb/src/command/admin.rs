@@ -2,7 +2,7 @@
 
 use model::{MatchOp, Matcher, Timestamp};
 
-use super::DeleteCommand;
+use super::{CompactCommand, DeleteCommand};
 use crate::fields::{Fields, Malformed, put_bytes, put_varint, put_zigzag};
 
 const OPS: [MatchOp; 4] = [
@@ -11,6 +11,21 @@ const OPS: [MatchOp; 4] = [
     MatchOp::Regex,
     MatchOp::NotRegex,
 ];
+
+pub fn put_compact(out: &mut Vec<u8>, compact: &CompactCommand) {
+    put_varint(out, compact.blocks.len() as u64);
+    for &block in &compact.blocks {
+        put_varint(out, block);
+    }
+}
+
+pub fn take_compact(fields: &mut Fields<'_>) -> Result<CompactCommand, Malformed> {
+    let count = fields.count(1)?;
+    let blocks = (0..count)
+        .map(|_| fields.varint())
+        .collect::<Result<_, _>>()?;
+    Ok(CompactCommand { blocks })
+}
 
 pub fn put_delete(out: &mut Vec<u8>, delete: &DeleteCommand) {
     put_varint(out, delete.any_of.len() as u64);

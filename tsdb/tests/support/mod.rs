@@ -9,7 +9,7 @@ pub mod replica;
 pub mod twin;
 
 use model::batch::Fence;
-use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushOp};
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
 use model::histogram::Span;
 use model::{Exemplar, Histogram, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
@@ -31,6 +31,10 @@ pub enum Step {
     Delete(u8, bool, i64, i64),
     /// The nth of the blocks that have something deleted.
     Clean(usize),
+    /// Of the blocks of which nothing is deleted, which by the bits; one that is not there by the first.
+    Compact(u8),
+    /// Writes the file of a block of a replica that was made one.
+    Merge(usize),
     Checkpoint(usize),
     Reopen(usize),
     /// Replica 1 misses what follows until it catches up or is sent a snapshot.
@@ -114,6 +118,9 @@ pub fn command(
             proposed_at: Timestamp(*at),
             key: key(job),
             op: op.clone(),
+            options: PushOptions {
+                ttl_ms: (at % 3 == 0).then_some(20),
+            },
         }),
         Step::Seal(before) => Command::Seal(SealCommand {
             before: Timestamp(*before),
@@ -254,7 +261,10 @@ fn push() -> impl Strategy<Value = Step> {
     let family = ("[xyz]", 0u8..8).prop_map(|(name, value)| Family {
         name,
         help: None,
-        kind: FamilyKind::Gauge,
+        kind: match value % 2 {
+            0 => FamilyKind::Gauge,
+            _ => FamilyKind::Counter,
+        },
         samples: vec![FamilySample {
             suffix: "",
             labels: Labels::default(),
@@ -262,11 +272,16 @@ fn push() -> impl Strategy<Value = Step> {
         }],
     });
     let families = prop::collection::vec(family, 0..4);
-    ("[ab]", 0i64..100, families, 0..5).prop_map(|(job, at, families, op)| {
+    ("[ab]", 0i64..100, families, 0..8).prop_map(|(job, at, families, op)| {
         let op = match op {
             0 => PushOp::Put(families),
             1 | 2 => PushOp::Post(families),
             3 => PushOp::Delete,
+            4 => PushOp::Expire,
+            5 | 6 => PushOp::Add {
+                families,
+                id: PushId::new(&[at as u8 % 8]).expect("fits"),
+            },
             _ => PushOp::Reject,
         };
         Step::Push(job, at, op)
@@ -281,6 +296,7 @@ pub fn step(structure: u32) -> BoxedStrategy<Step> {
     prop_oneof![
         19 => logged(),
         2 * structure => (0usize..2).prop_map(Step::Checkpoint),
+        structure => (0usize..2).prop_map(Step::Merge),
         structure => (0usize..2).prop_map(Step::Reopen),
         2 * structure => Just(Step::Lag),
         structure => Just(Step::Install),
@@ -306,6 +322,7 @@ fn logged() -> BoxedStrategy<Step> {
                 Step::Delete(series, one, start, start.saturating_add(len))
             }),
         2 => (0usize..3).prop_map(Step::Clean),
+        2 => any::<u8>().prop_map(Step::Compact),
     ]
     .boxed()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::group::{Family, Group, GroupingKey, PushOp};
+use model::group::{Family, Group, GroupingKey, PushId, PushOp, sum};
 use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
 use model::{Exemplar, Labels, Matcher, Timestamp};
@@ -21,6 +21,7 @@ pub struct Twin {
     pub exemplars: Vec<(Labels, Exemplar)>,
     /// Series that ever had a sample.
     seen: BTreeSet<Labels>,
+    added: BTreeSet<(GroupingKey, PushId)>,
     /// The newest instant of each, whatever became of it.
     last: BTreeMap<Labels, i64>,
     newest_deleted: i64,
@@ -52,6 +53,7 @@ impl Twin {
             Command::Retain(retain) => self.retain(retain.before.0),
             Command::Delete(delete) => self.delete(delete),
             Command::Clean(clean) => self.clean(clean.block),
+            Command::Compact(compact) => self.compact(&compact.blocks),
         }
         Vec::new()
     }
@@ -147,12 +149,7 @@ impl Twin {
 
     fn push(&mut self, push: &PushCommand) {
         let old = self.groups.get(&push.key).cloned();
-        let mut group = old.clone().unwrap_or(Group {
-            key: push.key.clone(),
-            families: Vec::new(),
-            push_time: Timestamp(0),
-            push_failure_time: Timestamp(0),
-        });
+        let mut group = old.clone().unwrap_or(Group::new(push.key.clone()));
         let after = |last: i64| Timestamp(push.proposed_at.0.max(last + 1));
         let floor = self.newest_deleted;
         let last = |time: Timestamp| old.as_ref().map_or(floor, |_| time.0);
@@ -168,13 +165,34 @@ impl Twin {
             PushOp::Reject => {
                 group.push_failure_time = after(last(group.push_failure_time));
             }
-            PushOp::Delete => {
+            PushOp::Add { families, id } => {
+                if !self.added.insert((push.key.clone(), id.clone())) {
+                    return;
+                }
+                group.push_time = after(last(group.push_time));
+                let mut new: BTreeMap<String, Family> = BTreeMap::new();
+                let added = group.families.iter().chain(families);
+                for family in added {
+                    let sum = match new.get(&family.name) {
+                        Some(old) => sum::add(old, family),
+                        None => family.clone(),
+                    };
+                    new.insert(family.name.clone(), sum);
+                }
+                group.families = new.into_values().collect();
+            }
+            PushOp::Expire if group.expires.is_none_or(|end| end > push.proposed_at) => return,
+            PushOp::Delete | PushOp::Expire => {
                 if let Some(old) = self.groups.remove(&push.key) {
                     let newest = old.push_time.max(old.push_failure_time).0;
                     self.newest_deleted = self.newest_deleted.max(newest);
                 }
                 return;
             }
+        }
+        if !matches!(push.op, PushOp::Reject) {
+            let ttl = push.options.ttl_ms;
+            group.expires = ttl.map(|ttl| Timestamp(group.push_time.0 + ttl as i64));
         }
         self.groups.insert(push.key.clone(), group);
     }
@@ -233,6 +251,25 @@ impl Twin {
                 samples,
             });
         }
+    }
+
+    /// Of blocks without deletions.
+    fn compact(&mut self, ids: &[u64]) {
+        let known = |id: &u64| self.blocks.iter().any(|block| block.id == *id);
+        if ids.len() < 2 || !ids.iter().all(known) {
+            return;
+        }
+        let chosen = self.blocks.extract_if(.., |block| ids.contains(&block.id));
+        let one = chosen.reduce(|mut one, other| {
+            one.newest = one.newest.max(other.newest);
+            one.samples.extend(other.samples);
+            one
+        });
+        let one = one.expect("two or more");
+        self.blocks.push(Block {
+            id: self.index,
+            ..one
+        });
     }
 
     /// Chosen series that ever had a sample, without samples.

@@ -4,16 +4,21 @@
 //! pushed again, the newest instant of any deleted group is remembered once per shard and a new
 //! group starts behind it.
 
+mod ids;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::Timestamp;
-use model::group::{Family, Group, GroupingKey, PushOp};
+use model::group::{Family, Group, GroupingKey, PushOp, sum};
+use model::limits::PUSH_TTL_MS_MAX;
 use model::sink::Pushed;
 
-use crate::command::{PushCommand, put_families, put_key, take_families, take_key};
+use crate::command::{PushCommand, put_families, put_key, take_families, take_key, take_push_id};
 use crate::digest::Digest;
-use crate::fields::{Fields, Malformed, put_time};
+use crate::fields::{Fields, Malformed, put_bytes, put_optional_time, put_time, put_u64};
+
+pub use ids::{Ids, Seen};
 
 /// All groups of a shard. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -21,18 +26,27 @@ pub struct Groups {
     by_key: BTreeMap<GroupingKey, Arc<Group>>,
     /// No group created from now on is pushed at or before this instant.
     floor: Timestamp,
+    /// Of additive pushes.
+    ids: Ids,
 }
 
 impl Default for Groups {
     fn default() -> Self {
-        Self::new(Timestamp(0), [])
+        Self::new(Timestamp(0), [], [])
     }
 }
 
 impl Groups {
     /// From a checkpoint.
-    pub fn new(floor: Timestamp, groups: impl IntoIterator<Item = Group>) -> Self {
+    pub fn new(
+        floor: Timestamp,
+        groups: impl IntoIterator<Item = Group>,
+        seen: impl IntoIterator<Item = Seen>,
+    ) -> Self {
+        let mut ids = Ids::default();
+        seen.into_iter().for_each(|seen| ids.insert(seen));
         Self {
+            ids,
             by_key: groups
                 .into_iter()
                 .map(|group| (group.key.clone(), Arc::new(group)))
@@ -43,6 +57,10 @@ impl Groups {
 
     pub fn floor(&self) -> Timestamp {
         self.floor
+    }
+
+    pub fn ids(&self) -> &Ids {
+        &self.ids
     }
 
     pub fn get(&self, key: &GroupingKey) -> Option<&Group> {
@@ -64,7 +82,9 @@ impl Groups {
 
     pub fn apply(&mut self, push: &PushCommand) -> Pushed {
         let before = self.get(&push.key).cloned();
-        let mut group = before.clone().unwrap_or_else(|| empty_group(&push.key));
+        let mut group = before
+            .clone()
+            .unwrap_or_else(|| Group::new(push.key.clone()));
         let last = match (&push.op, &before) {
             (_, None) => self.floor,
             (PushOp::Reject, Some(group)) => group.push_failure_time,
@@ -72,17 +92,32 @@ impl Groups {
         };
         let at = push.proposed_at.max(last.plus_ms(1));
         match &push.op {
-            PushOp::Put(families) => {
-                group.families = by_name(families);
-                group.push_time = at;
-            }
+            PushOp::Put(families) => group.families = by_name(families),
             PushOp::Post(families) => {
                 group.families.extend(families.iter().cloned());
                 group.families = by_name(&group.families);
-                group.push_time = at;
+            }
+            PushOp::Add { families, id } => {
+                let seen = (ids::group_of(&push.key), id.clone());
+                if self.ids.contains(&seen) {
+                    return unchanged(before, at, true);
+                }
+                self.ids.insert(seen);
+                add(&mut group.families, families);
             }
             PushOp::Reject => group.push_failure_time = at,
             PushOp::Delete => return self.delete(push, before, at),
+            PushOp::Expire => {
+                return match group.expires.is_some_and(|end| end <= push.proposed_at) {
+                    true => self.delete(push, before, at),
+                    false => unchanged(before, at, false),
+                };
+            }
+        }
+        if !matches!(push.op, PushOp::Reject) {
+            group.push_time = at;
+            let ttl_ms = push.options.ttl_ms;
+            group.expires = ttl_ms.map(|ttl| at.plus_ms(ttl.min(PUSH_TTL_MS_MAX) as i64));
         }
         self.by_key
             .insert(push.key.clone(), Arc::new(group.clone()));
@@ -90,6 +125,7 @@ impl Groups {
             at,
             before,
             after: Some(group),
+            repeated: false,
         }
     }
 
@@ -103,6 +139,7 @@ impl Groups {
             at,
             before,
             after: None,
+            repeated: false,
         }
     }
 
@@ -112,7 +149,16 @@ impl Groups {
         let mut bytes = Vec::new();
         for group in self.iter() {
             bytes.clear();
-            put_group(&mut bytes, group);
+            put_old_group(&mut bytes, group);
+            // What older nodes do not know of does not enter the digest while it is not used.
+            if group.expires.is_some() {
+                put_optional_time(&mut bytes, group.expires);
+            }
+            digest.word(model::hash::xxh3(0, &bytes));
+        }
+        if !self.ids.is_empty() {
+            bytes.clear();
+            self.ids.iter().for_each(|seen| put_seen(&mut bytes, seen));
             digest.word(model::hash::xxh3(0, &bytes));
         }
     }
@@ -124,36 +170,68 @@ fn by_name(families: &[Family]) -> Vec<Family> {
     map.into_values().cloned().collect()
 }
 
-fn empty_group(key: &GroupingKey) -> Group {
-    Group {
-        key: key.clone(),
-        families: Vec::new(),
-        push_time: Timestamp(0),
-        push_failure_time: Timestamp(0),
+/// Adds families to those of a group, which are sorted by name.
+fn add(families: &mut Vec<Family>, new: &[Family]) {
+    for family in new {
+        match families.binary_search_by(|f| f.name.cmp(&family.name)) {
+            Ok(at) => families[at] = sum::add(&families[at], family),
+            Err(at) => families.insert(at, family.clone()),
+        }
+    }
+}
+
+/// A push that left the group as it was.
+fn unchanged(group: Option<Group>, at: Timestamp, repeated: bool) -> Pushed {
+    Pushed {
+        at,
+        before: group.clone(),
+        after: group,
+        repeated,
     }
 }
 
 /// A group as checkpoints keep it.
 pub fn put_group(out: &mut Vec<u8>, group: &Group) {
+    put_old_group(out, group);
+    put_optional_time(out, group.expires);
+}
+
+/// An id as checkpoints keep it.
+pub fn put_seen(out: &mut Vec<u8>, (group, id): &Seen) {
+    put_u64(out, *group);
+    put_bytes(out, id.as_bytes());
+}
+
+pub fn take_seen(fields: &mut Fields<'_>) -> Result<Seen, Malformed> {
+    Ok((fields.u64()?, take_push_id(fields)?))
+}
+
+/// As it was before groups could expire.
+fn put_old_group(out: &mut Vec<u8>, group: &Group) {
     put_key(out, &group.key);
     put_time(out, group.push_time);
     put_time(out, group.push_failure_time);
     put_families(out, &group.families);
 }
 
-pub fn take_group(fields: &mut Fields<'_>) -> Result<Group, Malformed> {
+/// `expires` says whether this form has that field.
+pub fn take_group(fields: &mut Fields<'_>, expires: bool) -> Result<Group, Malformed> {
     Ok(Group {
         key: take_key(fields)?,
         push_time: fields.time()?,
         push_failure_time: fields.time()?,
         families: take_families(fields)?,
+        expires: match expires {
+            true => fields.optional_time()?,
+            false => None,
+        },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use model::Labels;
-    use model::group::{FamilyKind, FamilySample};
+    use model::group::{FamilyKind, FamilySample, PushId, PushOptions};
 
     use super::*;
 
@@ -179,6 +257,7 @@ mod tests {
             proposed_at: Timestamp(at),
             key: key("a"),
             op,
+            options: PushOptions::default(),
         })
     }
 
@@ -225,6 +304,52 @@ mod tests {
         let refused = push(&mut groups, 7, PushOp::Reject).after.unwrap();
         assert_eq!(refused.push_time, Timestamp(6));
         assert_eq!(refused.families.len(), 1);
+    }
+
+    #[test]
+    fn an_additive_push_counts_once() {
+        let mut groups = Groups::default();
+        let counter = |value| Family {
+            kind: FamilyKind::Counter,
+            ..family("x", value)
+        };
+        let add = |id: &[u8]| PushOp::Add {
+            families: vec![counter(2.0)],
+            id: PushId::new(id).unwrap(),
+        };
+        push(&mut groups, 1, add(b"1"));
+        let second = push(&mut groups, 2, add(b"2"));
+        assert_eq!(families(&second), [("x".into(), 4.0)]);
+        let again = push(&mut groups, 3, add(b"1"));
+        assert!(again.repeated && again.before == again.after);
+        assert_eq!(families(&again), [("x".into(), 4.0)]);
+        // A deletion does not make the store forget what it has counted.
+        push(&mut groups, 4, PushOp::Delete);
+        let late = push(&mut groups, 5, add(b"2"));
+        assert!(late.repeated && late.after.is_none());
+    }
+
+    #[test]
+    fn a_group_expires_when_its_time_has_come() {
+        let mut groups = Groups::default();
+        let put = |ttl_ms| PushCommand {
+            proposed_at: Timestamp(100),
+            key: key("a"),
+            op: PushOp::Put(vec![]),
+            options: PushOptions { ttl_ms },
+        };
+        assert_eq!(
+            groups.apply(&put(Some(50))).after.unwrap().expires,
+            Some(Timestamp(150))
+        );
+        let early = push(&mut groups, 149, PushOp::Expire);
+        assert!(early.after.is_some() && early.before == early.after);
+        // The next push says anew how long the group lives.
+        assert_eq!(groups.apply(&put(None)).after.unwrap().expires, None);
+        assert!(push(&mut groups, 999, PushOp::Expire).after.is_some());
+        groups.apply(&put(Some(50)));
+        assert!(push(&mut groups, 999, PushOp::Expire).after.is_none());
+        assert!(groups.is_empty());
     }
 
     #[test]

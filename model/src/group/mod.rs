@@ -1,9 +1,16 @@
 //! Pushgateway's groups: what one grouping key holds.
 //!
 //! A group is one linearizable object. Its sequential specification: `Put` replaces every family,
-//! `Post` replaces the families it names, `Delete` removes the group, `Reject` records that a push
-//! was refused and changes nothing else.
+//! `Post` replaces the families it names, `Add` adds to them once per push id ([`sum`]), `Delete`
+//! removes the group, `Expire` removes it if its time has come, `Reject` records that a push was
+//! refused and changes nothing else.
+//!
+//! Each `Put`, `Post` and `Add` says anew how long the group lives: without a time to live it
+//! lives until it is deleted.
 
+pub mod sum;
+
+use crate::limits::{PUSH_ID_BYTES_MAX, PUSH_TTL_MS_MAX};
 use crate::{Labels, Timestamp};
 
 /// A group's identity: `job` and the other grouping labels of the push URL. Unlike a series, a
@@ -80,7 +87,7 @@ pub struct FamilySample {
 }
 
 /// A metric family as pushed: samples in the order of exposition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Family {
     pub name: String,
     pub help: Option<String>,
@@ -93,8 +100,49 @@ pub struct Family {
 pub enum PushOp {
     Put(Vec<Family>),
     Post(Vec<Family>),
+    /// Adds counters and classic histograms up and replaces other series, unless `id` was added to
+    /// this group before.
+    Add {
+        families: Vec<Family>,
+        id: PushId,
+    },
     Delete,
+    /// Deletes the group if the instant it expires at is not behind the instant of this push.
+    Expire,
     Reject,
+}
+
+/// What names one additive push, so that a repetition is known as such: 1 to
+/// [`PUSH_ID_BYTES_MAX`] bytes that the client chose.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PushId(std::sync::Arc<[u8]>);
+
+impl PushId {
+    /// `None` when empty or too long.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let fits = (1..=PUSH_ID_BYTES_MAX).contains(&bytes.len());
+        fits.then(|| Self(bytes.into()))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What a push says beside its operation.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct PushOptions {
+    /// The group lives this long from the instant of the push; 1 to [`PUSH_TTL_MS_MAX`]. Of no
+    /// meaning to `Delete`, `Expire` and `Reject`.
+    pub ttl_ms: Option<u64>,
+}
+
+impl PushOptions {
+    /// Whether every value is within its bounds.
+    pub fn is_valid(&self) -> bool {
+        self.ttl_ms
+            .is_none_or(|ttl| (1..=PUSH_TTL_MS_MAX).contains(&ttl))
+    }
 }
 
 /// A group's whole state.
@@ -107,11 +155,24 @@ pub struct Group {
     pub push_time: Timestamp,
     /// When the last push was refused; `Timestamp(0)` if none ever was.
     pub push_failure_time: Timestamp,
+    /// When the group is removed; never unless the last push gave it a time to live.
+    pub expires: Option<Timestamp>,
 }
 
 impl Group {
+    /// A group nothing was pushed to yet.
+    pub fn new(key: GroupingKey) -> Self {
+        Self {
+            key,
+            families: Vec::new(),
+            push_time: Timestamp(0),
+            push_failure_time: Timestamp(0),
+            expires: None,
+        }
+    }
+
     /// Every series the group stands for, as a Prometheus that scrapes a Pushgateway with
-    /// `honor_labels` would store it, the two push times included.
+    /// `honor_labels` would store it, the push times included.
     pub fn series(&self) -> Vec<(Labels, f64)> {
         let group = self.key.labels();
         let named = |name: &str, labels: &Labels| {
@@ -136,7 +197,12 @@ impl Group {
                     s.value,
                 )
             })
-            .chain(times.map(|(name, at)| (named(name, &none), at.seconds())))
+            .chain(
+                times
+                    .into_iter()
+                    .chain(self.expires.map(|at| ("push_expires_seconds", at)))
+                    .map(|(name, at)| (named(name, &none), at.seconds())),
+            )
             .collect()
     }
 }
@@ -180,6 +246,7 @@ mod tests {
             }],
             push_time: Timestamp(1_500),
             push_failure_time: Timestamp(0),
+            expires: None,
         };
         let series = group.series();
         assert_eq!(series.len(), 3);

@@ -1,0 +1,75 @@
+//! Loads every system, then asks them in turns.
+
+use std::ffi::OsString;
+
+use anyhow::ensure;
+use jepsen_tests::client::wall_ms;
+
+use super::fetch::fetch;
+use super::options::Options;
+use super::report::{self, Figure};
+use crate::queries::load;
+use crate::round::Work;
+use crate::system::System;
+
+/// Carries out `bench federate`.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+    let options = Options::parse(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::fs::create_dir_all(options.directory())?;
+    let began_s = wall_ms() / 1000;
+    let figures = runtime.block_on(measure(&options))?;
+    report::write(&options, began_s, &figures)
+}
+
+/// Each system alone: the newest samples must not grow old while others are loaded.
+async fn measure(options: &Options) -> anyhow::Result<Vec<Figure>> {
+    let work = Work::create(options.directory())?;
+    let mut figures = Vec::new();
+    for kind in options.systems() {
+        let end_ms = wall_ms();
+        let mut system = load(&options.load, *kind, options.shape, end_ms, &work).await?;
+        figures.push(ask(options, &mut system)?);
+        system.stop().await?;
+    }
+    Ok(figures)
+}
+
+fn ask(options: &Options, system: &mut System) -> anyhow::Result<Figure> {
+    let targets = system.targets().to_vec();
+    // Once unmeasured: caches, and the order of series.
+    fetch(targets[0].api, options.gzip)?;
+    system.forget_peak_memory()?;
+    let held = system.peak_memory_bytes()?;
+    let cpu_before = system.cpu_seconds()?;
+    let mut figure = Figure {
+        kind: system.kind(),
+        first_byte_ms: Vec::new(),
+        total_ms: Vec::new(),
+        cpu_ms: 0.0,
+        bytes: 0,
+        extra_memory_bytes: 0,
+    };
+    for n in 0..options.load.rounds as usize {
+        let fetched = fetch(targets[n % targets.len()].api, options.gzip)?;
+        let wanted = options.shape.series as usize;
+        ensure!(
+            fetched.series.is_none_or(|found| found == wanted),
+            "{} gave {:?} of {wanted} series",
+            figure.kind.name(),
+            fetched.series
+        );
+        figure
+            .first_byte_ms
+            .push(fetched.first_byte.as_secs_f64() * 1e3);
+        figure.total_ms.push(fetched.total.as_secs_f64() * 1e3);
+        figure.bytes = fetched.bytes;
+    }
+    let cpu_s = system.cpu_seconds()? - cpu_before;
+    figure.cpu_ms = cpu_s * 1e3 / f64::from(options.load.rounds);
+    figure.extra_memory_bytes = system.peak_memory_bytes()?.saturating_sub(held);
+    eprintln!("  {figure:?}");
+    Ok(figure)
+}

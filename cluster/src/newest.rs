@@ -1,0 +1,233 @@
+//! The newest sample of each series of a shard: pages from its leader, wherever it is.
+//!
+//! When a question has been answered here, the leader has settled; what comes after that is read
+//! page by page as the asker takes it. A leader that goes away in the middle ends the pages with an
+//! error that names the shard: another one's would not go on where they stopped.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use model::newest::Pages;
+use model::source::{Consistency, SourceError};
+use model::{Newest, NewestSelection, ShardId, Timestamp};
+use proto::node as wire;
+use tokio_stream::once;
+use tonic::Status;
+
+use crate::convert::{self, Malformed};
+use crate::peer::Peer;
+use crate::refusal::Refusal;
+use crate::router::{ASK_TIMEOUT, Router, Whom, call, is_passing, refused, to_source_error};
+use crate::shard::Replica;
+
+/// The pages of `shard`, from its leader or, where any replica's word is good enough, from here.
+pub async fn of_shard(
+    router: &Arc<Router>,
+    shard: ShardId,
+    selection: &NewestSelection,
+) -> Result<Pages, SourceError> {
+    if selection.consistency == Consistency::Local
+        && let Some(replica) = router.replica(shard)
+    {
+        return Ok(here(&replica, selection));
+    }
+    let asked = router.ask(shard, is_passing, |whom| {
+        Box::pin(async move {
+            match whom {
+                Whom::Here(replica) => {
+                    replica.settle(selection.consistency).await?;
+                    Ok(here(&replica, selection))
+                }
+                Whom::There(peer) => there(router, &peer, shard, selection).await,
+            }
+        })
+    });
+    asked
+        .await
+        .map_err(|refusal| to_source_error(shard, refusal))
+}
+
+/// From the engine of a replica that has settled.
+fn here(replica: &Replica, selection: &NewestSelection) -> Pages {
+    let pages = replica.engine.newest(selection);
+    let shard = replica.shard;
+    futures::stream::unfold(Some(pages), move |pages| async move {
+        let mut pages: tsdb::newest::Pages = pages?;
+        match pages.next().await.transpose()? {
+            Ok(page) => Some((Ok(page), Some(pages))),
+            Err(error) => {
+                let text = format!("shard {}: {}", shard.0, error.full_text());
+                Some((Err(SourceError::Internal(text)), None))
+            }
+        }
+    })
+    .boxed()
+}
+
+async fn there(
+    router: &Router,
+    peer: &Peer,
+    shard: ShardId,
+    selection: &NewestSelection,
+) -> Result<Pages, Refusal> {
+    let request = wire::NewestRequest {
+        cluster_id: router.cluster_id(),
+        shard: shard.0,
+        any_of: convert::sets_to_wire(&selection.any_of),
+        start_ms: selection.start.0,
+        end_ms: selection.end.0,
+        local: selection.consistency == Consistency::Local,
+    };
+    let mut replies = call(peer.data().newest(request)).await?;
+    // A leader answers with a page even if it has none to give: then it is known to have settled.
+    let first = next(&mut replies).await?.unwrap_or_default();
+    let received = router.received.clone();
+    let rest = futures::stream::unfold(Some(replies), async |replies| {
+        let mut replies = replies?;
+        match next(&mut replies).await.transpose()? {
+            Ok(page) => Some((Ok(page), Some(replies))),
+            Err(refusal) => Some((Err(refusal), None)),
+        }
+    });
+    let pages = futures::stream::iter([Ok(first)]).chain(rest);
+    let pages = pages.map(move |page| {
+        let page = page.map_err(|refusal| to_source_error(shard, refusal))?;
+        received.inc_by(prost::Message::encoded_len(&page) as u64);
+        page_from_wire(page).map_err(|e| SourceError::Internal(e.to_string()))
+    });
+    let filled = |page: &Result<Vec<Newest>, _>| {
+        std::future::ready(page.as_ref().map_or(true, |page| !page.is_empty()))
+    };
+    Ok(pages.filter(filled).boxed())
+}
+
+async fn next(
+    replies: &mut tonic::Streaming<wire::NewestReply>,
+) -> Result<Option<wire::NewestReply>, Refusal> {
+    let next = tokio::time::timeout(ASK_TIMEOUT, replies.message()).await;
+    let reply = next
+        .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
+        .map_err(|status| Refusal::Unavailable(status.to_string()))?;
+    let Some(mut reply) = reply else {
+        return Ok(None);
+    };
+    refused(reply.refusal.take())?;
+    Ok(Some(reply))
+}
+
+/// What a peer is sent: an empty page in front, then the pages.
+pub async fn replies(
+    found: Result<Arc<Replica>, Refusal>,
+    request: wire::NewestRequest,
+) -> BoxStream<'static, Result<wire::NewestReply, Status>> {
+    let pages = async {
+        let replica = found?;
+        let selection =
+            selection_from_wire(request).map_err(|e| Refusal::Internal(e.to_string()))?;
+        replica.settle(selection.consistency).await?;
+        Ok::<_, Refusal>(here(&replica, &selection))
+    };
+    match pages.await {
+        Err(refusal) => once(Ok(refusal_reply(refusal))).boxed(),
+        Ok(pages) => {
+            let pages = pages.map(|page| {
+                Ok(match page {
+                    Ok(page) => page_to_wire(&page),
+                    Err(error) => refusal_reply(Refusal::Internal(error.to_string())),
+                })
+            });
+            once(Ok(wire::NewestReply::default())).chain(pages).boxed()
+        }
+    }
+}
+
+fn refusal_reply(refusal: Refusal) -> wire::NewestReply {
+    wire::NewestReply {
+        refusal: Some(convert::refusal_to_wire(refusal)),
+        ..wire::NewestReply::default()
+    }
+}
+
+fn selection_from_wire(request: wire::NewestRequest) -> Result<NewestSelection, Malformed> {
+    Ok(NewestSelection {
+        any_of: convert::sets_from_wire(request.any_of)?,
+        start: Timestamp(request.start_ms),
+        end: Timestamp(request.end_ms),
+        consistency: match request.local {
+            true => Consistency::Local,
+            false => Consistency::Strong,
+        },
+    })
+}
+
+fn page_to_wire(page: &[Newest]) -> wire::NewestReply {
+    let block = |newest: &Newest| Bytes::copy_from_slice(newest.labels.as_canonical());
+    let mut reply = wire::NewestReply {
+        labels: page.iter().map(block).collect(),
+        timestamps: page.iter().map(|newest| newest.at.0).collect(),
+        values: page.iter().map(|newest| newest.value).collect(),
+        ..wire::NewestReply::default()
+    };
+    for (row, newest) in page.iter().enumerate() {
+        if let Some(histogram) = &newest.histogram {
+            reply.histogram_rows.push(row as u32);
+            reply.histograms.push(tsdb::histogram::canonical(histogram));
+        }
+    }
+    reply
+}
+
+fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<Newest>, Malformed> {
+    let rows = reply.labels.len();
+    if reply.timestamps.len() != rows || reply.values.len() != rows {
+        return Err(Malformed::new("columns of different length"));
+    }
+    let histograms = convert::histograms_from_wire(reply.histogram_rows, reply.histograms)?;
+    let mut histograms = histograms.into_iter().peekable();
+    let mut page = Vec::with_capacity(rows);
+    let samples = reply.timestamps.into_iter().zip(reply.values);
+    for (row, (block, (at, value))) in reply.labels.iter().zip(samples).enumerate() {
+        let histogram = histograms.next_if(|(place, _)| *place as usize == row);
+        page.push(Newest {
+            labels: convert::labels_from_wire(block)?,
+            at: Timestamp(at),
+            value,
+            histogram: histogram.map(|(_, histogram)| histogram),
+        });
+    }
+    match histograms.next() {
+        None => Ok(page),
+        Some(_) => Err(Malformed::new("a histogram beyond the rows")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Histogram, Labels};
+
+    use super::*;
+
+    #[test]
+    fn a_page_survives_the_wire() {
+        let newest = |name: &str, histogram: Option<Histogram>| Newest {
+            labels: Labels::from_pairs([("__name__", name)]),
+            at: Timestamp(-7),
+            value: 1.5,
+            histogram: histogram.map(Arc::new),
+        };
+        let page = vec![
+            newest("a", None),
+            newest("b", Some(Histogram::default())),
+            newest("c", None),
+        ];
+        assert_eq!(page_from_wire(page_to_wire(&page)), Ok(page.clone()));
+        let mut short = page_to_wire(&page);
+        short.values.pop();
+        assert!(page_from_wire(short).is_err());
+        let mut beyond = page_to_wire(&page);
+        beyond.histogram_rows[0] = 9;
+        assert!(page_from_wire(beyond).is_err());
+    }
+}

@@ -1,0 +1,266 @@
+//! Asking: this node's own replicas and every other leader, all at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all, try_join_all};
+use model::ShardId;
+use model::fragment::FragmentError;
+use model::source::{Consistency, Source};
+use proto::node as messages;
+
+use super::answer::{self, Answer, seen_here};
+use super::votes::{Standings, Teller, Votes};
+use super::{AllShards, Found, Question, wire};
+use crate::peer::Peer;
+use crate::refusal::Refusal;
+use crate::router::{ASK_TIMEOUT, Router, ShardSource, call_within, is_passing, to_source_error};
+use crate::shard::Replica;
+
+/// What one node found, and the shards it would not speak for.
+type Share = (Found, Vec<ShardId>);
+
+/// Another node, and the shards it is to speak for.
+struct Other {
+    node: u64,
+    peer: Arc<Peer>,
+    shards: Vec<ShardId>,
+}
+
+/// Asks all shards.
+pub(super) async fn all(source: &AllShards, question: &Question) -> Result<Found, FragmentError> {
+    let router = &source.router;
+    let mut round = Round::new(router, &source.shards, question);
+    let (mut found, mut left) = round.ask().await?;
+    left.append(&mut round.nowhere);
+    let one_by_one = left.into_iter().map(|shard| one(router, shard, question));
+    for more in try_join_all(one_by_one).await? {
+        found.extend(more);
+    }
+    Ok(found)
+}
+
+/// Asks one shard, looking for its leader.
+async fn one(
+    router: &Arc<Router>,
+    shard: ShardId,
+    question: &Question,
+) -> Result<Found, FragmentError> {
+    let source = ShardSource {
+        router: router.clone(),
+        shard,
+    };
+    let mut found = Found::default();
+    match question {
+        Question::Select(selection) => found.series = source.select(selection).await?,
+        Question::Series(selection) => found.label_sets = source.series(selection).await?,
+        Question::LabelNames(selection) => found.texts = source.label_names(selection).await?,
+        Question::LabelValues(name, selection) => {
+            found.texts = source.label_values(name, selection).await?;
+        }
+        Question::Exemplars(selection) => found.exemplars = source.exemplars(selection).await?,
+        Question::Evaluate(fragment) => found.parts = source.evaluate(fragment).await?,
+    }
+    Ok(found)
+}
+
+/// One question to everybody at once.
+struct Round<'a> {
+    router: &'a Arc<Router>,
+    question: &'a Question,
+    here: Standings,
+    others: Vec<Other>,
+    /// Shards that cannot be asked for now.
+    nowhere: Vec<ShardId>,
+}
+
+impl<'a> Round<'a> {
+    fn new(router: &'a Arc<Router>, shards: &[ShardId], question: &'a Question) -> Self {
+        let consistency = question.consistency();
+        let mut others: BTreeMap<u64, Other> = BTreeMap::new();
+        let (mut replicas, mut nowhere) = (Vec::new(), Vec::new());
+        for &shard in shards {
+            let leader = router.probable_leader(shard, 0);
+            let is_near = consistency == Consistency::Local || leader == Some(router.node);
+            if let Some(replica) = router.replica(shard).filter(|_| is_near) {
+                replicas.push(replica);
+                continue;
+            }
+            match leader.and_then(|node| Some((node, router.peer(node)?))) {
+                Some((node, peer)) => {
+                    let new = || Other {
+                        node,
+                        peer,
+                        shards: Vec::new(),
+                    };
+                    others.entry(node).or_insert_with(new).shards.push(shard);
+                }
+                None => nowhere.push(shard),
+            }
+        }
+        let here = Standings::of(replicas, consistency, |_, _| None);
+        nowhere.extend(here.unclear.iter().map(|replica| replica.shard));
+        // Voters that are asked nothing else are asked for their votes.
+        let voters = here.claims.iter().flat_map(|(_, claim)| claim.voters());
+        for node in voters.filter(|node| *node != router.node) {
+            if let Some(peer) = router.peer(node) {
+                let new = || Other {
+                    node,
+                    peer,
+                    shards: Vec::new(),
+                };
+                others.entry(node).or_insert_with(new);
+            }
+        }
+        Self {
+            router,
+            question,
+            here,
+            others: others.into_values().collect(),
+            nowhere,
+        }
+    }
+
+    async fn ask(&self) -> Result<Share, FragmentError> {
+        let votes = Votes::new();
+        let (asked, told): (Vec<&Other>, Vec<&Other>) = self
+            .others
+            .iter()
+            .partition(|other| !other.shards.is_empty());
+        let mut needed: Vec<BoxFuture<'_, Result<Share, FragmentError>>> = asked
+            .into_iter()
+            .map(|other| self.there(other, votes.teller(other.node)).boxed())
+            .collect();
+        let told = told
+            .into_iter()
+            .map(|other| self.there(other, votes.teller(other.node)).map(drop));
+        let told: Vec<_> = told.collect();
+        needed.push(self.here(&votes).boxed());
+        // Nobody waits for those who only tell votes.
+        let telling = join_all(told).then(|_| std::future::pending::<()>());
+        let shares = tokio::select! {
+            // First, so that they are on their way while this node computes.
+            biased;
+            () = telling => unreachable!("it never ends"),
+            shares = try_join_all(needed) => shares?,
+        };
+        let (mut found, mut left) = Share::default();
+        for (more, refused) in shares {
+            found.extend(more);
+            left.extend(refused);
+        }
+        Ok((found, left))
+    }
+
+    /// What the replicas here say, once they are confirmed to lead. They may answer before that:
+    /// what is confirmed is that nobody else led when the question began.
+    async fn here(&self, votes: &Votes) -> Result<Share, FragmentError> {
+        let (router, here) = (self.router, &self.here);
+        if here.replicas.is_empty() {
+            return Ok(Share::default());
+        }
+        let answer = answer::of(
+            &router.evaluator,
+            &router.world,
+            &here.replicas,
+            self.question,
+        );
+        let answer = answer.await;
+        let shards = here
+            .replicas
+            .iter()
+            .map(|replica: &Arc<Replica>| replica.shard);
+        match votes.confirm(&here.claims).await {
+            true => share(shards.collect(), answer),
+            false => Ok((Found::default(), shards.collect())),
+        }
+    }
+
+    async fn there(&self, other: &Other, teller: Teller<'_>) -> Result<Share, FragmentError> {
+        let shards = other.shards.clone();
+        let answer = self.ask_peer(other, teller).await;
+        let (answer, refused) = match answer {
+            Ok((answer, refused)) => (Ok(answer), refused),
+            Err(refusal) => (Err(refusal), Vec::new()),
+        };
+        for (shard, refusal) in &refused {
+            self.router.note(*shard, refusal);
+        }
+        if let Err(refusal) = &answer
+            && is_passing(refusal)
+        {
+            shards
+                .iter()
+                .for_each(|shard| self.router.note(*shard, refusal));
+        }
+        let failed = refused.iter().find(|(_, refusal)| !is_passing(refusal));
+        if let Some((shard, refusal)) = failed {
+            return Err(to_source_error(*shard, refusal.clone()).into());
+        }
+        let mut share = share(shards, answer)?;
+        share.1.extend(refused.into_iter().map(|(shard, _)| shard));
+        Ok(share)
+    }
+
+    async fn ask_peer(
+        &self,
+        other: &Other,
+        mut teller: Teller<'_>,
+    ) -> Result<(Answer, Vec<(ShardId, Refusal)>), Refusal> {
+        let router = self.router;
+        let confirm = self.here.claims.iter().map(|(shard, _)| shard.0);
+        let seen = seen_here(&router.replicas, other.shards.iter().copied());
+        let question = (!other.shards.is_empty()).then(|| wire::question_to_wire(self.question));
+        let request = messages::ReadRequest {
+            cluster_id: router.cluster_id(),
+            from: router.node,
+            votes: wire::votes_to_wire(seen),
+            shards: other.shards.iter().map(|shard| shard.0).collect(),
+            confirm: confirm.collect(),
+            question,
+        };
+        let mut client = other.peer.data();
+        let mut replies = call_within(ASK_TIMEOUT, client.read(request)).await?;
+        let mut arriving = wire::Arriving::default();
+        let mut patience = match self.question {
+            // The work has its own time limit over there, which answers better than ours would.
+            Question::Evaluate(fragment) => {
+                Duration::from_millis(fragment.timeout_ms).saturating_add(ASK_TIMEOUT)
+            }
+            _ => ASK_TIMEOUT,
+        };
+        loop {
+            let next = tokio::time::timeout(patience, replies.message()).await;
+            let reply = next
+                .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
+                .map_err(|status| Refusal::Unavailable(status.to_string()))?;
+            let broken = || Refusal::Unavailable("the answer broke off".to_owned());
+            let reply = reply.ok_or_else(broken)?;
+            if !reply.votes.is_empty() {
+                teller.tell(wire::votes_from_wire(&reply.votes));
+            }
+            if arriving.has_begun(&reply) {
+                patience = ASK_TIMEOUT;
+            }
+            if let Some(arrived) = arriving.add(reply)? {
+                router.received.inc_by(arrived.bytes);
+                return Ok((arrived.answer, arrived.refused));
+            }
+        }
+    }
+}
+
+/// A whole answer, or the shards that must be asked again.
+fn share(shards: Vec<ShardId>, answer: Result<Answer, Refusal>) -> Result<Share, FragmentError> {
+    match answer {
+        Ok(Ok(found)) => Ok((found, Vec::new())),
+        Ok(Err(error)) => Err(error),
+        Err(refusal) if is_passing(&refusal) => Ok((Found::default(), shards)),
+        Err(refusal) => {
+            let shard = shards.first().copied().unwrap_or(ShardId(0));
+            Err(to_source_error(shard, refusal).into())
+        }
+    }
+}

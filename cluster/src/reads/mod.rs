@@ -1,0 +1,140 @@
+//! One question to all shards: asked of each node once, for all the shards it probably leads.
+//!
+//! Promise: a strong answer holds everything acknowledged before the question. Who leads is confirmed
+//! by votes that travel with the question and the answer ([`crate::raft::standing`]), so that nobody
+//! is asked twice: the asker tells what it has seen of the shards it asks about, and is told what the
+//! others have seen of those it leads itself. Where that does not do, Raft's own read index does.
+//!
+//! Whatever a node would not answer is asked for again shard by shard, the way the router looks for
+//! leaders.
+
+mod answer;
+mod ask;
+mod votes;
+mod wire;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::fragment::{Fragment, FragmentError, Part};
+use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError};
+use model::{ExemplarSeries, Labels, Series, ShardId};
+
+use crate::router::Router;
+
+pub use answer::{Server, serve};
+
+/// What is asked of every shard.
+#[derive(Debug, Clone)]
+pub(crate) enum Question {
+    Select(Selection),
+    Series(MetadataSelection),
+    LabelNames(MetadataSelection),
+    LabelValues(String, MetadataSelection),
+    Exemplars(MetadataSelection),
+    Evaluate(Fragment),
+}
+
+impl Question {
+    fn consistency(&self) -> Consistency {
+        match self {
+            Self::Select(selection) => selection.consistency,
+            Self::Evaluate(fragment) => fragment.consistency,
+            Self::Series(selection)
+            | Self::LabelNames(selection)
+            | Self::LabelValues(_, selection)
+            | Self::Exemplars(selection) => selection.consistency,
+        }
+    }
+}
+
+/// What was found on some shards; only what was asked for is filled. In no order.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub series: Vec<Series>,
+    pub label_sets: Vec<Labels>,
+    pub texts: Vec<String>,
+    pub exemplars: Vec<ExemplarSeries>,
+    pub parts: Vec<Part>,
+}
+
+impl Found {
+    fn extend(&mut self, other: Self) {
+        self.series.extend(other.series);
+        self.label_sets.extend(other.label_sets);
+        self.texts.extend(other.texts);
+        self.exemplars.extend(other.exemplars);
+        self.parts.extend(other.parts);
+    }
+}
+
+/// All shards of the cluster as one source. A series is on one shard only.
+pub struct AllShards {
+    pub router: Arc<Router>,
+    pub shards: Vec<ShardId>,
+}
+
+impl AllShards {
+    async fn find(&self, question: Question) -> Result<Found, SourceError> {
+        ask::all(self, &question)
+            .await
+            .map_err(|error| match error {
+                FragmentError::Source(error) => error,
+                error => SourceError::Internal(error.to_string()),
+            })
+    }
+}
+
+#[async_trait]
+impl Source for AllShards {
+    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        let mut found = self.find(Question::Select(selection.clone())).await?.series;
+        found.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(found)
+    }
+
+    async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+        let found = self.find(Question::Series(selection.clone())).await?;
+        Ok(sorted(found.label_sets))
+    }
+
+    async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+        let found = self.find(Question::LabelNames(selection.clone())).await?;
+        Ok(sorted(found.texts))
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        let question = Question::LabelValues(name.to_owned(), selection.clone());
+        Ok(sorted(self.find(question).await?.texts))
+    }
+
+    async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
+        let found = ask::all(self, &Question::Evaluate(fragment.clone())).await?;
+        Ok(found.parts)
+    }
+
+    fn evaluates(&self) -> bool {
+        !self.shards.is_empty() && self.router.evaluator.get().is_some()
+    }
+
+    async fn exemplars(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<ExemplarSeries>, SourceError> {
+        let question = Question::Exemplars(selection.clone());
+        let mut found = self.find(question).await?.exemplars;
+        found.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(found)
+    }
+}
+
+/// Ascending runs into one, each item once.
+fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort();
+    items.dedup();
+    items
+}

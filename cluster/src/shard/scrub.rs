@@ -1,0 +1,230 @@
+//! Reads every byte that the shards of this node keep once in a while, and gets files that rotted
+//! from another replica, before somebody asks for them.
+//!
+//! A pass goes file by file at an even pace. Files in which a query found damage come first. A block
+//! is fetched from a replica that has a file of the same name, which says what it holds, and is
+//! checked whole before it takes the place of the damaged one; until then reads of the damaged part
+//! are errors. A checkpoint or a manifest is written anew from memory. Nothing is removed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use model::port::Disk;
+use proto::node as wire;
+use tonic::Status;
+use tsdb::file::{FileKind, remove_dir_if_there};
+use tsdb::scrub::Check;
+use tsdb::{FileEntry, StorageError};
+
+use super::Replica;
+use super::replica::dir_of;
+use crate::cluster::Shared;
+
+/// Where fetched files are put together, inside the shard's directory.
+const STAGING: &str = "fetched";
+/// Of one message.
+const MESSAGE_BYTES: usize = 256 << 10;
+/// Between two pieces, at most: what a query stumbled over is looked after so soon.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// And at least, however much there is to read.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// Goes on for as long as the node lives.
+pub async fn run(shared: Arc<Shared>) {
+    loop {
+        let replicas = replicas_of(&shared);
+        let mut pieces = 0;
+        for replica in &replicas {
+            let files = replica.engine.files().await;
+            pieces += 1 + files.iter().map(Check::pieces).sum::<u64>();
+        }
+        let pause = shared.options.scrub_every / u32::try_from(pieces.max(1)).unwrap_or(u32::MAX);
+        let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
+        for replica in &replicas {
+            pass(&shared, replica, pause).await;
+        }
+        rest(&shared, pause).await;
+    }
+}
+
+fn replicas_of(shared: &Shared) -> Vec<Arc<Replica>> {
+    let replicas = shared.replicas.read().expect("not poisoned");
+    replicas.values().cloned().collect()
+}
+
+/// All files of one replica.
+async fn pass(shared: &Shared, replica: &Replica, pause: Duration) {
+    if let Err(found) = replica.engine.check_manifest().await {
+        tell(replica, &found);
+    }
+    for entry in replica.engine.files().await {
+        let mut check = Check::of(entry);
+        loop {
+            rest(shared, pause).await;
+            match replica.engine.check_piece(&mut check).await {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(found) => {
+                    tell(replica, &found);
+                    mend(shared, replica, check.entry()).await;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Waits, and looks after what others have stumbled over meanwhile.
+async fn rest(shared: &Shared, pause: Duration) {
+    tokio::time::sleep(pause).await;
+    for replica in replicas_of(shared) {
+        let suspects = replica.engine.take_suspects();
+        if suspects.is_empty() {
+            continue;
+        }
+        for entry in replica.engine.files().await {
+            if suspects.contains(&entry.name) && is_damaged(&replica, &entry).await {
+                mend(shared, &replica, &entry).await;
+            }
+        }
+    }
+}
+
+async fn is_damaged(replica: &Replica, entry: &FileEntry) -> bool {
+    let mut check = Check::of(entry.clone());
+    loop {
+        match replica.engine.check_piece(&mut check).await {
+            Ok(false) => {}
+            Ok(true) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
+fn tell(replica: &Replica, found: &StorageError) {
+    tracing::error!(shard = %replica.shard, error = %found.full_text(), "a file of a shard is damaged");
+}
+
+/// Gets a whole file in the place of a damaged one, if there is a way.
+async fn mend(shared: &Shared, replica: &Replica, entry: &FileEntry) {
+    let mended = match entry.kind() {
+        Some(FileKind::Block(_)) => fetch_anywhere(shared, replica, entry).await,
+        // All that is in it is in memory.
+        _ => {
+            let asked = replica.raft.trigger().snapshot().await;
+            asked.map_err(|e| e.to_string())
+        }
+    };
+    // If it is not mended, the next pass finds it again.
+    replica.engine.forget_suspect(&entry.name);
+    match mended {
+        Ok(()) => tracing::info!(shard = %replica.shard, file = entry.name, "mended"),
+        Err(why) => tracing::warn!(shard = %replica.shard, file = entry.name, why, "not mended"),
+    }
+}
+
+async fn fetch_anywhere(
+    shared: &Shared,
+    replica: &Replica,
+    entry: &FileEntry,
+) -> Result<(), String> {
+    let state = shared.view.borrow().clone();
+    let assignment = state.assignment(replica.shard);
+    let nodes = assignment.map(|a| a.replicas.clone()).unwrap_or_default();
+    let mut last = "no other replica".to_owned();
+    for node in nodes.into_iter().filter(|node| *node != shared.node.0) {
+        let Some(address) = state.address(node) else {
+            continue;
+        };
+        match fetch(shared, replica, entry, address).await {
+            Ok(()) => return Ok(()),
+            Err(why) => last = format!("node {node}: {why}"),
+        }
+    }
+    Err(last)
+}
+
+async fn fetch(
+    shared: &Shared,
+    replica: &Replica,
+    entry: &FileEntry,
+    address: &str,
+) -> Result<(), String> {
+    let staged = dir_of(replica.shard).join(STAGING);
+    let disk = &*shared.world.disk;
+    let taken = receive(shared, replica, entry, address, &staged).await;
+    let mended = match taken {
+        Ok(()) => replica
+            .engine
+            .repair(&staged, entry)
+            .await
+            .map_err(|e| e.full_text()),
+        Err(why) => Err(why),
+    };
+    let cleared = remove_dir_if_there(disk, &staged).await;
+    mended.and(cleared.map_err(|e| e.to_string()))
+}
+
+async fn receive(
+    shared: &Shared,
+    replica: &Replica,
+    entry: &FileEntry,
+    address: &str,
+    staged: &Path,
+) -> Result<(), String> {
+    let text = |e: io::Error| e.to_string();
+    let disk = &*shared.world.disk;
+    remove_dir_if_there(disk, staged).await.map_err(text)?;
+    disk.create_dir_all(staged).await.map_err(text)?;
+    let mut file = disk.create(&staged.join(&entry.name)).await.map_err(text)?;
+    let request = wire::FetchRequest {
+        cluster_id: crate::convert::cluster_id_to_wire(shared.peers.cluster()),
+        shard: replica.shard.0,
+        name: entry.name.clone(),
+    };
+    let peer = shared.peers.at(address);
+    let replies = peer.data().fetch(request).await;
+    let mut replies = replies.map_err(|e| e.to_string())?.into_inner();
+    let mut len = 0;
+    while let Some(reply) = replies.message().await.map_err(|e| e.to_string())? {
+        if reply.refusal.is_some() {
+            return Err("it does not have the file".to_owned());
+        }
+        len += reply.data.len() as u64;
+        if len > entry.len {
+            return Err("it sends more than the file has".to_owned());
+        }
+        file.append(vec![reply.data]).await.map_err(text)?;
+    }
+    file.flush().await.map_err(text)
+}
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<wire::FetchReply, Status>> + Send>>;
+
+/// A file in pieces. Its reader holds them against the name, so nothing is checked here.
+pub fn serve(disk: Arc<dyn Disk>, path: PathBuf, len: u64) -> Pieces {
+    let pieces = futures::stream::try_unfold(0, move |at| {
+        let (disk, path) = (disk.clone(), path.clone());
+        async move {
+            if at >= len {
+                return Ok(None);
+            }
+            let data = disk.read(&path, at, MESSAGE_BYTES).await;
+            let data = data.map_err(|e| Status::unavailable(e.to_string()))?;
+            if data.is_empty() {
+                return Err(Status::data_loss("the file ends early"));
+            }
+            let next = at + data.len() as u64;
+            let reply = wire::FetchReply {
+                data,
+                refusal: None,
+            };
+            Ok(Some((reply, next)))
+        }
+    });
+    pieces.boxed()
+}

@@ -1,0 +1,338 @@
+//! Label sets seen before, found again by the bytes that a `TimeSeries` begins with: what a sender
+//! repeats with every sample is neither read nor built a second time.
+//!
+//! Promise: a batch is the same as without. A hash finds the label set, but it counts only when the
+//! bytes are, label by label, what its canonical form says; whatever is written in another way than
+//! usual (labels out of order or empty, histograms, exemplars) is left to the slow way. Memory is
+//! bounded by [`limits::SEEN_LABELS_BYTES_MAX`]: of two generations the older one is forgotten when
+//! the younger is full.
+
+use std::sync::Mutex;
+
+use model::hash::{Map, xxh3};
+use model::{Batch, Labels, Timestamp, limits};
+
+use super::{Decoded, RemoteError, decompress, read_message};
+
+/// So many requests can look at the same time.
+const PARTS: usize = 16;
+/// Of an entry beside its labels' canonical form.
+const ENTRY_BYTES: usize = 72;
+/// First byte of a field: its number and that its length follows.
+const LABEL: u8 = 1 << 3 | 2;
+const SAMPLE: u8 = 2 << 3 | 2;
+const NAME: u8 = 1 << 3 | 2;
+const VALUE: u8 = 2 << 3 | 2;
+/// Of a sample: its value as eight bytes, its timestamp as a varint.
+const SAMPLE_VALUE: u8 = 1 << 3 | 1;
+const SAMPLE_TIME: u8 = 2 << 3;
+
+/// What a node remembers between requests.
+pub struct Seen {
+    seed: u64,
+    parts: [Mutex<Part>; PARTS],
+}
+
+/// By hash of the encoded labels.
+#[derive(Default)]
+struct Part {
+    young: Map<u64, Labels>,
+    young_bytes: usize,
+    old: Map<u64, Labels>,
+}
+
+impl Seen {
+    /// `seed` keeps senders from choosing labels whose hashes are the same.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            parts: Default::default(),
+        }
+    }
+
+    /// Decompresses and decodes a body, as [`super::decode`] does.
+    pub fn decode(&self, body: &[u8]) -> Result<Decoded, RemoteError> {
+        read_message(&decompress(body)?, Some(self))
+    }
+
+    /// Adds a `TimeSeries` of known labels and floats only; false, and nothing added, for any other.
+    pub(super) fn read(&self, message: &[u8], batch: &mut Batch) -> bool {
+        let Some((block, mut rest)) = split(message) else {
+            return false;
+        };
+        let Some(labels) = self.find(block) else {
+            return false;
+        };
+        let rows = &mut batch.rows;
+        let before = rows.len();
+        let series = batch.series.len() as u32;
+        while !rest.is_empty() {
+            match take_sample(&mut rest) {
+                Some((at, value)) => rows.push(series, at, value),
+                None => {
+                    rows.series.truncate(before);
+                    rows.timestamps.truncate(before);
+                    rows.values.truncate(before);
+                    return false;
+                }
+            }
+        }
+        batch.add_series(labels);
+        true
+    }
+
+    /// Remembers what labels `message` begins with.
+    pub(super) fn learn(&self, message: &[u8], labels: &Labels) {
+        if let Some((block, _)) = split(message)
+            && is_same(block, labels.as_canonical())
+        {
+            let hash = xxh3(self.seed, block);
+            self.part(hash).add(hash, labels.clone());
+        }
+    }
+
+    fn find(&self, block: &[u8]) -> Option<Labels> {
+        let hash = xxh3(self.seed, block);
+        let labels = self.part(hash).get(hash)?;
+        is_same(block, labels.as_canonical()).then_some(labels)
+    }
+
+    fn part(&self, hash: u64) -> std::sync::MutexGuard<'_, Part> {
+        let part = (hash >> 32) as usize % PARTS;
+        self.parts[part].lock().expect("not poisoned")
+    }
+}
+
+impl Part {
+    fn get(&mut self, hash: u64) -> Option<Labels> {
+        if let Some(labels) = self.young.get(&hash) {
+            return Some(labels.clone());
+        }
+        let labels = self.old.remove(&hash)?;
+        self.add(hash, labels.clone());
+        Some(labels)
+    }
+
+    fn add(&mut self, hash: u64, labels: Labels) {
+        let bytes = labels.as_canonical().len() + ENTRY_BYTES;
+        if self.young_bytes + bytes > limits::SEEN_LABELS_BYTES_MAX / 2 / PARTS {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        if self.young.insert(hash, labels).is_none() {
+            self.young_bytes += bytes;
+        }
+    }
+}
+
+/// The labels at the front of a `TimeSeries`, as they are encoded, and its samples behind them.
+/// `None` when there is not something of both.
+fn split(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut at = 0;
+    while *message.get(at)? == LABEL {
+        let (len, from) = length(message, at + 1)?;
+        at = from.checked_add(len)?;
+    }
+    let (labels, rest) = message.split_at_checked(at)?;
+    (!labels.is_empty()).then_some((labels, rest))
+}
+
+/// The length at `at`, of at most two bytes, and where what is so long begins.
+fn length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let first = *bytes.get(at)?;
+    if first < 0x80 {
+        return Some((usize::from(first), at + 1));
+    }
+    let second = *bytes.get(at + 1)?;
+    (second < 0x80).then_some((usize::from(first & 0x7f) | usize::from(second) << 7, at + 2))
+}
+
+/// Whether encoded labels, each a name and a value, are those of a canonical form: in both, a text
+/// stands behind its length.
+fn is_same<'a>(mut block: &'a [u8], mut canonical: &'a [u8]) -> bool {
+    while !block.is_empty() {
+        match skip_label(block, canonical) {
+            Some(behind) => (block, canonical) = behind,
+            None => return false,
+        }
+    }
+    canonical.is_empty()
+}
+
+/// What is left of encoded labels and of a canonical form.
+type Both<'a> = (&'a [u8], &'a [u8]);
+
+/// What stands in both behind their first label, if it is the same.
+fn skip_label<'a>(block: &'a [u8], canonical: &'a [u8]) -> Option<Both<'a>> {
+    let (len, from) = length(block, 1)?;
+    let (label, block) = block.get(from..)?.split_at_checked(len)?;
+    let (label, canonical) = skip_text(label, NAME, canonical)?;
+    let (label, canonical) = skip_text(label, VALUE, canonical)?;
+    label.is_empty().then_some((block, canonical))
+}
+
+fn skip_text<'a>(label: &'a [u8], field: u8, canonical: &'a [u8]) -> Option<Both<'a>> {
+    let (&first, label) = label.split_first()?;
+    let (len, from) = length(label, 0)?;
+    let (text, label) = label.split_at_checked(from + len)?;
+    let canonical = canonical.strip_prefix(text)?;
+    (first == field).then_some((label, canonical))
+}
+
+/// Takes a sample, written as protobuf's encoders do, off the front.
+fn take_sample(rest: &mut &[u8]) -> Option<(Timestamp, f64)> {
+    let (&[field, len], behind) = rest.split_first_chunk::<2>()?;
+    if field != SAMPLE || len >= 0x80 {
+        return None;
+    }
+    let (mut sample, behind) = behind.split_at_checked(usize::from(len))?;
+    *rest = behind;
+    let mut value = 0.0;
+    if let Some((&SAMPLE_VALUE, from_value)) = sample.split_first() {
+        let (bits, from_time) = from_value.split_first_chunk::<8>()?;
+        value = f64::from_le_bytes(*bits);
+        sample = from_time;
+    }
+    match sample.split_first() {
+        None => Some((Timestamp(0), value)),
+        Some((&SAMPLE_TIME, time)) => Some((Timestamp(whole_varint(time)?), value)),
+        Some(_) => None,
+    }
+}
+
+/// All of `bytes` as one varint of 64 bits.
+fn whole_varint(bytes: &[u8]) -> Option<i64> {
+    let (&last, others) = bytes.split_last()?;
+    if last >= 0x80 || others.len() > 8 {
+        return None;
+    }
+    let mut word = 0u64;
+    for (byte, shift) in others.iter().zip((0..).step_by(7)) {
+        if *byte < 0x80 {
+            return None;
+        }
+        word |= u64::from(byte & 0x7f) << shift;
+    }
+    Some((word | u64::from(last) << (7 * others.len())) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+    use proto::remote::{Exemplar, Label, Sample, TimeSeries, WriteRequest};
+
+    use super::super::decode_message;
+    use super::*;
+
+    fn time_series() -> impl Strategy<Value = TimeSeries> {
+        let label = ("[a-c]{0,2}|__name__", "[xy]{0,2}|\\PC{100,200}")
+            .prop_map(|(name, value)| Label { name, value });
+        let time = prop_oneof![any::<i64>(), 0i64..2_000_000_000_000, Just(0)];
+        let value = prop_oneof![any::<f64>(), Just(0.0), Just(1.0)];
+        let sample = (value, time).prop_map(|(value, timestamp)| Sample { value, timestamp });
+        let exemplars = prop::collection::vec(Just(Exemplar::default()), 0..2);
+        (
+            prop::collection::vec(label, 0..4),
+            prop::collection::vec(sample, 0..4),
+            prop_oneof![8 => Just(Vec::new()), 1 => exemplars],
+            any::<bool>(),
+        )
+            .prop_map(|(mut labels, samples, exemplars, sorted)| {
+                labels.push(Label {
+                    name: "__name__".to_owned(),
+                    value: "m".to_owned(),
+                });
+                if sorted {
+                    labels.sort_by(|a, b| a.name.cmp(&b.name));
+                    labels.dedup_by(|a, b| a.name == b.name);
+                }
+                TimeSeries {
+                    labels,
+                    samples,
+                    exemplars,
+                    ..TimeSeries::default()
+                }
+            })
+    }
+
+    fn bits(decoded: &Decoded) -> Vec<u64> {
+        let values = decoded.batch.rows.values.iter();
+        values.map(|value| value.to_bits()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_is_the_same_as_without(
+            timeseries in prop::collection::vec(time_series(), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let seen = Seen::new(7);
+            let message = WriteRequest { timeseries, metadata: Vec::new() }.encode_to_vec();
+            let mut damaged = message.clone();
+            damaged.truncate(cut.index(message.len() + 1));
+            for _ in 0..3 {
+                let (mut with, mut without) =
+                    (read_message(&message, Some(&seen)).unwrap(), decode_message(&message).unwrap());
+                prop_assert_eq!(bits(&with), bits(&without), "NaNs have bits only");
+                with.batch.rows.values.clear();
+                without.batch.rows.values.clear();
+                prop_assert_eq!(with, without);
+                let with = read_message(&damaged, Some(&seen)).map_err(|e| e.to_string());
+                let without = decode_message(&damaged).map_err(|e| e.to_string());
+                prop_assert_eq!(with.map(|d| bits(&d)), without.map(|d| bits(&d)));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let seen = Seen::new(7);
+            prop_assert!(!seen.read(&bytes, &mut Batch::default()));
+            seen.learn(&bytes, &Labels::default());
+        }
+    }
+
+    fn message(pod: usize) -> Vec<u8> {
+        let label = |name: &str, value: String| Label {
+            name: name.to_owned(),
+            value,
+        };
+        let series = TimeSeries {
+            labels: vec![
+                label("__name__", "up".to_owned()),
+                label("pod", format!("{pod:0>200}")),
+            ],
+            samples: vec![Sample {
+                value: 1.0,
+                timestamp: 7,
+            }],
+            ..TimeSeries::default()
+        };
+        series.encode_to_vec()
+    }
+
+    #[test]
+    fn what_was_learnt_is_shared_until_it_is_forgotten() {
+        let seen = Seen::new(7);
+        let labels =
+            |pod: usize| Labels::from_pairs([("__name__", "up"), ("pod", &format!("{pod:0>200}"))]);
+        let first = labels(0);
+        seen.learn(&message(0), &first);
+        let mut batch = Batch::default();
+        assert!(seen.read(&message(0), &mut batch));
+        first.set_memo(model::memo::Giver::new(), 3);
+        assert_eq!((&batch.series[0], batch.rows.len()), (&first, 1));
+        assert!(!seen.read(&message(1), &mut batch));
+        let many = limits::SEEN_LABELS_BYTES_MAX / 200;
+        for pod in 1..many {
+            seen.learn(&message(pod), &labels(pod));
+        }
+        assert!(seen.read(&message(many - 1), &mut batch));
+        assert!(!seen.read(&message(0), &mut batch), "unused for long");
+        let kept = seen.parts.iter().map(|part| {
+            let part = part.lock().unwrap();
+            part.young.len() + part.old.len()
+        });
+        assert!(kept.sum::<usize>() * 200 <= limits::SEEN_LABELS_BYTES_MAX);
+    }
+}

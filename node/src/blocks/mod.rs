@@ -1,0 +1,156 @@
+//! `quorate tsdb export-blocks`: what snapshots hold, as blocks that Prometheus and promtool read.
+//!
+//! One way: shards of snapshots, opened by the engine → series of one window of time → [`chunk`]s →
+//! a [`block`] with its [`index`]. The format is that of Prometheus' `tsdb/docs/format`, index
+//! version 2. Native histograms are left out, and counted.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an outermost tool: it reads and writes files that no node uses"
+)]
+
+mod block;
+mod chunk;
+mod index;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use futures::StreamExt;
+use model::Timestamp;
+use model::source::{Consistency, Selection, Source, Take};
+use tsdb::{Metrics, Shard};
+
+use block::Block;
+
+/// A block holds one such stretch of time, as Prometheus' own do after some compactions.
+const WINDOW_MS: i64 = 24 * 3_600_000;
+
+/// From the oldest to the newest sample: some thousand years.
+const WINDOWS_MAX: i64 = 1_000_000;
+
+const HELP: &str = "\
+usage: quorate tsdb export-blocks <snapshot>... <output>
+
+Writes what snapshots hold as blocks of Prometheus into the directory <output>, which is made.
+
+A <snapshot> is what the TSDB admin API's snapshot leaves below <data>/snapshots/ of a node. Where
+not every node holds every shard, name the snapshots of as many nodes as together do; a shard that
+several hold is written once. Each block holds a day (UTC). Native histograms are left out.
+";
+
+/// Runs the words behind `tsdb`; what to print.
+pub fn run(words: &[String]) -> anyhow::Result<String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["export-blocks", ref snapshots @ .., output]
+            if !snapshots.is_empty() && !words.iter().any(|w| w.starts_with('-')) =>
+        {
+            let snapshots: Vec<PathBuf> = snapshots.iter().map(PathBuf::from).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(export(&snapshots, Path::new(output)))
+        }
+        [] | ["--help" | "-h" | "help", ..] | ["export-blocks", "--help" | "-h"] => {
+            Ok(HELP.to_owned())
+        }
+        _ => bail!("unknown arguments of 'tsdb'\n\n{HELP}"),
+    }
+}
+
+async fn export(snapshots: &[PathBuf], output: &Path) -> anyhow::Result<String> {
+    let shards = open_all(snapshots).await?;
+    if shards.is_empty() {
+        bail!("no shard in {snapshots:?}: a snapshot has a folder for each, of five digits");
+    }
+    // promtool opens no directory without a log, even an empty one.
+    let log = output.join("wal");
+    std::fs::create_dir_all(&log).with_context(|| format!("make {}", log.display()))?;
+    let mut text = String::new();
+    let mut left_out = 0;
+    if let Some((from, to)) = range_of(&shards) {
+        let windows = from.0.div_euclid(WINDOW_MS)..=to.0.div_euclid(WINDOW_MS);
+        if windows.end() - windows.start() > WINDOWS_MAX {
+            bail!("samples from {} to {} are too far apart", from.0, to.0);
+        }
+        for window in windows {
+            let mut block = Block::create(output)?;
+            let start = window.saturating_mul(WINDOW_MS);
+            for shard in shards.values() {
+                left_out += copy(shard, start, &mut block).await?;
+            }
+            if let Some(written) = block.finish()? {
+                text += &format!("{written}\n");
+            }
+        }
+    }
+    if left_out > 0 {
+        text += &format!("left out: {left_out} native histograms\n");
+    }
+    Ok(text)
+}
+
+/// The shards of all snapshots by number, each once.
+async fn open_all(snapshots: &[PathBuf]) -> anyhow::Result<BTreeMap<String, Shard>> {
+    let mut shards = BTreeMap::new();
+    for snapshot in snapshots {
+        let attempt = || format!("read {}", snapshot.display());
+        let world = host::world(snapshot).with_context(attempt)?;
+        for entry in std::fs::read_dir(snapshot).with_context(attempt)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let is_shard = name.len() == 5 && name.bytes().all(|b| b.is_ascii_digit());
+            if !is_shard || shards.contains_key(&name) {
+                continue;
+            }
+            // Opening makes what is not there; a snapshot without its head has no manifest.
+            let whole = snapshot.join(&name).join(tsdb::manifest::NAME).exists();
+            if !whole {
+                bail!(
+                    "{}: the snapshot was made without its head",
+                    snapshot.display()
+                );
+            }
+            let opened = Shard::open(&world, PathBuf::from(&name), Arc::new(Metrics::new())).await;
+            let shard = opened.with_context(|| format!("open shard {name}"))?;
+            shards.insert(name, shard);
+        }
+    }
+    Ok(shards)
+}
+
+/// From the oldest to the newest sample.
+fn range_of(shards: &BTreeMap<String, Shard>) -> Option<(Timestamp, Timestamp)> {
+    let ranges = shards.values().flat_map(|shard| {
+        let blocks = shard.block_ranges().into_iter().map(|b| (b.min, b.max));
+        blocks.chain(shard.head_range()).collect::<Vec<_>>()
+    });
+    ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+/// Adds what a shard holds of a window; how many histograms it left out.
+async fn copy(shard: &Shard, start: i64, block: &mut Block) -> anyhow::Result<u64> {
+    let selection = Selection {
+        matchers: Vec::new(),
+        start: Timestamp(start),
+        end: Timestamp(start.saturating_add(WINDOW_MS - 1)),
+        take: Take::All,
+        consistency: Consistency::Local,
+    };
+    let mut left_out = 0;
+    let mut pieces = shard.stream(&selection);
+    while let Some(piece) = pieces.next().await {
+        for series in piece? {
+            let samples = &series.samples;
+            left_out += samples.histograms.len() as u64;
+            let floats = (0..samples.len()).filter_map(|at| match samples.value(at) {
+                model::Value::Float(value) => Some((samples.timestamps[at].0, value)),
+                model::Value::Histogram(_) => None,
+            });
+            block.add(series.labels, &floats.collect::<Vec<_>>())?;
+        }
+    }
+    Ok(left_out)
+}

@@ -1,0 +1,215 @@
+//! Symbols by how often they come: range asymmetric numeral systems (J. Duda, "Asymmetric numeral
+//! systems", arXiv:1311.2540) with a table of fixed frequencies and whole numbers throughout.
+
+use crate::fields::Malformed;
+
+/// Symbols of a table, at most.
+pub const SYMBOLS_MAX: usize = 256;
+/// The state lies in `FLOOR .. FLOOR << 16` between symbols; words of 16 bits leave and enter.
+const FLOOR: u32 = 1 << 16;
+
+/// Frequencies that add up to `1 << scale`; a symbol that never comes has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    freqs: Vec<u16>,
+    scale: u32,
+}
+
+impl Table {
+    /// Frequencies near the share of each count; `counts` has up to [`SYMBOLS_MAX`], not all zero,
+    /// and no more than `1 << scale` that are not.
+    pub fn of(counts: &[u32], scale: u32) -> Self {
+        let whole = 1u64 << scale;
+        let total: u64 = counts.iter().map(|&n| u64::from(n)).sum();
+        let share = |&n: &u32| match n {
+            0 => 0,
+            n => (u64::from(n) * whole / total).max(1) as u16,
+        };
+        let mut freqs: Vec<u16> = counts.iter().map(share).collect();
+        let sum: u64 = freqs.iter().map(|&f| u64::from(f)).sum();
+        // What is left goes to those that lost most by rounding down; the first of equals, so that
+        // all machines agree.
+        let mut order: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(u64::from(counts[at]) * whole % total));
+        for &at in order
+            .iter()
+            .cycle()
+            .take(whole.saturating_sub(sum) as usize)
+        {
+            freqs[at] += 1;
+        }
+        // What is too much comes from the rare that were raised to one: the largest bear it best.
+        for _ in whole..sum {
+            let (mut largest, mut place) = (0, 0);
+            for (at, &freq) in freqs.iter().enumerate() {
+                if freq > largest {
+                    (largest, place) = (freq, at);
+                }
+            }
+            freqs[place] -= 1;
+        }
+        Self { freqs, scale }
+    }
+
+    /// Takes frequencies from a disk.
+    pub fn check(freqs: Vec<u16>, scale: u32) -> Result<Self, Malformed> {
+        let sum: u64 = freqs.iter().map(|&f| u64::from(f)).sum();
+        match (1..=12).contains(&scale) && sum == 1 << scale && freqs.len() <= SYMBOLS_MAX {
+            true => Ok(Self { freqs, scale }),
+            false => Err(Malformed("frequencies do not add up")),
+        }
+    }
+
+    pub fn freqs(&self) -> &[u16] {
+        &self.freqs
+    }
+
+    fn starts(&self) -> Vec<u32> {
+        let sum = |sum: &mut u32, &freq: &u16| {
+            let start = *sum;
+            *sum += u32::from(freq);
+            Some(start)
+        };
+        self.freqs.iter().scan(0, sum).collect()
+    }
+
+    /// The bytes of `symbols`, each of which has a frequency.
+    pub fn encode(&self, symbols: &[u8]) -> Vec<u8> {
+        let starts = self.starts();
+        let mut state = FLOOR;
+        let mut words: Vec<u16> = Vec::new();
+        // The last symbol goes in first, so that the first comes out first.
+        for &symbol in symbols.iter().rev() {
+            let freq = u32::from(self.freqs[usize::from(symbol)]);
+            let ceiling = (u64::from(FLOOR >> self.scale) * u64::from(freq)) << 16;
+            if u64::from(state) >= ceiling {
+                words.push(state as u16);
+                state >>= 16;
+            }
+            state = ((state / freq) << self.scale) + state % freq + starts[usize::from(symbol)];
+        }
+        let mut out = state.to_le_bytes().to_vec();
+        out.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
+        out
+    }
+
+    /// A reader of what [`Table::encode`] made.
+    pub fn decoder<'a>(&self, bytes: &'a [u8]) -> Result<Decoder<'a>, Malformed> {
+        let (state, words) = bytes.split_first_chunk::<4>().ok_or(ENDS_EARLY)?;
+        let mut slots = Vec::with_capacity(1 << self.scale);
+        for (symbol, (&freq, start)) in self.freqs.iter().zip(self.starts()).enumerate() {
+            let slot = Slot {
+                symbol: symbol as u8,
+                freq,
+                start: start as u16,
+            };
+            slots.resize(slots.len() + usize::from(freq), slot);
+        }
+        Ok(Decoder {
+            slots,
+            scale: self.scale,
+            state: u32::from_le_bytes(*state),
+            words,
+            short: false,
+        })
+    }
+}
+
+const ENDS_EARLY: Malformed = Malformed("symbols end early");
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    symbol: u8,
+    freq: u16,
+    start: u16,
+}
+
+/// Gives symbols one by one. Wrong bytes give wrong symbols, and [`Decoder::end`] an error.
+pub struct Decoder<'a> {
+    /// As many as `1 << scale`.
+    slots: Vec<Slot>,
+    scale: u32,
+    state: u32,
+    words: &'a [u8],
+    short: bool,
+}
+
+impl Decoder<'_> {
+    #[inline]
+    pub fn next_symbol(&mut self) -> u8 {
+        let low = self.state & ((1 << self.scale) - 1);
+        let slot = self.slots[low as usize];
+        let high = self.state >> self.scale;
+        // Never above 32 bits: a frequency is at most the scale's whole.
+        self.state = (u32::from(slot.freq).wrapping_mul(high))
+            .wrapping_add(low.wrapping_sub(u32::from(slot.start)));
+        if self.state < FLOOR {
+            match self.words.split_first_chunk::<2>() {
+                Some((word, rest)) => {
+                    self.state = self.state << 16 | u32::from(u16::from_le_bytes(*word));
+                    self.words = rest;
+                }
+                None => {
+                    self.short = true;
+                    self.state |= FLOOR;
+                }
+            }
+        }
+        slot.symbol
+    }
+
+    /// All symbols were read: the state is back where the writer began, and nothing is left.
+    pub fn end(self) -> Result<(), Malformed> {
+        match (self.short, self.state, self.words) {
+            (false, FLOOR, []) => Ok(()),
+            (true, ..) => Err(ENDS_EARLY),
+            _ => Err(Malformed("bytes behind the last symbol")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counts(symbols: &[u8]) -> Vec<u32> {
+        let mut counts = vec![0; SYMBOLS_MAX];
+        symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+        counts
+    }
+
+    fn decode(table: &Table, bytes: &[u8], count: usize) -> Result<Vec<u8>, Malformed> {
+        let mut decoder = table.decoder(bytes)?;
+        let symbols = (0..count).map(|_| decoder.next_symbol()).collect();
+        decoder.end().map(|()| symbols)
+    }
+
+    proptest! {
+        #[test]
+        fn symbols_come_back(symbols in prop::collection::vec(prop_oneof![Just(3u8), 0u8..5, any::<u8>()], 1..600), scale in 8u32..=12) {
+            let table = Table::of(&counts(&symbols), scale);
+            prop_assert_eq!(Table::check(table.freqs().to_vec(), scale).unwrap(), table.clone());
+            let bytes = table.encode(&symbols);
+            prop_assert_eq!(decode(&table, &bytes, symbols.len()), Ok(symbols.clone()));
+            prop_assert!(decode(&table, &bytes[..bytes.len() - 1], symbols.len()).is_err());
+            prop_assert!(decode(&table, &[&bytes[..], &[0, 0]].concat(), symbols.len()).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), freqs in prop::collection::vec(0u16..600, 0..20), scale in 0u32..20) {
+            let _ = Table::check(freqs, scale);
+            let table = Table::of(&[3, 0, 1, 100], 8);
+            let _ = decode(&table, &bytes, 300);
+        }
+    }
+
+    #[test]
+    fn what_comes_nearly_always_takes_nearly_nothing() {
+        let mut symbols = vec![0; 4000];
+        symbols[17] = 1;
+        let table = Table::of(&counts(&symbols), 12);
+        assert!(table.encode(&symbols).len() < 10);
+    }
+}

@@ -1,0 +1,124 @@
+//! Reading again what was written long ago: a file of a shard piece by piece against its checksum,
+//! and putting a whole copy in the place of one that rotted.
+//!
+//! When and how fast is the caller's concern, and where a copy comes from too: files are named by
+//! what they hold, so any replica whose file has the same name has the same bytes.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::StorageError;
+use crate::file::FileEntry;
+use crate::manifest::{self, Manifest};
+use crate::shard::Shard;
+
+/// Bytes read at once.
+pub const PIECE_BYTES: usize = 1 << 20;
+
+/// How far the reading of one file has come.
+#[derive(Debug)]
+pub struct Check {
+    entry: FileEntry,
+    at: u64,
+    crc32c: u32,
+}
+
+impl Check {
+    pub fn of(entry: FileEntry) -> Self {
+        Self {
+            entry,
+            at: 0,
+            crc32c: 0,
+        }
+    }
+
+    pub fn entry(&self) -> &FileEntry {
+        &self.entry
+    }
+
+    /// What it takes in pieces, at least one.
+    pub fn pieces(entry: &FileEntry) -> u64 {
+        entry.len.div_ceil(PIECE_BYTES as u64).max(1)
+    }
+}
+
+impl Shard {
+    /// Reads the next piece; whether the file is read whole. A file that does not count any more
+    /// is whole at once.
+    pub async fn check_piece(&self, check: &mut Check) -> Result<bool, StorageError> {
+        let step = self.read_piece(check).await;
+        if step.is_err() && !self.names(&check.entry).await {
+            return Ok(true);
+        }
+        step.map_err(|e| self.note(e))
+    }
+
+    async fn read_piece(&self, check: &mut Check) -> Result<bool, StorageError> {
+        let name = &check.entry.name;
+        let path = self.dir().join(name);
+        let piece = self.disk().read(&path, check.at, PIECE_BYTES).await;
+        let piece = piece.map_err(|e| StorageError::io("read", name, e))?;
+        check.crc32c = crc32c::crc32c_append(check.crc32c, &piece);
+        check.at += piece.len() as u64;
+        if check.at < check.entry.len && !piece.is_empty() {
+            return Ok(false);
+        }
+        match (check.at, check.crc32c) == (check.entry.len, check.entry.crc32c) {
+            true => Ok(true),
+            false => Err(StorageError::corrupt(
+                name,
+                "file",
+                "wrong length or checksum",
+            )),
+        }
+    }
+
+    /// Reads the manifest and holds it against the one in memory; one that differs is written anew
+    /// and the error says so.
+    pub async fn check_manifest(&self) -> Result<(), StorageError> {
+        let files = self.lock_files().await;
+        let found = match Manifest::read(self.disk(), self.dir()).await {
+            Ok(Some(found)) if found == *files.manifest() => return Ok(()),
+            Ok(_) => StorageError::corrupt(manifest::NAME, "manifest", "not as it was written"),
+            Err(found @ StorageError::Corrupt { .. }) => found,
+            Err(error) => return Err(error),
+        };
+        let written = files.manifest().write(self.disk(), self.dir()).await;
+        written.map_err(|e| StorageError::io("write", manifest::NAME, e))?;
+        Err(self.note(found))
+    }
+
+    /// Puts the file of this name in `staged`, checked, in the place of the shard's own. One that
+    /// does not count any more is left alone.
+    pub async fn repair(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
+        let files = self.lock_files().await;
+        if !files.manifest().contains(&entry.name) {
+            return Ok(());
+        }
+        self.adopt(staged, entry).await.map_err(|e| self.note(e))?;
+        let flushed = self.disk().flush_dir(self.dir()).await;
+        flushed.map_err(|e| StorageError::io("repair", &entry.name, e))
+    }
+
+    /// Where a file that counts here stands, for a peer that asks for it.
+    pub async fn path_of(&self, name: &str) -> Option<(PathBuf, FileEntry)> {
+        let files = self.lock_files().await;
+        let entry = files.manifest().files.iter().find(|e| e.name == name)?;
+        Some((self.dir().join(name), entry.clone()))
+    }
+
+    async fn names(&self, entry: &FileEntry) -> bool {
+        self.lock_files().await.manifest().contains(&entry.name)
+    }
+
+    /// Whoever knows of the damage in a file looks after it: it need not be said again.
+    pub fn forget_suspect(&self, name: &str) {
+        let mut suspects = self.suspects().lock().expect("no panic under this lock");
+        suspects.remove(name);
+    }
+
+    /// Names of files in which reading has found damage since this was last asked.
+    pub fn take_suspects(&self) -> Vec<String> {
+        let mut suspects = self.suspects().lock().expect("no panic under this lock");
+        std::mem::take(&mut *suspects).into_iter().collect()
+    }
+}

@@ -1,0 +1,319 @@
+//! What is read of a shard's state: handles on samples, and what the index says of series.
+//!
+//! Everything here runs under the state's lock, so nothing decodes a chunk or copies a label set
+//! that is not asked for. Which series have samples is told by ranges, as in Prometheus.
+
+use model::source::Take;
+use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
+
+use super::{Standing, State};
+use crate::block::Sealed;
+use crate::head::Newest;
+use crate::part::Part;
+
+impl State {
+    /// Handles on all samples of the chosen series in `start ..= end`, or on the newest alone, by
+    /// series id; series without any are left out.
+    pub fn gather(
+        &self,
+        matchers: &[Matcher],
+        start: Timestamp,
+        end: Timestamp,
+        take: Take,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        self.gather_ids(self.table.select(matchers), start, end, take)
+    }
+
+    /// All samples in `start ..= end` of series that any of the lists chooses, as
+    /// [`State::gather`] gives them.
+    pub fn gather_any(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        self.gather_ids(self.select_any(any_of), start, end, Take::All)
+    }
+
+    fn gather_ids(
+        &self,
+        ids: Vec<SeriesId>,
+        start: Timestamp,
+        end: Timestamp,
+        take: Take,
+    ) -> Vec<(Labels, Vec<Part>)> {
+        let mut gathered = Vec::new();
+        if start > end {
+            return gathered;
+        }
+        let meets = |block: &&Sealed| {
+            let (min, max) = block.range();
+            min <= end && max >= start
+        };
+        let blocks: Vec<&Sealed> = self.sealed.iter().filter(meets).collect();
+        for id in ids {
+            let parts = match take {
+                Take::All => self.parts(&blocks, id, start, end),
+                Take::Last => self.newest(&blocks, id, start, end),
+            };
+            if let Some(labels) = self.table.labels(id).filter(|_| !parts.is_empty()) {
+                gathered.push((labels.clone(), parts));
+            }
+        }
+        gathered
+    }
+
+    fn parts(
+        &self,
+        blocks: &[&Sealed],
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for block in blocks {
+            parts.append(&mut self.block_parts(block, id, start, end));
+        }
+        if let Some(series) = self.head.series(id) {
+            series.parts(start, end, &mut parts);
+        }
+        parts
+    }
+
+    /// Handles among which the newest sample is; on it alone, when it is in the head and was the
+    /// last one there.
+    fn newest(
+        &self,
+        blocks: &[&Sealed],
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<Part> {
+        let series = self.head.series(id);
+        match series.map(|series| series.newest(start, end)) {
+            Some(Newest::At(part)) => {
+                let at = part.range().1;
+                match blocks.iter().any(|block| block.range().1 >= at) {
+                    true => self.parts(blocks, id, start, end),
+                    false => vec![part],
+                }
+            }
+            Some(Newest::Within) => self.parts(blocks, id, start, end),
+            Some(Newest::Nowhere) | None => {
+                let mut parts = Vec::new();
+                for block in blocks {
+                    parts.append(&mut self.block_parts(block, id, start, end));
+                }
+                parts
+            }
+        }
+    }
+
+    /// The newest of a series' samples up to `end`, if it is not before `start`.
+    pub fn standing(&self, id: SeriesId, start: Timestamp, end: Timestamp) -> Standing {
+        let Some(series) = self.head.series(id) else {
+            return Standing::Nowhere;
+        };
+        let Some(last) = series.last().filter(|last| *last >= start && start <= end) else {
+            return Standing::Nowhere;
+        };
+        if last <= end
+            && let Some((at, value)) = series.latest()
+            && at == last
+        {
+            return Standing::Here(at, value);
+        }
+        // Sealed already, deleted, or behind a sample that is too new.
+        let blocks: Vec<&Sealed> = self.sealed.iter().collect();
+        match self.parts(&blocks, id, start, end) {
+            parts if parts.is_empty() => Standing::Nowhere,
+            parts => Standing::Among(parts),
+        }
+    }
+
+    /// Label sets of series that any of the lists chooses and that may have a sample in
+    /// `start ..= end`, by series id.
+    pub fn series(&self, any_of: &[Vec<Matcher>], start: Timestamp, end: Timestamp) -> Vec<Labels> {
+        if start > end {
+            return Vec::new();
+        }
+        let in_head = |id| {
+            let series = self.head.series(id);
+            series.is_some_and(|series| series.may_have(start, end))
+        };
+        let in_block = |block: &Sealed, id| !self.block_parts(block, id, start, end).is_empty();
+        let chosen = self.select_any(any_of).into_iter();
+        let chosen =
+            chosen.filter(|&id| in_head(id) || self.sealed.iter().any(|b| in_block(b, id)));
+        chosen
+            .filter_map(|id| self.table.labels(id).cloned())
+            .collect()
+    }
+
+    /// Names of labels on the chosen series that stand in a block, or in the head, whose range
+    /// meets `start ..= end`: what Prometheus looks at. Sorted, each once.
+    pub fn each_label_name(
+        &self,
+        any_of: &[Vec<Matcher>],
+        (start, end): (Timestamp, Timestamp),
+        each: &mut dyn FnMut(&str),
+    ) {
+        let places = self.places(start, end);
+        if places.is_empty() {
+            return;
+        }
+        if is_all(any_of) {
+            let index = self.table.index();
+            let stands = |name: &&str| {
+                let mut ids = index.values(name).flat_map(|(_, postings)| postings);
+                ids.any(|&id| places.have(id))
+            };
+            return index.names().filter(stands).for_each(each);
+        }
+        let chosen = self.select_any(any_of).into_iter();
+        let mut names: Vec<&str> = Vec::new();
+        let mut before: Option<&Labels> = None;
+        for labels in chosen
+            .filter(|&id| places.have(id))
+            .filter_map(|id| self.table.labels(id))
+        {
+            // Series that are chosen together mostly have the same names.
+            if !before.is_some_and(|before| before.has_names_of(labels)) {
+                names.extend(labels.iter().map(|(name, _)| name));
+            }
+            before = Some(labels);
+        }
+        distinct(names).into_iter().for_each(each);
+    }
+
+    /// As [`State::each_label_name`], the values of one label.
+    pub fn each_label_value(
+        &self,
+        name: &str,
+        any_of: &[Vec<Matcher>],
+        (start, end): (Timestamp, Timestamp),
+        each: &mut dyn FnMut(&str),
+    ) {
+        let places = self.places(start, end);
+        if places.is_empty() {
+            return;
+        }
+        let values = self.table.index().values(name);
+        if is_all(any_of) {
+            let stands = |postings: &[SeriesId]| postings.iter().any(|&id| places.have(id));
+            let standing = values.filter(|(_, postings)| stands(postings));
+            return standing.for_each(|(value, _)| each(value));
+        }
+        let mut chosen = self.select_any(any_of);
+        chosen.retain(|&id| places.have(id));
+        // Few values on many series: each is soon met. Many values: the series are fewer.
+        if self.table.index().value_count(name) * VALUES_ARE_FEW < chosen.len() {
+            let met = |postings: &[SeriesId]| {
+                let mut found = postings.iter().map(|id| chosen.binary_search(id).is_ok());
+                found.any(|found| found)
+            };
+            let met = values.filter(|(_, postings)| met(postings));
+            return met.for_each(|(value, _)| each(value));
+        }
+        let labels = chosen.into_iter().filter_map(|id| self.table.labels(id));
+        let values = distinct(labels.filter_map(|labels| labels.get(name)).collect());
+        values.into_iter().for_each(each);
+    }
+
+    /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is
+    /// none), by series id.
+    pub fn gather_exemplars(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<ExemplarSeries> {
+        let chosen = self.select_any(any_of).into_iter().map(|id| {
+            let labels = self.table.labels(id).cloned().unwrap_or_default();
+            let exemplars = self.exemplars.of(id, start, end);
+            ExemplarSeries { labels, exemplars }
+        });
+        chosen.filter(|found| !found.exemplars.is_empty()).collect()
+    }
+
+    /// Ids that any of the lists chooses, ascending; all, when there is none.
+    pub fn select_any(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
+        match any_of {
+            [] => self.table.select(&[]),
+            [matchers] => self.table.select(matchers),
+            several => {
+                let lists = several.iter().map(|matchers| self.table.select(matchers));
+                let mut ids: Vec<SeriesId> = lists.flatten().collect();
+                ids.sort();
+                ids.dedup();
+                ids
+            }
+        }
+    }
+
+    fn places(&self, start: Timestamp, end: Timestamp) -> Places<'_> {
+        let meets = |block: &&Sealed| {
+            let (min, max) = block.range();
+            min <= end && max >= start
+        };
+        match start > end {
+            true => Places {
+                state: self,
+                head: false,
+                blocks: Vec::new(),
+            },
+            false => Places {
+                state: self,
+                head: self.head.meets(start, end),
+                blocks: self.sealed.iter().filter(meets).collect(),
+            },
+        }
+    }
+
+    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
+    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
+        let tombstones = self.tombstones.get(&block.id());
+        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
+        deleted.is_some_and(|deleted| deleted.cover(start, end))
+    }
+}
+
+/// How many chosen series a value must have on average for it to be looked up by itself.
+const VALUES_ARE_FEW: usize = 32;
+
+/// The head and the blocks that a range of time meets.
+struct Places<'a> {
+    state: &'a State,
+    head: bool,
+    blocks: Vec<&'a Sealed>,
+}
+
+impl Places<'_> {
+    fn is_empty(&self) -> bool {
+        !self.head && self.blocks.is_empty()
+    }
+
+    fn have(&self, id: SeriesId) -> bool {
+        let state = self.state;
+        let in_head = || {
+            let series = state.head.series(id);
+            series.is_some_and(|series| !series.is_empty())
+        };
+        let in_block = |block: &&Sealed| {
+            let (min, max) = block.range();
+            block.has(id) && !state.is_deleted(block, id, min, max)
+        };
+        (self.head && in_head()) || self.blocks.iter().any(in_block)
+    }
+}
+
+/// Whether no list chooses fewer than all series.
+fn is_all(any_of: &[Vec<Matcher>]) -> bool {
+    any_of.is_empty() || any_of.iter().any(Vec::is_empty)
+}
+
+fn distinct(mut texts: Vec<&str>) -> Vec<&str> {
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
