@@ -218,7 +218,7 @@ const PER_UNITS: [(&str, &str); 7] = [
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert, proptest};
 
     use super::*;
 

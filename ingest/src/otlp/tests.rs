@@ -1,6 +1,6 @@
 //! Requests in JSON and the series they are, one a line.
 
-use proptest::prelude::*;
+use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
 use super::*;
 
