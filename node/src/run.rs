@@ -561,11 +561,7 @@ fn listen(
             let guard = || from_fn_with_state(Arc::clone(access), guard);
             let ruled = (Arc::clone(access), push_prefix.to_owned());
             let push = push.layer(from_fn_with_state(ruled, push_rules));
-            (
-                api.layer(guard()),
-                push.layer(guard()),
-                grpc.layer(guard()),
-            )
+            (api.layer(guard()), push.layer(guard()), grpc.layer(guard()))
         }
     };
     let (stop, stopping) = watch::channel(false);
