@@ -201,7 +201,7 @@ else:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http import Compression
     exporter = OTLPMetricExporter(endpoint=endpoint, compression=Compression.Gzip)
-resource = Resource({"service.name": "sdk-" + kind, "service.instance.id": "1", "host.name": "h"})
+resource = Resource.create({"service.name": "sdk-" + kind, "service.instance.id": "1", "host.name": "h"})
 reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3600000)
 views = [View(instrument_name="exponential", aggregation=ExponentialBucketHistogramAggregation())]
 provider = MeterProvider(resource=resource, metric_readers=[reader], views=views)
