@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/remote.proto",
         "proto/remote2.proto",
         "proto/exposition.proto",
+        "proto/otlp.proto",
         "proto/node.proto",
         "proto/federation.proto",
     ];

@@ -1,4 +1,4 @@
-//! Bytes to batches: exposition text, OpenMetrics, remote write, push bodies; relabelling and the
+//! Bytes to batches: exposition text, OpenMetrics, remote write, OTLP, push bodies; relabelling and the
 //! scrape loop.
 //!
 //! What stays true: bytes from outside are answered by an error that names the place, never by a
@@ -10,6 +10,7 @@
 //! - [`text`], [`openmetrics`], [`protobuf`]: a scraped body, entry by entry
 //! - [`push`]: a Pushgateway's URLs, bodies and page
 //! - [`remote`]: remote write
+//! - [`otlp`]: metrics of the OpenTelemetry protocol
 //! - [`lines`], [`names`]: what the line protocols have in common; [`mapping`]: rules that name
 //!   dotted metrics; [`influx`], [`graphite`], [`statsd`]: three of them;
 //!   [`jsonlines`]: series as lines of JSON; [`textlines`]: exposition text as an import
@@ -30,6 +31,7 @@ pub mod mapping;
 pub mod metrics;
 pub mod names;
 pub mod openmetrics;
+pub mod otlp;
 pub mod protobuf;
 pub mod push;
 pub mod relabel;

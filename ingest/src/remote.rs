@@ -54,7 +54,7 @@ pub struct Decoded {
 }
 
 /// Adds a text, unless there are enough: whoever sends a million bad series learns of the first.
-fn note(problems: &mut Vec<String>, problem: impl FnOnce() -> String) {
+pub(crate) fn note(problems: &mut Vec<String>, problem: impl FnOnce() -> String) {
     if problems.len() < limits::WRITE_PROBLEMS_MAX {
         problems.push(problem());
     }
@@ -244,7 +244,7 @@ impl<'a> SeriesReader<'a> {
 }
 
 /// Labels beyond what this node takes; a series that breaks no rule of the data model.
-fn excess(labels: &[(&str, &str)]) -> Option<String> {
+pub(crate) fn excess(labels: &[(&str, &str)]) -> Option<String> {
     let series = || name_series(labels);
     if labels.len() > limits::LABELS_MAX {
         let (count, max) = (labels.len(), limits::LABELS_MAX);
@@ -262,7 +262,7 @@ fn excess(labels: &[(&str, &str)]) -> Option<String> {
 }
 
 /// What keeps sorted labels from being a series.
-fn invalid(labels: &[(&str, &str)]) -> Option<String> {
+pub(crate) fn invalid(labels: &[(&str, &str)]) -> Option<String> {
     let series = || name_series(labels);
     if labels.iter().any(|(name, _)| name.is_empty()) {
         return Some(format!("{}: a label without a name", series()));
@@ -294,7 +294,7 @@ fn name_series(labels: &[(&str, &str)]) -> String {
 const NAMED_LABELS_MAX: usize = 32;
 const NAMED_BYTES_MAX: usize = 128;
 
-fn shorten(text: &str) -> &str {
+pub(crate) fn shorten(text: &str) -> &str {
     let end = text.floor_char_boundary(NAMED_BYTES_MAX.min(text.len()));
     text.get(..end).unwrap_or_default()
 }

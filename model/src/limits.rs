@@ -13,6 +13,16 @@ pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
 pub const WRITE_SYMBOLS_MAX: usize = 4 << 20;
 /// Texts about what was left out of one request; the others are counted.
 pub const WRITE_PROBLEMS_MAX: usize = 100;
+/// An OTLP request in JSON, which takes some twenty times as much in memory while it is read.
+pub const OTLP_JSON_BYTES_MAX: usize = 8 << 20;
+/// A resource or a scope of an OTLP request, a data point, and attributes of one of them.
+pub const OTLP_PART_BYTES_MAX: usize = 1 << 20;
+pub const OTLP_ATTRIBUTES_MAX: usize = 256;
+/// Exemplars of one data point.
+pub const OTLP_EXEMPLARS_MAX: usize = 128;
+/// `target_info` samples that one resource of a request gives, at half the lookback between them:
+/// more than a day.
+pub const OTLP_TARGET_SAMPLES_MAX: usize = 1000;
 /// One native histogram as sent; one of 160 buckets takes about 1 KiB.
 pub const HISTOGRAM_SENT_BYTES_MAX: usize = 64 << 10;
 /// Characters of all names and values of an exemplar's labels (OpenMetrics 1.0).

@@ -43,6 +43,7 @@ use crate::status::{NodeStatus, build};
 use crate::telemetry::{Telemetry, computed};
 use crate::tree::Tree;
 use crate::web::body::Budget;
+use crate::web::otlp::grpc_router;
 use crate::web::state::Settings;
 use crate::web::stream::Whole;
 use crate::web::{ApiState, Bounds, Status, api_router, push_router, serve};
@@ -111,8 +112,10 @@ struct Listening {
 struct Bound {
     web: Vec<Box<dyn Listener>>,
     push: Vec<Box<dyn Listener>>,
+    otlp: Vec<Box<dyn Listener>>,
     web_addresses: Vec<SocketAddr>,
     push_addresses: Vec<SocketAddr>,
+    otlp_addresses: Vec<SocketAddr>,
 }
 
 impl Node {
@@ -182,6 +185,7 @@ impl Node {
             }),
             settings,
             external_labels: Arc::clone(&status.external_labels),
+            otlp: Arc::clone(&status.otlp),
             seen: Arc::new(Seen::new(world.dice.roll())),
             body_budget: Budget::default().with_read_time(flags.web.read_timeout),
             http_metrics,
@@ -248,11 +252,14 @@ impl Bound {
     async fn bind(world: &World, flags: &Flags) -> Result<Self, StartError> {
         let (web, web_addresses) = bind(world, &flags.web_listen_addresses).await?;
         let (push, push_addresses) = bind(world, &flags.push_listen_addresses).await?;
+        let (otlp, otlp_addresses) = bind(world, &flags.otlp_listen_addresses).await?;
         Ok(Self {
             web,
             push,
+            otlp,
             web_addresses,
             push_addresses,
+            otlp_addresses,
         })
     }
 }
@@ -314,6 +321,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         query_timeout: flags.query.timeout,
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         remote_write_messages: flags.web.remote_write_messages.clone(),
+        otlp_receiver: flags.web.enable_otlp_receiver,
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
         per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),
@@ -421,6 +429,7 @@ fn status(
         telemetry,
         query_log: Arc::new(query_log),
         external_labels: Arc::new(RwLock::new(Labels::default())),
+        otlp: Arc::default(),
         external_url: external_url(flags, bound),
         flags: flags.listing(),
         retention: retention(flags),
@@ -543,18 +552,19 @@ fn listen(
     let bounds = Bounds::new(flags.web.connections_max, flags.web.read_timeout);
     let prefix = &flags.web.route_prefix;
     let api = prefixed(prefix, api_router(state.clone()));
+    let grpc = grpc_router(state.clone());
     let push_prefix = match flags.program {
         Program::Pushgateway => prefix.as_str(),
         _ => "",
     };
     let push = prefixed(push_prefix, push_router(state));
-    let (api, push) = match &access {
-        None => (api, push),
+    let (api, push, grpc) = match &access {
+        None => (api, push, grpc),
         Some(access) => {
             let guard = || from_fn_with_state(Arc::clone(access), guard);
             let ruled = (Arc::clone(access), push_prefix.to_owned());
             let push = push.layer(from_fn_with_state(ruled, push_rules));
-            (api.layer(guard()), push.layer(guard()))
+            (api.layer(guard()), push.layer(guard()), grpc.layer(guard()))
         }
     };
     let (stop, stopping) = watch::channel(false);
@@ -564,7 +574,9 @@ fn listen(
     let pushes = bound.push.into_iter().zip(bound.push_addresses);
     let web = web.map(|(listener, address)| (listener, address, "api", api.clone()));
     let pushes = pushes.map(|(listener, address)| (listener, address, "push", push.clone()));
-    for (listener, address, what, router) in web.chain(pushes) {
+    let otlp = bound.otlp.into_iter().zip(bound.otlp_addresses);
+    let otlp = otlp.map(|(listener, address)| (listener, address, "otlp", grpc.clone()));
+    for (listener, address, what, router) in web.chain(pushes).chain(otlp) {
         info!(%address, what, "listening");
         let listener: Box<dyn Listener> = match &access {
             Some(access) => Box::new(Secured {

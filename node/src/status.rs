@@ -46,6 +46,7 @@ pub struct NodeStatus {
     pub telemetry: Arc<Telemetry>,
     pub query_log: Arc<QueryLog>,
     pub external_labels: Arc<RwLock<Labels>>,
+    pub otlp: Arc<RwLock<ingest::otlp::Settings>>,
     pub external_url: ExternalUrl,
     /// As the command line gave them.
     pub flags: Vec<(String, String)>,
@@ -96,6 +97,10 @@ impl NodeStatus {
             .external_labels
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = labels;
+        *self
+            .otlp
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = config.otlp.clone();
         let window_ms = config.out_of_order_time_window().as_millis();
         let window_ms = i64::try_from(window_ms).unwrap_or(i64::MAX);
         self.cluster.set_out_of_order_window(window_ms);

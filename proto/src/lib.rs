@@ -11,6 +11,11 @@ pub mod remote_v2 {
     include!(concat!(env!("OUT_DIR"), "/io.prometheus.write.v2.rs"));
 }
 
+/// Metrics of the OpenTelemetry protocol: the generated types.
+pub mod otlp {
+    include!(concat!(env!("OUT_DIR"), "/opentelemetry.metrics.rs"));
+}
+
 /// The node-to-node protocol.
 pub mod node {
     include!(concat!(env!("OUT_DIR"), "/quorate.node.v1.rs"));

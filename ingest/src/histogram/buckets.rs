@@ -49,6 +49,16 @@ fn indexed<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i
     indexes.zip(buckets.iter().copied())
 }
 
+/// Spans and buckets of counts with ascending indexes; up to two empty buckets are kept where that
+/// spares a span.
+pub fn lay_out(counts: impl Iterator<Item = (i64, f64)>) -> (Vec<Span>, Vec<f64>) {
+    let mut layout = Layout::default();
+    for (index, count) in counts.filter(|(_, count)| *count != 0.0) {
+        layout.add(index, count, 2);
+    }
+    (layout.spans, layout.buckets)
+}
+
 /// Drops empty buckets, but keeps up to `gap_max` of them where that spares a span.
 pub fn compact(histogram: &mut Histogram, gap_max: u8) {
     on_sides(histogram, |spans, buckets| {

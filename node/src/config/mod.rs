@@ -16,6 +16,7 @@ pub mod fields;
 pub mod global;
 pub mod http_client;
 mod mistake;
+pub mod otlp;
 pub mod print;
 pub mod problem;
 pub mod relabel;
@@ -54,9 +55,10 @@ pub struct Config {
     pub scrape_configs: Vec<ScrapeConfig>,
     pub scrape_config_files: Vec<String>,
     pub storage: Storage,
+    pub otlp: ingest::otlp::Settings,
     /// Clusters below this one that are streamed; those that are scraped are jobs.
     pub children: Vec<Child>,
-    /// Kept as written; nothing serves them yet, but for `federation`.
+    /// Kept as written; nothing serves them yet, but for `federation` and `otlp`.
     pub sections: Vec<Section>,
     /// How many of `scrape_configs` stand in the file itself.
     own_jobs: usize,
@@ -172,8 +174,10 @@ impl Config {
 
     /// What the configuration asks for that is not served yet: one line each, for the log.
     pub fn warnings(&self) -> Vec<String> {
-        let sections = self.sections.iter().filter(|s| s.name != "federation");
+        let served = ["federation", "otlp"];
+        let sections = self.sections.iter();
         let mut warnings: Vec<String> = sections
+            .filter(|section| !served.contains(&section.name))
             .map(|section| format!("{} is accepted but not served yet", section.name))
             .collect();
         let missing = self.missing_files.iter();
@@ -252,6 +256,7 @@ fn read_root(root: &Node, surroundings: &dyn Surroundings, problems: &Problems) 
         scrape_configs,
         scrape_config_files: files.unwrap_or_default(),
         storage: read_storage(&fields),
+        otlp: otlp::read(&fields, &global),
         children: federated.streamed,
         sections: sections::read_sections(&fields)
             .into_iter()

@@ -1,6 +1,7 @@
 //! The sections that are kept as they are written because nothing serves them yet: rules, alerts,
-//! remote write and read, tracing, OTLP. A configuration that has them loads, and says what is
-//! not done; their first-level keys are checked, what is below is not.
+//! remote write and read, tracing; and OTLP, which is read in its own file and kept to be shown. A
+//! configuration that has them loads, and says what is not done; their first-level keys are checked,
+//! what is below is not.
 
 use std::fmt;
 
@@ -81,18 +82,6 @@ const TRACING_KEYS: [&str; 8] = [
     "timeout",
 ];
 
-const OTLP_KEYS: [&str; 9] = [
-    "promote_all_resource_attributes",
-    "promote_resource_attributes",
-    "ignore_resource_attributes",
-    "translation_strategy",
-    "keep_identifying_resource_attributes",
-    "convert_histograms_to_nhcb",
-    "promote_scope_metadata",
-    "label_name_underscore_sanitization",
-    "label_name_preserve_multiple_underscores",
-];
-
 /// Reads these sections at the top of the file.
 pub fn read_sections(fields: &Fields<'_, '_>) -> Vec<Section> {
     let mut sections = Vec::new();
@@ -153,7 +142,6 @@ pub fn read_sections(fields: &Fields<'_, '_>) -> Vec<Section> {
         }
     }
     if let Some(node) = fields.node("otlp") {
-        check_keys(node, "otlp", &OTLP_KEYS, fields.problems);
         keep("otlp", node);
     }
     sections

@@ -67,6 +67,7 @@ impl Texts {
             config_file: PathBuf::from(self.text("config.file")),
             config_file_given: self.given.contains_key("config.file"),
             web_listen_addresses,
+            otlp_listen_addresses: self.addresses("otlp.grpc-listen-address")?,
             push_listen_addresses,
             web: self.web()?,
             storage: self.storage()?,
@@ -189,6 +190,7 @@ impl Texts {
                 || self
                     .list("enable-feature")
                     .contains(&"remote-write-receiver".to_owned()),
+            enable_otlp_receiver: self.truth("web.enable-otlp-receiver"),
             remote_write_messages: self.write_messages()?,
         })
     }

@@ -60,6 +60,8 @@ pub struct Flags {
     pub web_listen_addresses: Vec<Address>,
     /// Empty when nothing listens for pushes.
     pub push_listen_addresses: Vec<Address>,
+    /// For OTLP by gRPC; empty when nothing listens for it.
+    pub otlp_listen_addresses: Vec<Address>,
     pub web: Web,
     pub storage: Storage,
     pub query: Query,
@@ -94,6 +96,7 @@ pub struct Web {
     pub enable_lifecycle: bool,
     pub enable_admin_api: bool,
     pub enable_remote_write_receiver: bool,
+    pub enable_otlp_receiver: bool,
     /// In the order of the flag; at least one.
     pub remote_write_messages: Vec<Message>,
 }

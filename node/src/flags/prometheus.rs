@@ -12,7 +12,7 @@ const NO_READ: State = NotYet("remote read is served, with Prometheus' default b
 const PAGES: State = NotYet("console pages are not served");
 
 /// Prometheus' flags, as its 3.5 has them, hidden ones too.
-pub static SERVER: [Flag; 65] = [
+pub static SERVER: [Flag; 66] = [
     flag(
         "config.file",
         Text,
@@ -131,6 +131,13 @@ pub static SERVER: [Flag; 65] = [
         "false",
         Served,
         "Accept remote write requests.",
+    ),
+    flag(
+        "web.enable-otlp-receiver",
+        Truth,
+        "false",
+        Served,
+        "Accept OpenTelemetry's metrics at /api/v1/otlp/v1/metrics.",
     ),
     flag(
         "web.remote-write-receiver.accepted-protobuf-messages",

@@ -112,7 +112,7 @@ pub static PUSH: [Flag; 5] = [
 ];
 
 /// Ours: how nodes find each other and form a cluster, and what every node does.
-pub static CLUSTER: [Flag; 10] = [
+pub static CLUSTER: [Flag; 11] = [
     flag(
         "cluster.listen-address",
         Address,
@@ -177,6 +177,13 @@ pub static CLUSTER: [Flag; 10] = [
         "Name of the service registered in Consul.",
     ),
     flag(
+        "otlp.grpc-listen-address",
+        Addresses,
+        "",
+        Served,
+        "Address to listen on for OpenTelemetry's metrics by gRPC, such as :4317. Can be repeated; empty for none.",
+    ),
+    flag(
         "push.history-interval",
         Duration,
         "0s",
@@ -217,7 +224,9 @@ pub fn of(program: Program) -> impl Iterator<Item = &'static Flag> {
 /// that program opens: a Pushgateway may run beside it.
 pub fn default_of(flag: &Flag, program: Program) -> &'static str {
     match (program, flag.name) {
-        (Program::Quorate, "web.enable-remote-write-receiver") => "true",
+        (Program::Quorate, "web.enable-remote-write-receiver" | "web.enable-otlp-receiver") => {
+            "true"
+        }
         (Program::Prometheus, "push.listen-address") => "",
         (Program::Prometheus | Program::Pushgateway, "cluster.listen-address") => "",
         _ => flag.default,

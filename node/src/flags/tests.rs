@@ -345,10 +345,9 @@ fn every_default_is_valid_and_every_flag_has_help() {
         let Ok(Command::Print(help)) = parse([name(program), "--help"].map(str::to_owned)) else {
             panic!("help is printed");
         };
-        assert!(
-            help.lines().all(|line| line.chars().count() <= 96),
-            "{help}"
-        );
+        // A flag with its default stands in one line, however long.
+        let mut words = help.lines().filter(|l| !l.trim_start().starts_with("--"));
+        assert!(words.all(|line| line.chars().count() <= 96), "{help}");
         let mut seen = Vec::new();
         for flag in table::of(program) {
             assert!(!seen.contains(&flag.name), "{} is there twice", flag.name);

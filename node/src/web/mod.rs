@@ -10,7 +10,8 @@
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
 //! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`stream`], [`read`]: the way out
-//! - [`write`], [`push`], [`lines`]: the way in; [`push_api`], [`push_page`]: what was pushed, and wiping it
+//! - [`write`], [`otlp`], [`push`], [`lines`]: the way in; [`push_api`], [`push_page`]: what was pushed,
+//!   and wiping it
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
 //! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
@@ -29,6 +30,7 @@ pub mod lifecycle;
 pub mod lines;
 pub mod metadata;
 pub mod metrics;
+pub mod otlp;
 pub mod params;
 pub mod push;
 pub mod push_api;
@@ -132,6 +134,10 @@ pub fn api_router(state: ApiState) -> Router {
     let rest = Router::new()
         .route("/api/v1/read", only("OPTIONS, POST", post(read::remote)))
         .route("/api/v1/write", only("OPTIONS, POST", post(write::remote)))
+        .route(
+            "/api/v1/otlp/v1/metrics",
+            only("OPTIONS, POST", post(otlp::metrics)),
+        )
         .route(
             "/-/healthy",
             only("GET, HEAD, OPTIONS", get(lifecycle::healthy)),

@@ -42,6 +42,8 @@ pub struct ApiState {
     pub settings: Settings,
     /// `global.external_labels`: a reload exchanges them.
     pub external_labels: Arc<RwLock<Labels>>,
+    /// The configuration's `otlp`: a reload exchanges it.
+    pub otlp: Arc<RwLock<ingest::otlp::Settings>>,
     /// Label sets of remote write that need not be read again.
     pub seen: Arc<Seen>,
     /// Memory for the bodies of requests.
@@ -50,6 +52,15 @@ pub struct ApiState {
 }
 
 impl ApiState {
+    /// The `otlp` section of this moment, with the lookback.
+    pub fn otlp_settings(&self) -> ingest::otlp::Settings {
+        let settings = self.otlp.read().unwrap_or_else(PoisonError::into_inner);
+        ingest::otlp::Settings {
+            lookback: self.settings.lookback,
+            ..settings.clone()
+        }
+    }
+
     /// The external labels of this moment.
     pub fn external_labels(&self) -> Labels {
         let labels = self.external_labels.read();
@@ -67,6 +78,8 @@ pub struct Settings {
     /// Whether `/api/v1/write` takes samples. Prometheus' default is no; a cluster store's nature
     /// is to receive, so ours is yes.
     pub remote_write_receiver: bool,
+    /// Whether `/api/v1/otlp/v1/metrics` takes data points; ours is yes, for the same reason.
+    pub otlp_receiver: bool,
     /// `--web.remote-write-receiver.accepted-protobuf-messages`.
     pub remote_write_messages: Vec<Message>,
     /// `--web.enable-lifecycle`.
@@ -100,6 +113,7 @@ impl Default for Settings {
             query_timeout: Duration::from_secs(120),
             remote_write_receiver: true,
             remote_write_messages: Message::ALL.to_vec(),
+            otlp_receiver: true,
             lifecycle: false,
             admin: false,
             per_step_stats: false,

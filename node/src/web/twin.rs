@@ -600,6 +600,7 @@ impl Twin {
             status: store.clone(),
             upward: store.clone(),
             settings,
+            otlp: Arc::default(),
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
             seen: Arc::new(Seen::new(0)),
             body_budget: Budget::default(),

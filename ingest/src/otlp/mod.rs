@@ -1,0 +1,365 @@
+//! Metrics of the OpenTelemetry protocol: a request to a batch.
+//!
+//! Formats: opentelemetry.io/docs/specs/otlp, protobuf and JSON; what becomes of a data point follows
+//! Prometheus 3.5. A data point that cannot be series is left out, counted and named;
+//! all others stay. Metadata (descriptions, units as such) is not kept. Delta temporality is refused.
+//!
+//! The request is walked field by field and decoded one data point at a time, so that what it takes
+//! in memory is what its series take, and that is bounded. Not here: HTTP, gRPC, and what the shards
+//! refuse.
+//!
+//! In reading order: [`names`] and [`values`], what things are called; [`resource`], whose labels a
+//! data point has; [`points`], rows of a data point; [`json`], the other encoding; [`answer`].
+
+pub mod answer;
+pub mod json;
+pub mod names;
+mod points;
+mod resource;
+mod values;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Batch, Histogram, Labels, Timestamp, limits};
+use prost::Message;
+use proto::otlp as wire;
+use proto::remote::{Field, Fields, WireError};
+
+use crate::remote::note;
+use names::{Kind, Strategy};
+use resource::Resource;
+
+/// The `otlp` section of the configuration, and the lookback, which spaces `target_info`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub promote: Promote,
+    pub strategy: Strategy,
+    /// Whether `target_info` also has what makes up `job` and `instance`.
+    pub keep_identifying: bool,
+    /// Explicit buckets become native histograms with custom bounds.
+    pub convert_histograms: bool,
+    /// Whether series have the name, version and attributes of their scope.
+    pub promote_scope: bool,
+    pub lookback: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            promote: Promote::Only(BTreeSet::new()),
+            strategy: Strategy::default(),
+            keep_identifying: false,
+            convert_histograms: false,
+            promote_scope: false,
+            lookback: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Attributes of the resource that every series gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promote {
+    Only(BTreeSet<String>),
+    AllBut(BTreeSet<String>),
+}
+
+/// Why nothing of a request can be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OtlpError {
+    #[error("metrics request: {0}")]
+    Wire(#[from] WireError),
+    #[error("metrics request: {what}: {source}")]
+    Protobuf {
+        what: &'static str,
+        source: prost::DecodeError,
+    },
+    #[error("metrics request: {0}")]
+    Json(#[from] json::JsonError),
+    /// A smaller request may pass.
+    #[error("series of more than {bytes_max} bytes in memory")]
+    TooMuch { bytes_max: usize },
+}
+
+/// A decoded request.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    pub batch: Batch,
+    /// For each row, the number of its data point; [`NO_POINT`] where it has none, or one that is
+    /// counted in `rejected` already.
+    pub points: Vec<u32>,
+    /// Data points left out, wholly or in part.
+    pub rejected: u64,
+    /// A text for each of the first of them.
+    pub problems: Vec<String>,
+}
+
+/// Of a row that stands for no data point.
+pub const NO_POINT: u32 = u32::MAX;
+
+/// Decodes an `ExportMetricsServiceRequest`.
+pub fn decode(message: &[u8], settings: &Settings) -> Result<Decoded, OtlpError> {
+    let mut walker = Walker {
+        settings,
+        decoded: Decoded::default(),
+        memory_bytes: 0,
+        point: 0,
+    };
+    for field in Fields::new(message) {
+        let field = field?;
+        if field.number == 1 {
+            walker.resource_metrics(field.bytes()?)?;
+        }
+    }
+    Ok(walker.decoded)
+}
+
+/// Decodes the same request in JSON.
+pub fn decode_json(text: &[u8], settings: &Settings) -> Result<Decoded, OtlpError> {
+    decode(&json::read(text)?.encode_to_vec(), settings)
+}
+
+/// Decodes one message whole, unless it is too large to be one of its kind.
+fn part<M: Message + Default>(
+    what: &'static str,
+    message: &[u8],
+) -> Result<Result<M, String>, OtlpError> {
+    let (bytes, max) = (message.len(), limits::OTLP_PART_BYTES_MAX);
+    if bytes > max {
+        return Ok(Err(format!("{what} of {bytes} bytes, the limit is {max}")));
+    }
+    let decoded = M::decode(message).map_err(|source| OtlpError::Protobuf { what, source })?;
+    Ok(Ok(decoded))
+}
+
+/// First and last instant of a resource's data points, in nanoseconds.
+type Span = Option<(u64, u64)>;
+
+/// Name and form of a metric, and the message that has its data points.
+#[derive(Debug, Default, Clone, Copy)]
+struct Metric<'a> {
+    name: &'a str,
+    unit: &'a str,
+    /// The number of the field, which tells the form.
+    form: u32,
+    data: &'a [u8],
+}
+
+const GAUGE: u32 = 5;
+const SUM: u32 = 7;
+const HISTOGRAM: u32 = 9;
+const EXPONENTIAL: u32 = 10;
+const SUMMARY: u32 = 11;
+
+struct Walker<'s> {
+    settings: &'s Settings,
+    decoded: Decoded,
+    /// What series, histograms and exemplars take so far.
+    memory_bytes: usize,
+    /// The number of the data point at hand.
+    point: u32,
+}
+
+impl Walker<'_> {
+    fn resource_metrics(&mut self, message: &[u8]) -> Result<(), OtlpError> {
+        let mut attributes = Ok(wire::Resource::default());
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 1 {
+                attributes = part("a resource", field.bytes()?)?;
+            }
+        }
+        let resource = attributes.and_then(|a| Resource::new(a.attributes, self.settings));
+        let mut span = None;
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 2 {
+                self.scope_metrics(field.bytes()?, &resource, &mut span)?;
+            }
+        }
+        if let (Ok(resource), Some(span)) = (&resource, span) {
+            self.target_info(resource, span)?;
+        }
+        Ok(())
+    }
+
+    fn scope_metrics(
+        &mut self,
+        message: &[u8],
+        resource: &Result<Resource, String>,
+        span: &mut Span,
+    ) -> Result<(), OtlpError> {
+        let mut scope = Ok(wire::InstrumentationScope::default());
+        let mut schema_url = "";
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => scope = part("a scope", field.bytes()?)?,
+                3 => schema_url = field.text()?,
+                _ => {}
+            }
+        }
+        let scoped = resource.clone().and_then(|resource| {
+            let scope = scope?;
+            resource.with_scope(&scope, schema_url, self.settings)
+        });
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 2 {
+                self.metric(field.bytes()?, &scoped, span)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric(
+        &mut self,
+        message: &[u8],
+        resource: &Result<Resource, String>,
+        span: &mut Span,
+    ) -> Result<(), OtlpError> {
+        let metric = read_metric(message)?;
+        let (mut temporality, mut is_monotonic) = (0, false);
+        for field in Fields::new(metric.data) {
+            let field = field?;
+            match field.number {
+                2 => temporality = field.int64()?,
+                3 if metric.form == SUM => is_monotonic = field.int64()? != 0,
+                _ => {}
+            }
+        }
+        let kind = match metric.form {
+            GAUGE => Kind::Gauge,
+            SUM if is_monotonic => Kind::Counter,
+            _ => Kind::Other,
+        };
+        let name = names::metric(metric.name, metric.unit, kind, self.settings.strategy);
+        let has_temporality = [SUM, HISTOGRAM, EXPONENTIAL].contains(&metric.form);
+        let refused = match resource {
+            Err(problem) => Some(problem.clone()),
+            Ok(_) if has_temporality && temporality != CUMULATIVE => {
+                Some("invalid temporality and type combination".to_owned())
+            }
+            Ok(_) => None,
+        };
+        for field in Fields::new(metric.data) {
+            let field = field?;
+            if field.number != 1 {
+                continue;
+            }
+            let point = field.bytes()?;
+            widen(span, point)?;
+            match (&refused, resource) {
+                (None, Ok(resource)) => self.data_point(&metric, &name, point, resource)?,
+                (Some(problem), _) | (None, Err(problem)) => self.reject(&metric, problem),
+            }
+            self.point = self.point.saturating_add(1).min(NO_POINT - 1);
+        }
+        Ok(())
+    }
+
+    /// The data point at hand is left out, or something of it.
+    fn reject(&mut self, metric: &Metric<'_>, problem: &str) {
+        self.decoded.rejected += 1;
+        let name = crate::remote::shorten(metric.name);
+        let text = || format!("metric {name:?}: {problem}");
+        note(&mut self.decoded.problems, text);
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), OtlpError> {
+        self.memory_bytes += bytes;
+        let bytes_max = limits::WRITE_MEMORY_BYTES_MAX;
+        match self.memory_bytes > bytes_max {
+            true => Err(OtlpError::TooMuch { bytes_max }),
+            false => Ok(()),
+        }
+    }
+
+    fn add_series(&mut self, labels: Labels) -> Result<u32, OtlpError> {
+        self.count(labels.as_canonical().len() + ROW_BYTES)?;
+        Ok(self.decoded.batch.add_series(labels))
+    }
+
+    fn add_float(&mut self, series: u32, at: Timestamp, value: f64, point: u32) {
+        self.decoded.batch.rows.push(series, at, value);
+        self.decoded.points.push(point);
+    }
+
+    fn add_histogram(
+        &mut self,
+        series: u32,
+        at: Timestamp,
+        histogram: Histogram,
+    ) -> Result<(), OtlpError> {
+        self.count(histogram.size())?;
+        let rows = &mut self.decoded.batch.rows;
+        rows.push_histogram(series, at, Arc::new(histogram));
+        self.decoded.points.push(self.point);
+        Ok(())
+    }
+
+    /// Says of the resource that it was there while its data points were.
+    fn target_info(&mut self, resource: &Resource, span: (u64, u64)) -> Result<(), OtlpError> {
+        let Some(labels) = resource.target_info(self.settings) else {
+            return Ok(());
+        };
+        let series = self.add_series(labels)?;
+        let step = u64::try_from(self.settings.lookback.as_nanos() / 2).unwrap_or(u64::MAX);
+        let longest = step.saturating_mul(limits::OTLP_TARGET_SAMPLES_MAX as u64 - 1);
+        let first = span.0.max(span.1.saturating_sub(longest));
+        let mut at = first;
+        while at < span.1 && step > 0 {
+            self.add_float(series, millis(at), 1.0, NO_POINT);
+            at = at.saturating_add(step);
+        }
+        let rows = &self.decoded.batch.rows;
+        let is_told = at != first && rows.timestamps.last() >= Some(&millis(span.1));
+        if !is_told {
+            self.add_float(series, millis(span.1), 1.0, NO_POINT);
+        }
+        Ok(())
+    }
+}
+
+/// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
+const CUMULATIVE: i64 = 2;
+/// What a series takes beside its labels.
+const ROW_BYTES: usize = 64;
+
+fn read_metric(message: &[u8]) -> Result<Metric<'_>, WireError> {
+    let mut metric = Metric::default();
+    for field in Fields::new(message) {
+        let field: Field<'_> = field?;
+        match field.number {
+            1 => metric.name = field.text()?,
+            3 => metric.unit = field.text()?,
+            form @ (GAUGE | SUM | HISTOGRAM | EXPONENTIAL | SUMMARY) => {
+                metric.form = form;
+                metric.data = field.bytes()?;
+            }
+            _ => {}
+        }
+    }
+    Ok(metric)
+}
+
+/// A data point of any form has its instant as field 3.
+fn widen(span: &mut Span, point: &[u8]) -> Result<(), WireError> {
+    let mut at = 0;
+    for field in Fields::new(point) {
+        let field = field?;
+        if field.number == 3 {
+            at = field.double()?.to_bits();
+        }
+    }
+    *span = Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
+    Ok(())
+}
+
+fn millis(nanos: u64) -> Timestamp {
+    Timestamp(nanos as i64 / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests;
