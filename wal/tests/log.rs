@@ -279,12 +279,12 @@ async fn segments_of_two_logs_are_not_mixed() {
     let [one, two] = [SimDisk::new(1), SimDisk::new(2)];
     let world = sim_world::world(77, &sim_world::SimClock::new(), &two);
     let dir = std::path::Path::new(DIR);
-    let (other, _) = wal::SegmentedLog::open(&world, dir, small(), metrics())
+    let (other, _) = wal::SegmentedLog::open(&world, dir, Options::default(), metrics())
         .await
         .unwrap();
     other.save_vote(G, vote(1)).await.unwrap();
     other.closed().await;
-    let (log, _) = open(&one, small()).await;
+    let (log, _) = open(&one, Options::default()).await;
     log.save_vote(G, vote(1)).await.unwrap();
     log.closed().await;
     let foreign = model::port::read_all(&two, &files(&two).await[0])
@@ -292,7 +292,7 @@ async fn segments_of_two_logs_are_not_mixed() {
         .unwrap();
     let mut file = one.create(&dir.join("0000000002.log")).await.unwrap();
     file.append(vec![foreign]).await.unwrap();
-    let refused = try_open(&one, small()).await.err().unwrap();
+    let refused = try_open(&one, Options::default()).await.err().unwrap();
     assert!(
         matches!(refused, wal::OpenError::Foreign { .. }),
         "{refused}"
