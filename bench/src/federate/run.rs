@@ -29,7 +29,8 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let work = Work::create(options.directory())?;
     let mut figures = Vec::new();
     for kind in options.systems() {
-        let end_ms = wall_ms();
+        // Whole seconds: the check asks for them.
+        let end_ms = wall_ms() / 1000 * 1000;
         let mut system = load(&options.load, *kind, options.shape, end_ms, &work).await?;
         figures.push(ask(options, &mut system)?);
         system.stop().await?;
