@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::convert::{self, Malformed};
 use crate::peer::Peer;
 use crate::refusal::Refusal;
-use crate::router::{ASK_TIMEOUT, Router, Whom, call, is_passing, refused, to_source_error};
+use crate::router::{Router, Whom, call, is_passing, next_reply, refused, to_source_error};
 use crate::shard::Replica;
 
 /// The pages of `shard`, from its leader or, where any replica's word is good enough, from here.
@@ -106,11 +106,7 @@ async fn there(
 async fn next(
     replies: &mut tonic::Streaming<wire::NewestReply>,
 ) -> Result<Option<wire::NewestReply>, Refusal> {
-    let next = tokio::time::timeout(ASK_TIMEOUT, replies.message()).await;
-    let reply = next
-        .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
-        .map_err(|status| Refusal::Unavailable(status.to_string()))?;
-    let Some(mut reply) = reply else {
+    let Some(mut reply) = next_reply(replies).await? else {
         return Ok(None);
     };
     refused(reply.refusal.take())?;

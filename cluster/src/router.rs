@@ -366,6 +366,13 @@ pub(crate) async fn call<T>(
     call_within(ASK_TIMEOUT, call).await
 }
 
+/// The next message of a peer's answer; none at its end.
+pub(crate) async fn next_reply<T>(replies: &mut tonic::Streaming<T>) -> Result<Option<T>, Refusal> {
+    let next = tokio::time::timeout(ASK_TIMEOUT, replies.message()).await;
+    next.map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
+        .map_err(|status| Refusal::Unavailable(status.to_string()))
+}
+
 /// One call that may take so long. A connection that could not be made did nothing.
 pub(crate) async fn call_within<T>(
     timeout: Duration,

@@ -66,8 +66,6 @@ pub const LABEL_BYTES_MAX: usize = 64 << 10;
 
 /// One Raft proposal: what is merged before it is cut.
 pub const PROPOSAL_BYTES_MAX: usize = 1 << 20;
-/// A write command of the log before it is packed: what fits in a message between nodes.
-pub const WRITE_COMMAND_BYTES_MAX: u64 = RPC_BYTES_MAX as u64;
 /// Writes waiting for a shard leader's proposer, in bytes; beyond it the answer is "try later".
 pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// One AppendEntries message (openraft counts entries, not bytes, so the log reader cuts).

@@ -19,7 +19,7 @@ use tsdb::Chosen;
 
 use crate::peer::Peer;
 use crate::refusal::Refusal;
-use crate::router::{ASK_TIMEOUT, Router, call_within, engine_refusal};
+use crate::router::{ASK_TIMEOUT, Router, call_within, engine_refusal, next_reply};
 use crate::shard::Replica;
 
 pub use wire::{Arriving, fragment_from_wire, fragment_to_wire, replies};
@@ -124,10 +124,7 @@ pub async fn there(
     let mut replies = call_within(patience, peer.data().evaluate(request)).await?;
     let mut arriving = wire::Arriving::default();
     loop {
-        let next = tokio::time::timeout(ASK_TIMEOUT, replies.message()).await;
-        let reply = next
-            .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
-            .map_err(|status| Refusal::Unavailable(status.to_string()))?;
+        let reply = next_reply(&mut replies).await?;
         let reply = reply.ok_or_else(|| Refusal::Unavailable("the answer broke off".to_owned()))?;
         if let Some(answer) = arriving.add(reply)? {
             if let Ok(part) = &answer {

@@ -1,3 +1,5 @@
+//! A guarded router, asked with and without what lets people in.
+
 use std::path::Path;
 
 use axum::Router;
