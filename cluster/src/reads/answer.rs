@@ -1,6 +1,7 @@
 //! The answer of this node's replicas, for itself and for others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::BoxStream;
@@ -102,27 +103,38 @@ pub struct Server {
     pub replicas: Replicas,
 }
 
-/// The messages that answer a request of this cluster; the first one at once.
-pub fn serve(
+/// How long an answer may take and still go out whole, votes and all, with the response's head:
+/// the asker then wakes once.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
+/// The messages that answer a request of this cluster. What takes long is preceded by the votes.
+pub async fn serve(
     server: Server,
     request: messages::ReadRequest,
 ) -> BoxStream<'static, Result<messages::ReadReply, Status>> {
     let confirm = request.confirm.iter().copied().map(ShardId);
     let votes = wire::votes_to_wire(seen_here(&server.replicas, confirm));
-    let first = messages::ReadReply {
+    let votes = messages::ReadReply {
         votes,
         end: request.shards.is_empty(),
         ..Default::default()
     };
-    let first = futures::stream::once(std::future::ready(Ok(first)));
+    let all = |replies: Vec<_>| futures::stream::iter(replies.into_iter().map(Ok));
     if request.shards.is_empty() {
-        return first.boxed();
+        return all(vec![votes]).boxed();
     }
-    let rest = async move {
-        let replies = server.replies(request).await;
-        futures::stream::iter(replies.into_iter().map(Ok))
-    };
-    first.chain(rest.into_stream().flatten()).boxed()
+    let mut answer = async move { server.replies(request).await }.boxed();
+    match tokio::time::timeout(AT_ONCE, &mut answer).await {
+        Ok(mut replies) => {
+            if let Some(first) = replies.first_mut() {
+                first.votes = votes.votes;
+            }
+            all(replies).boxed()
+        }
+        Err(_elapsed) => all(vec![votes])
+            .chain(answer.map(all).into_stream().flatten())
+            .boxed(),
+    }
 }
 
 impl Server {
