@@ -7,7 +7,6 @@ use futures::future::join_all;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::fragment::FragmentError;
-use model::hash::Set;
 use model::source::{Consistency, Source};
 use model::{NodeId, ShardId};
 use proto::node as messages;
@@ -44,20 +43,50 @@ pub(super) async fn of(
             },
         );
     }
-    // Shards share most names and values.
-    let mut texts = Set::default();
+    let mut texts = Texts::default();
     for replica in replicas {
-        let mut add_text = |text: &str| {
-            if !texts.contains(text) {
-                texts.insert(text.to_owned());
-            }
-        };
+        let mut add_text = |text: &str| texts.add(text);
         add(&mut found, &mut add_text, replica, question)
             .await
             .map_err(engine_refusal)?;
+        texts.end_shard();
     }
-    found.texts.extend(texts);
+    found.texts = texts.all;
     Ok(Ok(found))
+}
+
+/// Names or values of all shards, which share most of them: sorted, and each once if every shard
+/// gives its own in order.
+#[derive(Default)]
+struct Texts {
+    all: Vec<String>,
+    /// Those of `all` before here are less than what came last.
+    at: usize,
+    new: Vec<String>,
+}
+
+impl Texts {
+    fn add(&mut self, text: &str) {
+        while self
+            .all
+            .get(self.at)
+            .is_some_and(|known| known.as_str() < text)
+        {
+            self.at += 1;
+        }
+        if self.all.get(self.at).is_none_or(|known| known != text) {
+            self.new.push(text.to_owned());
+        }
+    }
+
+    fn end_shard(&mut self) {
+        self.at = 0;
+        if !self.new.is_empty() {
+            self.all.append(&mut self.new);
+            // Two runs, which the stable sort finds.
+            self.all.sort();
+        }
+    }
 }
 
 async fn add(
@@ -183,5 +212,25 @@ impl Server {
             Ok(answer) => wire::replies(refused, &question, answer),
             Err(refusal) => vec![wire::refused(all(refusal))],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_shards_are_sorted_and_each_once() {
+        let mut texts = Texts::default();
+        for shard in [
+            &["b", "d"][..],
+            &["a", "b", "e"],
+            &[],
+            &["b", "c", "d", "f"],
+        ] {
+            shard.iter().for_each(|text| texts.add(text));
+            texts.end_shard();
+        }
+        assert_eq!(texts.all, ["a", "b", "c", "d", "e", "f"]);
     }
 }

@@ -12,6 +12,7 @@ use model::source::{Consistency, Source};
 use proto::node as messages;
 
 use super::answer::{self, Answer, seen_here};
+use super::link::{LinkError, Replies};
 use super::votes::{Standings, Teller, Votes};
 use super::{AllShards, Found, Question, wire};
 use crate::peer::Peer;
@@ -221,8 +222,7 @@ impl<'a> Round<'a> {
             confirm: confirm.collect(),
             question,
         };
-        let mut client = other.peer.data();
-        let mut replies = call_within(ASK_TIMEOUT, client.read(request)).await?;
+        let mut replies = Incoming::ask(&other.peer, request).await?;
         let mut arriving = wire::Arriving::default();
         let mut patience = match self.question {
             // The work has its own time limit over there, which answers better than ours would.
@@ -232,12 +232,8 @@ impl<'a> Round<'a> {
             _ => ASK_TIMEOUT,
         };
         loop {
-            let next = tokio::time::timeout(patience, replies.message()).await;
-            let reply = next
-                .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
-                .map_err(|status| Refusal::Unavailable(status.to_string()))?;
-            let broken = || Refusal::Unavailable("the answer broke off".to_owned());
-            let reply = reply.ok_or_else(broken)?;
+            let next = tokio::time::timeout(patience, replies.next()).await;
+            let reply = next.map_err(|_| too_slow())??;
             if !reply.votes.is_empty() {
                 teller.tell(wire::votes_from_wire(&reply.votes));
             }
@@ -250,6 +246,46 @@ impl<'a> Round<'a> {
             }
         }
     }
+}
+
+/// The messages of a peer's answer.
+enum Incoming {
+    Framed(Replies),
+    /// From a peer that does not speak in frames.
+    Called(tonic::Streaming<messages::ReadReply>),
+}
+
+impl Incoming {
+    async fn ask(peer: &Peer, request: messages::ReadRequest) -> Result<Self, Refusal> {
+        let asked = tokio::time::timeout(ASK_TIMEOUT, peer.reads.ask(&request)).await;
+        match asked.map_err(|_| too_slow())? {
+            Ok(replies) => Ok(Self::Framed(replies)),
+            Err(LinkError::NotConnected(_)) => Err(Refusal::NotLeader(None)),
+            Err(error @ LinkError::Broken(_)) => Err(Refusal::Unavailable(error.to_string())),
+            Err(LinkError::Otherwise) => {
+                let called = call_within(ASK_TIMEOUT, peer.data().read(request)).await?;
+                Ok(Self::Called(called))
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<messages::ReadReply, Refusal> {
+        match self {
+            Self::Framed(replies) => {
+                let reply = replies.next().await;
+                reply.map_err(|error| Refusal::Unavailable(error.to_string()))
+            }
+            Self::Called(replies) => {
+                let reply = replies.message().await;
+                let reply = reply.map_err(|status| Refusal::Unavailable(status.to_string()))?;
+                reply.ok_or_else(|| Refusal::Unavailable("the answer broke off".to_owned()))
+            }
+        }
+    }
+}
+
+fn too_slow() -> Refusal {
+    Refusal::Unavailable("no answer in time".to_owned())
 }
 
 /// A whole answer, or the shards that must be asked again.

@@ -7,9 +7,15 @@
 //!
 //! Whatever a node would not answer is asked for again shard by shard, the way the router looks for
 //! leaders.
+//!
+//! In reading order: [`ask`], [`votes`], [`link`] and [`frame`] (the way to a peer), [`connection`],
+//! [`answer`], [`wire`].
 
 mod answer;
 mod ask;
+mod connection;
+mod frame;
+mod link;
 mod votes;
 mod wire;
 
@@ -23,6 +29,9 @@ use model::{ExemplarSeries, Labels, Series, ShardId};
 use crate::router::Router;
 
 pub use answer::{Server, serve};
+pub use connection::{Answerer, answer_all};
+pub use frame::MAGIC;
+pub use link::ReadLink;
 
 /// What is asked of every shard.
 #[derive(Debug, Clone)]
