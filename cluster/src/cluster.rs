@@ -324,8 +324,12 @@ impl Cluster {
     /// All shards as one source; none until the cluster is formed.
     pub fn source(&self) -> Option<Arc<dyn Source>> {
         let shards: Vec<_> = self.shared.view.borrow().shards().collect();
-        let router = self.shared.router.clone();
-        (!shards.is_empty()).then(|| Arc::new(AllShards { router, shards }) as Arc<dyn Source>)
+        let all = AllShards {
+            router: self.shared.router.clone(),
+            shards,
+            trail: None,
+        };
+        (!all.shards.is_empty()).then(|| Arc::new(all) as Arc<dyn Source>)
     }
 
     /// From now on `answers` is what other nodes' questions are put to. The first one stays.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use model::Timestamp;
 use model::port::Clock;
 use model::source::Source;
+use model::trail::Trail;
 use promql::{Engine, QueryError, QueryParams, QueryResult, Stats};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -39,6 +40,8 @@ pub struct Query<'a> {
     pub params: QueryParams,
     /// Waiting included.
     pub time_max: Duration,
+    /// Where it is noted who was asked for what, if anybody wants to know.
+    pub trail: Option<Arc<Trail>>,
     pub origin: Option<Origin>,
 }
 
@@ -202,7 +205,10 @@ impl Queries {
     }
 
     async fn evaluate(&self, query: &Query<'_>) -> Result<QueryResult, Failure> {
-        let source = Budgeted::new(&*self.source, &self.memory);
+        let noting = query.trail.clone();
+        let noting = noting.and_then(|trail| self.source.noting(trail));
+        let source = noting.as_deref().unwrap_or(&*self.source);
+        let source = Budgeted::new(source, &self.memory);
         let (engine, text, params) = (&self.engine, query.text, &query.params);
         let result = match query.span {
             Span::Instant(at) => engine.instant(&source, text, at, params).await,
