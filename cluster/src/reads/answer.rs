@@ -45,7 +45,7 @@ pub(super) async fn of(
     }
     let mut texts = Texts::default();
     for replica in replicas {
-        let mut add_text = |text: &str| texts.add(text);
+        let mut add_text = |text: &str, stands: &dyn Fn() -> bool| texts.add(text, stands);
         add(&mut found, &mut add_text, replica, question)
             .await
             .map_err(engine_refusal)?;
@@ -66,7 +66,8 @@ struct Texts {
 }
 
 impl Texts {
-    fn add(&mut self, text: &str) {
+    /// Takes one that `stands`, which costs more to find out than that it is known.
+    fn add(&mut self, text: &str, stands: &dyn Fn() -> bool) {
         while self
             .all
             .get(self.at)
@@ -74,7 +75,7 @@ impl Texts {
         {
             self.at += 1;
         }
-        if self.all.get(self.at).is_none_or(|known| known != text) {
+        if self.all.get(self.at).is_none_or(|known| known != text) && stands() {
             self.new.push(text.to_owned());
         }
     }
@@ -91,7 +92,7 @@ impl Texts {
 
 async fn add(
     found: &mut Found,
-    add_text: &mut (dyn FnMut(&str) + Send),
+    add_text: &mut (dyn FnMut(&str, &dyn Fn() -> bool) + Send),
     replica: &Replica,
     question: &Question,
 ) -> Result<(), model::source::SourceError> {
@@ -99,7 +100,9 @@ async fn add(
     match question {
         Question::Select(selection) => found.series.extend(engine.select(selection).await?),
         Question::Series(selection) => found.label_sets.extend(engine.series(selection).await?),
-        Question::LabelNames(selection) => engine.each_label_name(selection, add_text),
+        Question::LabelNames(selection) => {
+            engine.each_label_name(selection, &mut |name| add_text(name, &|| true));
+        }
         Question::LabelValues(name, selection) => {
             engine.each_label_value(name, selection, add_text);
         }
@@ -228,7 +231,8 @@ mod tests {
             &[],
             &["b", "c", "d", "f"],
         ] {
-            shard.iter().for_each(|text| texts.add(text));
+            shard.iter().for_each(|text| texts.add(text, &|| true));
+            texts.add("g", &|| false);
             texts.end_shard();
         }
         assert_eq!(texts.all, ["a", "b", "c", "d", "e", "f"]);
