@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use model::admin::Admin;
 use model::batch::Fence;
 use model::fragment::Evaluator;
@@ -32,15 +32,16 @@ use crate::control::Control;
 use crate::convert::scoped;
 use crate::history::History;
 use crate::identity::Identity;
+use crate::incoming;
 use crate::membership::{self, Founding, Local};
 use crate::meta::{Command, Cursor, MetaMachine, Outcome};
 use crate::metrics::Metrics;
-use crate::peer::{Peers, Wire};
+use crate::peer::Peers;
 use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
-use crate::reads::AllShards;
+use crate::reads::{self, AllShards};
 use crate::router::{Replicas, Router};
 use crate::shard::proposer::Windows;
 use crate::shard::scrub;
@@ -323,8 +324,12 @@ impl Cluster {
     /// All shards as one source; none until the cluster is formed.
     pub fn source(&self) -> Option<Arc<dyn Source>> {
         let shards: Vec<_> = self.shared.view.borrow().shards().collect();
-        let router = self.shared.router.clone();
-        (!shards.is_empty()).then(|| Arc::new(AllShards { router, shards }) as Arc<dyn Source>)
+        let all = AllShards {
+            router: self.shared.router.clone(),
+            shards,
+            trail: None,
+        };
+        (!all.shards.is_empty()).then(|| Arc::new(all) as Arc<dyn Source>)
     }
 
     /// From now on `answers` is what other nodes' questions are put to. The first one stays.
@@ -639,20 +644,15 @@ fn serve(shared: &Arc<Shared>, listener: Box<dyn Listener>) -> Task {
         .add_service(MembershipServer::new(membership::Service(
             shared.local.clone(),
         )));
-    let incoming = futures::stream::unfold(listener, |mut listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((connection, _)) => {
-                    return Some((Ok::<_, io::Error>(Wire(connection)), listener));
-                }
-                // One bad accept (no descriptors left, a peer gone) must not end the service.
-                Err(e) => {
-                    tracing::warn!(error = %e, "a node's connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+    let answerer = Arc::new(reads::Answerer {
+        server: reads::Server {
+            seat: shared.router.evaluator.clone(),
+            world: shared.world.clone(),
+            replicas: shared.replicas.clone(),
+        },
+        peers: shared.peers.clone(),
     });
+    let incoming = incoming::connections(listener, answerer).boxed();
     let owner = shared.clone();
     let serve = async move {
         if let Err(e) = router.serve_with_incoming(incoming).await {

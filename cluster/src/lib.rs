@@ -36,6 +36,7 @@ pub mod export;
 pub mod formation;
 pub mod history;
 pub mod identity;
+pub mod incoming;
 pub mod link;
 pub mod membership;
 pub mod meta;

@@ -1,6 +1,6 @@
-//! Connections to other nodes: five HTTP/2 connections a peer, each made when first used.
+//! Connections to other nodes: five of HTTP/2 and one of frames a peer, each made when first used.
 //!
-//! Control (votes, heartbeats), appends, writes, reads and files (snapshots) never share a
+//! Control (votes, heartbeats), appends, writes, reads, pushes and files (snapshots) never share a
 //! connection, so that a large snapshot cannot hold a heartbeat back. All go through
 //! [`model::port::Net`].
 
@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::raft::append_link::AppendLink;
+use crate::reads::ReadLink;
 use crate::write_link::WriteLink;
 
 /// HTTP/2 windows: the default of 64 KiB caps one stream at a few MB/s over any delay.
@@ -36,6 +37,7 @@ pub struct Peer {
     pub address: String,
     pub append: AppendLink,
     pub write: WriteLink,
+    pub reads: ReadLink,
     control: Channel,
     data: Channel,
     files: Channel,
@@ -48,6 +50,7 @@ impl Peer {
             address: address.to_owned(),
             append: AppendLink::to(world.clone(), raft_client(open())),
             write: WriteLink::to(world.clone(), shards_client(open())),
+            reads: ReadLink::new(world.clone(), address),
             control: open(),
             data: open(),
             files: open(),
@@ -64,7 +67,7 @@ impl Peer {
         raft_client(self.files.clone())
     }
 
-    /// Reads and pushes.
+    /// Pushes, and what is asked of one shard.
     pub fn data(&self) -> ShardsClient<Channel> {
         shards_client(self.data.clone())
     }

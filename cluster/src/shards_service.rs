@@ -491,7 +491,7 @@ impl Shards for Service {
             world: self.world.clone(),
             replicas: self.replicas.clone(),
         };
-        Ok(Response::new(reads::serve(server, request)))
+        Ok(Response::new(reads::serve(server, request).await))
     }
 
     async fn evaluate(

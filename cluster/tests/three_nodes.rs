@@ -13,6 +13,7 @@ use cluster::{Answers, AskError, Cluster, Options};
 use model::group::{GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
+use model::trail::{Asked, Told, Trail};
 use model::{
     Batch, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Series, Timestamp,
 };
@@ -128,6 +129,42 @@ async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
 async fn count(cluster: &Cluster) -> Result<usize, String> {
     let series = select(cluster, "m").await?;
     Ok(series.iter().map(|s| s.samples.len()).sum())
+}
+
+/// Whoever wants to know is told which node answered for which shards, and what that moved.
+async fn explain(cluster: &Cluster) {
+    let selection = Selection {
+        matchers: vec![Matcher::equal("__name__", "m")],
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+        take: Take::All,
+        consistency: Consistency::Strong,
+    };
+    let trail = Arc::new(Trail::default());
+    let source = cluster.source().expect("formed").noting(trail.clone());
+    let source = source.expect("all shards know whom they ask");
+    until("every leader answers", async || {
+        source.select(&selection).await.map_err(|e| e.to_string())?;
+        let mut all = trail.take();
+        let (asked, told) = all.pop().expect("a question");
+        assert_eq!((asked, all.len()), (Asked::Series(selection.clone()), 0));
+        let mut shards: Vec<u32> = told.iter().flat_map(|t| &t.shards).map(|s| s.0).collect();
+        shards.sort_unstable();
+        assert_eq!(shards, [0, 1, 2, 3]);
+        let read = |told: &Told| (told.series, told.samples);
+        let read = told.iter().map(read);
+        let read = read.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        assert_eq!(read, (50, 150));
+        let is_near = |told: &&Told| told.node == Some(cluster.node_id());
+        assert!(told.iter().filter(is_near).all(|near| near.bytes == 0));
+        // A shard may have changed its leader just now, and was then looked for.
+        let mut far = told.iter().filter(|told| !is_near(told));
+        match far.all(|far| far.node.is_some() && far.bytes > 0) {
+            true => Ok(()),
+            false => Err(format!("{told:?}")),
+        }
+    })
+    .await;
 }
 
 /// Block files in a snapshot, by node and shard.
@@ -296,6 +333,8 @@ async fn nodes_form_replicate_route_and_come_back() {
     for node in &nodes {
         assert_eq!(count(&node.cluster).await, Ok(150));
     }
+
+    explain(&nodes[1].cluster).await;
 
     // Histograms and exemplars take the same ways.
     let mixed = Labels::from_pairs([("__name__", "mixed")]);

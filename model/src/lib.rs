@@ -39,6 +39,7 @@ pub mod sample;
 pub mod sink;
 pub mod source;
 pub mod time;
+pub mod trail;
 
 pub use batch::Batch;
 pub use histogram::Histogram;

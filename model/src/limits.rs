@@ -72,6 +72,8 @@ pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
 /// One gRPC message between nodes.
 pub const RPC_BYTES_MAX: usize = 64 << 20;
+/// Questions of reads that are answered at once for one peer.
+pub const READS_MAX: usize = 1024;
 /// A question of one node's pages to another's and its answer, and how many are answered at once.
 pub const ASK_BYTES_MAX: usize = 16 << 20;
 pub const ASKS_MAX: usize = 32;

@@ -1,5 +1,7 @@
 //! The way out: something that answers a selection.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -7,6 +9,7 @@ use futures::stream::BoxStream;
 use crate::fragment::{Fragment, FragmentError, Part};
 use crate::newest::{self, NewestSelection, Pages};
 use crate::sample::ExemplarSeries;
+use crate::trail::Trail;
 use crate::{Labels, Matcher, Series, ShardId, Timestamp};
 
 /// How fresh an answer must be.
@@ -105,6 +108,11 @@ pub trait Source: Send + Sync {
     /// Whether [`Source::evaluate`] is supported.
     fn evaluates(&self) -> bool {
         false
+    }
+
+    /// The same source, noting whom it asks for what; none where nothing is known of that.
+    fn noting(&self, _trail: Arc<Trail>) -> Option<Arc<dyn Source>> {
+        None
     }
 
     /// Exemplars in `start ..= end` of series that any of the matcher lists chooses: by labels, each

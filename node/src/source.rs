@@ -7,6 +7,7 @@ use cluster::Cluster;
 use model::fragment::{Fragment, FragmentError, Part};
 use model::newest::Pages;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
+use model::trail::Trail;
 use model::{ExemplarSeries, Labels, NewestSelection, Series, ShardId};
 
 /// Asks every shard there is at the moment of the question. Before the cluster is formed there is
@@ -52,6 +53,10 @@ impl Source for ClusterSource {
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
         self.all()?.evaluate(fragment).await
+    }
+
+    fn noting(&self, trail: Arc<Trail>) -> Option<Arc<dyn Source>> {
+        self.all().ok()?.noting(trail)
     }
 
     fn evaluates(&self) -> bool {

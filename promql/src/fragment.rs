@@ -17,7 +17,7 @@ use crate::error::QueryError;
 use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
 use crate::local;
 use crate::parsed::Parsed;
-use crate::parser::ParseOptions;
+use crate::parser::{ParseOptions, parse_with};
 use crate::plan::{Context, Grid, Plan, plan};
 
 /// Computes fragments for this node and for others.
@@ -82,6 +82,13 @@ fn operand<'e>(
         (true, _) => Err(QueryError::Execution("only aggregations fold".to_owned())),
         (false, _) => Ok((None, node)),
     }
+}
+
+/// The expression that a fragment computes, or folds, as text; none where it is no part of its query.
+pub fn expression(fragment: &Fragment) -> Option<String> {
+    let options = Features(fragment.features).parse_options();
+    let expr = parse_with(&fragment.query, options).ok()?;
+    Some(local::node(&expr, fragment.node)?.to_string())
 }
 
 /// A fragment on its way: series come in pieces, so that their samples need not be held at once.

@@ -249,12 +249,22 @@ impl<'e> Planner<'e, '_> {
         Ok(())
     }
 
+    /// What shards can do about `expr`. The values of a selector at the query's instants travel
+    /// lighter than its samples, unless the instants lie closer than samples do.
+    fn share(expr: &Expr, grid: Grid) -> Option<Share> {
+        let is_sparse = grid.steps > 1 && grid.step >= SPARSE_STEP_MS;
+        match expr {
+            Expr::Vector(_) => is_sparse.then_some(Share::Columns),
+            _ => local::share(expr),
+        }
+    }
+
     /// Plans a part where the shards can compute `expr`.
     fn leave_to_shards(&mut self, expr: &'e Expr, grid: Grid) -> bool {
         let Some(numbers) = self.numbers.filter(|_| grid.steps > 0) else {
             return false;
         };
-        let (Some(share), Some(node)) = (local::share(expr), numbers.get(expr)) else {
+        let (Some(share), Some(node)) = (Self::share(expr, grid), numbers.get(expr)) else {
             return false;
         };
         let part = self.plan.parts.len();
@@ -406,6 +416,9 @@ impl<'e> Planner<'e, '_> {
             })
     }
 }
+
+/// Instants so far apart are fewer than samples, as most are scraped.
+const SPARSE_STEP_MS: i64 = 15_000;
 
 const NO_LOOK: Look = Look {
     offset_ms: 0,

@@ -83,7 +83,12 @@ impl Pieces {
     }
 
     /// One series, and what it weighs in floats.
-    async fn read(&mut self, parts: Vec<Part>) -> Result<(Samples, usize), StorageError> {
+    async fn read(&mut self, mut parts: Vec<Part>) -> Result<(Samples, usize), StorageError> {
+        // Blocks stand by their ids: one made of others stands behind what is newer than it.
+        let start = |part: &Part| part.range().0;
+        if self.take == Take::All && !parts.is_sorted_by_key(start) {
+            parts.sort_by_key(start);
+        }
         if self.take == Take::All
             && let Some(samples) = self.read_floats(&parts).await?
         {

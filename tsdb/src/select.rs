@@ -16,6 +16,7 @@ use crate::error::StorageError;
 use crate::part::Column;
 use crate::pieces::Pieces;
 use crate::shard::Shard;
+use crate::state::EachValue;
 
 #[async_trait]
 impl Source for Shard {
@@ -73,7 +74,11 @@ impl Source for Shard {
         selection: &MetadataSelection,
     ) -> Result<Vec<String>, SourceError> {
         let mut values = Vec::new();
-        self.each_label_value(name, selection, &mut |value| values.push(value.to_owned()));
+        self.each_label_value(name, selection, &mut |value, stands| {
+            if stands() {
+                values.push(value.to_owned());
+            }
+        });
         Ok(values)
     }
 }
@@ -86,12 +91,13 @@ impl Shard {
         self.read(|state| state.each_label_name(&selection.any_of, range, each));
     }
 
-    /// As [`Source::label_values`], likewise.
+    /// As [`Source::label_values`], likewise; of a value that the caller knows it need not ask
+    /// whether it stands.
     pub fn each_label_value(
         &self,
         name: &str,
         selection: &MetadataSelection,
-        each: &mut dyn FnMut(&str),
+        each: &mut EachValue<'_>,
     ) {
         let range = (selection.start, selection.end);
         self.read(|state| state.each_label_value(name, &selection.any_of, range, each));

@@ -30,6 +30,8 @@ use crate::tombstones::Tombstones;
 use crate::touched::Touched;
 use crate::value::Value;
 
+pub use reading::EachValue;
+
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {

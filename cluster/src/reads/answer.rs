@@ -1,12 +1,12 @@
 //! The answer of this node's replicas, for itself and for others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::fragment::FragmentError;
-use model::hash::Set;
 use model::source::{Consistency, Source};
 use model::{NodeId, ShardId};
 use proto::node as messages;
@@ -43,25 +43,56 @@ pub(super) async fn of(
             },
         );
     }
-    // Shards share most names and values.
-    let mut texts = Set::default();
+    let mut texts = Texts::default();
     for replica in replicas {
-        let mut add_text = |text: &str| {
-            if !texts.contains(text) {
-                texts.insert(text.to_owned());
-            }
-        };
+        let mut add_text = |text: &str, stands: &dyn Fn() -> bool| texts.add(text, stands);
         add(&mut found, &mut add_text, replica, question)
             .await
             .map_err(engine_refusal)?;
+        texts.end_shard();
     }
-    found.texts.extend(texts);
+    found.texts = texts.all;
     Ok(Ok(found))
+}
+
+/// Names or values of all shards, which share most of them: sorted, and each once if every shard
+/// gives its own in order.
+#[derive(Default)]
+struct Texts {
+    all: Vec<String>,
+    /// Those of `all` before here are less than what came last.
+    at: usize,
+    new: Vec<String>,
+}
+
+impl Texts {
+    /// Takes one that `stands`, which costs more to find out than that it is known.
+    fn add(&mut self, text: &str, stands: &dyn Fn() -> bool) {
+        while self
+            .all
+            .get(self.at)
+            .is_some_and(|known| known.as_str() < text)
+        {
+            self.at += 1;
+        }
+        if self.all.get(self.at).is_none_or(|known| known != text) && stands() {
+            self.new.push(text.to_owned());
+        }
+    }
+
+    fn end_shard(&mut self) {
+        self.at = 0;
+        if !self.new.is_empty() {
+            self.all.append(&mut self.new);
+            // Two runs, which the stable sort finds.
+            self.all.sort();
+        }
+    }
 }
 
 async fn add(
     found: &mut Found,
-    add_text: &mut (dyn FnMut(&str) + Send),
+    add_text: &mut (dyn FnMut(&str, &dyn Fn() -> bool) + Send),
     replica: &Replica,
     question: &Question,
 ) -> Result<(), model::source::SourceError> {
@@ -69,7 +100,9 @@ async fn add(
     match question {
         Question::Select(selection) => found.series.extend(engine.select(selection).await?),
         Question::Series(selection) => found.label_sets.extend(engine.series(selection).await?),
-        Question::LabelNames(selection) => engine.each_label_name(selection, add_text),
+        Question::LabelNames(selection) => {
+            engine.each_label_name(selection, &mut |name| add_text(name, &|| true));
+        }
         Question::LabelValues(name, selection) => {
             engine.each_label_value(name, selection, add_text);
         }
@@ -102,27 +135,38 @@ pub struct Server {
     pub replicas: Replicas,
 }
 
-/// The messages that answer a request of this cluster; the first one at once.
-pub fn serve(
+/// How long an answer may take and still go out whole, votes and all, with the response's head:
+/// the asker then wakes once.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
+/// The messages that answer a request of this cluster. What takes long is preceded by the votes.
+pub async fn serve(
     server: Server,
     request: messages::ReadRequest,
 ) -> BoxStream<'static, Result<messages::ReadReply, Status>> {
     let confirm = request.confirm.iter().copied().map(ShardId);
     let votes = wire::votes_to_wire(seen_here(&server.replicas, confirm));
-    let first = messages::ReadReply {
+    let votes = messages::ReadReply {
         votes,
         end: request.shards.is_empty(),
         ..Default::default()
     };
-    let first = futures::stream::once(std::future::ready(Ok(first)));
+    let all = |replies: Vec<_>| futures::stream::iter(replies.into_iter().map(Ok));
     if request.shards.is_empty() {
-        return first.boxed();
+        return all(vec![votes]).boxed();
     }
-    let rest = async move {
-        let replies = server.replies(request).await;
-        futures::stream::iter(replies.into_iter().map(Ok))
-    };
-    first.chain(rest.into_stream().flatten()).boxed()
+    let mut answer = async move { server.replies(request).await }.boxed();
+    match tokio::time::timeout(AT_ONCE, &mut answer).await {
+        Ok(mut replies) => {
+            if let Some(first) = replies.first_mut() {
+                first.votes = votes.votes;
+            }
+            all(replies).boxed()
+        }
+        Err(_elapsed) => all(vec![votes])
+            .chain(answer.map(all).into_stream().flatten())
+            .boxed(),
+    }
 }
 
 impl Server {
@@ -171,5 +215,26 @@ impl Server {
             Ok(answer) => wire::replies(refused, &question, answer),
             Err(refusal) => vec![wire::refused(all(refusal))],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_shards_are_sorted_and_each_once() {
+        let mut texts = Texts::default();
+        for shard in [
+            &["b", "d"][..],
+            &["a", "b", "e"],
+            &[],
+            &["b", "c", "d", "f"],
+        ] {
+            shard.iter().for_each(|text| texts.add(text, &|| true));
+            texts.add("g", &|| false);
+            texts.end_shard();
+        }
+        assert_eq!(texts.all, ["a", "b", "c", "d", "e", "f"]);
     }
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all, try_join_all};
-use model::ShardId;
 use model::fragment::FragmentError;
+use model::port::Clock;
 use model::source::{Consistency, Source};
+use model::trail::{Told, Trail};
+use model::{NodeId, ShardId};
 use proto::node as messages;
 
 use super::answer::{self, Answer, seen_here};
+use super::link::{LinkError, Replies};
 use super::votes::{Standings, Teller, Votes};
 use super::{AllShards, Found, Question, wire};
 use crate::peer::Peer;
@@ -32,10 +35,17 @@ struct Other {
 /// Asks all shards.
 pub(super) async fn all(source: &AllShards, question: &Question) -> Result<Found, FragmentError> {
     let router = &source.router;
-    let mut round = Round::new(router, &source.shards, question);
+    let notes = Notes::of(source, question);
+    let mut round = Round::new(router, &source.shards, question, notes);
     let (mut found, mut left) = round.ask().await?;
     left.append(&mut round.nowhere);
-    let one_by_one = left.into_iter().map(|shard| one(router, shard, question));
+    let notes = &round.notes;
+    let one_by_one = left.into_iter().map(async |shard| {
+        let found = one(router, shard, question).await?;
+        let bytes = found.parts.iter().map(|part| part.bytes).sum();
+        notes.add(None, vec![shard], &found, bytes);
+        Ok::<_, FragmentError>(found)
+    });
     for more in try_join_all(one_by_one).await? {
         found.extend(more);
     }
@@ -66,10 +76,47 @@ async fn one(
     Ok(found)
 }
 
+/// Where it is noted who answered what of a question.
+struct Notes<'a> {
+    /// With the question's number.
+    trail: Option<(&'a Trail, usize)>,
+    clock: &'a dyn Clock,
+    began: Duration,
+}
+
+impl<'a> Notes<'a> {
+    fn of(source: &'a AllShards, question: &Question) -> Self {
+        let clock = &*source.router.world.clock;
+        let trail = source.trail.as_deref().zip(question.asked());
+        Self {
+            trail: trail.map(|(trail, asked)| (trail, trail.begin(asked))),
+            clock,
+            began: clock.monotonic(),
+        }
+    }
+
+    fn add(&self, node: Option<u64>, shards: Vec<ShardId>, found: &Found, bytes: u64) {
+        let Some((trail, question)) = self.trail.filter(|_| !shards.is_empty()) else {
+            return;
+        };
+        let (series, samples) = found.read();
+        let told = Told {
+            node: node.map(NodeId),
+            shards,
+            series,
+            samples,
+            bytes,
+            took: self.clock.monotonic().saturating_sub(self.began),
+        };
+        trail.note(question, told);
+    }
+}
+
 /// One question to everybody at once.
 struct Round<'a> {
     router: &'a Arc<Router>,
     question: &'a Question,
+    notes: Notes<'a>,
     here: Standings,
     others: Vec<Other>,
     /// Shards that cannot be asked for now.
@@ -77,7 +124,12 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(router: &'a Arc<Router>, shards: &[ShardId], question: &'a Question) -> Self {
+    fn new(
+        router: &'a Arc<Router>,
+        shards: &[ShardId],
+        question: &'a Question,
+        notes: Notes<'a>,
+    ) -> Self {
         let consistency = question.consistency();
         let mut others: BTreeMap<u64, Other> = BTreeMap::new();
         let (mut replicas, mut nowhere) = (Vec::new(), Vec::new());
@@ -117,6 +169,7 @@ impl<'a> Round<'a> {
         Self {
             router,
             question,
+            notes,
             here,
             others: others.into_values().collect(),
             nowhere,
@@ -173,7 +226,13 @@ impl<'a> Round<'a> {
             .iter()
             .map(|replica: &Arc<Replica>| replica.shard);
         match votes.confirm(&here.claims).await {
-            true => share(shards.collect(), answer),
+            true => {
+                let shards: Vec<ShardId> = shards.collect();
+                if let Ok(Ok(found)) = &answer {
+                    self.notes.add(Some(router.node), shards.clone(), found, 0);
+                }
+                share(shards, answer)
+            }
             false => Ok((Found::default(), shards.collect())),
         }
     }
@@ -221,8 +280,7 @@ impl<'a> Round<'a> {
             confirm: confirm.collect(),
             question,
         };
-        let mut client = other.peer.data();
-        let mut replies = call_within(ASK_TIMEOUT, client.read(request)).await?;
+        let mut replies = Incoming::ask(&other.peer, request).await?;
         let mut arriving = wire::Arriving::default();
         let mut patience = match self.question {
             // The work has its own time limit over there, which answers better than ours would.
@@ -232,12 +290,8 @@ impl<'a> Round<'a> {
             _ => ASK_TIMEOUT,
         };
         loop {
-            let next = tokio::time::timeout(patience, replies.message()).await;
-            let reply = next
-                .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
-                .map_err(|status| Refusal::Unavailable(status.to_string()))?;
-            let broken = || Refusal::Unavailable("the answer broke off".to_owned());
-            let reply = reply.ok_or_else(broken)?;
+            let next = tokio::time::timeout(patience, replies.next()).await;
+            let reply = next.map_err(|_| too_slow())??;
             if !reply.votes.is_empty() {
                 teller.tell(wire::votes_from_wire(&reply.votes));
             }
@@ -246,10 +300,58 @@ impl<'a> Round<'a> {
             }
             if let Some(arrived) = arriving.add(reply)? {
                 router.received.inc_by(arrived.bytes);
+                if let Ok(found) = &arrived.answer {
+                    let answered = |shard: &&ShardId| {
+                        !arrived.refused.iter().any(|(refused, _)| refused == *shard)
+                    };
+                    let shards = other.shards.iter().filter(answered).copied().collect();
+                    self.notes
+                        .add(Some(other.node), shards, found, arrived.bytes);
+                }
                 return Ok((arrived.answer, arrived.refused));
             }
         }
     }
+}
+
+/// The messages of a peer's answer.
+enum Incoming {
+    Framed(Replies),
+    /// From a peer that does not speak in frames.
+    Called(tonic::Streaming<messages::ReadReply>),
+}
+
+impl Incoming {
+    async fn ask(peer: &Peer, request: messages::ReadRequest) -> Result<Self, Refusal> {
+        let asked = tokio::time::timeout(ASK_TIMEOUT, peer.reads.ask(&request)).await;
+        match asked.map_err(|_| too_slow())? {
+            Ok(replies) => Ok(Self::Framed(replies)),
+            Err(LinkError::NotConnected(_)) => Err(Refusal::NotLeader(None)),
+            Err(error @ LinkError::Broken(_)) => Err(Refusal::Unavailable(error.to_string())),
+            Err(LinkError::Otherwise) => {
+                let called = call_within(ASK_TIMEOUT, peer.data().read(request)).await?;
+                Ok(Self::Called(called))
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<messages::ReadReply, Refusal> {
+        match self {
+            Self::Framed(replies) => {
+                let reply = replies.next().await;
+                reply.map_err(|error| Refusal::Unavailable(error.to_string()))
+            }
+            Self::Called(replies) => {
+                let reply = replies.message().await;
+                let reply = reply.map_err(|status| Refusal::Unavailable(status.to_string()))?;
+                reply.ok_or_else(|| Refusal::Unavailable("the answer broke off".to_owned()))
+            }
+        }
+    }
+}
+
+fn too_slow() -> Refusal {
+    Refusal::Unavailable("no answer in time".to_owned())
 }
 
 /// A whole answer, or the shards that must be asked again.

@@ -7,9 +7,15 @@
 //!
 //! Whatever a node would not answer is asked for again shard by shard, the way the router looks for
 //! leaders.
+//!
+//! In reading order: [`ask`], [`votes`], [`link`] and [`frame`] (the way to a peer), [`connection`],
+//! [`answer`], [`wire`].
 
 mod answer;
 mod ask;
+mod connection;
+mod frame;
+mod link;
 mod votes;
 mod wire;
 
@@ -18,11 +24,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::fragment::{Fragment, FragmentError, Part};
 use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError};
+use model::trail::{Asked, Trail};
 use model::{ExemplarSeries, Labels, Series, ShardId};
 
 use crate::router::Router;
 
 pub use answer::{Server, serve};
+pub use connection::{Answerer, answer_all};
+pub use frame::MAGIC;
+pub use link::ReadLink;
 
 /// What is asked of every shard.
 #[derive(Debug, Clone)]
@@ -36,6 +46,17 @@ pub(crate) enum Question {
 }
 
 impl Question {
+    /// As a trail has it, where it is a query's.
+    fn asked(&self) -> Option<Asked> {
+        match self {
+            Self::Select(selection) => Some(Asked::Series(selection.clone())),
+            Self::Evaluate(fragment) => Some(Asked::Part(fragment.clone())),
+            Self::Series(_) | Self::LabelNames(_) | Self::LabelValues(..) | Self::Exemplars(_) => {
+                None
+            }
+        }
+    }
+
     fn consistency(&self) -> Consistency {
         match self {
             Self::Select(selection) => selection.consistency,
@@ -59,6 +80,17 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// How many series and samples were read for it.
+    fn read(&self) -> (u64, u64) {
+        let parts = self.parts.iter();
+        let in_parts = parts.map(|p| (p.series, p.samples.iter().sum::<u64>()));
+        let series = self.series.iter();
+        let whole = series.map(|s| (1, s.samples.len() as u64));
+        in_parts
+            .chain(whole)
+            .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    }
+
     fn extend(&mut self, other: Self) {
         self.series.extend(other.series);
         self.label_sets.extend(other.label_sets);
@@ -72,6 +104,8 @@ impl Found {
 pub struct AllShards {
     pub router: Arc<Router>,
     pub shards: Vec<ShardId>,
+    /// Where it is noted who was asked for what, if anybody wants to know.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl AllShards {
@@ -115,6 +149,14 @@ impl Source for AllShards {
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
         let found = ask::all(self, &Question::Evaluate(fragment.clone())).await?;
         Ok(found.parts)
+    }
+
+    fn noting(&self, trail: Arc<Trail>) -> Option<Arc<dyn Source>> {
+        Some(Arc::new(Self {
+            router: self.router.clone(),
+            shards: self.shards.clone(),
+            trail: Some(trail),
+        }))
     }
 
     fn evaluates(&self) -> bool {

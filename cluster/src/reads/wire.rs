@@ -88,7 +88,7 @@ pub fn refused(refused: Vec<(ShardId, Refusal)>) -> messages::ReadReply {
     }
 }
 
-/// An answer as messages of bounded size, refusals in the last one.
+/// An answer as messages of bounded size, at least one; refusals in the last one.
 pub fn replies(
     refusals: Vec<(ShardId, Refusal)>,
     question: &Question,
@@ -98,7 +98,11 @@ pub fn replies(
         Err(error) => evaluate_replies(Err(error)),
         Ok(found) => found_replies(question, found),
     };
-    replies.push(refused(refusals));
+    let end = refused(refusals);
+    match replies.last_mut() {
+        Some(last) => (last.refused, last.end) = (end.refused, end.end),
+        None => replies.push(end),
+    }
     replies
 }
 
@@ -299,7 +303,7 @@ mod tests {
         };
         let texts = found.texts.clone();
         let messages = replies(Vec::new(), &question, Ok(found));
-        assert_eq!(messages.len(), 3);
+        assert_eq!(messages.len(), 2);
         assert_eq!(arrive(messages).answer.unwrap().texts, texts);
         let votes = vec![(ShardId(1), Leadership { term: 2, node: 3 })];
         let back = votes_from_wire(&votes_to_wire(votes.clone()));

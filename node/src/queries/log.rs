@@ -202,6 +202,7 @@ mod tests {
             },
             params: promql::QueryParams::default(),
             time_max: Duration::from_secs(1),
+            trail: None,
             origin: Some(Origin {
                 client: "127.0.0.1".to_owned(),
                 method: "GET".to_owned(),

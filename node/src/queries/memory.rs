@@ -2,12 +2,15 @@
 //!
 //! Promise: what running queries hold of selected series never exceeds the bound together. The
 //! query that asks for what is not there fails; those that have theirs go on. Counted is what a
-//! source answered, once it has: one answer on its way is bounded by the source.
+//! source answered, once it has: one answer on its way is bounded by the source. Of what comes in
+//! pieces only the last one is counted, and the columns made of those before.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{ExemplarSeries, Labels, Series};
@@ -73,6 +76,8 @@ pub struct Budgeted<'a> {
     source: &'a dyn Source,
     memory: &'a Memory,
     own: AtomicUsize,
+    /// What stays of each series of a piece when the next one comes.
+    kept_bytes: usize,
     refused: OnceLock<Full>,
 }
 
@@ -82,8 +87,15 @@ impl<'a> Budgeted<'a> {
             source,
             memory,
             own: AtomicUsize::new(0),
+            kept_bytes: 0,
             refused: OnceLock::new(),
         }
+    }
+
+    /// Of each series of a piece so many bytes stay when the next one comes.
+    fn keeping(mut self, kept_bytes: usize) -> Self {
+        self.kept_bytes = kept_bytes;
+        self
     }
 
     /// Why a selection failed, if it did for lack of memory.
@@ -105,11 +117,18 @@ impl<'a> Budgeted<'a> {
     }
 }
 
+impl Budgeted<'_> {
+    /// Gives back bytes that were counted.
+    fn release(&self, bytes: usize) {
+        self.own.fetch_sub(bytes, Ordering::Relaxed);
+        self.memory.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Budgeted<'_> {
     fn drop(&mut self) {
-        self.memory
-            .held
-            .fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
+        let own = *self.own.get_mut();
+        self.release(own);
     }
 }
 
@@ -119,6 +138,25 @@ impl Source for Budgeted<'_> {
         let series = self.source.select(selection).await?;
         self.count(series.iter().map(size).sum())?;
         Ok(series)
+    }
+
+    fn stream<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+        let pieces = self.source.stream(selection);
+        futures::stream::try_unfold((pieces, 0), async |(mut pieces, before)| {
+            self.release(before);
+            let Some(piece) = pieces.next().await else {
+                return Ok::<_, SourceError>(None);
+            };
+            let piece: Vec<Series> = piece?;
+            let bytes: usize = piece.iter().map(size).sum();
+            self.count(bytes)?;
+            let kept = piece.len() * self.kept_bytes;
+            Ok(Some((piece, (pieces, bytes.saturating_sub(kept)))))
+        })
+        .boxed()
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
@@ -169,7 +207,11 @@ impl Evaluator for BudgetedEvaluator {
         source: &dyn Source,
         fragment: &Fragment,
     ) -> Result<Part, FragmentError> {
-        let source = Budgeted::new(source, &self.memory);
+        let kept_bytes = match fragment.fold {
+            true => 0,
+            false => size_of::<f64>() * fragment.steps as usize,
+        };
+        let source = Budgeted::new(source, &self.memory).keeping(kept_bytes);
         self.evaluator.evaluate(&source, fragment).await
     }
 
@@ -202,7 +244,81 @@ fn column_size(column: &PartColumn) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use model::Samples;
+    use model::Timestamp;
+    use model::source::{Consistency, Take};
+
     use super::*;
+
+    /// Ten pieces of one series with a hundred samples each.
+    struct Tens;
+
+    fn series(n: usize) -> Series {
+        let mut samples = Samples::default();
+        (0..100).for_each(|at| samples.push(Timestamp(at), 1.0));
+        Series {
+            labels: Labels::from_pairs([("n", n.to_string())]),
+            samples,
+        }
+    }
+
+    #[async_trait]
+    impl Source for Tens {
+        async fn select(&self, _: &Selection) -> Result<Vec<Series>, SourceError> {
+            Ok((0..10).map(series).collect())
+        }
+
+        fn stream<'a>(
+            &'a self,
+            _: &'a Selection,
+        ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
+            futures::stream::iter((0..10).map(|n| Ok(vec![series(n)]))).boxed()
+        }
+
+        async fn series(&self, _: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn label_names(&self, _: &MetadataSelection) -> Result<Vec<String>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn label_values(
+            &self,
+            _: &str,
+            _: &MetadataSelection,
+        ) -> Result<Vec<String>, SourceError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// What is read in pieces needs room for one of them, and for what is made of those before.
+    #[tokio::test]
+    async fn of_pieces_only_the_last_one_is_counted() {
+        let memory = Memory::new(5_000);
+        let selection = Selection {
+            matchers: Vec::new(),
+            start: Timestamp(0),
+            end: Timestamp(100),
+            take: Take::All,
+            consistency: Consistency::Local,
+        };
+        for (kept_bytes, most) in [(0, 2_000), (100, 3_000)] {
+            let source = Budgeted::new(&Tens, &memory).keeping(kept_bytes);
+            assert!(source.select(&selection).await.is_err(), "all at once");
+            let mut pieces = source.stream(&selection);
+            let mut peak = 0;
+            while let Some(piece) = pieces.next().await {
+                assert_eq!(piece.unwrap().len(), 1);
+                peak = peak.max(memory.held());
+            }
+            assert!((1_600..most).contains(&peak), "{peak}");
+            assert_eq!(memory.held(), 10 * kept_bytes);
+            drop(pieces);
+            drop(source);
+            assert_eq!(memory.held(), 0);
+        }
+    }
 
     /// The bound holds over queries, not within one; what a query held is there again after it.
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Promise: no more than `--query.max-concurrency` at a time, the others wait in order and within
 //! their own time; together they hold no more than [`QUERIES_BYTES_MAX`] of selected data; a query
-//! whose asker went away ends at once, since dropping the future ends it everywhere. What runs is
-//! on disk before it begins, so that a crash tells what it died of.
+//! whose asker went away ends at once, since dropping the future ends it everywhere. What runs for
+//! longer than a millisecond is noted in a file, so that a crash tells what it died of.
 //!
 //! In reading order: [`memory`], [`active`], [`log`], [`metrics`].
 //!
@@ -20,6 +20,7 @@ use std::time::Duration;
 use model::Timestamp;
 use model::port::Clock;
 use model::source::Source;
+use model::trail::Trail;
 use promql::{Engine, QueryError, QueryParams, QueryResult, Stats};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -39,6 +40,8 @@ pub struct Query<'a> {
     pub params: QueryParams,
     /// Waiting included.
     pub time_max: Duration,
+    /// Where it is noted who was asked for what, if anybody wants to know.
+    pub trail: Option<Arc<Trail>>,
     pub origin: Option<Origin>,
 }
 
@@ -192,17 +195,20 @@ impl Queries {
         let slot = timeout(query.time_max, Arc::clone(&self.slots).acquire_owned()).await;
         let slot = slot.map_err(|_elapsed| Failure::Queue)?;
         let slot = slot.map_err(|_closed| QueryError::Canceled)?;
-        let _running = self.active.begin(query.text, slot).await;
         timings.queue = self.clock.monotonic().saturating_sub(begin);
         let left = query.time_max.saturating_sub(timings.queue);
-        let evaluated = timeout(left, self.evaluate(query)).await;
+        let evaluation = timeout(left, self.evaluate(query));
+        let evaluated = self.active.watch(query.text, slot, evaluation).await;
         let total = self.clock.monotonic().saturating_sub(begin);
         timings.evaluation = total.saturating_sub(timings.queue);
         evaluated.map_err(|_elapsed| Failure::Timeout)?
     }
 
     async fn evaluate(&self, query: &Query<'_>) -> Result<QueryResult, Failure> {
-        let source = Budgeted::new(&*self.source, &self.memory);
+        let noting = query.trail.clone();
+        let noting = noting.and_then(|trail| self.source.noting(trail));
+        let source = noting.as_deref().unwrap_or(&*self.source);
+        let source = Budgeted::new(source, &self.memory);
         let (engine, text, params) = (&self.engine, query.text, &query.params);
         let result = match query.span {
             Span::Instant(at) => engine.instant(&source, text, at, params).await,

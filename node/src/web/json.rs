@@ -167,8 +167,15 @@ pub fn error(error: &ApiError) -> String {
     json.into_string()
 }
 
-/// The data of a query's answer; `stats` is JSON.
-pub fn write_result(json: &mut Json, value: &Value, stats: Option<&str>) {
+/// What stands beside a query's result, if it was asked for; each is JSON.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Beside<'a> {
+    pub stats: Option<&'a str>,
+    pub explain: Option<&'a str>,
+}
+
+/// The data of a query's answer.
+pub fn write_result(json: &mut Json, value: &Value, beside: Beside<'_>) {
     let kind = match value {
         Value::Scalar(..) => "scalar",
         Value::String(..) => "string",
@@ -199,8 +206,10 @@ pub fn write_result(json: &mut Json, value: &Value, stats: Option<&str>) {
         }),
         Value::Matrix(series) => json.list(series, Json::series),
     };
-    if let Some(stats) = stats {
-        json.raw(",\"stats\":").raw(stats);
+    for (name, text) in [("stats", beside.stats), ("explain", beside.explain)] {
+        if let Some(text) = text {
+            json.raw(",\"").raw(name).raw("\":").raw(text);
+        }
     }
     json.raw("}");
 }
@@ -295,7 +304,11 @@ mod tests {
     use super::*;
 
     fn result(value: &Value) -> String {
-        success(|json| write_result(json, value, None), &[], &[])
+        success(
+            |json| write_result(json, value, Beside::default()),
+            &[],
+            &[],
+        )
     }
 
     fn sample(pairs: &[(&str, &str)], at: i64, value: f64) -> VectorSample {

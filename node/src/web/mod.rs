@@ -9,7 +9,8 @@
 //! - [`state`]: what the handlers stand on
 //! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
 //! - [`json`]: results as Prometheus' bytes
-//! - [`query`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`stream`], [`read`]: the way out
+//! - [`query`], [`explain`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`stream`], [`read`]:
+//!   the way out
 //! - [`write`], [`otlp`], [`push`], [`lines`]: the way in; [`push_api`], [`push_page`]: what was pushed,
 //!   and wiping it
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
@@ -22,6 +23,7 @@ pub mod body;
 pub mod encoding;
 pub mod errors;
 pub mod exemplars;
+pub mod explain;
 pub mod expressions;
 pub mod federate;
 pub mod instant;

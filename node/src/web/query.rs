@@ -3,6 +3,7 @@
 //! Promise: parameters are checked in Prometheus' order and refused in its words. Not here:
 //! evaluation, and the limits it runs under (`queries`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -10,10 +11,12 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use model::Timestamp;
 use model::limits::QUERY_POINTS_MAX;
+use model::trail::Trail;
 use promql::{QueryParams, QueryResult, Value};
 
 use super::Shared;
 use super::errors::ApiError;
+use super::explain;
 use super::json;
 use super::params::{Asker, Form, parse_nanos};
 use crate::queries::log::Origin;
@@ -67,6 +70,7 @@ async fn run(
         span,
         params: options.params,
         time_max: options.timeout,
+        trail: options.trail.clone(),
         origin: Some(origin),
     };
     let answer = api.queries.run(query).await?;
@@ -75,7 +79,12 @@ async fn run(
         "" => None,
         asked => Some(write_stats(&answer, per_step && asked == "all")),
     };
-    Ok(respond(answer.result, stats.as_deref(), limit))
+    let explained = options.trail.map(|trail| explain::write(&trail));
+    let beside = json::Beside {
+        stats: stats.as_deref(),
+        explain: explained.as_deref(),
+    };
+    Ok(respond(answer.result, beside, limit))
 }
 
 /// The distance of two points: at least a millisecond, and not too many of them.
@@ -102,6 +111,7 @@ fn parse_step(form: &Form, start: Timestamp, end: Timestamp) -> Result<Duration,
 struct Options {
     params: QueryParams,
     timeout: Duration,
+    trail: Option<Arc<Trail>>,
 }
 
 impl Options {
@@ -128,7 +138,16 @@ impl Options {
             consistency: consistency.map_err(|e| ApiError::bad_parameter("consistency", e))?,
             timeout: Some(timeout),
         };
-        Ok(Self { params, timeout })
+        let trail = match form.first("explain") {
+            "" | "0" | "false" => None,
+            "1" | "true" => Some(Arc::default()),
+            _ => return Err(ApiError::bad_parameter("explain", "known are 1 and 0")),
+        };
+        Ok(Self {
+            params,
+            timeout,
+            trail,
+        })
     }
 }
 
@@ -142,11 +161,11 @@ fn write_stats(answer: &Answer, per_step: bool) -> String {
     json.into_string()
 }
 
-fn respond(mut result: QueryResult, stats: Option<&str>, limit: Option<usize>) -> Response {
+fn respond(mut result: QueryResult, beside: json::Beside<'_>, limit: Option<usize>) -> Response {
     if truncate(&mut result.value, limit) {
         result.warnings.push(TRUNCATED.to_owned());
     }
-    let write = |json: &mut json::Json| json::write_result(json, &result.value, stats);
+    let write = |json: &mut json::Json| json::write_result(json, &result.value, beside);
     json_response(json::success(write, &result.warnings, &result.infos))
 }
 
@@ -352,6 +371,23 @@ mod tests {
         }
         let none = Twin::new().get("/api/v1/query?query=1&stats=").await;
         assert!(!none.text().contains("stats"), "{}", none.text());
+    }
+
+    #[tokio::test]
+    async fn explanations_are_told_when_asked_for() {
+        let twin = twin();
+        for asked in ["", "&explain=", "&explain=0"] {
+            let answer = twin
+                .get(&format!("/api/v1/query?query=1&time=3{asked}"))
+                .await;
+            let data = r#"{"resultType":"scalar","result":[3,"1"]}"#;
+            let body = format!(r#"{{"status":"success","data":{data}}}"#);
+            assert_eq!(answer.seen(), (200, body.as_str()), "{asked}");
+        }
+        let told = twin.get("/api/v1/query?query=1&time=3&explain=1").await;
+        let body = r#"{"status":"success","data":{"resultType":"scalar","result":[3,"1"],"explain":{"parts":[]}}}"#;
+        assert_eq!(told.seen(), (200, body));
+        assert_eq!(twin.get("/api/v1/query?query=1&explain=2").await.code, 400);
     }
 
     #[tokio::test]

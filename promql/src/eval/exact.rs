@@ -14,6 +14,11 @@ use super::is_present;
 /// Values beyond this are not taken: a sum of them might overflow on its way.
 const LARGE: f64 = 1e290;
 
+/// Whether a value is one that [`Sums::add`] adds as it is: finite, and not too large.
+pub(super) fn is_plain(value: f64) -> bool {
+    value.abs() <= LARGE
+}
+
 /// A finite value is too large to be added exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooLarge;

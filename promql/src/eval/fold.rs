@@ -10,7 +10,7 @@ use model::fragment::PartColumn;
 use model::hash::Map;
 
 use super::aggregate::{group_labels, is_grouping};
-use super::exact::Sums;
+use super::exact::{Sums, is_plain};
 use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, Pace, is_present};
 use crate::ast::{Aggregate, AggregateOp};
 use crate::error::QueryError;
@@ -21,6 +21,9 @@ use crate::plan::Grid;
 enum Fold {
     /// Sum and count; the latter alone tells where there is a value.
     Sum(Sums, Vec<f64>),
+    /// The same of one series or part alone, in the form that travels, all of it plain: many groups
+    /// get no second one.
+    Lone(Vec<f64>, Vec<Vec<f64>>),
     /// Any other: absent where there is no value.
     Plain(Vec<f64>),
 }
@@ -28,14 +31,64 @@ enum Fold {
 impl Fold {
     fn new(op: AggregateOp, steps: usize) -> Self {
         match op {
-            AggregateOp::Sum | AggregateOp::Avg => Self::Sum(Sums::new(steps), vec![0.0; steps]),
+            op if is_sum(op) => Self::Sum(Sums::new(steps), vec![0.0; steps]),
             _ => Self::Plain(vec![ABSENT; steps]),
+        }
+    }
+
+    /// The fold of a group's first series; `None` when it cannot be added exactly.
+    fn of_series(op: AggregateOp, mut values: Vec<f64>) -> Option<Self> {
+        let fits = |&value: &f64| is_plain(value) || !is_present(value);
+        if !is_sum(op) || !values.iter().all(fits) {
+            let mut fold = Self::new(op, values.len());
+            return fold.add(op, &values).then_some(fold);
+        }
+        let mut counts = vec![0.0; values.len()];
+        for (value, count) in values.iter_mut().zip(&mut counts) {
+            // Added to nothing, as any other one is: a sum is never minus zero.
+            (*value, *count) = match is_present(*value) {
+                true => (0.0 + *value, 1.0),
+                false => (0.0, 0.0),
+            };
+        }
+        Some(Self::Lone(values, vec![counts]))
+    }
+
+    /// The fold of a group's first part, of `steps` instants; `None` when it cannot be added
+    /// exactly.
+    fn of_part(
+        op: AggregateOp,
+        steps: usize,
+        values: Vec<f64>,
+        rest: Vec<Vec<f64>>,
+    ) -> Option<Self> {
+        let mut columns = std::iter::once(&values).chain(rest.iter().skip(1));
+        let is_whole = !rest.is_empty() && rest.iter().all(|column| column.len() == steps);
+        let all_plain = columns.all(|column| column.iter().copied().all(is_plain));
+        if is_sum(op) && is_whole && all_plain && values.len() == steps {
+            return Some(Self::Lone(values, rest));
+        }
+        let mut fold = Self::new(op, steps);
+        fold.add_part(op, &values, &rest).then_some(fold)
+    }
+
+    /// Makes room for a second one.
+    fn open(&mut self) {
+        if let Self::Lone(values, rest) = self {
+            let mut sums = Sums::new(values.len());
+            let counts = rest.remove(0);
+            for column in std::iter::once(&*values).chain(&*rest) {
+                sums.add(column).expect("what stands alone is plain");
+            }
+            *self = Self::Sum(sums, counts);
         }
     }
 
     /// Adds a series' values; `false` when they cannot be added exactly.
     fn add(&mut self, op: AggregateOp, values: &[f64]) -> bool {
+        self.open();
         match self {
+            Self::Lone(..) => unreachable!("it was opened"),
             Self::Sum(sums, counts) => {
                 for (count, value) in counts.iter_mut().zip(values) {
                     *count += f64::from(u8::from(is_present(*value)));
@@ -61,17 +114,19 @@ impl Fold {
     }
 
     /// Adds another shard's fold.
-    fn add_part(&mut self, op: AggregateOp, part: &PartColumn) -> bool {
-        match (self, part.rest.split_first()) {
+    fn add_part(&mut self, op: AggregateOp, values: &[f64], rest: &[Vec<f64>]) -> bool {
+        self.open();
+        match (self, rest.split_first()) {
             (Self::Sum(sums, counts), Some((count, rest))) => {
                 for (count, more) in counts.iter_mut().zip(count) {
                     *count += more;
                 }
-                let mut columns = std::iter::once(&part.values).chain(rest);
+                let rest = rest.iter().map(Vec::as_slice);
+                let mut columns = std::iter::once(values).chain(rest);
                 columns.all(|column| sums.add(column).is_ok())
             }
             (Self::Plain(folded), None) => {
-                join(op, folded, part.values.iter().copied());
+                join(op, folded, values.iter().copied());
                 true
             }
             _ => false,
@@ -82,6 +137,7 @@ impl Fold {
     fn into_parts(self) -> (Vec<f64>, Vec<Vec<f64>>) {
         match self {
             Self::Plain(values) => (values, Vec::new()),
+            Self::Lone(values, rest) => (values, rest),
             Self::Sum(sums, counts) => {
                 let mut columns = sums.into_columns();
                 let rest = columns.split_off(1);
@@ -92,17 +148,38 @@ impl Fold {
     }
 
     /// The aggregation's values.
-    fn finish(self, op: AggregateOp) -> Vec<f64> {
+    fn finish(mut self, op: AggregateOp) -> Vec<f64> {
+        // A sum that is one float needs no rounding.
+        if let Self::Lone(values, rest) = &mut self
+            && let [counts] = rest.as_slice()
+        {
+            let sums = values.iter().zip(counts);
+            return sums
+                .map(|(&sum, &count)| value(op, sum, 0.0, count))
+                .collect();
+        }
+        self.open();
         let (sums, counts) = match self {
+            Self::Lone(..) => unreachable!("it was opened"),
             Self::Plain(values) => return values,
             Self::Sum(sums, counts) => (sums.rounded(), counts),
         };
-        let value = |((sum, error), count): ((f64, f64), f64)| match (count > 0.0, op) {
-            (false, _) => ABSENT,
-            (true, AggregateOp::Avg) => sum / count + error / count,
-            (true, _) => sum,
-        };
-        sums.into_iter().zip(counts).map(value).collect()
+        let sums = sums.into_iter().zip(counts);
+        sums.map(|((sum, error), count)| value(op, sum, error, count))
+            .collect()
+    }
+}
+
+fn is_sum(op: AggregateOp) -> bool {
+    matches!(op, AggregateOp::Sum | AggregateOp::Avg)
+}
+
+/// What an aggregation that sums gives at an instant.
+fn value(op: AggregateOp, sum: f64, error: f64, count: f64) -> f64 {
+    match (count > 0.0, op) {
+        (false, _) => ABSENT,
+        (true, AggregateOp::Avg) => sum / count + error / count,
+        (true, _) => sum,
     }
 }
 
@@ -149,27 +226,12 @@ impl<'e> Folder<'e> {
         }
     }
 
-    /// The fold of the group with this key, the canonical form of its labels.
-    fn fold(
-        &mut self,
-        key: &[u8],
-        labels: impl FnOnce() -> Labels,
-        drop_name: bool,
-        pace: &Pace<'_>,
-    ) -> Result<&mut Fold, QueryError> {
+    /// Makes room for the next group; its key is the canonical form of its labels.
+    fn begin(&mut self, key: &[u8], pace: &Pace<'_>) -> Result<(), QueryError> {
         let next = self.groups.len();
-        let place = match self.places.get(key) {
-            Some(&place) => place,
-            None => {
-                pace.expect(PLANES * (next + 1), self.steps)?;
-                let fold = Fold::new(self.aggregate.op, self.steps);
-                let labels = labels();
-                self.places.insert(key.into(), next);
-                self.groups.push((labels, drop_name, fold));
-                next
-            }
-        };
-        Ok(&mut self.groups[place].2)
+        pace.expect(PLANES * (next + 1), self.steps)?;
+        self.places.insert(key.into(), next);
+        Ok(())
     }
 
     /// Adds series; `false` when they do not fold.
@@ -189,10 +251,17 @@ impl<'e> Folder<'e> {
             key.clear();
             let labels = &column.labels;
             labels.write_kept(|name| is_grouping(aggregate, name), &mut key);
-            let group = || group_labels(aggregate, labels);
-            let fold = self.fold(&key, group, column.drop_name, pace)?;
-            if !fold.add(op, &column.values) {
-                return Ok(false);
+            if let Some(&place) = self.places.get(key.as_slice()) {
+                if !self.groups[place].2.add(op, &column.values) {
+                    return Ok(false);
+                }
+                continue;
+            }
+            self.begin(&key, pace)?;
+            let labels = group_labels(aggregate, labels);
+            match Fold::of_series(op, column.values) {
+                Some(fold) => self.groups.push((labels, column.drop_name, fold)),
+                None => return Ok(false),
             }
         }
         Ok(true)
@@ -206,9 +275,16 @@ impl<'e> Folder<'e> {
     ) -> Result<bool, QueryError> {
         pace.spend(self.steps * (1 + part.rest.len())).await?;
         let op = self.aggregate.op;
-        let key = part.labels.as_canonical();
-        let fold = self.fold(key, || part.labels.clone(), part.drop_name, pace)?;
-        Ok(fold.add_part(op, &part))
+        if let Some(&place) = self.places.get(part.labels.as_canonical()) {
+            return Ok(self.groups[place].2.add_part(op, &part.values, &part.rest));
+        }
+        self.begin(part.labels.as_canonical(), pace)?;
+        let fold = Fold::of_part(op, self.steps, part.values, part.rest);
+        let Some(fold) = fold else {
+            return Ok(false);
+        };
+        self.groups.push((part.labels, part.drop_name, fold));
+        Ok(true)
     }
 
     /// What travels.
@@ -272,5 +348,41 @@ mod tests {
             assert_eq!(found.to_bits(), f64::to_bits(low), "{a} {b}");
         }
         assert!(lower(f64::NAN, f64::NAN).is_nan());
+    }
+
+    /// Whether a group has one series or part, or more, does not show.
+    #[test]
+    fn what_stands_alone_is_as_what_is_added_to_nothing() {
+        let bits = |values: Vec<f64>| -> Vec<u64> { values.iter().map(|v| v.to_bits()).collect() };
+        for values in [
+            vec![1.5, ABSENT, -0.0, 0.1],
+            vec![f64::INFINITY, 1.0, f64::NAN, ABSENT],
+            vec![1e-300, 1e289, ABSENT, -3.0],
+        ] {
+            for op in [AggregateOp::Sum, AggregateOp::Avg, AggregateOp::Max] {
+                let mut added = Fold::new(op, 4);
+                assert!(added.add(op, &values));
+                let lone = Fold::of_series(op, values.clone()).unwrap();
+                assert_eq!(
+                    bits(lone.clone().finish(op)),
+                    bits(added.clone().finish(op))
+                );
+                assert_eq!(
+                    lone.clone().into_parts().1.len(),
+                    added.clone().into_parts().1.len()
+                );
+                let (values, rest) = lone.into_parts();
+                let mut twice = Fold::of_part(op, 4, values.clone(), rest.clone()).unwrap();
+                let once = twice.clone().finish(op);
+                assert_eq!(bits(once), bits(added.clone().finish(op)));
+                assert!(twice.add_part(op, &values, &rest));
+                let mut both = Fold::new(op, 4);
+                assert!(both.add_part(op, &values, &rest) && both.add_part(op, &values, &rest));
+                assert_eq!(bits(twice.finish(op)), bits(both.finish(op)));
+            }
+        }
+        assert!(Fold::of_series(AggregateOp::Sum, vec![1e300]).is_none());
+        assert!(Fold::of_part(AggregateOp::Sum, 1, vec![1e300], vec![vec![1.0]]).is_none());
+        assert!(Fold::of_part(AggregateOp::Sum, 1, vec![1.0], Vec::new()).is_none());
     }
 }

@@ -26,6 +26,29 @@ impl Sum {
     pub fn value(self) -> f64 {
         self.sum + self.error
     }
+
+    /// What adding all of `values` to nothing gives.
+    pub fn of(values: &[f64]) -> Self {
+        Self::run(0.0, values).unwrap_or_else(|| {
+            let mut sum = Self::default();
+            values.iter().for_each(|&v| sum.add(v));
+            sum
+        })
+    }
+
+    /// As adding one by one, without a branch: the error of an addition is the same number however
+    /// it is found (D. E. Knuth, TAOCP vol. 2, 4.2.2, theorem B). `None` where something is not
+    /// finite, or was on the way: then the order of operations tells.
+    fn run(first: f64, values: &[f64]) -> Option<Self> {
+        let (mut sum, mut error) = (first, 0.0);
+        for &value in values {
+            let total = sum + value;
+            let part = total - sum;
+            error += (sum - (total - part)) + (value - part);
+            sum = total;
+        }
+        (sum.is_finite() && error.is_finite()).then_some(Self { sum, error })
+    }
 }
 
 /// A mean: the sum over the count, or, once the sum would overflow, a mean moved by every value.
@@ -38,6 +61,19 @@ pub(crate) struct Mean {
 }
 
 impl Mean {
+    /// The mean of `values`, of which there is one at least.
+    pub fn of(values: &[f64]) -> f64 {
+        if let Some((&first, rest)) = values.split_first()
+            && let Some(sum) = Sum::run(first, rest)
+        {
+            let count = values.len() as f64;
+            return sum.sum / count + sum.error / count;
+        }
+        let mut mean = Self::default();
+        values.iter().for_each(|&v| mean.add(v));
+        mean.value()
+    }
+
     pub fn add(&mut self, value: f64) {
         self.count += 1.0;
         if !self.is_incremental {
@@ -75,7 +111,33 @@ impl Mean {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn values() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            8 => -1e6..1e6,
+            4 => (any::<i32>(), -900i32..900).prop_map(|(m, e)| f64::from(m) * 2f64.powi(e)),
+            2 => (0u32..50).prop_map(f64::from),
+            1 => prop_oneof![Just(f64::MAX), Just(-f64::MAX), Just(-0.0), Just(f64::MIN_POSITIVE)],
+            1 => prop_oneof![Just(f64::INFINITY), Just(f64::NEG_INFINITY), Just(f64::NAN)],
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn many_at_once_are_as_one_by_one(values in prop::collection::vec(values(), 1..60)) {
+            let (mut sum, mut mean) = (Sum::default(), Mean::default());
+            for &value in &values {
+                sum.add(value);
+                mean.add(value);
+            }
+            let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            prop_assert!(same(Sum::of(&values).value(), sum.value()));
+            prop_assert!(same(Mean::of(&values), mean.value()));
+        }
+    }
 
     #[test]
     fn small_values_survive_large_ones() {

@@ -11,6 +11,9 @@ use crate::block::Sealed;
 use crate::head::Newest;
 use crate::part::Part;
 
+/// Takes a value of a label, and what tells whether any series that has it stands.
+pub type EachValue<'a> = dyn FnMut(&str, &dyn Fn() -> bool) + 'a;
+
 impl State {
     /// Handles on all samples of the chosen series in `start ..= end`, or on the newest alone, by
     /// series id; series without any are left out.
@@ -186,13 +189,14 @@ impl State {
         distinct(names).into_iter().for_each(each);
     }
 
-    /// As [`State::each_label_name`], the values of one label.
+    /// As [`State::each_label_name`], the values of one label; whether one of them stands anywhere
+    /// is looked up when `each` asks, which it need not where it knows the value already.
     pub fn each_label_value(
         &self,
         name: &str,
         any_of: &[Vec<Matcher>],
         (start, end): (Timestamp, Timestamp),
-        each: &mut dyn FnMut(&str),
+        each: &mut EachValue<'_>,
     ) {
         let places = self.places(start, end);
         if places.is_empty() {
@@ -201,8 +205,8 @@ impl State {
         let values = self.table.index().values(name);
         if is_all(any_of) {
             let stands = |postings: &[SeriesId]| postings.iter().any(|&id| places.have(id));
-            let standing = values.filter(|(_, postings)| stands(postings));
-            return standing.for_each(|(value, _)| each(value));
+            values.for_each(|(value, postings)| each(value, &|| stands(postings)));
+            return;
         }
         let mut chosen = self.select_any(any_of);
         chosen.retain(|&id| places.have(id));
@@ -212,12 +216,12 @@ impl State {
                 let mut found = postings.iter().map(|id| chosen.binary_search(id).is_ok());
                 found.any(|found| found)
             };
-            let met = values.filter(|(_, postings)| met(postings));
-            return met.for_each(|(value, _)| each(value));
+            values.for_each(|(value, postings)| each(value, &|| met(postings)));
+            return;
         }
         let labels = chosen.into_iter().filter_map(|id| self.table.labels(id));
         let values = distinct(labels.filter_map(|labels| labels.get(name)).collect());
-        values.into_iter().for_each(each);
+        values.into_iter().for_each(|value| each(value, &|| true));
     }
 
     /// Exemplars in `start ..= end` of series that any of the lists chooses (all, when there is

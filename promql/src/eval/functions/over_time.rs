@@ -73,15 +73,11 @@ pub(super) fn of_windows(name: &str) -> Option<OverWindow> {
 }
 
 fn sum(values: &[f64]) -> f64 {
-    let mut sum = Sum::default();
-    values.iter().for_each(|&v| sum.add(v));
-    sum.value()
+    Sum::of(values).value()
 }
 
 fn mean(values: &[f64]) -> f64 {
-    let mut mean = Mean::default();
-    values.iter().for_each(|&v| mean.add(v));
-    mean.value()
+    Mean::of(values)
 }
 
 /// The sample that wins against all before it, as seconds and value. A NaN loses to anything.
