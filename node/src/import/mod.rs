@@ -10,6 +10,7 @@
 
 #![allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "an outermost tool: it reads files that no node uses, and speaks as a client"
 )]
 
