@@ -72,6 +72,8 @@ pub struct Options {
     pub in_order_window_ms: i64,
     /// Exemplars the whole cluster keeps; zero keeps none.
     pub exemplars_max: u64,
+    /// Series that the whole cluster registers; zero: no limit.
+    pub series_max: u64,
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
@@ -99,6 +101,7 @@ impl Default for Options {
             out_of_order_window_ms: 30 * 60_000,
             in_order_window_ms: 0,
             exemplars_max: 0,
+            series_max: 0,
             history_interval: Duration::from_secs(60),
             retention: None,
             retention_bytes: None,
@@ -134,6 +137,7 @@ pub struct Settings {
     out_of_order_window_ms: AtomicI64,
     in_order_window_ms: i64,
     exemplars_max: AtomicU64,
+    series_max: u64,
 }
 
 impl Windows for Settings {
@@ -147,6 +151,10 @@ impl Windows for Settings {
 
     fn exemplars_max(&self) -> u64 {
         self.exemplars_max.load(Ordering::Relaxed)
+    }
+
+    fn series_max(&self) -> u64 {
+        self.series_max
     }
 }
 
@@ -571,6 +579,7 @@ fn share(
         out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
         in_order_window_ms: options.in_order_window_ms,
         exemplars_max: AtomicU64::new(options.exemplars_max),
+        series_max: options.series_max,
     });
     let router = Router::new(
         node.0,

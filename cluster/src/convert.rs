@@ -161,7 +161,7 @@ pub fn labels_from_wire(block: &[u8]) -> Result<Labels, Malformed> {
     Labels::from_canonical(block).map_err(Malformed::new)
 }
 
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::TooOld,
     Reason::TooNew,
     Reason::Duplicate,
@@ -169,6 +169,7 @@ const REASONS: [Reason; 7] = [
     Reason::BadLabels,
     Reason::BadHistogram,
     Reason::OutOfOrder,
+    Reason::SeriesLimit,
 ];
 
 pub fn written_to_wire(written: &Written) -> wire::Written {

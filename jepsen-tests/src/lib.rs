@@ -43,3 +43,5 @@ pub mod report;
 pub mod differ;
 
 pub mod outage;
+
+pub mod import;

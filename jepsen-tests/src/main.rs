@@ -16,10 +16,10 @@ use anyhow::{Context, bail};
 use jepsen_tests::checker::Verdict;
 use jepsen_tests::cluster::{Start, Target};
 use jepsen_tests::differ::command::{self, differ, metamorphic};
-use jepsen_tests::outage;
 use jepsen_tests::plan::{FaultKind, Plan, Settings, Workload, generate};
 use jepsen_tests::process::{BECOME_NODE, become_node};
 use jepsen_tests::run::{Backend, Outcome, check, read_plan, run};
+use jepsen_tests::{import, outage};
 use lexopt::ValueExt;
 
 const USAGE: &str = "\
@@ -43,11 +43,13 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
         Some("-h" | "--help" | "help") => {
-            println!("{USAGE}\n\n{}\n\n{}", command::USAGE, outage::USAGE);
+            let (differ, outage, import) = (command::USAGE, outage::USAGE, import::USAGE);
+            println!("{USAGE}\n\n{differ}\n\n{outage}\n\n{import}");
             ExitCode::SUCCESS
         }
         Some("differ") => told(differ(rest, programs)),
         Some("federation-outage") => told(outage::outage(rest, programs)),
+        Some("import") => told(import::import(rest, programs)),
         Some("metamorphic") => told(metamorphic(rest, programs)),
         _ => match dispatch(command.to_str().unwrap_or(""), rest) {
             Ok(outcome) => summary(&outcome),

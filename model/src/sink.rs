@@ -23,6 +23,8 @@ pub enum Reason {
     BadHistogram,
     /// Not later than the series' newest sample, and no out-of-order window reaches back to it.
     OutOfOrder,
+    /// The series is new, and there are as many as may be.
+    SeriesLimit,
 }
 
 impl Reason {
@@ -36,6 +38,9 @@ impl Reason {
             Self::BadLabels => "invalid labels",
             Self::BadHistogram => "invalid histogram",
             Self::OutOfOrder => "out of order sample",
+            Self::SeriesLimit => {
+                "limit of series reached (--cluster.max-series), new series refused"
+            }
         }
     }
 }

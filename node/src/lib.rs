@@ -22,6 +22,7 @@ pub mod config;
 pub mod configuration;
 pub mod discovery;
 pub mod flags;
+pub mod import;
 pub mod lines;
 pub mod logging;
 mod nearest;

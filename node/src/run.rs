@@ -302,6 +302,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
         replication_factor: cluster.replication_factor as usize,
         zone: cluster.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        series_max: cluster.series_max,
         exemplars_max: match flags.features.iter().any(|f| f == EXEMPLAR_STORAGE) {
             true => config.exemplars_max(),
             false => 0,

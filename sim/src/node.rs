@@ -71,6 +71,7 @@ fn options_of(place: &Place) -> Options {
         version: "sim".to_owned(),
         out_of_order_window_ms: plan.out_of_order_window_ms,
         exemplars_max: EXEMPLARS_MAX,
+        series_max: 0,
         history_interval: plan.history_interval,
         checkpoint: CheckpointPolicy {
             entries_max: plan.checkpoint_entries,

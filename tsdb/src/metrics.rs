@@ -24,7 +24,7 @@ impl Metrics {
         };
         let rejected = Opts::new(
             "quorate_tsdb_samples_rejected_total",
-            "Rows refused while applying, by reason.",
+            "Rows refused, by reason.",
         );
         Self {
             samples_applied: counter(
@@ -74,6 +74,7 @@ impl Metrics {
             Reason::BadLabels => "bad_labels",
             Reason::BadHistogram => "bad_histogram",
             Reason::OutOfOrder => "out_of_order",
+            Reason::SeriesLimit => "series_limit",
         };
         self.rejected.with_label_values(&[label])
     }

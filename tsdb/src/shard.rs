@@ -16,6 +16,7 @@ use bytes::Bytes;
 use model::group::{Family, Group, GroupingKey, PushOp};
 use model::limits::SUSPECTS_MAX;
 use model::port::{Disk, World};
+use model::sink::Reason;
 use model::{Labels, SeriesId, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
@@ -215,6 +216,12 @@ impl Shard {
         self.read(|state| labels.iter().map(|l| state.table().resolve(l)).collect())
     }
 
+    /// Counts rows that were refused before they became a command.
+    pub fn note_refused(&self, reason: Reason, rows: usize) {
+        self.metrics.rejected(reason).inc_by(rows as u64);
+    }
+
+    /// How many series are registered.
     pub fn series_count(&self) -> usize {
         self.read(|state| state.table().len())
     }

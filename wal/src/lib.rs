@@ -15,6 +15,7 @@
 //! - `run`, `state`, `summary`: what the records of one segment amount to
 //! - `segment`, `recovery`: files, footers, scanning; from files back to memory
 //! - `index`: what is held, in memory
+//! - `scrub`: reading again what was sealed
 //! - `writer`, `log`: the task that writes, and the face it has for replicas
 //! - `metrics`
 
@@ -32,6 +33,7 @@ mod metrics;
 mod record;
 mod recovery;
 mod run;
+mod scrub;
 mod segment;
 mod state;
 mod summary;
@@ -40,6 +42,7 @@ mod writer;
 pub use log::{Options, SegmentedLog};
 pub use metrics::Metrics;
 pub use recovery::{OpenError, Quarantine, Recovery};
+pub use scrub::{Check, Checked};
 
 /// A position in a group's log and the leadership that created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -58,6 +58,7 @@ pub struct SegmentedLog {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Op>,
     room: Arc<Semaphore>,
+    metrics: Metrics,
     _writer: Task,
 }
 
@@ -94,7 +95,7 @@ impl SegmentedLog {
             clock: world.clock.clone(),
             dir: dir.to_owned(),
             options,
-            metrics,
+            metrics: metrics.clone(),
             shared: shared.clone(),
             queue: receiver,
             tail,
@@ -106,6 +107,7 @@ impl SegmentedLog {
             shared,
             queue,
             room: Arc::new(Semaphore::new(LOG_QUEUE_BYTES_MAX)),
+            metrics,
             _writer: world.spawn.spawn("log writer", Box::pin(writer.run())),
         };
         Ok((Arc::new(log), report))
@@ -137,6 +139,18 @@ impl SegmentedLog {
             // Never: this log holds the sender.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

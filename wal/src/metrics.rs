@@ -13,6 +13,7 @@ pub struct Metrics {
     pub cache_bytes: IntGauge,
     pub entries: IntGauge,
     pub quarantined: IntGauge,
+    pub damaged_segments: IntCounter,
 }
 
 impl Metrics {
@@ -57,6 +58,10 @@ impl Metrics {
                 "quorate_log_entries",
                 "Raft log entries that are not purged, all groups together.",
             )?,
+            damaged_segments: counter(
+                "quorate_log_damaged_segments_total",
+                "Times a sealed segment of the Raft log was read again and found damaged.",
+            )?,
             quarantined: gauge(
                 "quorate_log_quarantined_groups",
                 "Raft groups whose log was found damaged when the log was opened.",
@@ -74,7 +79,7 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         metrics.written_bytes.inc_by(7);
-        assert_eq!(registry.gather().len(), 7);
+        assert_eq!(registry.gather().len(), 8);
         assert!(Metrics::new(&registry).is_err());
     }
 }

@@ -119,7 +119,7 @@ async fn prepare(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-async fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u32>> {
+pub(crate) async fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for name in disk.list(dir).await? {
         match number_of(&name) {

@@ -5,13 +5,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::batch::Fence;
 use model::hash::Map;
 use model::limits::{PROPOSAL_BYTES_MAX, PROPOSER_QUEUE_BYTES_MAX};
 use model::port::{Clock, Task, World};
-use model::sink::{Rejection, Written};
+use model::sink::{Reason, Rejection, Written};
 use model::{Batch, Labels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tsdb::histogram::canonical;
@@ -39,12 +40,16 @@ pub trait Windows: Send + Sync {
     fn in_order_ms(&self) -> i64;
     /// Of the whole cluster; zero keeps none.
     fn exemplars_max(&self) -> u64;
+    /// Series that the whole cluster registers; zero: no limit.
+    fn series_max(&self) -> u64;
 }
 
 struct Request {
     batch: Arc<Batch>,
     bytes: usize,
     done: oneshot::Sender<Result<Written, Refusal>>,
+    /// Rows that no command gets: their series are too many.
+    refused: Vec<u32>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -71,6 +76,7 @@ impl Proposer {
             windows,
             shards: shards.max(1) as u64,
             clock: world.clock.clone(),
+            new_under_way: AtomicU64::new(0),
         };
         let task = scoped(&world.dice, worker.run(receiver));
         Self {
@@ -94,6 +100,7 @@ impl Proposer {
             batch,
             bytes,
             done,
+            refused: Vec::new(),
             _room: room,
         };
         self.requests.try_send(request).map_err(|_| full())?;
@@ -120,6 +127,8 @@ struct Worker {
     windows: Arc<dyn Windows>,
     shards: u64,
     clock: Arc<dyn Clock>,
+    /// Series of commands that are not applied yet.
+    new_under_way: AtomicU64,
 }
 
 impl Worker {
@@ -142,9 +151,13 @@ impl Worker {
         }
     }
 
-    async fn propose(&self, requests: Vec<Request>) {
-        let (command, spans) = self.merge(&requests);
-        match group::propose(&self.raft, Command::Write(command).encode()).await {
+    async fn propose(&self, mut requests: Vec<Request>) {
+        let (command, spans) = self.merge(&mut requests);
+        let new = command.labels.len() as u64;
+        self.new_under_way.fetch_add(new, Ordering::Relaxed);
+        let proposed = group::propose(&self.raft, Command::Write(command).encode()).await;
+        self.new_under_way.fetch_sub(new, Ordering::Relaxed);
+        match proposed {
             Ok(Reply::Shard(Outcome::Written { rejected })) => answer(requests, &spans, &rejected),
             Ok(reply) => unreachable!("a write was answered with {reply:?}"),
             Err(refusal) => {
@@ -157,7 +170,7 @@ impl Worker {
     }
 
     /// One command for all requests, and which of its rows are whose.
-    fn merge(&self, requests: &[Request]) -> (WriteCommand, Vec<Range<u32>>) {
+    fn merge(&self, requests: &mut [Request]) -> (WriteCommand, Vec<Range<u32>>) {
         let mut command = WriteCommand {
             proposed_at: self.clock.now(),
             out_of_order_window_ms: match requests.iter().all(|r| r.batch.backfill) {
@@ -173,7 +186,8 @@ impl Worker {
         let mut spans = Vec::with_capacity(requests.len());
         for request in requests {
             let start = command.rows.len() as u32;
-            self.add(&mut command, &mut unknown, &request.batch);
+            let new_max = self.new_max();
+            request.refused = self.add(&mut command, &mut unknown, &request.batch, new_max);
             let span = start..command.rows.len() as u32;
             if let Some(Fence { target, epoch }) = request.batch.fence {
                 command.fences.push((span.clone(), Fence { target, epoch }));
@@ -183,48 +197,109 @@ impl Worker {
         (command, spans)
     }
 
+    /// How many series a command may register now: what is left of this shard's share.
+    fn new_max(&self) -> usize {
+        let share = match self.windows.series_max() {
+            0 => return usize::MAX,
+            all => all.div_ceil(self.shards),
+        };
+        let there = self.engine.series_count() as u64;
+        let under_way = self.new_under_way.load(Ordering::Relaxed);
+        usize::try_from(share.saturating_sub(there + under_way)).unwrap_or(usize::MAX)
+    }
+
     /// This shard's share, rounded up.
     fn exemplars_max(&self) -> u32 {
         let share = self.windows.exemplars_max().div_ceil(self.shards);
         u32::try_from(share).unwrap_or(u32::MAX)
     }
 
-    fn add(&self, command: &mut WriteCommand, unknown: &mut Map<Labels, u32>, batch: &Batch) {
+    /// Adds a request's rows. Those of series that would be too many are left out and returned.
+    fn add(
+        &self,
+        command: &mut WriteCommand,
+        unknown: &mut Map<Labels, u32>,
+        batch: &Batch,
+        new_max: usize,
+    ) -> Vec<u32> {
         let known = self.engine.resolve_all(&batch.series);
-        let refs: Vec<SeriesRef> = batch
-            .series
-            .iter()
-            .zip(known)
-            .map(|(labels, known)| match known {
-                Some(id) => SeriesRef::Known(id),
-                None => SeriesRef::New(*unknown.entry(labels.clone()).or_insert_with(|| {
-                    command.labels.push(labels.clone());
-                    command.labels.len() as u32 - 1
-                })),
-            })
-            .collect();
+        let mut refs = Vec::with_capacity(batch.series.len());
+        let mut too_many = false;
+        for (labels, known) in batch.series.iter().zip(known) {
+            let series = match known.map(SeriesRef::Known) {
+                Some(known) => Some(known),
+                None => self.name_new(command, unknown, labels, new_max),
+            };
+            too_many |= series.is_none();
+            refs.push(series);
+        }
+        let exemplars = batch.exemplars.iter();
+        command
+            .exemplars
+            .extend(exemplars.filter_map(|(series, e)| Some((refs[*series as usize]?, e.clone()))));
+        if too_many {
+            return self.add_known(command, &refs, batch);
+        }
         let start = command.rows.len() as u32;
         let histograms = batch.rows.histograms.iter();
         command
             .rows
             .histograms
             .extend(histograms.map(|(row, histogram)| (start + row, canonical(histogram))));
-        let exemplars = batch.exemplars.iter();
+        let series = batch.rows.series.iter();
         command
-            .exemplars
-            .extend(exemplars.map(|(series, exemplar)| (refs[*series as usize], exemplar.clone())));
-        command.rows.series.extend(
-            batch
-                .rows
-                .series
-                .iter()
-                .map(|&series| refs[series as usize]),
-        );
+            .rows
+            .series
+            .extend(series.filter_map(|&series| refs[series as usize]));
         command
             .rows
             .timestamps
             .extend_from_slice(&batch.rows.timestamps);
         command.rows.values.extend_from_slice(&batch.rows.values);
+        Vec::new()
+    }
+
+    /// A place among the command's new series, if there is one.
+    fn name_new(
+        &self,
+        command: &mut WriteCommand,
+        unknown: &mut Map<Labels, u32>,
+        labels: &Labels,
+        new_max: usize,
+    ) -> Option<SeriesRef> {
+        if let Some(place) = unknown.get(labels) {
+            return Some(SeriesRef::New(*place));
+        }
+        if command.labels.len() >= new_max {
+            return None;
+        }
+        let place = command.labels.len() as u32;
+        command.labels.push(labels.clone());
+        unknown.insert(labels.clone(), place);
+        Some(SeriesRef::New(place))
+    }
+
+    /// Row by row, because some are left out.
+    fn add_known(
+        &self,
+        command: &mut WriteCommand,
+        refs: &[Option<SeriesRef>],
+        batch: &Batch,
+    ) -> Vec<u32> {
+        let mut refused = Vec::new();
+        for (row, series) in batch.rows.series.iter().enumerate() {
+            let Some(series) = refs[*series as usize] else {
+                refused.push(row as u32);
+                continue;
+            };
+            let at = batch.rows.timestamps[row];
+            match batch.rows.histogram(row) {
+                None => command.rows.push(series, at, batch.rows.values[row]),
+                Some(histogram) => command.rows.push_histogram(series, at, histogram),
+            }
+        }
+        self.engine.note_refused(Reason::SeriesLimit, refused.len());
+        refused
     }
 }
 
@@ -242,16 +317,47 @@ fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request
 
 /// Tells each request what became of its own rows. `rejected` is ascending.
 fn answer(requests: Vec<Request>, spans: &[Range<u32>], rejected: &[Rejection]) {
-    for (request, span) in requests.into_iter().zip(spans) {
+    for (mut request, span) in requests.into_iter().zip(spans) {
         let from = rejected.partition_point(|r| r.row < span.start);
         let to = rejected.partition_point(|r| r.row < span.end);
-        let own = |r: &Rejection| Rejection {
-            row: r.row - span.start,
+        let refused = std::mem::take(&mut request.refused);
+        let judged = rejected[from..to].iter().map(|r| Rejection {
+            row: place_of(r.row - span.start, &refused),
             reason: r.reason,
-        };
-        let written = Written {
-            rejected: rejected[from..to].iter().map(own).collect(),
-        };
+        });
+        let mut own: Vec<Rejection> = judged.collect();
+        own.extend(refused.iter().map(|&row| Rejection {
+            row,
+            reason: Reason::SeriesLimit,
+        }));
+        own.sort_unstable_by_key(|r| r.row);
+        let written = Written { rejected: own };
         request.done.send(Ok(written)).ok();
+    }
+}
+
+/// The row of a request that is the `nth` of those that are not `refused`, which ascend.
+fn place_of(nth: u32, refused: &[u32]) -> u32 {
+    let mut row = nth;
+    for left_out in refused {
+        if *left_out > row {
+            break;
+        }
+        row += 1;
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_around_those_left_out() {
+        let refused = [0, 2, 3, 7];
+        let kept: Vec<u32> = (0..10).filter(|row| !refused.contains(row)).collect();
+        let found: Vec<u32> = (0..6).map(|nth| place_of(nth, &refused)).collect();
+        assert_eq!(found, kept);
+        assert_eq!(place_of(5, &[]), 5);
     }
 }

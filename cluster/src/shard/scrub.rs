@@ -1,4 +1,5 @@
-//! Reads every byte that the shards of this node keep once in a while, and gets files that rotted
+//! Reads every byte that the shards of this node keep and every sealed segment of the log once in
+//! a while, and gets files that rotted
 //! from another replica, before somebody asks for them.
 //!
 //! A pass goes file by file at an even pace. Files in which a query found damage come first. A block
@@ -42,12 +43,38 @@ pub async fn run(shared: Arc<Shared>) {
             let files = replica.engine.files().await;
             pieces += 1 + files.iter().map(Check::pieces).sum::<u64>();
         }
+        let sealed = shared.log.sealed().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the log's segments cannot be listed");
+            Vec::new()
+        });
+        pieces += sealed.iter().map(wal::Check::pieces).sum::<u64>();
         let pause = shared.options.scrub_every / u32::try_from(pieces.max(1)).unwrap_or(u32::MAX);
         let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
         for replica in &replicas {
             pass(&shared, replica, pause).await;
         }
+        for check in sealed {
+            pass_segment(&shared, check, pause).await;
+        }
         rest(&shared, pause).await;
+    }
+}
+
+/// One sealed segment of the log. What is damaged stays: opened next, the log puts the groups that
+/// miss something of it in quarantine, and they are fetched from their peers.
+async fn pass_segment(shared: &Shared, mut check: wal::Check, pause: Duration) {
+    loop {
+        rest(shared, pause).await;
+        match shared.log.check_piece(&mut check).await {
+            Ok(wal::Checked::More) => {}
+            Ok(wal::Checked::Whole | wal::Checked::Gone) => return,
+            Ok(wal::Checked::Damaged(what)) => {
+                return tracing::error!(what, "a sealed segment of the log is damaged");
+            }
+            Err(error) => {
+                return tracing::warn!(%error, "a segment of the log cannot be read");
+            }
+        }
     }
 }
 

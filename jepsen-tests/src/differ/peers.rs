@@ -117,13 +117,17 @@ impl Quorate {
 pub struct Prometheus {
     pub address: SocketAddr,
     process: Process,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Prometheus {
     /// Started and ready.
     pub async fn start(programs: &Programs) -> anyhow::Result<Self> {
-        let folder = Folder::create("prometheus-differ")?;
+        Self::start_in(programs, Folder::create("prometheus-differ")?).await
+    }
+
+    /// On what [`Prometheus::data`] of the folder holds.
+    pub async fn start_in(programs: &Programs, folder: Folder) -> anyhow::Result<Self> {
         let binary = programs
             .prometheus
             .clone()
@@ -142,8 +146,23 @@ impl Prometheus {
         Ok(Self {
             address,
             process,
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// Its data directory in a folder.
+    pub fn data(folder: &Folder) -> PathBuf {
+        folder.0.join("data")
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Ends it; its folder stays.
+    pub async fn stop(mut self) -> anyhow::Result<Folder> {
+        self.process.stop().await?;
+        Ok(self.folder)
     }
 
     pub fn last_words(&self) -> String {
@@ -168,6 +187,7 @@ fn program(
             format!("--web.listen-address={address}"),
             "--storage.tsdb.retention.time=100y".to_owned(),
             "--web.enable-remote-write-receiver".to_owned(),
+            "--web.enable-admin-api".to_owned(),
             FEATURES.to_owned(),
         ],
         environment: Vec::new(),
@@ -225,6 +245,19 @@ impl Client {
         match sent.await {
             Reply::Answer { status, body } => Ok((status, body)),
             Reply::NotSent(why) | Reply::Lost(why) => bail!("{why}: {}", asked.line()),
+        }
+    }
+
+    /// POSTs to the API without a body; its answer must be a success.
+    pub async fn order(&mut self, path: &str) -> anyhow::Result<bytes::Bytes> {
+        let body = bytes::Bytes::new();
+        let sent = self.0.send(Method::POST, path, &[], body, REQUEST_DEADLINE);
+        match sent.await {
+            Reply::Answer {
+                status: 200..=299,
+                body,
+            } => Ok(body),
+            other => bail!("{path}: {other:?}"),
         }
     }
 

@@ -10,7 +10,7 @@
 )]
 
 mod block;
-mod chunk;
+pub(crate) mod chunk;
 mod index;
 
 use std::collections::BTreeMap;
@@ -54,10 +54,17 @@ pub fn run(words: &[String]) -> anyhow::Result<String> {
                 .build()?;
             runtime.block_on(export(&snapshots, Path::new(output)))
         }
-        [] | ["--help" | "-h" | "help", ..] | ["export-blocks", "--help" | "-h"] => {
-            Ok(HELP.to_owned())
+        [command, ..] if command.starts_with("import-") => {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            crate::import::run(&words)
         }
-        _ => bail!("unknown arguments of 'tsdb'\n\n{HELP}"),
+        [] | ["--help" | "-h" | "help", ..] | ["export-blocks", "--help" | "-h"] => {
+            Ok(format!("{HELP}\n{}", crate::import::HELP))
+        }
+        _ => bail!(
+            "unknown arguments of 'tsdb'\n\n{HELP}\n{}",
+            crate::import::HELP
+        ),
     }
 }
 

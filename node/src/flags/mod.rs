@@ -126,6 +126,8 @@ pub struct Cluster {
     pub join: Vec<Address>,
     pub bootstrap_expect: u32,
     pub shards: u32,
+    /// Zero: no limit.
+    pub series_max: u64,
     /// 1, 3, 5 or 7; a cluster of fewer nodes starts with fewer copies.
     pub replication_factor: u32,
     pub zone: String,

@@ -112,7 +112,7 @@ pub static PUSH: [Flag; 5] = [
 ];
 
 /// Ours: how nodes find each other and form a cluster, and what every node does.
-pub static CLUSTER: [Flag; 11] = [
+pub static CLUSTER: [Flag; 12] = [
     flag(
         "cluster.listen-address",
         Address,
@@ -147,6 +147,13 @@ pub static CLUSTER: [Flag; 11] = [
         "16",
         Served,
         "Shards of a new cluster, 1 to 4096. Fixed when the cluster is formed.",
+    ),
+    flag(
+        "cluster.max-series",
+        Number,
+        "0",
+        Served,
+        "Series the cluster registers, a share in each shard. New ones beyond are refused. 0: no limit.",
     ),
     flag(
         "cluster.replication-factor",

@@ -19,6 +19,7 @@
 //!   [`serve`]: a listener and its connections
 
 pub mod admin;
+mod backfill;
 pub mod body;
 pub mod encoding;
 pub mod errors;
@@ -155,6 +156,10 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/version", only("GET, OPTIONS", get(status::version)));
     json.merge(texts)
         .merge(rest)
+        .route(
+            "/api/v1/import/write",
+            only("OPTIONS, POST", post(backfill::write)),
+        )
         .merge(lines::routes())
         .route_layer(from_fn_with_state(measure, metrics::measure))
         .fallback(errors::not_found)
@@ -288,7 +293,7 @@ mod tests {
     use super::twin::Twin;
 
     const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
-    const PATHS: [&str; 29] = [
+    const PATHS: [&str; 30] = [
         "/api/v1/query",
         "/api/v1/query_range",
         "/api/v1/series",
@@ -311,6 +316,7 @@ mod tests {
         "/write",
         "/api/v2/write",
         "/api/v1/import",
+        "/api/v1/import/write",
         "/api/v1/import/prometheus/metrics/job/",
         "/api/v1/export",
         "/metrics/job/",

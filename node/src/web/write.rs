@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use ingest::remote::{self, Decoded};
 use model::Batch;
 use model::limits::WRITE_BODY_BYTES_MAX;
-use model::sink::{Rejection, Written};
+use model::sink::{Reason, Rejection, Written};
 use tracing::warn;
 
 use super::errors::TextError;
@@ -66,12 +66,12 @@ pub async fn remote(
             tell_invalid(&decoded);
             let done = store(&api, decoded).await?;
             let complaint = done.complaints(1).into_iter().next();
-            answer(complaint).map(IntoResponse::into_response)
+            answer(complaint, done.code()).map(IntoResponse::into_response)
         }
         Message::V2 => {
             let decoded = remote::v2::decode(&bytes)?;
             let (stored, result) = match store(&api, decoded).await {
-                Ok(done) => (done.stored(), answer(done.joined())),
+                Ok(done) => (done.stored(), answer(done.joined(), done.code())),
                 Err(undecided) => (Stored::default(), Err(undecided)),
             };
             Ok((stored.headers(), result).into_response())
@@ -86,10 +86,10 @@ fn tell_invalid(decoded: &Decoded) {
     }
 }
 
-fn answer(complaint: Option<String>) -> Result<StatusCode, TextError> {
+fn answer(complaint: Option<String>, code: StatusCode) -> Result<StatusCode, TextError> {
     match complaint {
         None => Ok(StatusCode::NO_CONTENT),
-        Some(complaint) => Err(TextError::bad_request(complaint)),
+        Some(complaint) => Err(TextError::new(code, complaint)),
     }
 }
 
@@ -121,6 +121,15 @@ async fn store(api: &Shared, decoded: Decoded) -> Result<Done, TextError> {
 const COMPLAINTS_MAX: usize = 20;
 
 impl Done {
+    /// Of an answer that complains: series that are too many may be let in later.
+    fn code(&self) -> StatusCode {
+        let mut rejected = self.written.rejected.iter();
+        match rejected.any(|rejection| rejection.reason == Reason::SeriesLimit) {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false => StatusCode::BAD_REQUEST,
+        }
+    }
+
     /// The first `max` things that were not stored.
     fn complaints(&self, max: usize) -> Vec<String> {
         let rejected = self.written.rejected.iter();

@@ -180,7 +180,11 @@ impl Samples {
                 ));
             }
             Reason::Duplicate | Reason::TooOld | Reason::OutOfOrder => {}
-            Reason::TooNew | Reason::Fenced | Reason::BadLabels | Reason::BadHistogram => {
+            Reason::TooNew
+            | Reason::Fenced
+            | Reason::BadLabels
+            | Reason::BadHistogram
+            | Reason::SeriesLimit => {
                 return violation(format!("{place:?} refused as {reason:?} without a cause"));
             }
         }
