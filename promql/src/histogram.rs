@@ -76,10 +76,11 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
     if lower >= upper {
         return 0.0;
     }
-    let rank = |bound: f64| {
-        rank(bound, buckets)
-            .filter(|&r| r <= count)
-            .unwrap_or(count)
+    // Not known within the lowest bucket, which has no lower bound: NaN, which stays.
+    let rank = |bound: f64| match rank(bound, buckets) {
+        Some(rank) if rank > count => count,
+        Some(rank) => rank,
+        None => count,
     };
     (rank(upper) - rank(lower)) / count
 }

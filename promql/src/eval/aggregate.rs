@@ -210,7 +210,8 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let mut places: Map<Labels, usize> = Map::default();
         let mut counts: Vec<Column> = Vec::new();
-        let is_taken = aggregate.without && aggregate.grouping.iter().any(|name| name == label);
+        let is_listed = aggregate.grouping.iter().any(|name| name == label);
+        let is_taken = aggregate.without && (is_listed || label == METRIC_NAME);
         for column in &columns {
             self.pace.spend(grid.steps).await?;
             let group = group_labels(aggregate, &column.labels);
@@ -226,7 +227,7 @@ impl Evaluation<'_> {
                     _ => {
                         let text =
                             histogram.map_or_else(|| format_float(value), |h| native::text(h));
-                        // `without` takes away this label too, where it names it.
+                        // `without` takes away this label too, where it names it or it is the name.
                         let labels = match is_taken {
                             true => group.clone(),
                             false => group.to_builder().set(label, &text).build(),
@@ -236,7 +237,7 @@ impl Evaluation<'_> {
                         if place == next {
                             self.pace.expect(counts.len() + 1, grid.steps)?;
                             let values = vec![ABSENT; grid.steps];
-                            counts.push(Column::new(labels, column.drop_name, values));
+                            counts.push(Column::new(labels, false, values));
                         }
                         place
                     }

@@ -2,12 +2,12 @@
 
 use model::Labels;
 use model::hash::Map;
-use model::labels::METRIC_NAME;
 
 use super::column::index;
 use super::element::{Trouble, element, element_of_points, scalars};
 use super::matching::{Signatures, signature};
-use super::{ABSENT, Column, Columns, Evaluation, Point, TYPE, UNIT, is_present, merge};
+use super::{ABSENT, Column, Columns, Evaluation, Point};
+use super::{is_of_name, is_present, merge, without_name};
 use crate::ast::{Binary, Cardinality, Matching};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -87,7 +87,7 @@ impl Evaluation<'_> {
                     Err(trouble) => self.notes.tell(binary, trouble),
                 }
             }
-            if drops_name(binary) {
+            if changes_metric(binary) || binary.return_bool {
                 self.drop_name(column);
             }
         }
@@ -120,7 +120,6 @@ impl Evaluation<'_> {
             binary,
             matching,
             is_swapped,
-            drops_type: self.rules.type_and_unit_labels,
             delayed_names: self.rules.delayed_names,
             steps: grid.steps,
             taken: vec![Vec::new(); signatures.len()],
@@ -177,7 +176,6 @@ struct Join<'a> {
     matching: &'a Matching,
     is_swapped: bool,
     delayed_names: bool,
-    drops_type: bool,
     steps: usize,
     /// For each signature, the instants at which a one-to-one match was made; filled lazily.
     taken: Vec<Vec<bool>>,
@@ -331,7 +329,8 @@ impl Join<'_> {
         let next = self.columns.len();
         let at = *self.places.entry(labels.clone()).or_insert(next);
         if at == next {
-            let drop_name = self.delayed_names && (drops_name(self.binary) || many.drop_name);
+            // A filter forgets, as Prometheus does, that the name was to go.
+            let drop_name = self.delayed_names && self.binary.return_bool;
             let column = Column::new(labels, drop_name, vec![ABSENT; self.steps]);
             self.columns.push(Joined { column, number });
         }
@@ -339,16 +338,14 @@ impl Join<'_> {
     }
 
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
-        let drops_name = drops_name(self.binary) && !self.delayed_names;
-        let is_name =
-            |name: &str| name == METRIC_NAME || self.drops_type && [TYPE, UNIT].contains(&name);
+        let changes_metric = changes_metric(self.binary);
         let listed = |name: &str| self.matching.labels.iter().any(|l| l == name);
         let is_unmatched = |name: &str| {
             self.matching.cardinality == Cardinality::OneToOne && listed(name) != self.matching.on
         };
         let include = &self.matching.include;
         let is_kept = |(name, _): &(&str, &str)| {
-            let goes = drops_name && is_name(name) || is_unmatched(name);
+            let goes = changes_metric && is_of_name(name) || is_unmatched(name);
             !goes && !include.iter().any(|l| l == name)
         };
         let mut pairs: Vec<(&str, &str)> = many.iter().filter(is_kept).collect();
@@ -356,11 +353,16 @@ impl Join<'_> {
         pairs.extend(included.map(|name| (name, one.get(name).unwrap_or_default())));
         pairs.sort_unstable();
         pairs.dedup();
-        Labels::from_sorted(pairs)
+        let labels = Labels::from_sorted(pairs);
+        match self.binary.return_bool && !self.delayed_names {
+            true => without_name(&labels),
+            false => labels,
+        }
     }
 }
 
-/// Arithmetic makes another metric, and so do comparisons that answer 0 or 1.
-fn drops_name(binary: &Binary) -> bool {
-    binary.return_bool || !binary.op.is_comparison()
+/// Arithmetic makes another metric: between vectors its name goes at once, even where the removal
+/// of names is put off. A comparison that answers 0 or 1 loses the name like a function.
+fn changes_metric(binary: &Binary) -> bool {
+    !binary.op.is_comparison()
 }

@@ -268,8 +268,7 @@ impl Joined {
         let at = *self.places.entry(labels.clone()).or_insert(next);
         if at == next {
             let values = vec![ABSENT; like.values.len()];
-            self.columns
-                .push(Column::new(labels, like.drop_name, values));
+            self.columns.push(Column::new(labels, false, values));
         }
         at
     }

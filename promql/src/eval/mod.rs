@@ -53,9 +53,15 @@ use crate::plan::{Grid, Op, Step};
 /// What building one series' labels costs, in values.
 const LABEL_COST: usize = 100;
 
-/// Labels that tell of a metric's type and unit (`type-and-unit-labels`); they go with the name.
+/// Labels that tell of a metric's type and unit. They go with the name, whoever wrote them:
+/// `type-and-unit-labels` says only who sets them and what `rate` tells of them.
 const TYPE: &str = "__type__";
 const UNIT: &str = "__unit__";
+
+/// Whether a label goes with the metric name.
+fn is_of_name(name: &str) -> bool {
+    [METRIC_NAME, TYPE, UNIT].contains(&name)
+}
 
 /// What the engine was told that evaluation depends on.
 #[derive(Debug, Clone, Copy)]
@@ -104,9 +110,8 @@ impl<'a> Evaluation<'a> {
     /// Its result is folded by `aggregate`: names that go with the last step need not be taken off
     /// each series, when groups have none and all series are of one.
     pub fn for_fold(mut self, aggregate: &Aggregate) -> Self {
-        let is_listed = aggregate.grouping.iter().any(|name| name == METRIC_NAME);
-        let goes = aggregate.without || !is_listed;
-        self.ignores_names = goes && !self.rules.type_and_unit_labels;
+        let is_listed = aggregate.grouping.iter().any(|name| is_of_name(name));
+        self.ignores_names = aggregate.without || !is_listed;
         self
     }
 
@@ -385,21 +390,8 @@ impl<'a> Evaluation<'a> {
     fn drop_name(&self, column: &mut Column) {
         if self.rules.delayed_names {
             column.drop_name = true;
-        } else if !self.keeps_names {
-            column.labels = self.without_name(&column.labels);
-        }
-    }
-
-    /// Labels without the metric name and what belongs to it.
-    fn without_name(&self, labels: &Labels) -> Labels {
-        if self.rules.type_and_unit_labels {
-            labels.kept(|name| {
-                [METRIC_NAME, TYPE, UNIT]
-                    .iter()
-                    .all(|n| n.as_bytes() != name)
-            })
-        } else {
-            labels.without(METRIC_NAME)
+        } else if !self.keeps_names || is_typed(&column.labels) {
+            column.labels = without_name(&column.labels);
         }
     }
 
@@ -409,7 +401,7 @@ impl<'a> Evaluation<'a> {
             Columns::Vector(mut columns) => {
                 columns.retain(Column::has_values);
                 for column in columns.iter_mut().filter(|c| c.drop_name) {
-                    column.labels = self.without_name(&column.labels);
+                    column.labels = without_name(&column.labels);
                 }
                 Ok(Columns::Vector(if self.rules.delayed_names {
                     distinct(columns)?
@@ -419,13 +411,29 @@ impl<'a> Evaluation<'a> {
             }
             Columns::Ranges(mut ranges) => {
                 for series in ranges.series.iter_mut().filter(|s| s.drop_name) {
-                    series.labels = self.without_name(&series.labels);
+                    series.labels = without_name(&series.labels);
                 }
                 Ok(Columns::Ranges(ranges))
             }
             other => Ok(other),
         }
     }
+}
+
+/// Labels without the metric name and what belongs to it.
+fn without_name(labels: &Labels) -> Labels {
+    match is_typed(labels) {
+        true => labels.kept(|name| {
+            let of_name = [METRIC_NAME, TYPE, UNIT];
+            of_name.iter().all(|other| other.as_bytes() != name)
+        }),
+        false => labels.without(METRIC_NAME),
+    }
+}
+
+/// Whether the labels tell of the type or the unit.
+fn is_typed(labels: &Labels) -> bool {
+    labels.get(TYPE).is_some() || labels.get(UNIT).is_some()
 }
 
 /// How many results of earlier steps an operator takes.

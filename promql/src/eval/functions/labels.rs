@@ -45,7 +45,7 @@ impl Evaluation<'_> {
                 set(column, &destination, &replaced);
             }
         }
-        Ok(Columns::Vector(distinct(columns)?))
+        renamed(columns)
     }
 
     /// Sets a label to several others' values, joined.
@@ -69,8 +69,14 @@ impl Evaluation<'_> {
             let joined = values.join(&separator);
             set(column, &destination, &joined);
         }
-        Ok(Columns::Vector(distinct(columns)?))
+        renamed(columns)
     }
+}
+
+/// The columns, if no two that have values have the same labels.
+fn renamed(mut columns: Vec<Column>) -> Result<Columns, QueryError> {
+    columns.retain(Column::has_values);
+    Ok(Columns::Vector(distinct(columns)?))
 }
 
 /// A name that is set by hand is no longer dropped.

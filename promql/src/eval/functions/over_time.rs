@@ -300,8 +300,10 @@ impl Evaluation<'_> {
         if matches!(over.name, "rate" | "increase") && has_floats {
             self.inform_if_no_counter(over.place, column);
         }
-        if over.name != "last_over_time" {
-            self.drop_name(column);
+        match over.name {
+            // Of a subquery too, whose names were to go.
+            "last_over_time" => column.drop_name = false,
+            _ => self.drop_name(column),
         }
     }
 
@@ -383,7 +385,11 @@ impl Evaluation<'_> {
             self.pace.current += windows;
             self.pace.glimpse(seen)?;
         }
-        Ok(Columns::Vector(super::absent::column(place, values)))
+        let mut columns = super::absent::column(place, values);
+        columns
+            .iter_mut()
+            .for_each(|column| column.drop_name = self.rules.delayed_names);
+        Ok(Columns::Vector(columns))
     }
 }
 
