@@ -5,7 +5,7 @@
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
 //! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much;
-//! [`federate`] is what `/federate` costs.
+//! [`federate`] is what `/federate` costs, [`pushes`] what pushes do beside Pushgateway.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -16,6 +16,7 @@ mod bombs;
 mod federate;
 mod measure;
 mod options;
+mod pushes;
 mod queries;
 mod query;
 mod round;
@@ -39,13 +40,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = arguments.next_if(|first| {
-        ["queries", "bombs", "federate"]
+        ["queries", "bombs", "federate", "pushes"]
             .iter()
             .any(|known| first == known)
     });
     let done = match command.as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("queries") => queries::main(arguments),
         Some("federate") => federate::main(arguments),
+        Some("pushes") => pushes::main(arguments),
         Some(_) => bombs::main(arguments),
         None => Options::parse(arguments).and_then(|options| bench(&options)),
     };

@@ -96,6 +96,7 @@ impl Options {
             quorate: self.quorate.clone(),
             prometheus: self.prometheus.clone(),
             victoria: self.victoria.clone(),
+            pushgateway: None,
         }
     }
 
@@ -135,6 +136,7 @@ impl Options {
                 Kind::Quorate { .. } => (&self.quorate, "--quorate"),
                 Kind::Prometheus => (&self.prometheus, "--prometheus"),
                 Kind::VictoriaMetrics => (&self.victoria, "--victoria"),
+                Kind::Pushgateway => bail!("{} takes pushes only", kind.name()),
             };
             if binary.is_none() {
                 bail!("{flag} is needed to measure {}", kind.name());

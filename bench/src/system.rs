@@ -13,6 +13,9 @@ use serde::Serialize;
 
 use crate::measure;
 
+/// Pushgateway's flag that leaves out its check against other groups.
+const UNCHECKED: &str = "--push.disable-consistency-check";
+
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,6 +24,7 @@ pub enum Kind {
     Quorate { nodes: usize },
     Prometheus,
     VictoriaMetrics,
+    Pushgateway,
 }
 
 /// Where the systems' programs are.
@@ -29,6 +33,7 @@ pub struct Programs {
     pub quorate: Option<PathBuf>,
     pub prometheus: Option<PathBuf>,
     pub victoria: Option<PathBuf>,
+    pub pushgateway: Option<PathBuf>,
 }
 
 impl Kind {
@@ -38,8 +43,10 @@ impl Kind {
             "quorate-3" => Ok(Self::Quorate { nodes: 3 }),
             "prometheus" => Ok(Self::Prometheus),
             "victoria-metrics" => Ok(Self::VictoriaMetrics),
+            "pushgateway" => Ok(Self::Pushgateway),
             _ => bail!(
-                "no system {text:?}; there are quorate-1, quorate-3, prometheus, victoria-metrics"
+                "no system {text:?}; there are quorate-1, quorate-3, prometheus, victoria-metrics, \
+                 pushgateway"
             ),
         }
     }
@@ -50,6 +57,7 @@ impl Kind {
             Self::Quorate { nodes } => format!("quorate, {nodes} nodes, RF={nodes}"),
             Self::Prometheus => "Prometheus".to_owned(),
             Self::VictoriaMetrics => "VictoriaMetrics".to_owned(),
+            Self::Pushgateway => "Pushgateway".to_owned(),
         }
     }
 }
@@ -74,6 +82,7 @@ impl System {
             Kind::Quorate { nodes } => quorate(programs, nodes, directory)?,
             Kind::Prometheus => prometheus(programs, directory)?,
             Kind::VictoriaMetrics => victoria(programs, directory)?,
+            Kind::Pushgateway => pushgateway(programs, directory)?,
         };
         for n in 0..system.len() {
             system.process(n).start()?;
@@ -101,6 +110,26 @@ impl System {
         {
             Reply::Answer { status: 200, .. } => Ok(()),
             other => bail!("flush: {other:?}"),
+        }
+    }
+
+    /// Pushgateway is filled without its check, which looks at all that is stored, and started again
+    /// with it. Others check from the first push on.
+    pub async fn begin_checking(&mut self) -> anyhow::Result<()> {
+        if self.kind != Kind::Pushgateway {
+            return Ok(());
+        }
+        self.process(0).stop().await?;
+        let Processes::One(process) = &mut self.processes else {
+            unreachable!("a Pushgateway is one process");
+        };
+        let mut program = process.program().clone();
+        program.arguments.retain(|flag| flag != UNCHECKED);
+        **process = Process::new(program);
+        process.start()?;
+        match all_ready(&self.targets, READY_DEADLINE).await {
+            true => Ok(()),
+            false => bail!("not ready with its check"),
         }
     }
 
@@ -205,6 +234,20 @@ fn victoria(programs: &Programs, directory: &Path) -> anyhow::Result<System> {
             "-search.disableCache".to_owned(),
             "-search.latencyOffset=0s".to_owned(),
             "-retentionPeriod=100y".to_owned(),
+        ]
+    })
+}
+
+/// It keeps its groups in a file, so that it can be started again with them.
+fn pushgateway(programs: &Programs, directory: &Path) -> anyhow::Result<System> {
+    let binary = programs.pushgateway.clone();
+    let binary = binary.context("no Pushgateway was named")?;
+    std::fs::create_dir_all(directory.join("data"))?;
+    one(Kind::Pushgateway, binary, directory, |address, data| {
+        vec![
+            format!("--web.listen-address={address}"),
+            format!("--persistence.file={}", data.join("groups").display()),
+            UNCHECKED.to_owned(),
         ]
     })
 }

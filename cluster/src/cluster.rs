@@ -33,6 +33,7 @@ use crate::convert::scoped;
 use crate::history::History;
 use crate::identity::Identity;
 use crate::incoming;
+use crate::journal::Journal;
 use crate::membership::{self, Founding, Local};
 use crate::meta::{Command, Cursor, MetaMachine, Outcome};
 use crate::metrics::Metrics;
@@ -170,6 +171,7 @@ pub struct Shared {
     pub meta_machine: Arc<MetaMachine>,
     pub local: Arc<Local>,
     pub router: Arc<Router>,
+    pub journal: Arc<Journal>,
     /// Answers what other nodes' programs ask; set by ours.
     pub answers: ask::Answering,
     pub settings: Arc<Settings>,
@@ -601,6 +603,7 @@ fn share(
         meta_machine,
         local,
         router: Arc::new(router),
+        journal: Arc::default(),
         answers: ask::Answering::default(),
         settings,
         engine_metrics,
@@ -700,6 +703,10 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
     let control = Control::new(shared.clone()).run().boxed();
     let history = History::new(shared.clone()).run().boxed();
     let expiry = History::new(shared.clone()).expire().boxed();
+    let journal = {
+        let shared = shared.clone();
+        async move { shared.journal.run(&*shared.router).await }.boxed()
+    };
     let scrub = scrub::run(shared.clone()).boxed();
     vec![
         spawn("membership", settle),
@@ -707,6 +714,7 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
         spawn("control", control),
         spawn("push history", history),
         spawn("push expiry", expiry),
+        spawn("push journal", journal),
         spawn("scrub", scrub),
     ]
 }

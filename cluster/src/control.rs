@@ -223,6 +223,7 @@ impl Control {
             windows: shared.settings.clone(),
             shards: state.table.len(),
             metrics: shared.engine_metrics.clone(),
+            journal: shared.journal.clone(),
         })
         .await?;
         let group = GroupId::of_shard(shard);

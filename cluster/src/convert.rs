@@ -335,6 +335,7 @@ pub fn push_to_wire(key: &GroupingKey, op: &PushOp, options: PushOptions) -> wir
             .unwrap_or_default(),
         ttl_ms: options.ttl_ms.unwrap_or(0),
         unchecked: options.unchecked,
+        brief: options.brief,
         ..wire::PushRequest::default()
     }
 }
@@ -347,6 +348,7 @@ pub fn push_from_wire(
     let options = PushOptions {
         ttl_ms: (request.ttl_ms > 0).then_some(request.ttl_ms),
         unchecked: request.unchecked,
+        brief: request.brief,
     };
     if !options.is_valid() {
         return Err(Malformed::new("time to live"));
@@ -771,6 +773,7 @@ mod tests {
                 let options = PushOptions {
                     ttl_ms,
                     unchecked: ttl_ms.is_some(),
+                    brief: ttl_ms.is_none(),
                 };
                 let sent = push_to_wire(&key, &op, options);
                 assert_eq!(push_from_wire(sent), Ok((key.clone(), op.clone(), options)));

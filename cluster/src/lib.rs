@@ -13,7 +13,7 @@
 //! - [`identity`], [`formation`], [`membership`]: who a node is, and how nodes become a cluster
 //! - [`meta`], [`placement`], [`catalogue`]: what the cluster agrees on about itself
 //! - [`shard`], [`raft`]: a shard's replica, and the groups beneath
-//! - [`router`], [`history`]: any request on any node; push groups as history
+//! - [`router`], [`history`], [`journal`]: any request on any node; push groups as history
 //! - [`reads`]: one question to all shards; [`evaluate`]: parts of queries, computed where the
 //!   series are
 //! - [`newest`], [`changes`]: the newest samples of a shard, and what was written since an index
@@ -37,6 +37,7 @@ pub mod formation;
 pub mod history;
 pub mod identity;
 pub mod incoming;
+pub mod journal;
 pub mod link;
 pub mod membership;
 pub mod meta;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
+use model::group::Group;
 use model::port::World;
 use model::source::{Consistency, Source};
 use model::{NodeId, Series, ShardId};
@@ -79,13 +80,18 @@ impl Service {
                 ..wire::PushReply::default()
             });
         };
+        let group = |group: &Option<Arc<Group>>| {
+            let group = group.as_ref().filter(|_| !options.brief);
+            group.map(|group| convert::group_to_wire(group))
+        };
         Ok(wire::PushReply {
             must_check: false,
             at_ms: pushed.at.0,
-            before: pushed.before.as_ref().map(convert::group_to_wire),
-            after: pushed.after.as_ref().map(convert::group_to_wire),
+            before: group(&pushed.before),
+            after: group(&pushed.after),
             repeated: pushed.repeated,
             refusal: None,
+            stored: true,
         })
     }
 

@@ -82,6 +82,30 @@ impl Batch {
         self.rows.push(series, timestamp, value);
     }
 
+    /// Adds the rows and exemplars of another batch behind its own; what else the other one says of
+    /// its rows must be the same.
+    pub fn append(&mut self, other: Self) {
+        assert!(
+            self.fence == other.fence && self.backfill == other.backfill,
+            "batches of one kind"
+        );
+        let series = self.series.len() as u32;
+        let row = self.rows.len() as u32;
+        self.series.extend(other.series);
+        let rows = other.rows;
+        self.rows
+            .series
+            .extend(rows.series.iter().map(|s| s + series));
+        self.rows.timestamps.extend(rows.timestamps);
+        self.rows.values.extend(rows.values);
+        let histograms = rows.histograms.into_iter();
+        let histograms = histograms.map(|(place, histogram)| (place + row, histogram));
+        self.rows.histograms.extend(histograms);
+        let exemplars = other.exemplars.into_iter();
+        self.exemplars
+            .extend(exemplars.map(|(s, e)| (s + series, e)));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.exemplars.is_empty()
     }
@@ -109,5 +133,30 @@ impl Batch {
             Some(s) => Err(format!("row points at series {s} of {}", self.series.len())),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appended_rows_keep_their_series_and_histograms() {
+        let one = |name: &str, value| {
+            let mut batch = Batch::default();
+            batch.add_sample(
+                Labels::from_pairs([("__name__", name)]),
+                Timestamp(1),
+                value,
+            );
+            let histogram = Arc::new(Histogram::default());
+            batch.rows.push_histogram(0, Timestamp(2), histogram);
+            batch
+        };
+        let mut batch = one("a", 1.0);
+        batch.append(one("b", 2.0));
+        batch.validate().unwrap();
+        assert_eq!(batch.rows.series, [0, 0, 1, 1]);
+        assert!(batch.rows.histogram(3).is_some() && batch.rows.histogram(2).is_none());
     }
 }

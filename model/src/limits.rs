@@ -178,6 +178,10 @@ pub const LINES_CONNECTIONS_MAX: usize = 1024;
 pub const METRIC_LINE_BYTES_MAX: usize = 64 << 10;
 pub const PICKLE_BYTES_MAX: usize = 1 << 20;
 
+/// Pushes that wait at the leader of one shard until they are answered: how many, and their bytes.
+pub const PUSHES_WAITING_MAX: usize = 4096;
+pub const PUSH_QUEUE_BYTES_MAX: usize = 64 << 20;
+
 /// The name of one additive push, and those a shard remembers to know a repetition: how many, and
 /// their bytes.
 pub const PUSH_ID_BYTES_MAX: usize = 128;

@@ -1,5 +1,7 @@
 //! The way in: something that accepts a batch.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::group::{Group, GroupingKey, PushOp, PushOptions};
@@ -95,9 +97,9 @@ pub struct Pushed {
     /// The instant the log gave this push.
     pub at: Timestamp,
     /// The group before it, if there was one.
-    pub before: Option<Group>,
+    pub before: Option<Arc<Group>>,
     /// The group after it; `None` when deleted.
-    pub after: Option<Group>,
+    pub after: Option<Arc<Group>>,
     /// An additive push whose id was seen before: nothing was changed, `before` and `after` are
     /// what the group is now.
     pub repeated: bool,

@@ -32,6 +32,8 @@ const RETAIN: u8 = 4;
 const DELETE: u8 = 5;
 const CLEAN: u8 = 6;
 const WIPE: u8 = 7;
+/// Several pushes at one index.
+const PUSHES: u8 = 8;
 const COMPACT: u8 = 20;
 
 /// One entry of the shard's log.
@@ -39,6 +41,8 @@ const COMPACT: u8 = 20;
 pub enum Command {
     Write(WriteCommand),
     Push(PushCommand),
+    /// In this order, two or more.
+    Pushes(Vec<PushCommand>),
     Seal(SealCommand),
     Retain(RetainCommand),
     Delete(DeleteCommand),
@@ -192,7 +196,7 @@ impl Command {
             Self::Write(_) => VERSION_10,
             Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
-            Self::Wipe(_) => VERSION_3,
+            Self::Wipe(_) | Self::Pushes(_) => VERSION_3,
             _ => VERSION_1,
         }
     }
@@ -207,11 +211,13 @@ impl Command {
             }
             Self::Push(push) => {
                 out.push(PUSH);
-                put_zigzag(&mut out, push.proposed_at.0);
-                put_key(&mut out, &push.key);
-                put_op(&mut out, &push.op);
-                if self.version() == VERSION_3 {
-                    put_varint(&mut out, push.options.ttl_ms.unwrap_or(0));
+                put_push(&mut out, push, self.version());
+            }
+            Self::Pushes(pushes) => {
+                out.push(PUSHES);
+                put_varint(&mut out, pushes.len() as u64);
+                for push in pushes {
+                    put_push(&mut out, push, VERSION_3);
                 }
             }
             Self::Seal(seal) => {
@@ -264,6 +270,12 @@ impl Command {
                 proposed_at: Timestamp(fields.zigzag()?),
             }),
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
+            PUSHES if version == VERSION_3 => {
+                // Time, key with a job, operation and time to live.
+                let count = fields.count(9)?;
+                let pushes = (0..count).map(|_| take_push(&mut fields, version));
+                Self::Pushes(pushes.collect::<Result<_, _>>()?)
+            }
             PUSH if version != VERSION_2 => Self::Push(take_push(&mut fields, version)?),
             _ if version != VERSION_1 => return Err(Malformed("unknown kind of command").into()),
             SEAL => Self::Seal(SealCommand {
@@ -410,6 +422,15 @@ pub(crate) fn take_key(fields: &mut Fields<'_>) -> Result<GroupingKey, Malformed
         .map(|_| Ok((fields.text()?.to_owned(), fields.text()?.to_owned())))
         .collect::<Result<Vec<_>, Malformed>>()?;
     GroupingKey::new(pairs).ok_or(Malformed("a grouping key has no job"))
+}
+
+fn put_push(out: &mut Vec<u8>, push: &PushCommand, version: u8) {
+    put_zigzag(out, push.proposed_at.0);
+    put_key(out, &push.key);
+    put_op(out, &push.op);
+    if version == VERSION_3 {
+        put_varint(out, push.options.ttl_ms.unwrap_or(0));
+    }
 }
 
 fn take_push(fields: &mut Fields<'_>, version: u8) -> Result<PushCommand, Malformed> {

@@ -40,6 +40,8 @@ pub enum Outcome {
         rejected: Vec<Rejection>,
     },
     Pushed(Pushed),
+    /// Of each push, in their order.
+    PushedAll(Vec<Pushed>),
     Wiped(Wiped),
     Sealed,
     Retained,
@@ -236,6 +238,7 @@ impl State {
                 rejected: self.write(index, write, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
+            Command::Pushes(pushes) => Outcome::PushedAll(self.groups.apply_all(pushes)),
             Command::Wipe(wipe) => Outcome::Wiped(self.groups.wipe(wipe.proposed_at)),
             Command::Seal(seal) => {
                 self.seal(index, seal.before);

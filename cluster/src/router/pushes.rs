@@ -5,7 +5,7 @@
 //! agrees, so it goes straight to its shard. Any other is first shown to every shard
 //! ([ADR 21](../../../docs/adr/0021-consistency-of-pushes.md)).
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -13,11 +13,12 @@ use futures::future::join_all;
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Pushed, Sink, WriteError};
 use model::source::SourceError;
-use model::{Batch, Labels, ShardId, Timestamp};
+use model::{Batch, ShardId, Timestamp};
 use proto::node as wire;
 
 use super::{Answer, Router, Whom, call, is_harmless, is_passing, refused, to_source_error};
 use crate::convert;
+use crate::journal::add_change;
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::shard::Replica;
@@ -27,6 +28,13 @@ struct Push {
     key: GroupingKey,
     op: PushOp,
     options: PushOptions,
+}
+
+/// What a leader did.
+struct Done {
+    pushed: Pushed,
+    /// The group's samples too.
+    stored: bool,
 }
 
 impl Router {
@@ -39,13 +47,17 @@ impl Router {
     }
 
     /// `None`: other groups must be asked first.
-    async fn push_to(&self, shard: ShardId, push: &Push) -> Result<Option<Pushed>, WriteError> {
-        let question = |whom| -> Answer<'_, Option<Pushed>> {
+    async fn push_to(&self, shard: ShardId, push: &Push) -> Result<Option<Done>, WriteError> {
+        let question = |whom| -> Answer<'_, Option<Done>> {
             Box::pin(async move {
                 match whom {
                     Whom::Here(replica) => {
                         let Push { key, op, options } = push;
-                        replica.push(key.clone(), op.clone(), *options).await
+                        let pushed = replica.push(key.clone(), op.clone(), *options).await?;
+                        Ok(pushed.map(|pushed| Done {
+                            pushed,
+                            stored: true,
+                        }))
                     }
                     Whom::There(peer) => self.push_there(&peer, shard, push).await,
                 }
@@ -65,22 +77,26 @@ impl Router {
         peer: &Peer,
         shard: ShardId,
         push: &Push,
-    ) -> Result<Option<Pushed>, Refusal> {
+    ) -> Result<Option<Done>, Refusal> {
         let reply = call(peer.data().push(self.request(shard, push))).await?;
         refused(reply.refusal)?;
         if reply.must_check {
             return Ok(None);
         }
         let group = |g: Option<wire::Group>| {
-            g.map(convert::group_from_wire)
+            g.map(|g| convert::group_from_wire(g).map(Arc::new))
                 .transpose()
                 .map_err(|e| Refusal::Internal(e.to_string()))
         };
-        Ok(Some(Pushed {
+        let pushed = Pushed {
             at: Timestamp(reply.at_ms),
             before: group(reply.before)?,
             after: group(reply.after)?,
             repeated: reply.repeated,
+        };
+        Ok(Some(Done {
+            pushed,
+            stored: reply.stored,
         }))
     }
 
@@ -115,18 +131,11 @@ impl Router {
         self.ask(shard, is_passing, question).await
     }
 
-    /// Stores what a group now stands for as ordinary samples, and ends the series it lost.
+    /// For a leader of an older version, which leaves it to the asker.
     async fn write_history(&self, pushed: &Pushed) -> Result<(), WriteError> {
         let mut batch = Batch::default();
-        let now: BTreeMap<Labels, f64> = pushed.after.iter().flat_map(Group::series).collect();
-        for (labels, _) in pushed.before.iter().flat_map(Group::series) {
-            if !now.contains_key(&labels) {
-                batch.add_sample(labels, pushed.at, model::sample::STALE_NAN);
-            }
-        }
-        for (labels, value) in now {
-            batch.add_sample(labels, pushed.at, value);
-        }
+        let (before, after) = (pushed.before.as_deref(), pushed.after.as_deref());
+        add_change(&mut batch, before, after, pushed.at);
         self.write(batch).await.map(drop)
     }
 
@@ -134,10 +143,8 @@ impl Router {
     pub async fn expire(&self, replica: &Replica, key: GroupingKey) -> Result<(), WriteError> {
         let options = PushOptions::default();
         let expired = replica.push(key, PushOp::Expire, options).await;
-        match expired.map_err(|refusal| not_pushed(replica.shard, refusal))? {
-            Some(pushed) if pushed.after.is_none() => self.write_history(&pushed).await,
-            _ => Ok(()),
-        }
+        let expired = expired.map_err(|refusal| not_pushed(replica.shard, refusal));
+        expired.map(drop)
     }
 
     async fn wipe_shard(&self, shard: ShardId) -> Result<(), WriteError> {
@@ -212,12 +219,13 @@ impl Groups for Router {
             push.options.unchecked = true;
             pushed = self.push_to(shard, &push).await?;
         }
-        let Some(pushed) = pushed else {
+        let Some(Done { pushed, stored }) = pushed else {
             let why = "a shard asked twice for a check";
             return Err(WriteError::Failed(why.to_owned()));
         };
-        // The first of a repeated push may have died before it wrote these: they are written again.
-        self.write_history(&pushed).await?;
+        if !stored {
+            self.write_history(&pushed).await?;
+        }
         Ok(pushed)
     }
 

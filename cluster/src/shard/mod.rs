@@ -1,8 +1,9 @@
-//! One shard's replica on this node: its engine as a Raft machine, the proposer that merges
-//! writes into entries, the upkeep that seals, compacts, checkpoints and purges, and the scrub.
+//! One shard's replica on this node: its engine as a Raft machine, the proposers that merge writes and
+//! pushes into entries, the upkeep that seals, compacts, checkpoints and purges, and the scrub.
 
 pub mod machine;
 pub mod proposer;
+pub mod pushes;
 pub mod replica;
 pub mod scrub;
 pub mod upkeep;

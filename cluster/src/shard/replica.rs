@@ -9,11 +9,13 @@ use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
 use model::{Batch, GroupId, ShardId};
-use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, PushCommand, Shard, WipeCommand, Wiped};
+use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
 use super::machine::ShardMachine;
 use super::proposer::{Proposer, Windows};
+use super::pushes::Pushes;
 use crate::convert::scoped;
+use crate::journal::Journal;
 use crate::peer::Peers;
 use crate::raft::group::{self, Parts, Timing};
 use crate::raft::machine::Machine;
@@ -40,6 +42,7 @@ pub struct Setup {
     /// How many the cluster has.
     pub shards: usize,
     pub metrics: Arc<tsdb::Metrics>,
+    pub journal: Arc<Journal>,
 }
 
 /// One shard on this node.
@@ -50,6 +53,7 @@ pub struct Replica {
     pub standing: Standing,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
+    pushes: Pushes,
     world: World,
 }
 
@@ -71,6 +75,7 @@ impl Replica {
             windows,
             shards,
             metrics,
+            journal,
         } = setup;
         let dir = dir_of(shard);
         make_dir(&world, &dir).await?;
@@ -90,6 +95,7 @@ impl Replica {
         };
         let (raft, standing) = group::start(parts).await?;
         let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows, shards);
+        let pushes = Pushes::start(&world, raft.clone(), journal);
         Ok(Self {
             shard,
             engine,
@@ -97,6 +103,7 @@ impl Replica {
             standing,
             machine,
             proposer,
+            pushes,
             world,
         })
     }
@@ -114,6 +121,8 @@ impl Replica {
         self.proposer.write(batch).await
     }
 
+    /// What the push changed, once it is committed and its samples are stored.
+    ///
     /// `None`: nothing was done, because the group does not have all these series, so that other
     /// groups must be asked first.
     pub async fn push(
@@ -126,17 +135,7 @@ impl Replica {
         if !options.unchecked && !self.engine.holds(&key, op.families()) {
             return Ok(None);
         }
-        let command = PushCommand {
-            proposed_at: self.world.clock.now(),
-            key,
-            op,
-            options,
-        };
-        let proposal = group::propose(&self.raft, Command::Push(command).encode());
-        match scoped(&self.world.dice, proposal).await? {
-            Reply::Shard(Outcome::Pushed(pushed)) => Ok(Some(pushed)),
-            reply => unreachable!("a push was answered with {reply:?}"),
-        }
+        self.pushes.push(key, op, options).await.map(Some)
     }
 
     /// What a push contradicts in the groups of this shard, all that was acknowledged before

@@ -147,6 +147,8 @@ pub struct PushOptions {
     pub ttl_ms: Option<u64>,
     /// Whether other groups may be contradicted (`--push.disable-consistency-check`).
     pub unchecked: bool,
+    /// Whether nobody looks at the groups of [`Pushed`](crate::sink::Pushed): they may be left out.
+    pub brief: bool,
 }
 
 impl PushOptions {
@@ -181,6 +183,14 @@ impl Group {
             push_failure_time: Timestamp(0),
             expires: None,
         }
+    }
+
+    /// The family of that name, if the group has it.
+    pub fn family(&self, name: &str) -> Option<&Family> {
+        let at = self
+            .families
+            .binary_search_by(|f| f.name.as_str().cmp(name));
+        at.ok().map(|at| &self.families[at])
     }
 
     /// Every series the group stands for, as a Prometheus that scrapes a Pushgateway with

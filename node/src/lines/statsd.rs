@@ -207,7 +207,7 @@ async fn push_until_done(
             ..PushOptions::default()
         };
         match groups.push(key(), op, options).await {
-            Ok(pushed) => return Ok(pushed.after),
+            Ok(pushed) => return Ok(pushed.after.map(Arc::unwrap_or_clone)),
             Err(error @ (WriteError::Invalid(_) | WriteError::Inconsistent(_))) => {
                 return Err(error);
             }
@@ -288,7 +288,7 @@ mod tests {
             Ok(Pushed {
                 at: Timestamp(1),
                 before: None,
-                after: Some(self.group()),
+                after: Some(Arc::new(self.group())),
                 repeated,
             })
         }

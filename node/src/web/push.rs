@@ -126,6 +126,7 @@ async fn push(
     let options = PushOptions {
         ttl_ms: wishes.ttl_ms,
         unchecked: api.settings.push_unchecked,
+        brief: true,
     };
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let plain = decompress(headers, &bytes)?;
@@ -225,6 +226,7 @@ async fn delete(api: &Shared, raw_path: &str) -> Result<StatusCode, TextError> {
 async fn note_rejection(api: &Shared, key: GroupingKey) {
     let options = PushOptions {
         unchecked: true,
+        brief: true,
         ..PushOptions::default()
     };
     if let Err(error) = api.groups.push(key, PushOp::Reject, options).await {

@@ -341,8 +341,8 @@ impl Groups for Store {
         }
         Ok(Pushed {
             at: NOW,
-            before,
-            after,
+            before: before.map(Arc::new),
+            after: after.map(Arc::new),
             repeated: false,
         })
     }

@@ -123,8 +123,8 @@ impl Groups {
     pub fn committed(&mut self, number: u64, pushed: &Pushed) -> Result<(), Violation> {
         self.event += 1;
         let event = self.event;
-        let before = content_of(pushed.before.as_ref())?;
-        let after = content_of(pushed.after.as_ref())?;
+        let before = content_of(pushed.before.as_deref())?;
+        let after = content_of(pushed.after.as_deref())?;
         let write = self.write(number);
         write.known.get_or_insert(event);
         write.acknowledged = Some(event);
@@ -243,6 +243,8 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn group(group: u32, number: u64, at: i64) -> Group {
@@ -264,8 +266,10 @@ mod tests {
         let at = number as i64;
         let pushed = Pushed {
             at: Timestamp(at),
-            before: before.map(|n| group(0, n, at - 1)),
-            after: groups.writes[&number].content.map(|n| group(0, n, at)),
+            before: before.map(|n| Arc::new(group(0, n, at - 1))),
+            after: groups.writes[&number]
+                .content
+                .map(|n| Arc::new(group(0, n, at))),
             repeated: false,
         };
         groups.committed(number, &pushed)
@@ -342,8 +346,8 @@ mod tests {
         let at = one as i64;
         let pushed = Pushed {
             at: Timestamp(at),
-            before: Some(group(0, one, at)),
-            after: Some(group(0, two, at)),
+            before: Some(Arc::new(group(0, one, at))),
+            after: Some(Arc::new(group(0, two, at))),
             repeated: false,
         };
         assert!(groups.committed(two, &pushed).is_err());

@@ -16,7 +16,7 @@ impl Groups {
             return families.is_empty();
         };
         families.iter().all(|family| {
-            let own = group.families.iter().find(|f| f.name == family.name);
+            let own = group.family(&family.name);
             own.is_some_and(|own| own.kind == family.kind && holds_series(own, family))
         })
     }

@@ -2,7 +2,9 @@
 //!
 //! Push times are strictly monotone per group. So that they stay so when a group is deleted and
 //! pushed again, the newest instant of any deleted group is remembered once per shard and a new
-//! group starts behind it.
+//! group starts behind it. Pushes to one group that came together, in one entry of the log, share an
+//! instant: thousands in a second do not run ahead of the clock, and what the group went through in
+//! between is no history of it.
 
 mod check;
 mod ids;
@@ -108,21 +110,41 @@ impl Groups {
     }
 
     pub fn apply(&mut self, push: &PushCommand) -> Pushed {
-        let before = self.get(&push.key).cloned();
-        let mut group = before
-            .clone()
-            .unwrap_or_else(|| Group::new(push.key.clone()));
+        self.step(push, None)
+    }
+
+    /// Pushes of one entry, in their order.
+    pub fn apply_all(&mut self, pushes: &[PushCommand]) -> Vec<Pushed> {
+        let mut met: BTreeMap<&GroupingKey, Timestamp> = BTreeMap::new();
+        let mut step = |push| {
+            let pushed = self.step(push, met.get(&push.key).copied());
+            met.insert(&push.key, pushed.at);
+            pushed
+        };
+        pushes.iter().map(&mut step).collect()
+    }
+
+    /// `together` is the instant that an earlier push of this entry gave the group.
+    fn step(&mut self, push: &PushCommand, together: Option<Timestamp>) -> Pushed {
+        let before = self.by_key.get(&push.key).cloned();
         let last = match (&push.op, &before) {
             (_, None) => self.floor,
             (PushOp::Reject, Some(group)) => group.push_failure_time,
             (_, Some(group)) => group.push_time,
         };
-        let at = push.proposed_at.max(last.plus_ms(1));
+        let at = push.proposed_at.max(match together == Some(last) {
+            true => last,
+            false => last.plus_ms(1),
+        });
+        let mut group = match &before {
+            Some(group) => Group::clone(group),
+            None => Group::new(push.key.clone()),
+        };
         match &push.op {
-            PushOp::Put(families) => group.families = by_name(families),
+            PushOp::Put(families) => group.families = by_name(families.iter()),
             PushOp::Post(families) => {
-                group.families.extend(families.iter().cloned());
-                group.families = by_name(&group.families);
+                let all = std::mem::take(&mut group.families);
+                group.families = by_name(all.iter().chain(families));
             }
             PushOp::Add { families, id } => {
                 let seen = (ids::group_of(&push.key), id.clone());
@@ -146,9 +168,9 @@ impl Groups {
             let ttl_ms = push.options.ttl_ms;
             group.expires = ttl_ms.map(|ttl| at.plus_ms(ttl.min(PUSH_TTL_MS_MAX) as i64));
         }
-        self.index.replace(before.as_ref(), Some(&group));
-        self.by_key
-            .insert(push.key.clone(), Arc::new(group.clone()));
+        self.index.replace(before.as_deref(), Some(&group));
+        let group = Arc::new(group);
+        self.by_key.insert(push.key.clone(), group.clone());
         Pushed {
             at,
             before,
@@ -157,7 +179,7 @@ impl Groups {
         }
     }
 
-    fn delete(&mut self, push: &PushCommand, before: Option<Group>, at: Timestamp) -> Pushed {
+    fn delete(&mut self, push: &PushCommand, before: Option<Arc<Group>>, at: Timestamp) -> Pushed {
         if let Some(group) = &before {
             self.index.replace(Some(group), None);
             self.by_key.remove(&push.key);
@@ -207,8 +229,8 @@ impl Groups {
 }
 
 /// Sorted by name; of a name given twice the last one stays.
-fn by_name(families: &[Family]) -> Vec<Family> {
-    let map: BTreeMap<&str, &Family> = families.iter().map(|f| (f.name.as_str(), f)).collect();
+fn by_name<'a>(families: impl Iterator<Item = &'a Family>) -> Vec<Family> {
+    let map: BTreeMap<&str, &Family> = families.map(|f| (f.name.as_str(), f)).collect();
     map.into_values().cloned().collect()
 }
 
@@ -223,7 +245,7 @@ fn add(families: &mut Vec<Family>, new: &[Family]) {
 }
 
 /// A push that left the group as it was.
-fn unchanged(group: Option<Group>, at: Timestamp, repeated: bool) -> Pushed {
+fn unchanged(group: Option<Arc<Group>>, at: Timestamp, repeated: bool) -> Pushed {
     Pushed {
         at,
         before: group.clone(),
@@ -324,6 +346,37 @@ mod tests {
         let touched = push(&mut groups, 40, PushOp::Post(vec![]));
         assert_eq!(families(&touched), [("z".into(), 0.0)]);
         assert_eq!(touched.after.unwrap().push_time, Timestamp(40));
+    }
+
+    #[test]
+    fn pushes_that_came_together_share_an_instant_and_keep_their_order() {
+        let mut groups = Groups::default();
+        let command = |job: &str, op| PushCommand {
+            proposed_at: Timestamp(100),
+            key: key(job),
+            op,
+            options: PushOptions::default(),
+        };
+        let put = |value| PushOp::Put(vec![family("x", value)]);
+        push(&mut groups, 300, put(0.0));
+        let pushed = groups.apply_all(&[
+            command("a", put(1.0)),
+            command("b", put(2.0)),
+            command("a", PushOp::Post(vec![family("y", 3.0)])),
+            command("a", PushOp::Delete),
+            command("a", put(4.0)),
+            command("a", PushOp::Reject),
+        ]);
+        let at: Vec<i64> = pushed.iter().map(|pushed| pushed.at.0).collect();
+        assert_eq!(at, [301, 100, 301, 301, 301, 100]);
+        assert_eq!(families(&pushed[2]), [("x".into(), 1.0), ("y".into(), 3.0)]);
+        assert_eq!(
+            (&pushed[2].before, &pushed[3].after),
+            (&pushed[0].after, &None)
+        );
+        assert_eq!(families(&pushed[5]), [("x".into(), 4.0)]);
+        // The next entry is behind them.
+        assert_eq!(push(&mut groups, 1, put(5.0)).at, Timestamp(302));
     }
 
     #[test]

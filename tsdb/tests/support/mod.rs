@@ -25,6 +25,8 @@ pub enum Step {
     /// Series, instant and value of each.
     Exemplars(Vec<(u8, i64, u8)>, u32),
     Push(String, i64, PushOp),
+    /// The same push and another one on the same group, then a third on another, in one entry.
+    Together(String, i64, PushOp, PushOp),
     Wipe(i64),
     Seal(i64),
     Retain(i64),
@@ -115,15 +117,12 @@ pub fn command(
     Some(match step {
         Step::Write(rows, windows, fence) => Command::Write(write(rows, windows, *fence, resolve)),
         Step::Exemplars(seen, len_max) => Command::Write(exemplars(seen, *len_max, resolve)),
-        Step::Push(job, at, op) => Command::Push(PushCommand {
-            proposed_at: Timestamp(*at),
-            key: key(job),
-            op: op.clone(),
-            options: PushOptions {
-                ttl_ms: (at % 3 == 0).then_some(20),
-                ..PushOptions::default()
-            },
-        }),
+        Step::Push(job, at, op) => Command::Push(push(job, *at, op)),
+        Step::Together(job, at, first, second) => Command::Pushes(vec![
+            push(job, *at, first),
+            push(job, *at, second),
+            push("other", *at, first),
+        ]),
         Step::Wipe(at) => Command::Wipe(WipeCommand {
             proposed_at: Timestamp(*at),
         }),
@@ -140,6 +139,18 @@ pub fn command(
         }),
         _ => return None,
     })
+}
+
+fn push(job: &str, at: i64, op: &PushOp) -> PushCommand {
+    PushCommand {
+        proposed_at: Timestamp(at),
+        key: key(job),
+        op: op.clone(),
+        options: PushOptions {
+            ttl_ms: (at % 3 == 0).then_some(20),
+            ..PushOptions::default()
+        },
+    }
 }
 
 fn write(
@@ -262,7 +273,16 @@ fn fence() -> impl Strategy<Value = Fence> {
     (0u64..3, 0u64..4).prop_map(|(target, epoch)| Fence { target, epoch })
 }
 
-fn push() -> impl Strategy<Value = Step> {
+fn together((first, second): (Step, Step)) -> Step {
+    match (first, second) {
+        (Step::Push(job, at, first), Step::Push(_, _, second)) => {
+            Step::Together(job, at, first, second)
+        }
+        _ => unreachable!("both are pushes"),
+    }
+}
+
+fn push_step() -> impl Strategy<Value = Step> {
     let family = ("[xyz]", 0u8..8).prop_map(|(name, value)| Family {
         name,
         help: None,
@@ -319,7 +339,8 @@ fn logged() -> BoxedStrategy<Step> {
         2 => prop::collection::vec((0u8..8, 0i64..50, 0u8..6), 1..6)
             .prop_flat_map(|seen| (Just(seen), 0u32..12))
             .prop_map(|(seen, len_max)| Step::Exemplars(seen, len_max)),
-        2 => push(),
+        2 => push_step(),
+        1 => (push_step(), push_step()).prop_map(together),
         1 => (0i64..100).prop_map(Step::Wipe),
         2 => time().prop_map(Step::Seal),
         1 => (0i64..3_000).prop_map(Step::Retain),

@@ -48,7 +48,8 @@ impl Twin {
         self.index += 1;
         match command {
             Command::Write(write) => return self.write(write),
-            Command::Push(push) => self.push(push),
+            Command::Push(push) => drop(self.push(push, None)),
+            Command::Pushes(pushes) => self.push_all(pushes),
             Command::Seal(seal) => self.seal(seal.before.0),
             Command::Retain(retain) => self.retain(retain.before.0),
             Command::Delete(delete) => self.delete(delete),
@@ -153,10 +154,22 @@ impl Twin {
         }
     }
 
-    fn push(&mut self, push: &PushCommand) {
+    fn push_all(&mut self, pushes: &[PushCommand]) {
+        let mut met = BTreeMap::new();
+        for push in pushes {
+            let at = self.push(push, met.get(&push.key).copied());
+            met.insert(push.key.clone(), at);
+        }
+    }
+
+    /// Its instant. `together` is that of the push on the same group before it in the same entry.
+    fn push(&mut self, push: &PushCommand, together: Option<i64>) -> i64 {
         let old = self.groups.get(&push.key).cloned();
         let mut group = old.clone().unwrap_or(Group::new(push.key.clone()));
-        let after = |last: i64| Timestamp(push.proposed_at.0.max(last + 1));
+        let after = |last: i64| {
+            let step = i64::from(together != Some(last));
+            Timestamp(push.proposed_at.0.max(last + step))
+        };
         let floor = self.newest_deleted;
         let last = |time: Timestamp| old.as_ref().map_or(floor, |_| time.0);
         match &push.op {
@@ -173,7 +186,7 @@ impl Twin {
             }
             PushOp::Add { families, id } => {
                 if !self.added.insert((push.key.clone(), id.clone())) {
-                    return;
+                    return after(last(group.push_time)).0;
                 }
                 group.push_time = after(last(group.push_time));
                 let mut new: BTreeMap<String, Family> = BTreeMap::new();
@@ -187,20 +200,27 @@ impl Twin {
                 }
                 group.families = new.into_values().collect();
             }
-            PushOp::Expire if group.expires.is_none_or(|end| end > push.proposed_at) => return,
+            PushOp::Expire if group.expires.is_none_or(|end| end > push.proposed_at) => {
+                return after(last(group.push_time)).0;
+            }
             PushOp::Delete | PushOp::Expire => {
                 if let Some(old) = self.groups.remove(&push.key) {
                     let newest = old.push_time.max(old.push_failure_time).0;
                     self.newest_deleted = self.newest_deleted.max(newest);
                 }
-                return;
+                return after(last(group.push_time)).0;
             }
         }
         if !matches!(push.op, PushOp::Reject) {
             let ttl = push.options.ttl_ms;
             group.expires = ttl.map(|ttl| Timestamp(group.push_time.0 + ttl as i64));
         }
+        let at = match push.op {
+            PushOp::Reject => group.push_failure_time.0,
+            _ => group.push_time.0,
+        };
         self.groups.insert(push.key.clone(), group);
+        at
     }
 
     fn seal(&mut self, before: i64) {
