@@ -51,6 +51,7 @@ impl Evaluation<'_> {
         mut columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
+        columns.retain(Column::has_values);
         if columns.is_empty() && ratios.iter().any(|ratio| ratio.is_nan()) {
             return Ok(Columns::Vector(columns));
         }

@@ -337,7 +337,12 @@ impl<'a> Evaluation<'a> {
             }
             self.drop_name(column);
         }
-        Ok(Columns::Vector(merge(columns)?))
+        // Unlike a function, it takes no label set twice, not even at different instants.
+        columns.retain(Column::has_values);
+        Ok(Columns::Vector(match self.rules.delayed_names {
+            true => columns,
+            false => distinct(columns)?,
+        }))
     }
 
     /// Applies `f` to every float; histograms are left out, and names go.

@@ -62,8 +62,12 @@ impl Evaluation<'_> {
             columns.push(column.into());
         }
         columns.sort_by(|a, b| a.labels.cmp(&b.labels));
-        // Functions of ranges may not yield a label set twice, not even at different instants.
-        let is_strict = matches!(expr, Expr::Call(call) if is_over_windows(call));
+        // Functions of ranges and a minus may not yield a label set twice, not even at different
+        // instants.
+        let is_strict = match expr {
+            Expr::Call(call) => is_over_windows(call),
+            expr => matches!(expr, Expr::Unary(_)),
+        };
         Ok(Columns::Vector(
             match (is_strict, self.rules.delayed_names) {
                 (_, true) => columns,
