@@ -68,7 +68,7 @@ impl Journal {
             pushed: pushed.into_iter().zip(waiting).collect(),
         };
         let sent = self.entries.send(entry).await;
-        sent.ok().expect("the receiver lives as long as this");
+        sent.expect("the receiver lives as long as this");
     }
 
     /// Writes what is noted; ends with the node.

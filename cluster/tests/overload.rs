@@ -1,5 +1,6 @@
-//! Writes that come faster than a shard's leader takes them: what waits is bounded, the rest is told
-//! at once and may come again. And series that are more than may be.
+//! Writes and pushes that come faster than a shard's leader takes them: what waits is bounded, the
+//! rest is told at once and may come again; what waits together is committed together. And series
+//! that are more than may be.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Options};
 use futures::future::join_all;
-use model::limits::PROPOSER_QUEUE_BYTES_MAX;
-use model::sink::{Reason, Rejection, Sink, WriteError};
+use model::group::{Family, FamilySample, GroupingKey, PushOp, PushOptions};
+use model::limits::{PROPOSER_QUEUE_BYTES_MAX, PUSH_QUEUE_BYTES_MAX};
+use model::sink::{Groups, Reason, Rejection, Sink, WriteError};
 use model::{Batch, Labels, Timestamp};
 
 /// A node of its own, with one shard, and the time.
@@ -124,5 +126,83 @@ async fn series_beyond_the_limit_are_refused_and_known_ones_taken() {
     assert_eq!(written.rejected, expected);
     let next = rows(&[1, 2, 7], later.plus_ms(1_000));
     assert_eq!(cluster.write(next).await.unwrap().rejected, []);
+    cluster.stop().await;
+}
+
+fn key(number: usize) -> GroupingKey {
+    let pairs = [("job", "j".to_owned()), ("number", number.to_string())];
+    GroupingKey::new(pairs.map(|(name, value)| (name.to_owned(), value))).expect("a job")
+}
+
+/// One family with one sample, its value.
+fn put(value: usize, help_bytes: usize) -> PushOp {
+    PushOp::Put(vec![Family {
+        name: "pushed".to_owned(),
+        help: Some("x".repeat(help_bytes)),
+        samples: vec![FamilySample {
+            suffix: "",
+            labels: Labels::default(),
+            value: value as f64,
+        }],
+        ..Family::default()
+    }])
+}
+
+fn unchecked() -> PushOptions {
+    PushOptions {
+        unchecked: true,
+        ..PushOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn pushes_that_find_no_room_are_told_at_once_and_change_nothing() {
+    const BYTES: usize = 1 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let (cluster, _) = start(&root).await;
+    let count = 3 * PUSH_QUEUE_BYTES_MAX / 2 / BYTES;
+    let pushes = (0..count).map(|n| cluster.push(key(n), put(n, BYTES), unchecked()));
+    let mut taken = 0;
+    let mut refused = Vec::new();
+    for (n, outcome) in join_all(pushes).await.into_iter().enumerate() {
+        match outcome {
+            Ok(_) => taken += 1,
+            Err(WriteError::Overloaded(_)) => refused.push(n),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(taken * BYTES >= PUSH_QUEUE_BYTES_MAX / 2, "{taken} taken");
+    assert!(!refused.is_empty(), "everything was taken at once");
+    assert_eq!(cluster.groups().await.unwrap().len(), taken);
+    let again = cluster.push(key(refused[0]), put(0, 1), unchecked()).await;
+    assert_eq!(again.unwrap().before, None);
+    cluster.stop().await;
+}
+
+/// Each push replaced what another one left, none was lost, and the last of each group stands there.
+#[tokio::test]
+async fn pushes_that_wait_together_form_one_order() {
+    const GROUPS: usize = 3;
+    let root = tempfile::tempdir().unwrap();
+    let (cluster, _) = start(&root).await;
+    let pushes = (0..300).map(|n| cluster.push(key(n % GROUPS), put(n, 1), unchecked()));
+    let done: Vec<_> = join_all(pushes)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let together = done.windows(2 * GROUPS).any(|w| w[0].at == w[GROUPS].at);
+    assert!(together, "no two pushes to one group shared an entry");
+    let groups = cluster.groups().await.unwrap();
+    for (n, group) in groups.iter().enumerate() {
+        let own = || done.iter().skip(n).step_by(GROUPS);
+        let replaced = |state| own().filter(|p| p.before.as_deref() == state).count();
+        assert_eq!(replaced(None), 1, "one began the group");
+        for pushed in own() {
+            let after = pushed.after.as_deref();
+            assert_eq!(replaced(after), usize::from(after != Some(group)));
+        }
+    }
+    assert_eq!(groups.len(), GROUPS);
     cluster.stop().await;
 }
