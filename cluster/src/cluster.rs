@@ -41,7 +41,7 @@ use crate::raft::service as raft_service;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::reads::AllShards;
-use crate::router::{Replicas, Router};
+use crate::router::{Replicas, Router, ShardSource};
 use crate::shard::proposer::Windows;
 use crate::shard::scrub;
 use crate::shard::upkeep::CheckpointPolicy;
@@ -325,6 +325,16 @@ impl Cluster {
         let shards: Vec<_> = self.shared.view.borrow().shards().collect();
         let router = self.shared.router.clone();
         (!shards.is_empty()).then(|| Arc::new(AllShards { router, shards }) as Arc<dyn Source>)
+    }
+
+    /// Each shard as a source of its own, for what is asked page by page: their pages are read as
+    /// they are needed. None until the cluster is formed.
+    pub fn shard_sources(&self) -> Vec<Arc<dyn Source>> {
+        let source = |shard| {
+            let router = self.shared.router.clone();
+            Arc::new(ShardSource { router, shard }) as Arc<dyn Source>
+        };
+        self.shards().into_iter().map(source).collect()
     }
 
     /// From now on `answers` is what other nodes' questions are put to. The first one stays.
