@@ -18,7 +18,7 @@ use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
 use model::source::{Source, SourceError};
-use model::{Batch, ClusterId, GroupId, NodeId, ShardId};
+use model::{Batch, ClusterId, GroupId, NewestSelection, NodeId, ShardId};
 use proto::node::application_server::ApplicationServer;
 use proto::node::membership_server::MembershipServer;
 use proto::node::raft_server::RaftServer;
@@ -35,6 +35,7 @@ use crate::identity::Identity;
 use crate::membership::{self, Founding, Local};
 use crate::meta::{Command, Cursor, MetaMachine, Outcome};
 use crate::metrics::Metrics;
+use crate::newest;
 use crate::peer::{Peers, Wire};
 use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
@@ -381,6 +382,17 @@ impl Cluster {
         question: &changes::Question,
     ) -> Result<changes::Changes, SourceError> {
         changes::of_shard(&self.shared.router, shard, question).await
+    }
+
+    /// The newest samples of a shard's series, of those written after an index of its log if one is
+    /// given.
+    pub async fn newest(
+        &self,
+        shard: ShardId,
+        selection: &NewestSelection,
+        since: Option<u64>,
+    ) -> Result<newest::Newest, SourceError> {
+        newest::of_shard(&self.shared.router, shard, selection, since).await
     }
 
     /// Shards of the cluster; none until it is formed.
