@@ -18,7 +18,7 @@ use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
 use model::source::{Source, SourceError};
-use model::{Batch, ClusterId, GroupId, NodeId, ShardId};
+use model::{Batch, ClusterId, GroupId, NewestSelection, NodeId, ShardId};
 use proto::node::application_server::ApplicationServer;
 use proto::node::membership_server::MembershipServer;
 use proto::node::raft_server::RaftServer;
@@ -37,13 +37,14 @@ use crate::journal::Journal;
 use crate::membership::{self, Founding, Local};
 use crate::meta::{Command, Cursor, MetaMachine, Outcome};
 use crate::metrics::Metrics;
+use crate::newest;
 use crate::peer::Peers;
 use crate::raft::group::Timing;
 use crate::raft::service as raft_service;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::reads::{self, AllShards};
-use crate::router::{Replicas, Router};
+use crate::router::{Replicas, Router, ShardSource};
 use crate::shard::proposer::Windows;
 use crate::shard::scrub;
 use crate::shard::upkeep::CheckpointPolicy;
@@ -342,6 +343,16 @@ impl Cluster {
         (!all.shards.is_empty()).then(|| Arc::new(all) as Arc<dyn Source>)
     }
 
+    /// Each shard as a source of its own, for what is asked page by page: their pages are read as
+    /// they are needed. None until the cluster is formed.
+    pub fn shard_sources(&self) -> Vec<Arc<dyn Source>> {
+        let source = |shard| {
+            let router = self.shared.router.clone();
+            Arc::new(ShardSource { router, shard }) as Arc<dyn Source>
+        };
+        self.shards().into_iter().map(source).collect()
+    }
+
     /// From now on `answers` is what other nodes' questions are put to. The first one stays.
     pub fn answer_with(&self, answers: Arc<dyn Answers>) {
         self.shared.answers.set(answers);
@@ -386,6 +397,17 @@ impl Cluster {
         question: &changes::Question,
     ) -> Result<changes::Changes, SourceError> {
         changes::of_shard(&self.shared.router, shard, question).await
+    }
+
+    /// The newest samples of a shard's series, of those written after an index of its log if one is
+    /// given.
+    pub async fn newest(
+        &self,
+        shard: ShardId,
+        selection: &NewestSelection,
+        since: Option<u64>,
+    ) -> Result<newest::Newest, SourceError> {
+        newest::of_shard(&self.shared.router, shard, selection, since).await
     }
 
     /// Shards of the cluster; none until it is formed.

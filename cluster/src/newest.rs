@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::newest::Pages;
 use model::source::{Consistency, SourceError};
-use model::{Newest, NewestSelection, ShardId, Timestamp};
+use model::{NewestSelection, ShardId, Timestamp};
 use proto::node as wire;
 use tokio_stream::once;
 use tonic::Status;
@@ -22,25 +22,36 @@ use crate::refusal::Refusal;
 use crate::router::{Router, Whom, call, is_passing, next_reply, refused, to_source_error};
 use crate::shard::Replica;
 
-/// The pages of `shard`, from its leader or, where any replica's word is good enough, from here.
+/// What a shard answers.
+pub struct Newest {
+    /// Everything up to this index of its log is in the pages, or in what the asker has.
+    pub index: u64,
+    /// Whether the pages hold all series, not only those written since an index.
+    pub whole: bool,
+    pub pages: Pages,
+}
+
+/// The pages of `shard`, from its leader or, where any replica's word is good enough, from here. With
+/// an index of its log only those of series that were written since.
 pub async fn of_shard(
     router: &Arc<Router>,
     shard: ShardId,
     selection: &NewestSelection,
-) -> Result<Pages, SourceError> {
+    since: Option<u64>,
+) -> Result<Newest, SourceError> {
     if selection.consistency == Consistency::Local
         && let Some(replica) = router.replica(shard)
     {
-        return Ok(here(&replica, selection));
+        return Ok(here(&replica, selection, since));
     }
     let asked = router.ask(shard, is_passing, |whom| {
         Box::pin(async move {
             match whom {
                 Whom::Here(replica) => {
                     replica.settle(selection.consistency).await?;
-                    Ok(here(&replica, selection))
+                    Ok(here(&replica, selection, since))
                 }
-                Whom::There(peer) => there(router, &peer, shard, selection).await,
+                Whom::There(peer) => there(router, &peer, shard, selection, since).await,
             }
         })
     });
@@ -50,10 +61,11 @@ pub async fn of_shard(
 }
 
 /// From the engine of a replica that has settled.
-fn here(replica: &Replica, selection: &NewestSelection) -> Pages {
-    let pages = replica.engine.newest(selection);
+fn here(replica: &Replica, selection: &NewestSelection, since: Option<u64>) -> Newest {
+    let pages = replica.engine.newest_since(selection, since);
     let shard = replica.shard;
-    futures::stream::unfold(Some(pages), move |pages| async move {
+    let (index, whole) = (pages.index, pages.whole);
+    let pages = futures::stream::unfold(Some(pages), move |pages| async move {
         let mut pages: tsdb::newest::Pages = pages?;
         match pages.next().await.transpose()? {
             Ok(page) => Some((Ok(page), Some(pages))),
@@ -62,8 +74,12 @@ fn here(replica: &Replica, selection: &NewestSelection) -> Pages {
                 Some((Err(SourceError::Internal(text)), None))
             }
         }
-    })
-    .boxed()
+    });
+    Newest {
+        index,
+        whole,
+        pages: pages.boxed(),
+    }
 }
 
 async fn there(
@@ -71,7 +87,8 @@ async fn there(
     peer: &Peer,
     shard: ShardId,
     selection: &NewestSelection,
-) -> Result<Pages, Refusal> {
+    since: Option<u64>,
+) -> Result<Newest, Refusal> {
     let request = wire::NewestRequest {
         cluster_id: router.cluster_id(),
         shard: shard.0,
@@ -79,10 +96,12 @@ async fn there(
         start_ms: selection.start.0,
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
+        since,
     };
     let mut replies = call(peer.data().newest(request)).await?;
     // A leader answers with a page even if it has none to give: then it is known to have settled.
     let first = next(&mut replies).await?.unwrap_or_default();
+    let (index, whole) = (first.index, first.whole);
     let received = router.received.clone();
     let rest = futures::stream::unfold(Some(replies), async |replies| {
         let mut replies = replies?;
@@ -97,10 +116,14 @@ async fn there(
         received.inc_by(prost::Message::encoded_len(&page) as u64);
         page_from_wire(page).map_err(|e| SourceError::Internal(e.to_string()))
     });
-    let filled = |page: &Result<Vec<Newest>, _>| {
+    let filled = |page: &Result<Vec<model::Newest>, _>| {
         std::future::ready(page.as_ref().map_or(true, |page| !page.is_empty()))
     };
-    Ok(pages.filter(filled).boxed())
+    Ok(Newest {
+        index,
+        whole,
+        pages: pages.filter(filled).boxed(),
+    })
 }
 
 async fn next(
@@ -118,23 +141,29 @@ pub async fn replies(
     found: Result<Arc<Replica>, Refusal>,
     request: wire::NewestRequest,
 ) -> BoxStream<'static, Result<wire::NewestReply, Status>> {
-    let pages = async {
+    let since = request.since;
+    let found = async {
         let replica = found?;
         let selection =
             selection_from_wire(request).map_err(|e| Refusal::Internal(e.to_string()))?;
         replica.settle(selection.consistency).await?;
-        Ok::<_, Refusal>(here(&replica, &selection))
+        Ok::<_, Refusal>(here(&replica, &selection, since))
     };
-    match pages.await {
+    match found.await {
         Err(refusal) => once(Ok(refusal_reply(refusal))).boxed(),
-        Ok(pages) => {
-            let pages = pages.map(|page| {
+        Ok(found) => {
+            let first = wire::NewestReply {
+                index: found.index,
+                whole: found.whole,
+                ..wire::NewestReply::default()
+            };
+            let pages = found.pages.map(|page| {
                 Ok(match page {
                     Ok(page) => page_to_wire(&page),
                     Err(error) => refusal_reply(Refusal::Internal(error.to_string())),
                 })
             });
-            once(Ok(wire::NewestReply::default())).chain(pages).boxed()
+            once(Ok(first)).chain(pages).boxed()
         }
     }
 }
@@ -158,8 +187,8 @@ fn selection_from_wire(request: wire::NewestRequest) -> Result<NewestSelection, 
     })
 }
 
-fn page_to_wire(page: &[Newest]) -> wire::NewestReply {
-    let block = |newest: &Newest| Bytes::copy_from_slice(newest.labels.as_canonical());
+fn page_to_wire(page: &[model::Newest]) -> wire::NewestReply {
+    let block = |newest: &model::Newest| Bytes::copy_from_slice(newest.labels.as_canonical());
     let mut reply = wire::NewestReply {
         labels: page.iter().map(block).collect(),
         timestamps: page.iter().map(|newest| newest.at.0).collect(),
@@ -175,7 +204,7 @@ fn page_to_wire(page: &[Newest]) -> wire::NewestReply {
     reply
 }
 
-fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<Newest>, Malformed> {
+fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<model::Newest>, Malformed> {
     let rows = reply.labels.len();
     if reply.timestamps.len() != rows || reply.values.len() != rows {
         return Err(Malformed::new("columns of different length"));
@@ -186,7 +215,7 @@ fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<Newest>, Malformed> {
     let samples = reply.timestamps.into_iter().zip(reply.values);
     for (row, (block, (at, value))) in reply.labels.iter().zip(samples).enumerate() {
         let histogram = histograms.next_if(|(place, _)| *place as usize == row);
-        page.push(Newest {
+        page.push(model::Newest {
             labels: convert::labels_from_wire(block)?,
             at: Timestamp(at),
             value,
@@ -207,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_page_survives_the_wire() {
-        let newest = |name: &str, histogram: Option<Histogram>| Newest {
+        let newest = |name: &str, histogram: Option<Histogram>| model::Newest {
             labels: Labels::from_pairs([("__name__", name)]),
             at: Timestamp(-7),
             value: 1.5,

@@ -587,7 +587,8 @@ impl Source for ShardSource {
     }
 
     async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
-        newest::of_shard(&self.router, self.shard, selection).await
+        let found = newest::of_shard(&self.router, self.shard, selection, None).await?;
+        Ok(found.pages)
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {

@@ -35,6 +35,8 @@ pub const EXPOSITION_LABEL_BYTES_MAX: usize = 256 << 20;
 pub const METRIC_BYTES_MAX: usize = 1 << 20;
 /// What a target's metadata may take: its types, helps and units.
 pub const METADATA_BYTES_MAX: usize = 16 << 20;
+/// Queries in one request to `/federate`.
+pub const FEDERATE_QUERIES_MAX: usize = 64;
 /// Series of a page of newest samples.
 pub const NEWEST_PAGE_SERIES: usize = 1024;
 /// A family of a protobuf exposition, before the rest of its metrics goes into another message.

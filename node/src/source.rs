@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster::Cluster;
+use federation::FanOut;
 use model::fragment::{Fragment, FragmentError, Part};
 use model::newest::Pages;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
@@ -20,8 +21,11 @@ pub struct ClusterSource {
 
 impl ClusterSource {
     fn all(&self) -> Result<Arc<dyn Source>, SourceError> {
-        let none = || SourceError::Unavailable((0..self.shards).map(ShardId).collect());
-        self.cluster.source().ok_or_else(none)
+        self.cluster.source().ok_or_else(|| self.none())
+    }
+
+    fn none(&self) -> SourceError {
+        SourceError::Unavailable((0..self.shards).map(ShardId).collect())
     }
 }
 
@@ -48,7 +52,11 @@ impl Source for ClusterSource {
     }
 
     async fn newest(&self, selection: &NewestSelection) -> Result<Pages, SourceError> {
-        self.all()?.newest(selection).await
+        let shards = self.cluster.shard_sources();
+        match shards.is_empty() {
+            true => Err(self.none()),
+            false => FanOut::new(shards).newest(selection).await,
+        }
     }
 
     async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {

@@ -20,6 +20,10 @@ use crate::value::Value;
 /// The chosen series that are not read yet.
 pub struct Pages {
     shard: Arc<Shard>,
+    /// Everything up to this index of the log is in them, or in what the asker has.
+    pub index: u64,
+    /// Whether they hold all series, not only those written since an index.
+    pub whole: bool,
     ids: std::vec::IntoIter<u32>,
     start: Timestamp,
     end: Timestamp,
@@ -34,20 +38,37 @@ enum Found {
 impl Shard {
     /// As the selection says; its consistency is the caller's concern.
     pub fn newest(self: &Arc<Self>, selection: &NewestSelection) -> Pages {
-        let ids = self.read(|state| match &selection.any_of[..] {
-            [] => Vec::new(),
-            [matchers] => state
-                .table()
-                .by_name()
-                .sorted(state.table().select(matchers)),
-            any_of => state.table().by_name().sorted(state.select_any(any_of)),
-        });
-        Pages {
-            shard: self.clone(),
-            ids: ids.into_iter(),
-            start: selection.start,
-            end: selection.end,
-        }
+        self.newest_since(selection, None)
+    }
+
+    /// Of series whose newest sample an entry of the log behind `since` wrote, and of a few more: of
+    /// all whose newest sample is not older than the oldest that such an entry wrote.
+    pub fn newest_since(
+        self: &Arc<Self>,
+        selection: &NewestSelection,
+        since: Option<u64>,
+    ) -> Pages {
+        self.read(|state| {
+            let written = match since {
+                None => Some(Timestamp::MIN),
+                // Of another log than ours: nothing it says can be relied on.
+                Some(index) if index > state.applied_index() => Some(Timestamp::MIN),
+                Some(index) => state.touched().since(index),
+            };
+            let order = |ids| state.table().by_name().sorted(ids).into_iter();
+            let ids = match (&selection.any_of[..], written) {
+                ([], _) | (_, None) => Vec::new().into_iter(),
+                (any_of, Some(_)) => order(state.select_any(any_of)),
+            };
+            Pages {
+                shard: self.clone(),
+                index: state.applied_index(),
+                whole: written == Some(Timestamp::MIN),
+                ids,
+                start: written.map_or(selection.start, |at| at.max(selection.start)),
+                end: selection.end,
+            }
+        })
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::batch::Fence;
+use model::matcher::MatchOp;
 use model::sink::Reason;
-use model::source::{Source, Take};
-use model::{Labels, Matcher, Timestamp};
+use model::source::{Consistency, Source, Take};
+use model::{Labels, Matcher, NewestSelection, Timestamp};
 use support::replica::{DIR, Replica, opaque, run};
 use tsdb::{
     CleanCommand, Command, DeleteCommand, Outcome, RetainCommand, SealCommand, SeriesRef,
@@ -505,5 +507,48 @@ fn all_that_waits_can_be_spawned() {
         spawnable(support::replica::open(&replica.world))
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn newest_samples_since_an_index_are_those_written_behind_it() {
+    run(async {
+        let shard = Arc::new(Replica::new(1).await.shard);
+        let apply = async |command: Command| {
+            let index = shard.applied_index() + 1;
+            shard.apply(index, &command).await.unwrap()
+        };
+        let named = |name: &str| Labels::from_pairs([("__name__", name)]);
+        for (name, at) in [("a", 1_000), ("b", 1_010), ("c", 1_020)] {
+            apply(write(&named(name), &[(at, 1.0)])).await;
+        }
+        let selection = NewestSelection {
+            any_of: vec![vec![
+                Matcher::new(MatchOp::Regex, "__name__", ".+").unwrap(),
+            ]],
+            start: Timestamp(900),
+            end: Timestamp(2_000),
+            consistency: Consistency::Local,
+        };
+        let since = async |index: Option<u64>| {
+            let mut pages = shard.newest_since(&selection, index);
+            let mut names = String::new();
+            while let Some(page) = pages.next().await.unwrap() {
+                page.iter()
+                    .for_each(|newest| names += newest.labels.metric_name());
+            }
+            (names, pages.whole, pages.index)
+        };
+        let (names, whole, index) = since(None).await;
+        assert_eq!((&*names, whole), ("abc", true));
+        let nothing = (String::new(), false, index);
+        assert_eq!(since(Some(index)).await, nothing);
+        apply(write(&named("b"), &[(1_030, 2.0)])).await;
+        assert_eq!(since(Some(index)).await, ("b".to_owned(), false, index + 1));
+        // A late sample: what was written after its instant is told again, and nothing is missed.
+        apply(write(&named("d"), &[(1_015, 1.0)])).await;
+        assert_eq!(since(Some(index)).await.0, "bcd");
+        let strange = since(Some(index + 99)).await;
+        assert_eq!(strange, ("abcd".to_owned(), true, index + 2));
     });
 }

@@ -162,7 +162,7 @@ impl TextError {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    fn retry_later(self) -> Self {
+    pub fn retry_later(self) -> Self {
         Self {
             retry: true,
             ..self

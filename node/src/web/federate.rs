@@ -1,23 +1,30 @@
 //! `/federate`: the newest samples of the whole cluster, streamed.
+//!
+//! Beyond Prometheus: results of queries ([`query`]), and only what changed ([`since`]).
+
+mod query;
+mod since;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use federation::{Encoding, Exposition, Families, Format, Writer, federate};
-use futures::TryStreamExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use model::newest::Pages;
-use model::{Matcher, NewestSelection};
+use model::source::SourceError;
+use model::{Matcher, Newest, NewestSelection};
 
 use super::Shared;
 use super::errors::TextError;
-use super::params::Form;
+use super::params::{Asker, Form};
 
 /// The union of all `match[]`, complete or an error. None chooses nothing, and so does `{}`.
 pub async fn newest(
     State(api): State<Shared>,
     uri: Uri,
     headers: HeaderMap,
+    Asker(origin): Asker,
 ) -> Result<Response, TextError> {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     form.strict().map_err(TextError::bad_request)?;
@@ -33,8 +40,20 @@ pub async fn newest(
         end: now,
         consistency: form.consistency(&headers).map_err(TextError::bad_request)?,
     };
-    // Every shard has settled and read its first page when this returns.
-    let pages = api.source.newest(&selection).await?;
+    // Every shard has settled and read its first page when these return.
+    let (mut pages, told) = match form.all("since").next() {
+        None => (api.source.newest(&selection).await?, HeaderMap::new()),
+        Some(cursor) => since::newest(&api.upward, &selection, cursor).await?,
+    };
+    let queries: Vec<&str> = form.all("query").collect();
+    if !queries.is_empty() {
+        let asked = query::Asked {
+            at: now,
+            consistency: selection.consistency,
+            origin,
+        };
+        pages = with(pages, query::results(&api, &queries, &asked).await?).await?;
+    }
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
     let format = Format::negotiate(accept);
@@ -44,7 +63,15 @@ pub async fn newest(
         _ => streamed(pages, Families::new(&external, format)),
     };
     let kind = [(header::CONTENT_TYPE, format.content_type())];
-    Ok((StatusCode::OK, kind, body).into_response())
+    Ok((StatusCode::OK, kind, told, body).into_response())
+}
+
+/// With some that are there already, in their places.
+async fn with(pages: Pages, results: Vec<Newest>) -> Result<Pages, SourceError> {
+    let results = (!results.is_empty()).then_some(Ok(results));
+    let results = futures::stream::iter(results).boxed();
+    let both = [pages, results].map(|pages| std::future::ready(Ok(pages)).boxed());
+    federation::newest::merged(both.into()).await
 }
 
 /// An error breaks the body off in the middle of its chunks, so that nobody takes it for whole.
@@ -171,6 +198,76 @@ mod tests {
         let posted = twin.api_request("POST", "/federate", &[], "").await;
         assert_eq!(posted.seen(), (405, "Method Not Allowed\n"));
         assert_eq!(posted.header("allow"), "GET, OPTIONS");
+    }
+
+    #[tokio::test]
+    async fn results_of_queries_stand_in_their_places() {
+        let twin = twin();
+        let path = "/federate?match[]=t_int&query=job:t:sum=sum+by+(job)+(t_int)&query=z=2*3\
+                    &query=t.utf8{}";
+        let refused = twin.get(path).await;
+        assert_eq!(refused.code, 400, "{}", refused.text());
+        let path = "/federate?match[]=t_int&query=z=2*3&query=job:t:sum=sum+by+(job)+(t_int)";
+        let at = NOW.0;
+        let labels = "instance=\"\",region=\"eu\"";
+        let expected = format!(
+            "# TYPE job:t:sum untyped\njob:t:sum{{job=\"exp\",{labels}}} 1e+06 {at}\n{T_INT}\
+             # TYPE z untyped\nz{{{labels}}} 6 {at}\n"
+        );
+        assert_eq!(twin.get(path).await.seen(), (200, &*expected));
+        let own = twin.get("/federate?query=t_int").await;
+        assert!(own.text().starts_with("# TYPE t_int untyped\nt_int{"));
+        for (query, code, text) in [
+            ("2", 400, "have no name"),
+            ("a=t_int[5m]", 400, "is no number"),
+            ("a=", 400, "no expression found"),
+            ("a=1&query=a=2", 422, "two results"),
+        ] {
+            let answer = twin.get(&format!("/federate?query={query}")).await;
+            assert_eq!(answer.code, code, "{query}");
+            assert!(answer.text().contains(text), "{}", answer.text());
+        }
+        let many = "query=1&".repeat(65);
+        assert_eq!(twin.get(&format!("/federate?{many}")).await.code, 400);
+        twin.store.broken.store(true, Ordering::SeqCst);
+        assert_eq!(twin.get("/federate?query=a=t_int").await.code, 503);
+    }
+
+    #[tokio::test]
+    async fn only_what_changed_since_a_cursor() {
+        let twin = twin();
+        let get = async |cursor: &str| {
+            let path = format!("/federate?match[]={{job=%22exp%22}}&since={cursor}");
+            let answer = twin.get(&path).await;
+            assert_eq!(answer.code, 200);
+            let told = |name| answer.header(name).to_owned();
+            let names: Vec<String> = answer
+                .text()
+                .lines()
+                .filter_map(|line| {
+                    Some(line.strip_prefix("# TYPE ")?.split_once(' ')?.0.to_owned())
+                })
+                .collect();
+            let answered = told("x-quorate-federate-answer");
+            (names.join(" "), answered, told("x-quorate-federate-cursor"))
+        };
+        let (names, answer, first) = get("").await;
+        assert_eq!((&*names, &*answer), ("t_utf8 t_int", "full"));
+        let (names, answer, again) = get(&first).await;
+        assert_eq!((&*names, &*answer, &again), ("", "changes", &first));
+        let new = [("__name__", "new"), ("job", "exp")];
+        twin.store.add(&new, NOW, 1.0);
+        let (names, answer, second) = get(&first).await;
+        assert_eq!((&*names, &*answer), ("new", "changes"));
+        assert_ne!(second, first);
+        let strange = ["nonsense", "q1.99.5", &second.replace(|c| c == '.', "-")];
+        for strange in strange {
+            let (names, answer, cursor) = get(strange).await;
+            assert_eq!((&*names, &*answer), ("new t_utf8 t_int", "full"));
+            assert_eq!(cursor, second);
+        }
+        twin.store.broken.store(true, Ordering::SeqCst);
+        assert_eq!(twin.get("/federate?match[]=a&since=").await.code, 503);
     }
 
     #[tokio::test]

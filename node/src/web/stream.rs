@@ -13,13 +13,14 @@ use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use cluster::newest::Newest;
 use cluster::{Changes, Cluster, Question};
 use federation::stream::{Frame, Position, samples_frames};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use model::source::SourceError;
 use model::time::parse_duration;
-use model::{ClusterId, Labels, Series, ShardId};
+use model::{ClusterId, Labels, NewestSelection, Series, ShardId};
 
 use super::Shared;
 use super::errors::TextError;
@@ -38,6 +39,13 @@ pub trait Upward: Send + Sync {
     /// With commas.
     fn origins(&self) -> String;
     async fn changes(&self, shard: ShardId, question: &Question) -> Result<Changes, SourceError>;
+    /// Newest samples of a shard, of series written since an index of its log.
+    async fn newest(
+        &self,
+        shard: ShardId,
+        selection: &NewestSelection,
+        since: Option<u64>,
+    ) -> Result<Newest, SourceError>;
 }
 
 /// The cluster of this node, and its children.
@@ -62,6 +70,15 @@ impl Upward for Whole {
 
     async fn changes(&self, shard: ShardId, question: &Question) -> Result<Changes, SourceError> {
         self.cluster.changes(shard, question).await
+    }
+
+    async fn newest(
+        &self,
+        shard: ShardId,
+        selection: &NewestSelection,
+        since: Option<u64>,
+    ) -> Result<Newest, SourceError> {
+        self.cluster.newest(shard, selection, since).await
     }
 }
 

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
+use cluster::newest::Newest;
 use cluster::{Changes, Question};
 use http_body_util::BodyExt;
 use ingest::remote::seen::Seen;
@@ -21,7 +22,7 @@ use model::port::{Clock, Dice, Spawn, Task};
 use model::sample::{Exemplar, ExemplarSeries, Sample, Samples};
 use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError, Take};
-use model::{Batch, Labels, Matcher, Series, ShardId, Timestamp};
+use model::{Batch, Labels, Matcher, NewestSelection, Series, ShardId, Timestamp};
 use promql::{Engine, EngineOptions};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
@@ -402,6 +403,39 @@ impl Upward for Store {
         Ok(Changes {
             index,
             series: Box::pin(futures::stream::iter(series)),
+        })
+    }
+
+    /// Each sample is an entry of the log, in the order of time.
+    async fn newest(
+        &self,
+        _: ShardId,
+        selection: &NewestSelection,
+        since: Option<u64>,
+    ) -> Result<Newest, SourceError> {
+        let mut times: Vec<Timestamp> = {
+            let series = self.series.lock().unwrap();
+            series.values().flat_map(BTreeMap::keys).copied().collect()
+        };
+        times.sort();
+        let index = times.len() as u64;
+        let known = since.filter(|since| *since <= index);
+        let written = known.and_then(|since| times.get(since as usize).copied());
+        let start = match known {
+            None => selection.start,
+            Some(_) => written.unwrap_or(selection.end).max(selection.start),
+        };
+        let mut selection = NewestSelection {
+            start,
+            ..selection.clone()
+        };
+        if known.is_some() && written.is_none() {
+            selection.any_of.clear();
+        }
+        Ok(Newest {
+            index,
+            whole: known.is_none(),
+            pages: Source::newest(self, &selection).await?,
         })
     }
 }
