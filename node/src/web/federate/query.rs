@@ -118,6 +118,7 @@ async fn evaluate(
         },
         time_max,
         origin: Some(asked.origin.clone()),
+        trail: None,
     };
     let answer = api.queries.run(query).await;
     match answer
