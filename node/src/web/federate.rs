@@ -260,7 +260,7 @@ mod tests {
         let (names, answer, second) = get(&first).await;
         assert_eq!((&*names, &*answer), ("new", "changes"));
         assert_ne!(second, first);
-        let strange = ["nonsense", "q1.99.5", &second.replace(|c| c == '.', "-")];
+        let strange = ["nonsense", "q1.99.5", &second.replace('.', "-")];
         for strange in strange {
             let (names, answer, cursor) = get(strange).await;
             assert_eq!((&*names, &*answer), ("new t_utf8 t_int", "full"));
