@@ -39,6 +39,8 @@ const RUN: usize = 12;
 /// The natural order is none where a number is written in two ways (`1` and `01` are each before
 /// the other), so what comes out hangs on the algorithm: up to [`RUN`] columns it is that of Go's
 /// `slices.SortFunc`, which Prometheus uses. The standard library's may panic of such an order.
+/// It hangs on the order that columns come in too, here that of their labels, as in Prometheus'
+/// blocks; its head has the order in which series came, so there the two may differ.
 pub(super) fn sorted_by_labels(mut args: Args, grid: Grid, is_descending: bool) -> Columns {
     let columns = args.vector();
     let names: Vec<String> = args.0.map(|name| name.into_string().0).collect();
