@@ -173,6 +173,39 @@ fn a_lost_batch_is_not_believed() {
     assert_eq!(rows(&fourth.batch), ["a{} 1 @40", "up{} 1 @40"]);
 }
 
+/// As Prometheus 3.5: one without a time is told once, until another came or it may be lost.
+#[test]
+fn an_exemplar_without_a_time_is_not_repeated() {
+    let mut state = Scrape::new(target(job()), MetadataCell::default());
+    let body = |exemplar: &str| {
+        Ok(Fetched {
+            content_type: "application/openmetrics-text; version=1.0.0".to_owned(),
+            body: format!("# TYPE a counter\na_total 1 # {{t=\"{exemplar}\n# EOF\n").into(),
+        })
+    };
+    let mut at = 0;
+    let mut times = |scrape: &mut Scrape, fetched, is_written| {
+        at += 10;
+        let ingested = scrape.ingest(Timestamp(at), Duration::ZERO, fetched);
+        assert_eq!(ingested.error, None);
+        if is_written {
+            scrape.written();
+        }
+        let exemplars = ingested.batch.exemplars.iter();
+        exemplars.map(|(_, e)| e.timestamp.0).collect::<Vec<_>>()
+    };
+    assert_eq!(times(&mut state, body("x\"} 1"), true), [10]);
+    assert_eq!(times(&mut state, body("x\"} 1"), true), [0; 0]);
+    assert_eq!(times(&mut state, body("x\"} 2"), true), [30]);
+    assert_eq!(times(&mut state, body("y\"} 2"), false), [40]);
+    assert_eq!(times(&mut state, body("y\"} 2"), true), [50]);
+    scrape(&mut state, 55, refused());
+    assert_eq!(times(&mut state, body("y\"} 2"), true), [0; 0]);
+    assert_eq!(times(&mut state, body("y\"} 2 1"), true), [1000]);
+    assert_eq!(times(&mut state, body("y\"} 2 1"), true), [1000]);
+    assert_eq!(times(&mut state, body("y\"} 2"), true), [90]);
+}
+
 #[test]
 fn the_end_marks_the_report_too() {
     let mut state = Scrape::new(target(job()), MetadataCell::default());

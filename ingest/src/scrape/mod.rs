@@ -13,6 +13,7 @@ mod protocol;
 mod run;
 mod state;
 mod target;
+mod unstamped;
 
 use std::time::Duration;
 

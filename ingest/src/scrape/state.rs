@@ -12,6 +12,7 @@ use model::sample::STALE_NAN;
 use model::{Batch, Exemplar, Histogram, Labels, Timestamp, Value, hash, limits};
 
 use super::metadata::MetadataCell;
+use super::unstamped::{Newest, Unstamped};
 use super::{FetchError, Fetched, Format, Target, choose_format};
 use crate::exposition::{BodyError, Entry, NotUnique, ParseError, Parser};
 use crate::histogram::buckets::{TooManyBuckets, limit_buckets, reduce_resolution};
@@ -80,6 +81,7 @@ pub struct Scrape {
     pending: Option<hash::Map<Labels, Kind>>,
     reported: bool,
     metadata: MetadataCell,
+    unstamped: Unstamped,
 }
 
 /// What a series holds, so that its marker is of the same kind.
@@ -134,6 +136,7 @@ struct Reading {
     too_many_buckets: bool,
     /// What histograms and exemplars take so far.
     memory_bytes: usize,
+    unstamped: Newest,
 }
 
 impl Reading {
@@ -169,6 +172,7 @@ impl Scrape {
             pending: None,
             reported: false,
             metadata,
+            unstamped: Unstamped::default(),
         }
     }
 
@@ -192,6 +196,8 @@ impl Scrape {
         if error.is_some() {
             reading.batch = Batch::default();
             reading.tracked.clear();
+        } else {
+            self.unstamped.sent(reading.unstamped);
         }
         let mut batch = reading.batch;
         for (gone, kind) in &self.present {
@@ -225,12 +231,14 @@ impl Scrape {
         if let Some(present) = self.pending.take() {
             self.present = present;
         }
+        self.unstamped.written();
     }
 
     /// The last batch may or may not be stored: whatever was or may be present stays so.
     pub fn lost(&mut self) {
         self.present
             .extend(self.pending.take().into_iter().flatten());
+        self.unstamped.lost();
     }
 
     /// Markers for everything: the target is gone for good.
@@ -298,7 +306,7 @@ impl Scrape {
                 reading.tracked.insert(labels.clone(), Kind::of(&value));
             }
             let series = add(&mut reading.batch, labels, at, value);
-            add_exemplars(&parser, series, at, is_float, reading)?;
+            self.add_exemplars(&parser, series, at, is_float, reading)?;
         }
         if reading.samples > self.samples_max() {
             return Err(ScrapeError::Limit("sample limit exceeded".to_owned()));
@@ -309,6 +317,37 @@ impl Scrape {
         if !fetched.body.is_empty() {
             self.lines.retain(|_, line| line.seen == self.scrapes);
             self.metadata.forget();
+        }
+        Ok(())
+    }
+
+    /// Adds what the entry read last has of exemplars. One without a time of its own gets that of
+    /// its sample, once; that of a histogram is dropped, as its repetition could not be told.
+    fn add_exemplars(
+        &self,
+        parser: &Parser<'_>,
+        series: u32,
+        at: Timestamp,
+        is_float: bool,
+        reading: &mut Reading,
+    ) -> Result<(), ScrapeError> {
+        let mut exemplars = parser.exemplars();
+        exemplars.retain(|seen| is_float || seen.timestamp.is_some());
+        exemplars.sort_by(|a, b| {
+            let by_time = a.timestamp.cmp(&b.timestamp);
+            let by_value = by_time.then(a.value.total_cmp(&b.value));
+            by_value.then_with(|| a.labels.cmp(&b.labels))
+        });
+        let of = &reading.batch.series[series as usize];
+        let news = self.unstamped.news(of, exemplars, &mut reading.unstamped);
+        for seen in news {
+            let exemplar = Exemplar {
+                labels: seen.labels,
+                value: seen.value,
+                timestamp: seen.timestamp.unwrap_or(at),
+            };
+            reading.count_memory(exemplar::size(&exemplar))?;
+            reading.batch.exemplars.push((series, exemplar));
         }
         Ok(())
     }
@@ -413,30 +452,6 @@ impl From<TooManyBuckets> for NotAdmitted {
     fn from(_: TooManyBuckets) -> Self {
         Self::TooManyBuckets
     }
-}
-
-/// Adds what the entry read last has of exemplars. One without a time of its own gets that of its
-/// sample; that of a histogram is dropped, as it could not be told from its repetition.
-fn add_exemplars(
-    parser: &Parser<'_>,
-    series: u32,
-    at: Timestamp,
-    is_float: bool,
-    reading: &mut Reading,
-) -> Result<(), ScrapeError> {
-    let mut exemplars = parser.exemplars();
-    exemplars.retain(|seen| is_float || seen.timestamp.is_some());
-    exemplars.sort_by_key(|seen| seen.timestamp);
-    for seen in exemplars {
-        let exemplar = Exemplar {
-            labels: seen.labels,
-            value: seen.value,
-            timestamp: seen.timestamp.unwrap_or(at),
-        };
-        reading.count_memory(exemplar::size(&exemplar))?;
-        reading.batch.exemplars.push((series, exemplar));
-    }
-    Ok(())
 }
 
 /// The exposed labels joined with the target's and relabelled. Where both name a label, the

@@ -31,84 +31,168 @@ fn order(a: f64, b: f64, is_descending: bool) -> Ordering {
     }
 }
 
+/// Columns that Prometheus sorts by insertion; so many in order are what is merged here.
+const RUN: usize = 12;
+
 /// By the named labels in natural order, then by all labels.
+///
+/// The natural order is none where a number is written in two ways (`1` and `01` are each before
+/// the other), so what comes out hangs on the algorithm: up to [`RUN`] columns it is that of Go's
+/// `slices.SortFunc`, which Prometheus uses. The standard library's may panic of such an order.
+/// It hangs on the order that columns come in too, here that of their labels, as in Prometheus'
+/// blocks; its head has the order in which series came, so there the two may differ.
 pub(super) fn sorted_by_labels(mut args: Args, grid: Grid, is_descending: bool) -> Columns {
-    let mut columns = args.vector();
+    let columns = args.vector();
     let names: Vec<String> = args.0.map(|name| name.into_string().0).collect();
-    if grid.steps == 1 {
-        columns.sort_by(|a, b| {
-            let order = by_labels(&names, a, b);
-            if is_descending {
-                order.reverse()
-            } else {
-                order
-            }
-        });
+    if grid.steps != 1 {
+        return Columns::Vector(columns);
     }
-    Columns::Vector(columns)
+    let is_before = |a: &Column, b: &Column| match is_descending {
+        true => by_labels(&names, a, b).is_gt(),
+        false => by_labels(&names, a, b).is_lt(),
+    };
+    Columns::Vector(merged(columns, &is_before))
 }
 
 fn by_labels(names: &[String], a: &Column, b: &Column) -> Ordering {
     for name in names {
         let [a, b] = [a, b].map(|column| column.labels.get(name).unwrap_or_default());
-        let order = natural(a, b);
-        if order.is_ne() {
-            return order;
+        if a != b {
+            return match natural_before(a, b) {
+                true => Ordering::Less,
+                false => Ordering::Greater,
+            };
         }
     }
     a.labels.cmp(&b.labels)
 }
 
-/// Runs of digits compare as numbers, everything else character by character.
-fn natural(mut a: &str, mut b: &str) -> Ordering {
-    let (a_bytes, b_bytes) = (a.len(), b.len());
-    while !a.is_empty() && !b.is_empty() {
-        let (a_digits, a_rest) = digits(a);
-        let (b_digits, b_rest) = digits(b);
-        let (order, rest) = if a_digits.is_empty() || b_digits.is_empty() {
-            let (mut a_chars, mut b_chars) = (a.chars(), b.chars());
-            let order = a_chars.next().cmp(&b_chars.next());
-            (order, (a_chars.as_str(), b_chars.as_str()))
-        } else {
-            (numeric(a_digits, b_digits), (a_rest, b_rest))
-        };
-        if order.is_ne() {
-            return order;
+/// Sorted by a comparison that need not be an order: nothing is lost and it ends in any case.
+fn merged<T>(mut items: Vec<T>, is_before: &impl Fn(&T, &T) -> bool) -> Vec<T> {
+    if items.len() <= RUN {
+        for end in 1..items.len() {
+            let mut place = end;
+            while place > 0 && is_before(&items[place], &items[place - 1]) {
+                items.swap(place, place - 1);
+                place -= 1;
+            }
         }
-        (a, b) = rest;
+        return items;
     }
-    // One may begin with the other; the same number may be written longer.
-    a.len().cmp(&b.len()).then(a_bytes.cmp(&b_bytes))
+    let behind = items.split_off(items.len() / 2);
+    let mut left = merged(items, is_before).into_iter().peekable();
+    let mut right = merged(behind, is_before).into_iter().peekable();
+    let mut all = Vec::with_capacity(left.len() + right.len());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let next = match is_before(b, a) {
+            true => right.next(),
+            false => left.next(),
+        };
+        all.extend(next);
+    }
+    all.extend(left);
+    all.extend(right);
+    all
 }
 
-fn digits(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    text.split_at(end)
+/// Whether `a` is before `b` as `facette/natsort` of 2018 has it, which Prometheus 3.5 uses: runs of
+/// digits and of anything else are compared in pairs, as numbers where both are numbers of 64 bits,
+/// as texts otherwise.
+fn natural_before(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (a_run, a_rest) = run(a);
+        let (b_run, b_rest) = run(b);
+        if a_run.is_empty() || b_run.is_empty() {
+            // A text is before those that begin with it, the empty one before none.
+            return false;
+        }
+        match (a_run.parse::<i64>(), b_run.parse::<i64>()) {
+            (Ok(a), Ok(b)) if a != b => return a < b,
+            (Ok(_), Ok(_)) => {}
+            _ if a_run != b_run => return a_run < b_run,
+            _ => {}
+        }
+        if a_rest.is_empty() || b_rest.is_empty() {
+            return a_rest.is_empty();
+        }
+        (a, b) = (a_rest, b_rest);
+    }
 }
 
-/// Compares numbers of any length.
-fn numeric(a: &str, b: &str) -> Ordering {
-    let [a_value, b_value] = [a, b].map(|digits| digits.trim_start_matches('0'));
-    a_value
-        .len()
-        .cmp(&b_value.len())
-        .then_with(|| a_value.cmp(b_value))
+/// The digits, or what is none, at the beginning of a text.
+fn run(text: &str) -> (&str, &str) {
+    let is_digit = text.starts_with(|c: char| c.is_ascii_digit());
+    let end = text.find(|c: char| c.is_ascii_digit() != is_digit);
+    text.split_at(end.unwrap_or(text.len()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sorted(texts: &[&'static str]) -> Vec<&'static str> {
+        merged(texts.to_vec(), &|a: &&str, b: &&str| {
+            a != b && natural_before(a, b)
+        })
+    }
+
     #[test]
     fn numbers_inside_names_compare_as_numbers() {
-        let sorted = [
-            "", "1.2.3", "1.111.3", "2", "4m5", "4m600", "4m1000", "10", "a9b", "a10b",
+        let expected = [
+            "1.2.3", "1.111.3", "2", "4m5", "4m600", "4m1000", "10", "a9b", "a10b",
         ];
-        let mut names = sorted;
-        names.reverse();
-        names.sort_by(|a, b| natural(a, b));
-        assert_eq!(names, sorted);
+        let mut texts = expected;
+        texts.reverse();
+        assert_eq!(sorted(&texts), expected);
+    }
+
+    /// The orders are those of Prometheus 3.5.3, of series stored in the order given here.
+    #[test]
+    fn one_number_written_in_two_ways_comes_out_as_in_prometheus() {
+        let stored = [
+            "1", "10", "2", "Z", "a01", "a1", "v01", "v1", "v1.10.0", "v1.2.10", "v1.2.9", "z",
+        ];
+        let expected = [
+            "1", "2", "10", "Z", "a1", "a01", "v1", "v01", "v1.2.9", "v1.2.10", "v1.10.0", "z",
+        ];
+        assert_eq!(sorted(&stored), expected);
+        let [most, more] = ["9223372036854775807", "9223372036854775808"];
+        let stored = [
+            "001", "01", "1", "10", most, more, "a", "a01", "a01b", "a1", "a1b", "",
+        ];
+        let expected = [
+            "1", "01", "001", "10", most, more, "a", "a1", "a01", "a1b", "a01b", "",
+        ];
+        assert_eq!(sorted(&stored), expected);
+    }
+
+    #[test]
+    fn each_is_before_the_other() {
+        for (a, b) in [("1", "01"), ("a1", "a01"), ("007", "07")] {
+            assert!(natural_before(a, b) && natural_before(b, a), "{a} {b}");
+        }
+        assert!(!natural_before("", "a") && !natural_before("a", ""));
+        assert!(natural_before("a", "a1") && !natural_before("a1", "a"));
+        // More than 64 bits is text.
+        assert!(natural_before("10000000000000000000", "2"));
+        assert!(natural_before("0000000000000000000000002", "10"));
+        assert!(natural_before("7x", "٧x"), "only ASCII's digits are any");
+    }
+
+    #[test]
+    fn many_are_sorted_and_no_comparison_loses_any() {
+        for len in [0, 1, RUN, RUN + 1, 100, 1000] {
+            let mixed: Vec<usize> = (0..len).map(|n| n * 7919 % 1009).collect();
+            let mut expected = mixed.clone();
+            expected.sort_unstable();
+            assert_eq!(
+                merged(mixed.clone(), &|a: &usize, b: &usize| a < b),
+                expected
+            );
+            let mut all = merged(mixed, &|_: &usize, _: &usize| true);
+            all.sort_unstable();
+            assert_eq!(all, expected);
+        }
     }
 }
