@@ -34,8 +34,8 @@ pub fn parse(
             reason,
         });
     }
-    if parser.timestamps && !rules.unchecked {
-        return Err(PushError::Inconsistent(super::TIMESTAMPS.to_owned()));
+    if parser.timestamps {
+        return Err(PushError::Timestamps);
     }
     check::finish(parser.families, key, rules.unchecked)
 }

@@ -99,7 +99,7 @@ pub(super) fn bound_label(kind: FamilyKind) -> Option<&'static str> {
 }
 
 /// Checks and lays out what was read, sorted by family name. Unchecked, names of parts may be taken,
-/// and of a series said twice the first stands.
+/// and a series said twice is kept twice.
 pub(super) fn finish(
     families: Vec<Building>,
     key: &GroupingKey,
@@ -114,30 +114,46 @@ pub(super) fn finish(
     let mut finished = Vec::with_capacity(by_name.len());
     for building in by_name.values() {
         let mut doubts = Vec::new();
-        doubts.extend(collision(building, &by_name));
+        doubts.extend(collision(&building.name, |name| {
+            by_name.get(name).map(|f| f.kind.unwrap_or_default())
+        }));
         finished.push(lay_out(building, key, &mut problems, &mut doubts));
         if !unchecked {
             problems.append(&mut doubts);
         }
     }
-    match &problems[..] {
-        [] => Ok(finished),
-        [one] => Err(PushError::Inconsistent(one.clone())),
-        many => Err(PushError::Inconsistent(format!(
-            "{} error(s) occurred:\n* {}",
-            many.len(),
-            many.join("\n* ")
-        ))),
+    match joined(&problems) {
+        None => Ok(finished),
+        Some(text) => Err(PushError::Inconsistent(text)),
     }
 }
 
-/// A name that a histogram or summary of this push already takes by suffix.
-fn collision(family: &Building, all: &BTreeMap<String, Building>) -> Option<String> {
+/// As client_golang shows several errors.
+pub(super) fn joined(problems: &[String]) -> Option<String> {
+    match problems {
+        [] => None,
+        [one] => Some(one.clone()),
+        many => Some(format!(
+            "{} error(s) occurred:\n* {}",
+            many.len(),
+            many.join("\n* ")
+        )),
+    }
+}
+
+/// A name that a histogram or summary already takes by suffix. `kind_of` knows the families there
+/// are.
+pub(super) fn collision(
+    name: &str,
+    kind_of: impl Fn(&str) -> Option<FamilyKind>,
+) -> Option<String> {
     for suffix in ["_count", "_sum", "_bucket"] {
-        let Some(other) = family.name.strip_suffix(suffix).and_then(|n| all.get(n)) else {
+        let Some(stem) = name.strip_suffix(suffix) else {
             continue;
         };
-        let kind = other.kind.unwrap_or_default();
+        let Some(kind) = kind_of(stem) else {
+            continue;
+        };
         let collides = match kind {
             FamilyKind::Histogram => true,
             FamilyKind::Summary => suffix != "_bucket",
@@ -146,9 +162,9 @@ fn collision(family: &Building, all: &BTreeMap<String, Building>) -> Option<Stri
         if collides {
             return Some(format!(
                 "collected metric named {} collides with previously collected {} named {}",
-                quoted(&family.name),
+                quoted(name),
                 kind.as_str(),
-                quoted(&other.name)
+                quoted(stem)
             ));
         }
     }
@@ -182,7 +198,6 @@ fn lay_out(
             .skip(start)
             .any(|s| !seen.insert((s.suffix, s.labels.clone())));
         if again {
-            samples.truncate(start);
             doubts.push(format!(
                 "{} was collected before with the same name and label values",
                 describe()
@@ -264,17 +279,29 @@ fn describe(
     if empty_instance {
         pairs.insert("instance", "");
     }
-    let labels: String = pairs
+    let (value, count) = match &metric.value {
+        Value::Single(value) => (*value, None),
+        Value::Compound { sum, count, .. } => (*sum, Some(*count)),
+    };
+    described(family, kind, &pairs, value, count)
+}
+
+/// The same of labels and values: the value, or the sum where there is a count.
+pub(super) fn described(
+    family: &str,
+    kind: FamilyKind,
+    labels: &BTreeMap<&str, &str>,
+    value: f64,
+    count: Option<f64>,
+) -> String {
+    let labels: String = labels
         .iter()
         .map(|(n, v)| format!("label:{{name:{}  value:{}}}  ", quoted(n), quoted(v)))
         .collect();
-    let value = match &metric.value {
-        Value::Single(value) => format!("value:{}", number::exposition(*value)),
-        Value::Compound { sum, count, .. } => format!(
-            "sample_count:{}  sample_sum:{}",
-            number::exposition(*count),
-            number::exposition(*sum)
-        ),
+    let value = number::exposition(value);
+    let value = match count.map(number::exposition) {
+        None => format!("value:{value}"),
+        Some(count) => format!("sample_count:{count}  sample_sum:{value}"),
     };
     format!(
         "collected metric {} {{ {labels}{}:{{{value}}}}}",

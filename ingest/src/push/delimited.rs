@@ -39,8 +39,8 @@ pub fn parse_delimited(
         families.retain(|family| family.name != reader.family.name);
         families.push(reader.family);
     }
-    if timestamps && !rules.unchecked {
-        return Err(PushError::Inconsistent(super::TIMESTAMPS.to_owned()));
+    if timestamps {
+        return Err(PushError::Timestamps);
     }
     match problem {
         Some(problem) => Err(PushError::Inconsistent(problem)),

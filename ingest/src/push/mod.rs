@@ -8,14 +8,14 @@
 mod body;
 mod check;
 mod delimited;
+mod gather;
 pub mod path;
 mod render;
 
 pub use body::parse;
 pub use delimited::parse_delimited;
+pub use gather::contradictions;
 pub use render::{render, time_families};
-
-const TIMESTAMPS: &str = "pushed metrics must not have timestamps";
 
 /// Which names metrics and labels may have.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,8 @@ impl Names {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     pub names: Names,
-    /// Takes timestamps, which are left out, series said twice, of which the first stands, and names
-    /// that parts of a histogram have (`--push.disable-consistency-check`).
+    /// Takes series said twice and names that parts of a histogram have: what
+    /// [`contradictions`] tells of (`--push.disable-consistency-check`).
     pub unchecked: bool,
 }
 
@@ -70,6 +70,11 @@ pub enum PushError {
     /// No message of protobuf, or one with names that are not allowed; the group is left as it is.
     #[error("{0}")]
     Protobuf(String),
+    /// An exposition with timestamps; a failed push, which the group records.
+    #[error(
+        "pushed metrics are invalid or inconsistent with existing metrics: pushed metrics must not have timestamps"
+    )]
+    Timestamps,
     /// An exposition that cannot be a group's content; a failed push, which the group records.
     #[error("pushed metrics are invalid or inconsistent with existing metrics: {0}")]
     Inconsistent(String),

@@ -3,7 +3,8 @@
 //! Laid out as client_golang does: families by name, metrics of a family by number of labels and
 //! then by label values, a metric's `le` or `quantile` behind its other labels. What two groups
 //! say differently is settled here, by group key order and never by an error: the first HELP
-//! stays, and a family that groups give different types is shown `untyped`.
+//! stays, and a family that groups give different types is shown `untyped`. Not here: whether that
+//! is an error ([`super::contradictions`]).
 //!
 //! Names outside the legacy alphabet are quoted; labels pushed with an empty value are not shown
 //! (the store does not tell them from absent ones), those of the group are.
@@ -59,6 +60,15 @@ pub fn time_families(group: &Group) -> Vec<Family> {
 
 /// Writes the exposition of all groups.
 pub fn render(groups: &[Group]) -> String {
+    let mut out = String::new();
+    for (name, family) in &mut merge(groups) {
+        family.write(name, &mut out);
+    }
+    out
+}
+
+/// The families of all groups by name, their metrics in the order of the groups' keys.
+pub(super) fn merge(groups: &[Group]) -> BTreeMap<&str, Merged<'_>> {
     let mut sorted: Vec<&Group> = groups.iter().collect();
     sorted.sort_by(|a, b| a.key.cmp(&b.key));
     let mut page: BTreeMap<&str, Merged<'_>> = BTreeMap::new();
@@ -76,6 +86,7 @@ pub fn render(groups: &[Group]) -> String {
             let mut labels = BTreeMap::new();
             group_labels(&mut labels, group);
             family.metrics.push(Metric {
+                kind: FamilyKind::Gauge,
                 labels,
                 lines: vec![Line {
                     suffix: "",
@@ -85,31 +96,29 @@ pub fn render(groups: &[Group]) -> String {
             });
         }
     }
-    let mut out = String::new();
-    for (name, family) in &mut page {
-        family.write(name, &mut out);
-    }
-    out
+    page
 }
 
 /// A family over all groups.
-struct Merged<'a> {
+pub(super) struct Merged<'a> {
     help: Option<&'a str>,
     kind: FamilyKind,
-    metrics: Vec<Metric<'a>>,
+    pub metrics: Vec<Metric<'a>>,
 }
 
 /// One label set and the lines it takes.
-struct Metric<'a> {
-    labels: BTreeMap<&'a str, &'a str>,
-    lines: Vec<Line<'a>>,
+pub(super) struct Metric<'a> {
+    /// What its own group says that it is.
+    pub kind: FamilyKind,
+    pub labels: BTreeMap<&'a str, &'a str>,
+    pub lines: Vec<Line<'a>>,
 }
 
-struct Line<'a> {
-    suffix: &'static str,
+pub(super) struct Line<'a> {
+    pub suffix: &'static str,
     /// `le` or `quantile` with its value.
-    bound: Option<(&'static str, &'a str)>,
-    value: f64,
+    pub bound: Option<(&'static str, &'a str)>,
+    pub value: f64,
 }
 
 impl<'a> Merged<'a> {
@@ -143,6 +152,7 @@ impl<'a> Merged<'a> {
                 value: s.value,
             });
             self.metrics.push(Metric {
+                kind: family.kind,
                 labels,
                 lines: lines.collect(),
             });

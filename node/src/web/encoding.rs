@@ -120,6 +120,16 @@ pub async fn compress(request: Request, next: Next) -> Response {
     }
 }
 
+/// As [`compress`], but an error leaves as it is: so does client_golang's handler.
+pub async fn compress_success(request: Request, next: Next) -> Response {
+    let encoder = Encoder::asked_by(request.headers());
+    let response = next.run(request).await;
+    match encoder {
+        Some(encoder) if response.status().is_success() => encode(response, encoder).await,
+        _ => response,
+    }
+}
+
 async fn encode(response: Response, mut encoder: Encoder) -> Response {
     let (mut parts, body) = response.into_parts();
     let name = HeaderValue::from_static(encoder.name());

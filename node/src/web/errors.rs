@@ -239,9 +239,10 @@ impl From<PathError> for TextError {
 impl From<PushError> for TextError {
     fn from(error: PushError) -> Self {
         match error {
-            PushError::Format { .. } | PushError::Protobuf(_) | PushError::Inconsistent(_) => {
-                Self::bad_request(error.to_string())
-            }
+            PushError::Format { .. }
+            | PushError::Protobuf(_)
+            | PushError::Timestamps
+            | PushError::Inconsistent(_) => Self::bad_request(error.to_string()),
         }
     }
 }

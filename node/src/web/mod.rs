@@ -174,7 +174,7 @@ pub fn push_router(state: ApiState) -> Router {
     let path = state.settings.telemetry_path.clone();
     let metrics = Router::new()
         .route(&path, only("GET, OPTIONS", get(push::metrics)))
-        .route_layer(from_fn(encoding::compress));
+        .route_layer(from_fn(encoding::compress_success));
     let own = || get(push_api::metrics).options(push_api::options);
     let wipe = only("OPTIONS, PUT", axum::routing::put(push_api::wipe));
     let api = Router::new()

@@ -41,11 +41,20 @@ pub async fn ready(State(api): State<Shared>) -> Response {
 
 /// Every group of the cluster, then the node's own telemetry. A node of this cluster that scrapes
 /// gets the telemetry alone: the groups are in the cluster's history, and would be stored twice.
+/// Groups that nobody checked may contradict each other, which is an error for as long as they do.
 pub async fn metrics(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, TextError> {
     let groups = match is_our_own(&api, &headers) {
         true => Vec::new(),
         false => api.groups.groups().await?,
     };
+    if api.settings.push_unchecked
+        && let Some(problems) = ingest::push::contradictions(&groups)
+    {
+        return Err(TextError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("An error has occurred while serving metrics:\n\n{problems}"),
+        ));
+    }
     let mut exposition = ingest::push::render(&groups);
     append_own(&mut exposition, &groups, &api.status.push_metrics_text());
     let kind = [(header::CONTENT_TYPE, Escaping::default().content_type())];
@@ -142,10 +151,14 @@ async fn push(
         Ok(families) => families,
         Err(error) => {
             // A body that is no exposition is not a push that failed: Pushgateway tells nobody.
-            if matches!(error, PushError::Inconsistent(_)) {
+            if matches!(error, PushError::Inconsistent(_) | PushError::Timestamps) {
                 note_rejection(api, key).await;
             }
-            return Err(error.into());
+            // The original has answered before it looks.
+            return match error {
+                PushError::Timestamps if options.unchecked => Ok(StatusCode::ACCEPTED),
+                error => Err(error.into()),
+            };
         }
     };
     let op = match wishes.id {
@@ -425,6 +438,52 @@ un{instance="",job="j"} 5
             )
         );
         assert!(shown.contains("\npush_time_seconds{instance=\"\",job=\"ts\"} 0\n"));
+    }
+
+    /// Pushgateway 1.11.2 with `--push.disable-consistency-check`, the same requests.
+    #[tokio::test]
+    async fn unchecked_groups_that_contradict_are_an_error_until_they_do_not() {
+        let twin = Twin::with(Settings {
+            push_unchecked: true,
+            ..Settings::default()
+        });
+        let counter = send(&twin, "PUT", "/metrics/job/a", "# TYPE m counter\nm 1\n");
+        assert_eq!(counter.await.seen(), (202, ""));
+        let gauge = send(&twin, "PUT", "/metrics/job/b", "# TYPE m gauge\nm 2\n");
+        assert_eq!(gauge.await.seen(), (202, ""));
+        let answer = send(&twin, "GET", "/metrics", "").await;
+        assert_eq!(
+            answer.seen(),
+            (
+                500,
+                "An error has occurred while serving metrics:\n\n\
+                 collected metric \"m\" { label:{name:\"instance\"  value:\"\"}  \
+                 label:{name:\"job\"  value:\"b\"}  gauge:{value:2}} is not a COUNTER\n"
+            )
+        );
+        let headers = [("accept-encoding", "gzip")];
+        let packed = twin.push_request("GET", "/metrics", &headers, "").await;
+        assert_eq!((packed.code, packed.text()), (500, answer.text()));
+        send(&twin, "PUT", "/metrics/job/b", "k 1\nk 2\n").await;
+        let groups = send(&twin, "GET", "/api/v1/metrics", "").await;
+        let both = r#"[{"labels":{"instance":"","job":"b"},"value":"1"},{"labels":{"instance":"","job":"b"},"value":"2"}]"#;
+        assert!(groups.text().contains(both), "{}", groups.text());
+        assert_eq!(send(&twin, "GET", "/metrics", "").await.code, 500);
+        send(&twin, "DELETE", "/metrics/job/b", "").await;
+        assert!(page(&twin).await.contains("# TYPE m counter\n"));
+    }
+
+    #[tokio::test]
+    async fn an_unchecked_push_with_timestamps_is_dropped() {
+        let twin = Twin::with(Settings {
+            push_unchecked: true,
+            ..Settings::default()
+        });
+        let answer = send(&twin, "PUT", "/metrics/job/ts", "a 1 5\n").await;
+        assert_eq!(answer.seen(), (202, ""));
+        let shown = page(&twin).await;
+        assert!(!shown.contains("\na{"));
+        assert!(shown.contains("\npush_failure_time_seconds{instance=\"\",job=\"ts\"} 1.7"));
     }
 
     #[tokio::test]
