@@ -142,7 +142,7 @@ impl Worker {
                 first = requests.recv(), if under_way.len() < IN_FLIGHT_MAX => {
                     let Some(first) = first else { return };
                     // A window belongs to a whole command.
-                    let gathered = gather(first, &mut requests).into_iter();
+                    let gathered = gather(first, &mut requests, |r| r.bytes).into_iter();
                     let (old, new): (Vec<_>, Vec<_>) = gathered.partition(|r| r.batch.backfill);
                     for requests in [new, old].into_iter().filter(|r| !r.is_empty()) {
                         under_way.push(self.propose(requests));
@@ -304,13 +304,17 @@ impl Worker {
     }
 }
 
-/// What waits now, up to one proposal's size.
-fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
-    let mut bytes = first.bytes;
+/// What waits now, up to one proposal's size by what `bytes` says of each.
+pub(super) fn gather<R>(
+    first: R,
+    requests: &mut mpsc::Receiver<R>,
+    bytes: impl Fn(&R) -> usize,
+) -> Vec<R> {
+    let mut total = bytes(&first);
     let mut gathered = vec![first];
-    while bytes < PROPOSAL_BYTES_MAX {
+    while total < PROPOSAL_BYTES_MAX {
         let Ok(next) = requests.try_recv() else { break };
-        bytes += next.bytes;
+        total += bytes(&next);
         gathered.push(next);
     }
     gathered

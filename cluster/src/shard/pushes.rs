@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::group::{Family, GroupingKey, PushOp, PushOptions};
-use model::limits::{PROPOSAL_BYTES_MAX, PUSH_QUEUE_BYTES_MAX, PUSHES_WAITING_MAX};
+use model::limits::{PUSH_QUEUE_BYTES_MAX, PUSHES_WAITING_MAX};
 use model::port::{Clock, Task, World};
 use model::sink::Pushed;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -20,6 +20,7 @@ use crate::journal::{Journal, Waiting};
 use crate::raft::group;
 use crate::raft::types::{Raft, Reply};
 use crate::refusal::Refusal;
+use crate::shard::proposer::gather;
 
 /// Entries of one shard under way: the log stays busy, and pushes wait long enough to merge.
 const IN_FLIGHT_MAX: usize = 2;
@@ -121,7 +122,8 @@ impl Worker {
                 Some(()) = under_way.next() => {}
                 first = requests.recv(), if under_way.len() < IN_FLIGHT_MAX => {
                     let Some(first) = first else { return };
-                    under_way.push(self.commit(gather(first, &mut requests)));
+                    let gathered = gather(first, &mut requests, |r| r.bytes);
+                    under_way.push(self.commit(gathered));
                 }
             }
         }
@@ -155,16 +157,4 @@ impl Worker {
             reply => unreachable!("pushes were answered with {reply:?}"),
         }
     }
-}
-
-/// What waits now, up to one proposal's size.
-fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
-    let mut bytes = first.bytes;
-    let mut gathered = vec![first];
-    while bytes < PROPOSAL_BYTES_MAX {
-        let Ok(next) = requests.try_recv() else { break };
-        bytes += next.bytes;
-        gathered.push(next);
-    }
-    gathered
 }
