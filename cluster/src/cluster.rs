@@ -65,7 +65,10 @@ pub struct Options {
     pub join: Vec<String>,
     /// Nodes that must have met before a cluster is formed.
     pub bootstrap_expect: usize,
-    pub shards: u32,
+    /// Of a cluster that this node forms; `None`: by its nodes and `cores`.
+    pub shards: Option<u32>,
+    /// Of this node.
+    pub cores: u32,
     pub replication_factor: usize,
     pub zone: String,
     pub version: String,
@@ -96,7 +99,8 @@ impl Default for Options {
             advertise: String::new(),
             join: Vec::new(),
             bootstrap_expect: 1,
-            shards: 16,
+            shards: None,
+            cores: 1,
             replication_factor: 3,
             zone: String::new(),
             version: String::new(),
@@ -590,6 +594,7 @@ fn share(
         founding: Founding {
             bootstrap_expect: options.bootstrap_expect,
             shards: options.shards,
+            cores: options.cores,
             replication_factor: options.replication_factor,
         },
         belongs: watch::Sender::new(identity.cluster()),

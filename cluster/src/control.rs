@@ -176,10 +176,11 @@ impl Control {
             return;
         }
         let founding = &self.shared.local.founding;
-        if founding.shards as usize != state.table.len() {
+        let told = founding.shards.unwrap_or(state.table.len() as u32);
+        if told as usize != state.table.len() {
             tracing::warn!(
                 cluster = state.table.len(),
-                told = founding.shards,
+                told,
                 "the number of shards is fixed when a cluster is formed"
             );
         }

@@ -39,7 +39,9 @@ const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Founding {
     pub bootstrap_expect: usize,
-    pub shards: u32,
+    /// `None`: as [`placement::shards_for`] has it.
+    pub shards: Option<u32>,
+    pub cores: u32,
     pub replication_factor: usize,
 }
 
@@ -301,9 +303,11 @@ impl Local {
             .collect();
         let Founding {
             shards,
+            cores,
             replication_factor,
             ..
         } = self.founding;
+        let shards = shards.unwrap_or_else(|| placement::shards_for(members.len(), cores));
         let command = Command::Form {
             cluster_id: promise.cluster_id.clone(),
             replication_factor,

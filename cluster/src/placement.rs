@@ -16,6 +16,10 @@ const VIRTUAL_NODES: usize = 256;
 /// Shards that may be moving at once, all nodes together.
 const MOVES_MAX: usize = 2;
 
+/// Shards of a cluster that nobody gave a number: enough for a query to use the cores of a node.
+const SHARDS_MIN: usize = 4;
+const SHARDS_MAX: usize = 64;
+
 /// A key of the ring whose `Hash` is exactly its eight little-endian bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key(u64);
@@ -75,6 +79,12 @@ fn preferences(nodes: impl Iterator<Item = u64>, shards: usize) -> Vec<Vec<u64>>
 struct Load {
     replicas: usize,
     leaders: usize,
+}
+
+/// How many shards a cluster is formed with when nobody says: one for each node and for each core of
+/// the founder, and some to grow by. Each costs its own entry for a request that touches it.
+pub fn shards_for(nodes: usize, cores: u32) -> u32 {
+    nodes.max(cores as usize).clamp(SHARDS_MIN, SHARDS_MAX) as u32
 }
 
 /// The table of a new cluster: `replication_factor` replicas a shard on different nodes, in
@@ -201,6 +211,12 @@ mod tests {
             spread(&replicas) <= 1 && spread(&leaders) <= 2,
             "{replicas:?} {leaders:?}"
         );
+    }
+
+    #[test]
+    fn the_number_of_shards_follows_nodes_and_cores() {
+        let chosen = [(1, 1), (3, 2), (7, 2), (3, 16), (1, 500)].map(|(n, c)| shards_for(n, c));
+        assert_eq!(chosen, [4, 4, 7, 16, 64]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ async fn start_with(root: &tempfile::TempDir, series_max: u64) -> (Arc<Cluster>,
     let options = Options {
         listen: "127.0.0.1:0".to_owned(),
         bootstrap_expect: 1,
-        shards: 1,
+        shards: Some(1),
         series_max,
         ..Options::default()
     };

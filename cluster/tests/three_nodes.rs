@@ -34,7 +34,7 @@ async fn start(
         listen: listen.to_owned(),
         join: join.to_vec(),
         bootstrap_expect: expect,
-        shards: 4,
+        shards: Some(4),
         exemplars_max: 100,
         scrub_every: Duration::from_secs(2),
         ..Options::default()

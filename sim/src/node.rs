@@ -66,7 +66,7 @@ fn options_of(place: &Place) -> Options {
         advertise: address_of(place.machine),
         join: (0..NODES).map(address_of).collect(),
         bootstrap_expect: NODES,
-        shards: plan.shards,
+        shards: Some(plan.shards),
         replication_factor: NODES,
         version: "sim".to_owned(),
         out_of_order_window_ms: plan.out_of_order_window_ms,

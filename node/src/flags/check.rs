@@ -315,7 +315,7 @@ impl Texts {
             join,
             bootstrap_expect: to_u32(expect),
             series_max: self.number("cluster.max-series", 0, u64::MAX)?,
-            shards: to_u32(self.number("cluster.shards", 1, SHARDS_MAX)?),
+            shards: to_u32(self.number("cluster.shards", 0, SHARDS_MAX)?),
             replication_factor: to_u32(factor),
             zone: self.text("cluster.zone").to_owned(),
             consul_address,

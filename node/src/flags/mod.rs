@@ -125,6 +125,7 @@ pub struct Cluster {
     pub advertise_address: Option<Address>,
     pub join: Vec<Address>,
     pub bootstrap_expect: u32,
+    /// Zero: chosen when the cluster is formed.
     pub shards: u32,
     /// Zero: no limit.
     pub series_max: u64,

@@ -144,9 +144,9 @@ pub static CLUSTER: [Flag; 12] = [
     flag(
         "cluster.shards",
         Number,
-        "16",
+        "0",
         Served,
-        "Shards of a new cluster, 1 to 4096. Fixed when the cluster is formed.",
+        "Shards of a new cluster, up to 4096, fixed when it is formed. 0: one for each node and each core, four at least.",
     ),
     flag(
         "cluster.max-series",

@@ -34,7 +34,7 @@ fn nothing_given_is_a_working_node() {
     assert!(flags.web.enable_remote_write_receiver);
     assert_eq!(
         (flags.cluster.shards, flags.cluster.replication_factor),
-        (16, 3)
+        (0, 3)
     );
     assert_eq!(flags.cluster.bootstrap_expect, 1);
     assert_eq!(
@@ -195,13 +195,8 @@ fn what_is_not_understood_is_told() {
             2,
         ),
         (
-            "quorate --cluster.shards=0",
-            "--cluster.shards=0: expected a number from 1 to 4096",
-            2,
-        ),
-        (
             "quorate --cluster.shards=4097",
-            "--cluster.shards=4097: expected a number from 1 to 4096",
+            "--cluster.shards=4097: expected a number from 0 to 4096",
             2,
         ),
         (
