@@ -3,12 +3,13 @@
 //! - [`types`]: its type parameters, and conversions to the log's and the wire's nouns
 //! - [`log_store`]: its log storage over the shared log
 //! - [`machine`]: its state machine over a group's own
-//! - [`network`], [`append_link`], [`snapshot`]: speaking to another replica
+//! - [`network`], [`commits`], [`append_link`], [`snapshot`]: speaking to another replica
 //! - [`transfers`]: snapshots under way, which hold purging back
 //! - [`service`]: being spoken to
 //! - [`group`]: one running group
 
 pub mod append_link;
+mod commits;
 pub mod group;
 pub mod log_store;
 pub mod machine;

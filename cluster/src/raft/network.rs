@@ -24,6 +24,7 @@ use openraft::raft::{
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use proto::node as wire;
 
+use super::commits;
 use super::machine::{FileSet, GroupSnapshot};
 use super::snapshot;
 use super::transfers::Transfers;
@@ -216,7 +217,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let cluster_id = self.cluster_id();
         let (group, to) = (self.group.0, self.to);
         let peer = self.peer.clone();
-        let sent = input.then(move |request| {
+        let requests = match self.group {
+            // Seldom written, and what follows from it should not wait.
+            GroupId::META => input.boxed(),
+            _ => commits::riding(input, commits::HOLD),
+        };
+        let sent = requests.then(move |request| {
             let frame = wire::AppendFrame {
                 cluster_id: cluster_id.clone(),
                 group,
