@@ -33,6 +33,7 @@
 
 pub mod bits;
 pub mod block;
+pub mod by_id;
 pub mod cardinality;
 pub mod changes;
 pub mod checkpoint;
