@@ -543,6 +543,7 @@ impl Control {
                 .settings
                 .out_of_order_ms()
                 .max(shared.settings.in_order_ms()),
+            in_order_window_ms: shared.settings.in_order_ms(),
             retention: shared.options.retention,
             shard_bytes_max: self.shard_bytes_max(),
         };

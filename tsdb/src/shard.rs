@@ -229,6 +229,11 @@ impl Shard {
         self.read(|state| state.table().len())
     }
 
+    /// The newest sample ever stored.
+    pub fn max_time(&self) -> Option<Timestamp> {
+        self.read(State::max_time)
+    }
+
     /// Series that a [`CollectCommand`](crate::CollectCommand) with this instant would forget, the
     /// lowest ids first, and whether there may be more. Looks at all series, a few at a time.
     pub async fn dead_series(&self, before: Timestamp) -> (Vec<SeriesId>, bool) {

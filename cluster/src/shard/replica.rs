@@ -2,13 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
-use model::{Batch, GroupId, ShardId};
+use model::{Batch, GroupId, ShardId, Timestamp};
 use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
 use super::machine::ShardMachine;
@@ -51,6 +51,8 @@ pub struct Replica {
     pub engine: Arc<Shard>,
     pub raft: Raft,
     pub standing: Standing,
+    /// The instant for which all series were looked at, to forget those that are dead.
+    pub looked_before: Mutex<Option<Timestamp>>,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
     pushes: Pushes,
@@ -101,6 +103,7 @@ impl Replica {
             engine,
             raft,
             standing,
+            looked_before: Mutex::default(),
             machine,
             proposer,
             pushes,
