@@ -547,8 +547,13 @@ impl Control {
             retention: shared.options.retention,
             shard_bytes_max: self.shard_bytes_max(),
         };
+        let mut has_looked = false;
         for replica in self.replicas() {
-            upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+            let may_forget = upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+            // Looking takes time: one shard a round.
+            if may_forget && !has_looked {
+                has_looked = upkeep::forget(&replica, ages).await;
+            }
         }
         self.merge_blocks();
         let now = self.now();

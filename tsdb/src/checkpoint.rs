@@ -566,7 +566,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 0u8..10, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn ids_come_back(held in prop::collection::vec(0u64..3_000, 0..60), end in 0u64..4_000) {
+            let mut labels: ById<Labels> = ById::default();
+            let held: std::collections::BTreeSet<u64> = held.into_iter().collect();
+            let of = |id: &u64| Labels::from_pairs([("id", id.to_string())]);
+            held.iter().for_each(|id| labels.put(SeriesId(*id), of(id)));
+            labels.skip_to(end);
+            let runs = runs(&labels);
+            prop_assert_eq!(runs.is_empty(), labels.len() as u64 == labels.next());
+            let again = by_id(labels.entries().to_vec(), &runs).unwrap();
+            prop_assert_eq!(again.next(), labels.next());
+            prop_assert!(again.iter().eq(labels.iter()));
+            if !runs.is_empty() {
+                let mut more = labels.entries().to_vec();
+                more.push(of(&end));
+                prop_assert!(by_id(more.clone(), &runs).is_err());
+                more.truncate(labels.len().saturating_sub(1));
+                prop_assert_eq!(by_id(more, &runs).is_err(), !labels.is_empty());
+            }
+            for bad in [(SERIES_IDS_MAX, 1), (u64::MAX, 0), (0, u64::MAX)] {
+                prop_assert!(by_id(vec![of(&0)], &[(0, 1), bad]).is_err());
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in prop_oneof![0u8..10, 20u8..26], payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
             for version in [2, VERSION] {
                 let _ = decode(&[&header(version)[..], &payload].concat());

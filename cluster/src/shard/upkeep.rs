@@ -133,27 +133,37 @@ pub async fn merge(replica: &Replica) {
     }
 }
 
-/// A leader's round: seals, drops and forgets through the log.
-pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) {
+/// A leader's round: seals and drops through the log. Whether there was nothing of the kind to do, so
+/// that series may be looked for that can be forgotten.
+pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) -> bool {
     if !replica.leads() {
-        return;
+        return false;
     }
     match tidy(replica, clock.now(), ages) {
-        Some(command) => drop(propose(replica, command).await),
-        None => forget(replica, ages).await,
+        Some(command) => {
+            propose(replica, command).await;
+            false
+        }
+        None => true,
     }
 }
 
-/// Forgets series of which nothing is stored, if it is time to look for some. What is left of more
-/// than fit into one command has its turn in the next round.
-async fn forget(replica: &Replica, ages: Ages) {
+/// Forgets series of which nothing is stored through the log, if it is time to look for some; whether
+/// it was. What is left of more than fit into one command has its turn in the next round.
+pub async fn forget(replica: &Replica, ages: Ages) -> bool {
     let Some(newest) = replica.engine.max_time() else {
-        return;
+        return false;
     };
     let looked_before = *replica.looked_before.lock().expect(NO_PANIC);
     let window_ms = ages.in_order_window_ms;
     let due = collecting::choose(newest, looked_before, BLOCK_MS, window_ms);
-    let Some(before) = due else { return };
+    let Some(before) = due else { return false };
+    look(replica, before).await;
+    true
+}
+
+/// Looks at all series.
+async fn look(replica: &Replica, before: Timestamp) {
     let (series, more) = replica.engine.dead_series(before).await;
     let count = series.len();
     if count > 0 {
