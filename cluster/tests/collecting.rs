@@ -23,6 +23,7 @@ use cluster::shard::upkeep::{Ages, forget, tidy_up};
 use model::port::{Clock, World};
 use model::sink::{Reason, Rejection};
 use model::{Batch, Labels, SeriesId, ShardId, Timestamp};
+use tsdb::collecting::Look;
 use tsdb::{CollectCommand, Command, RetainCommand, SealCommand};
 
 type Seeded = openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
@@ -169,8 +170,9 @@ fn a_write_that_was_on_its_way_to_a_forgotten_series_is_stored() {
             assert_eq!(write(&replica, 7, before.plus_ms(-1), 1.0).await, None);
             propose(&replica, Command::Seal(SealCommand { before })).await;
             propose(&replica, Command::Retain(RetainCommand { before })).await;
-            let (series, more) = replica.engine.dead_series(before).await;
-            assert_eq!((series.len(), more), (1, false));
+            let from = SeriesId(0);
+            let (series, next) = replica.engine.dead_series(Look { before, from }).await;
+            assert_eq!((series.len(), next), (1, None));
             let index = replica.engine.applied_index();
             let collect = CollectCommand { before, series };
             let (_, stored) = futures::join!(

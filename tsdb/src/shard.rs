@@ -25,6 +25,7 @@ use crate::block::{self, Frozen, Merged, Reader, Sealed};
 use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
+use crate::collecting::Look;
 use crate::command::{Command, WriteCommand};
 use crate::compaction::Candidate;
 use crate::digest;
@@ -234,19 +235,19 @@ impl Shard {
         self.read(State::max_time)
     }
 
-    /// Series that a [`CollectCommand`](crate::CollectCommand) with this instant would forget, the
-    /// lowest ids first, and whether there may be more. Looks at all series, a few at a time.
-    pub async fn dead_series(&self, before: Timestamp) -> (Vec<SeriesId>, bool) {
+    /// Series that a [`CollectCommand`](crate::CollectCommand) would forget, ascending and as many as
+    /// it may have, and where to go on if they are not all. Looks at a few at a time.
+    pub async fn dead_series(&self, look: Look) -> (Vec<SeriesId>, Option<SeriesId>) {
         let mut dead: Vec<SeriesId> = Vec::new();
-        let mut from = Some(SeriesId(0));
+        let mut from = Some(look.from);
         while let Some(first) = from.filter(|_| dead.len() < COLLECT_SERIES_MAX) {
             let left = COLLECT_SERIES_MAX - dead.len();
-            let (found, next) = self.read(|state| state.look_for_dead(before, first, left));
+            let (found, next) = self.read(|state| state.look_for_dead(look.before, first, left));
             dead.extend(found);
             from = next;
             tokio::task::yield_now().await;
         }
-        (dead, from.is_some())
+        (dead, from)
     }
 
     /// First and last instant of samples that no seal has taken.

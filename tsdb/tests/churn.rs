@@ -12,12 +12,13 @@ use model::{Labels, SeriesId, Timestamp};
 use support::replica::{DIR, Replica, run};
 use support::twin::Twin;
 use tsdb::checkpoint;
+use tsdb::collecting::{self, Looked};
 use tsdb::compaction::{self, Choice};
 use tsdb::retention::{self, Policy};
 use tsdb::touched::Touched;
 use tsdb::{
     CleanCommand, CollectCommand, Command, CompactCommand, FileEntry, Outcome, RetainCommand,
-    SealCommand, SeriesRef, WriteCommand, collecting, sealing,
+    SealCommand, SeriesRef, WriteCommand, sealing,
 };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -40,7 +41,7 @@ struct Life {
     log: Vec<Command>,
     live: VecDeque<u64>,
     next: u64,
-    looked_before: Option<Timestamp>,
+    looked: Looked,
     collected: u64,
 }
 
@@ -57,7 +58,7 @@ impl Life {
             log: Vec::new(),
             live: (0..LIVE).collect(),
             next: LIVE,
-            looked_before: None,
+            looked: Looked::default(),
             collected: 0,
         }
     }
@@ -117,11 +118,12 @@ impl Life {
             while self.replica.shard.merge_one().await.expect("merges") {}
         }
         let newest = self.replica.shard.max_time().expect("something is stored");
-        let due = collecting::choose(newest, self.looked_before, BLOCK_MS, HOUR_MS);
-        let Some(before) = due else { return };
-        let (series, more) = self.replica.shard.dead_series(before).await;
-        assert!(!more && series.len() < COLLECT_SERIES_MAX);
-        self.looked_before = Some(before);
+        let due = collecting::choose(newest, &self.looked, BLOCK_MS, HOUR_MS);
+        let Some(look) = due else { return };
+        let (series, next) = self.replica.shard.dead_series(look).await;
+        assert!(next.is_none() && series.len() < COLLECT_SERIES_MAX);
+        self.looked.note(look, next);
+        let before = look.before;
         if !series.is_empty() {
             let collect = CollectCommand { before, series };
             self.propose(Command::Collect(collect)).await;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::batch::Fence;
+use model::limits::COLLECT_SERIES_MAX;
 use model::matcher::MatchOp;
 use model::sink::Reason;
 use model::source::{Consistency, Source, Take};
 use model::{Labels, Matcher, NewestSelection, SeriesId, Timestamp};
 use support::replica::{DIR, Replica, opaque, run};
+use tsdb::collecting::Look;
 use tsdb::{
     CleanCommand, CollectCommand, Command, DeleteCommand, Outcome, RetainCommand, SealCommand,
     SeriesRef, WriteCommand, WriteRows, retention,
@@ -133,7 +135,13 @@ fn a_series_is_kept_while_anything_of_it_is() {
     run(async {
         let replica = Replica::new(1).await;
         let shard = &replica.shard;
-        let dead = async |before: i64| shard.dead_series(Timestamp(before)).await.0;
+        let dead = async |before: i64| {
+            let look = Look {
+                before: Timestamp(before),
+                from: SeriesId(0),
+            };
+            shard.dead_series(look).await.0
+        };
         apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
         let nobody = collect(i64::MAX, 0..9);
         apply(&replica, nobody.clone()).await;
@@ -162,6 +170,40 @@ fn a_series_is_kept_while_anything_of_it_is() {
         assert_eq!(shard.series_count(), 0);
         assert_eq!(shard.resolve(&up()), None);
         shard.verify().await.unwrap();
+    });
+}
+
+#[test]
+fn more_than_fit_into_a_command_are_found_piece_by_piece() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let count = COLLECT_SERIES_MAX + 3;
+        let named = |n: usize| Labels::from_pairs([("n", n.to_string())]);
+        let mut too_old = write(&up(), &[(1_000, 1.0)]);
+        apply(&replica, too_old.clone()).await;
+        if let Command::Write(write) = &mut too_old {
+            write.labels = (0..count).map(named).collect();
+            let series = (0..count as u32).map(SeriesRef::New);
+            write.rows = WriteRows::default();
+            series.for_each(|series| write.rows.push(series, Timestamp(0), 1.0));
+        }
+        assert_eq!(apply(&replica, too_old).await.len(), count);
+        let before = Timestamp(0);
+        let mut look = Look {
+            before,
+            from: SeriesId(0),
+        };
+        let mut found = Vec::new();
+        loop {
+            let (series, next) = replica.shard.dead_series(look).await;
+            found.push(series.len());
+            let collect = CollectCommand { before, series };
+            apply(&replica, Command::Collect(collect)).await;
+            let Some(from) = next else { break };
+            look.from = from;
+        }
+        assert_eq!(found, [COLLECT_SERIES_MAX, 3]);
+        assert_eq!(replica.shard.series_count(), 1);
     });
 }
 

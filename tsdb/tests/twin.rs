@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use support::replica::{Replica, metadata, run};
 use support::twin::{Content, Twin};
 use support::{Step, command, step};
+use tsdb::collecting::Look;
 use tsdb::{CleanCommand, CollectCommand, Command, CompactCommand, Outcome};
 
 /// Two replicas of one log, and the truth.
@@ -103,8 +104,10 @@ impl Life {
 
     async fn collect(&mut self, before: i64, all: bool) {
         let before = Timestamp(before);
-        let (mut series, more) = self.replicas[0].shard.dead_series(before).await;
-        assert!(!more);
+        let from = SeriesId(0);
+        let look = Look { before, from };
+        let (mut series, next) = self.replicas[0].shard.dead_series(look).await;
+        assert_eq!(next, None);
         let dead = series.len() as u64;
         if all {
             series = (0..self.twin.ids.len() as u64 + 1).map(SeriesId).collect();

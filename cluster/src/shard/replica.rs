@@ -8,7 +8,8 @@ use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
-use model::{Batch, GroupId, ShardId, Timestamp};
+use model::{Batch, GroupId, ShardId};
+use tsdb::collecting::Looked;
 use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
 use super::machine::ShardMachine;
@@ -51,8 +52,8 @@ pub struct Replica {
     pub engine: Arc<Shard>,
     pub raft: Raft,
     pub standing: Standing,
-    /// The instant for which all series were looked at, to forget those that are dead.
-    pub looked_before: Mutex<Option<Timestamp>>,
+    /// How far series were looked at, to forget those that are dead.
+    pub looked: Mutex<Looked>,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
     pushes: Pushes,
@@ -103,7 +104,7 @@ impl Replica {
             engine,
             raft,
             standing,
-            looked_before: Mutex::default(),
+            looked: Mutex::default(),
             machine,
             proposer,
             pushes,

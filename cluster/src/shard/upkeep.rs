@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use model::Timestamp;
 use model::port::Clock;
+use tsdb::collecting::{self, Look};
 use tsdb::compaction::{self, Choice};
 use tsdb::retention::{self, Policy};
 use tsdb::{
-    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand, collecting,
-    sealing,
+    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand, sealing,
 };
 
 use super::Replica;
@@ -154,17 +154,16 @@ pub async fn forget(replica: &Replica, ages: Ages) -> bool {
     let Some(newest) = replica.engine.max_time() else {
         return false;
     };
-    let looked_before = *replica.looked_before.lock().expect(NO_PANIC);
-    let window_ms = ages.in_order_window_ms;
-    let due = collecting::choose(newest, looked_before, BLOCK_MS, window_ms);
-    let Some(before) = due else { return false };
-    look(replica, before).await;
+    let looked = *replica.looked.lock().expect(NO_PANIC);
+    let due = collecting::choose(newest, &looked, BLOCK_MS, ages.in_order_window_ms);
+    let Some(look) = due else { return false };
+    forget_found(replica, look).await;
     true
 }
 
-/// Looks at all series.
-async fn look(replica: &Replica, before: Timestamp) {
-    let (series, more) = replica.engine.dead_series(before).await;
+async fn forget_found(replica: &Replica, look: Look) {
+    let (series, next) = replica.engine.dead_series(look).await;
+    let before = look.before;
     let count = series.len();
     if count > 0 {
         let collect = Command::Collect(CollectCommand { before, series });
@@ -173,9 +172,7 @@ async fn look(replica: &Replica, before: Timestamp) {
         }
         tracing::info!(shard = %replica.shard, count, "series without samples forgotten");
     }
-    if !more {
-        *replica.looked_before.lock().expect(NO_PANIC) = Some(before);
-    }
+    replica.looked.lock().expect(NO_PANIC).note(look, next);
 }
 
 const NO_PANIC: &str = "no panic under this lock";
