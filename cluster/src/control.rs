@@ -544,11 +544,17 @@ impl Control {
                 .settings
                 .out_of_order_ms()
                 .max(shared.settings.in_order_ms()),
+            in_order_window_ms: shared.settings.in_order_ms(),
             retention: shared.options.retention,
             shard_bytes_max: self.shard_bytes_max(),
         };
+        let mut has_looked = false;
         for replica in self.replicas() {
-            upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+            let may_forget = upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+            // Looking takes time: one shard a round.
+            if may_forget && !has_looked {
+                has_looked = upkeep::forget(&replica, ages).await;
+            }
         }
         self.merge_blocks();
         let now = self.now();

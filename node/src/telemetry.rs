@@ -161,6 +161,12 @@ pub fn computed(status: &Arc<NodeStatus>) -> Vec<Computed> {
         let cluster = Arc::clone(&status.cluster);
         Computed::one(name, help, move || figure(&cluster.stored()))
     };
+    let counted = |name: &str, help: &str, figure: fn(&[tsdb::Stats]) -> u64| {
+        let cluster = Arc::clone(&status.cluster);
+        Computed::new(name, help, None, MetricType::COUNTER, move || {
+            vec![(String::new(), figure(&cluster.stored()) as f64)]
+        })
+    };
     let (ready, pools, targets) = (
         Arc::clone(&status.cluster),
         Arc::clone(&status.pools),
@@ -210,6 +216,16 @@ pub fn computed(status: &Arc<NodeStatus>) -> Vec<Computed> {
             "prometheus_tsdb_head_series",
             "Total number of series in the head block.",
             |all| Some(all.iter().map(|s| s.series as f64).sum()),
+        ),
+        counted(
+            "prometheus_tsdb_head_series_created_total",
+            "Total number of series created in the head",
+            |all| all.iter().map(|s| s.series_ever).sum(),
+        ),
+        counted(
+            "prometheus_tsdb_head_series_removed_total",
+            "Total number of series removed in the head",
+            |all| all.iter().map(|s| s.series_ever - s.series).sum(),
         ),
         stored(
             "prometheus_tsdb_head_min_time_seconds",

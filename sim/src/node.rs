@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::record::{Ending, Shared, Stage};
 use crate::swarm::{NODES, Plan};
-use crate::workload::{Client, Door};
+use crate::workload::{Client, Door, FLEETING};
 
 /// A store that is broken on purpose, to see that it is found out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -311,7 +311,7 @@ async fn settle(client: &mut Client, cluster: &Cluster) {
 
 /// Everything acknowledged is shown, here too, and all replicas are in one state.
 async fn verify(place: &Place, client: &Client) {
-    let all = 0..=place.plan.series - 1;
+    let all = 0..=place.plan.series + FLEETING - 1;
     let started = loop {
         match client.read(all.clone(), Consistency::Strong).await {
             Some(started) => break started,

@@ -24,6 +24,8 @@ use crate::swarm::Plan;
 
 const NAME: &str = "sim_sample";
 const SERIES: &str = "series";
+/// Series behind those of the plan that few samples are taken of.
+pub const FLEETING: u32 = 16;
 /// A client gives up on an answer; the store's own deadlines are shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Unanswered batches a client keeps to send again.
@@ -82,6 +84,10 @@ impl Client {
             13 => drop(self.read(self.some_series(), Consistency::Local).await),
             14 | 15 => drop(self.read(self.some_series(), Consistency::Strong).await),
             16 => drop(self.read_groups().await),
+            17 => {
+                let rows = self.fleeting_row();
+                self.write(rows).await;
+            }
             _ => drop(self.push(!self.dice.one_in(4)).await),
         }
     }
@@ -103,6 +109,20 @@ impl Client {
             rows.swap(i, self.dice.up_to(i));
         }
         rows
+    }
+
+    /// A row that is mostly refused for its age, of a series that is then forgotten, and comes back.
+    fn fleeting_row(&self) -> Vec<(Place, f64)> {
+        let series = self.plan.series + self.dice.below(u64::from(FLEETING)) as u32;
+        let ago = match self.dice.one_in(8) {
+            true => 0,
+            false => 3 * self.plan.out_of_order_window_ms,
+        };
+        let place = (series, self.clock.now().0 - ago);
+        match self.record.lock().samples.is_taken(place) {
+            true => Vec::new(),
+            false => vec![(place, self.value_of(place))],
+        }
     }
 
     /// Rows at places that clients of other nodes choose as well: on whole seconds.
@@ -268,7 +288,7 @@ impl Client {
         since: Option<u64>,
     ) -> bool {
         let selection = Selection {
-            matchers: matchers_of(&series, self.plan.series),
+            matchers: matchers_of(&series, self.plan.series + FLEETING),
             start: Timestamp(i64::MIN / 2),
             end: Timestamp(i64::MAX / 2),
             take: Take::All,

@@ -24,8 +24,8 @@ impl Cardinality {
             range: state.head().stats().range,
             ..Self::default()
         };
-        for (id, labels) in (0..).zip(state.table().all()) {
-            let series = state.head().series(model::SeriesId(id));
+        for (id, labels) in state.table().all().iter() {
+            let series = state.head().series(id);
             let Some(series) = series.filter(|series| !series.is_empty()) else {
                 continue;
             };

@@ -10,10 +10,12 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use model::limits::SERIES_IDS_MAX;
 use model::port::Disk;
-use model::{Labels, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 
 use crate::block::decompress;
+use crate::by_id::ById;
 use crate::chunk::{Chunk, Point};
 use crate::digest::Sums;
 use crate::exemplars::{Exemplars, put_exemplar, take_exemplar};
@@ -45,6 +47,7 @@ const TOMBSTONES: u8 = 7;
 const PUSH_IDS: u8 = 8;
 const TOUCHED: u8 = 20;
 const MERGED: u8 = 21;
+const IDS: u8 = 24;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -58,9 +61,8 @@ pub struct Image {
     pub max_time: Option<Timestamp>,
     pub sealed_before: Option<Timestamp>,
     pub sums: Sums,
-    /// By series id.
-    pub labels: Vec<Labels>,
-    /// By series id, as long as `labels`.
+    pub labels: ById<Labels>,
+    /// Of the series in `labels`, by id.
     pub head: Vec<HeadImage>,
     pub groups: Groups,
     pub fences: Fences,
@@ -97,7 +99,7 @@ pub async fn write(
     writer.file.append(header(VERSION).into()).await?;
     put_meta(&mut writer.payload, image, blocks);
     writer.cut(META).await?;
-    for (labels, head) in image.labels.iter().zip(&image.head) {
+    for (labels, head) in image.labels.entries().iter().zip(&image.head) {
         put_series(&mut writer.payload, labels, head);
         writer.cut_when_full(SERIES).await?;
     }
@@ -137,6 +139,14 @@ pub async fn write(
         blocks.iter().for_each(|&b| put_u64(&mut writer.payload, b));
     }
     writer.cut(MERGED).await?;
+    for (gone, held) in runs(&image.labels) {
+        put_varint(&mut writer.payload, gone);
+        put_varint(&mut writer.payload, held);
+        writer.cut_when_full(IDS).await?;
+    }
+    if !writer.payload.is_empty() {
+        writer.cut(IDS).await?;
+    }
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -189,6 +199,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut fences = Vec::new();
     let mut seen = Vec::new();
     let mut exemplars = Vec::new();
+    let mut labels = Vec::new();
+    let mut runs = Vec::new();
     image.touched = Touched::from(image.applied_index);
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
@@ -198,8 +210,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
             SERIES => (
                 "series",
                 take_all(&mut records, |r| {
-                    let (labels, head) = take_series(r, version)?;
-                    image.labels.push(labels);
+                    let (of_series, head) = take_series(r, version)?;
+                    labels.push(of_series);
                     image.head.push(head);
                     Ok(())
                 }),
@@ -258,6 +270,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     }
                 }),
             ),
+            IDS if version > 2 => (
+                "ids",
+                take_all(&mut records, |r| {
+                    runs.push((r.varint()?, r.varint()?));
+                    Ok(())
+                }),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -267,6 +286,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         taken.map_err(damage(name))?;
     }
     image.exemplars = exemplars.into_iter().collect();
+    image.labels = by_id(labels, &runs).map_err(damage("ids"))?;
     let found = [image.labels.len(), groups.len(), fences.len()];
     image.groups = Groups::new(image.groups.floor(), groups, seen);
     image.fences = fences.into_iter().collect();
@@ -275,6 +295,52 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         return Err(damage("meta")(Malformed("counts differ from what follows")));
     }
     Ok((image, blocks))
+}
+
+/// How many ids are gone and how many then stand for series, again and again until all that were
+/// ever given are told; nothing if none is gone.
+fn runs(labels: &ById<Labels>) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    let mut next = 0;
+    if labels.len() as u64 == labels.next() {
+        return runs;
+    }
+    for SeriesId(id) in labels.ids_from(SeriesId(0)) {
+        match runs.last_mut() {
+            Some((_, held)) if id == next => *held += 1,
+            _ => runs.push((id - next, 1)),
+        }
+        next = id + 1;
+    }
+    if labels.next() > next {
+        runs.push((labels.next() - next, 0));
+    }
+    runs
+}
+
+/// Label sets under the ids that `runs` leave them.
+fn by_id(labels: Vec<Labels>, runs: &[(u64, u64)]) -> Result<ById<Labels>, Malformed> {
+    let whole = [(0, labels.len() as u64)];
+    let runs = if runs.is_empty() { &whole } else { runs };
+    let mut held = ById::default();
+    let mut labels = labels.into_iter();
+    for (gone, count) in runs {
+        let given = held.next().checked_add(*gone);
+        let end = given.and_then(|given| given.checked_add(*count));
+        end.filter(|end| *end <= SERIES_IDS_MAX)
+            .ok_or(Malformed("more ids than are ever given"))?;
+        held.skip_to(held.next() + gone);
+        for labels in labels.by_ref().take(*count as usize) {
+            held.push(labels);
+        }
+        if Some(held.next()) != end {
+            return Err(Malformed("more ids than series"));
+        }
+    }
+    match labels.next() {
+        None => Ok(held),
+        Some(_) => Err(Malformed("fewer ids than series")),
+    }
 }
 
 fn put_touched(out: &mut Vec<u8>, touched: &Touched) {
@@ -500,7 +566,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 0u8..10, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn ids_come_back(held in prop::collection::vec(0u64..3_000, 0..60), end in 0u64..4_000) {
+            let mut labels: ById<Labels> = ById::default();
+            let held: std::collections::BTreeSet<u64> = held.into_iter().collect();
+            let of = |id: &u64| Labels::from_pairs([("id", id.to_string())]);
+            held.iter().for_each(|id| labels.put(SeriesId(*id), of(id)));
+            labels.skip_to(end);
+            let runs = runs(&labels);
+            prop_assert_eq!(runs.is_empty(), labels.len() as u64 == labels.next());
+            let again = by_id(labels.entries().to_vec(), &runs).unwrap();
+            prop_assert_eq!(again.next(), labels.next());
+            prop_assert!(again.iter().eq(labels.iter()));
+            if !runs.is_empty() {
+                let mut more = labels.entries().to_vec();
+                more.push(of(&end));
+                prop_assert!(by_id(more.clone(), &runs).is_err());
+                more.truncate(labels.len().saturating_sub(1));
+                prop_assert_eq!(by_id(more, &runs).is_err(), !labels.is_empty());
+            }
+            for bad in [(SERIES_IDS_MAX, 1), (u64::MAX, 0), (0, u64::MAX)] {
+                prop_assert!(by_id(vec![of(&0)], &[(0, 1), bad]).is_err());
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in prop_oneof![0u8..10, 20u8..26], payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
             for version in [2, VERSION] {
                 let _ = decode(&[&header(version)[..], &payload].concat());

@@ -35,6 +35,7 @@ const WIPE: u8 = 7;
 /// Several pushes at one index.
 const PUSHES: u8 = 8;
 const COMPACT: u8 = 20;
+const COLLECT: u8 = 21;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,7 @@ pub enum Command {
     Clean(CleanCommand),
     Wipe(WipeCommand),
     Compact(CompactCommand),
+    Collect(CollectCommand),
 }
 
 /// Rows of one or several requests.
@@ -113,7 +115,7 @@ impl WriteRows {
 /// Which series a row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeriesRef {
-    /// Registered by an earlier entry of the log.
+    /// Registered by an earlier entry of the log, and perhaps collected by a later one.
     Known(SeriesId),
     /// An index of [`WriteCommand::labels`].
     New(u32),
@@ -180,6 +182,16 @@ pub struct CompactCommand {
     pub blocks: Vec<u64>,
 }
 
+/// Forgets registered series of which nothing is stored: those of `series` that have no sample in the
+/// head or in any block, whose newest sample was before `before`, and that have no exemplar from then
+/// on. Others are left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectCommand {
+    pub before: Timestamp,
+    /// Ascending.
+    pub series: Vec<SeriesId>,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -194,7 +206,7 @@ impl Command {
     fn version(&self) -> u8 {
         match self {
             Self::Write(_) => VERSION_10,
-            Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
+            Self::Delete(_) | Self::Clean(_) | Self::Compact(_) | Self::Collect(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
             Self::Wipe(_) | Self::Pushes(_) => VERSION_3,
             _ => VERSION_1,
@@ -244,6 +256,10 @@ impl Command {
                 out.push(COMPACT);
                 admin::put_compact(&mut out, compact);
             }
+            Self::Collect(collect) => {
+                out.push(COLLECT);
+                admin::put_collect(&mut out, collect);
+            }
         }
         out.into()
     }
@@ -270,6 +286,7 @@ impl Command {
                 proposed_at: Timestamp(fields.zigzag()?),
             }),
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
+            COLLECT if version == VERSION_2 => Self::Collect(admin::take_collect(&mut fields)?),
             PUSHES if version == VERSION_3 => {
                 // Time, key with a job, operation and time to live.
                 let count = fields.count(9)?;

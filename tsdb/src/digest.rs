@@ -28,6 +28,10 @@ impl Sums {
         self.series = self.series.wrapping_add(series(id, labels));
     }
 
+    pub fn remove_series(&mut self, id: SeriesId, labels: &Labels) {
+        self.series = self.series.wrapping_sub(series(id, labels));
+    }
+
     pub fn add_sample(&mut self, id: SeriesId, point: Point) {
         self.samples = self.samples.wrapping_add(sample(id, point));
     }

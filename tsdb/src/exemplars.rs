@@ -59,6 +59,21 @@ impl Exemplars {
         }
     }
 
+    /// The newest of a series.
+    pub fn newest(&self, id: SeriesId) -> Option<Timestamp> {
+        let newest = self.series.get(&id)?.back();
+        newest.map(|exemplar| exemplar.timestamp)
+    }
+
+    /// Forgets those of series, by id.
+    pub fn remove(&mut self, gone: &[SeriesId]) {
+        let before = self.series.len();
+        self.series.retain(|id, _| gone.binary_search(id).is_err());
+        if self.series.len() < before {
+            self.order.retain(|id| self.series.contains_key(id));
+        }
+    }
+
     /// Those of one series in `start ..= end`, by time.
     pub fn of(&self, id: SeriesId, start: Timestamp, end: Timestamp) -> Vec<Exemplar> {
         let all = self.series.get(&id).into_iter().flatten();
@@ -194,6 +209,11 @@ mod tests {
         assert_eq!(kept(&exemplars, 1), [(3, 0.0), (5, 0.0)]);
         let again: Exemplars = exemplars.iter().map(|(id, e)| (id, e.clone())).collect();
         assert_eq!(again, exemplars);
+        assert_eq!(exemplars.newest(SeriesId(1)), Some(Timestamp(5)));
+        exemplars.remove(&[SeriesId(1), SeriesId(7)]);
+        assert_eq!(exemplars.len(), 1);
+        assert_eq!(kept(&exemplars, 0), [(4, 0.0)]);
+        assert_eq!(exemplars.newest(SeriesId(1)), None);
         exemplars.shrink(0);
         assert_eq!(exemplars, Exemplars::default());
     }

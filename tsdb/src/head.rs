@@ -4,8 +4,9 @@
 //! of histograms where there are any. A sample of a series stands in one of them only; the caller has made sure of that before it
 //! inserts.
 
-use model::{SeriesId, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 
+use crate::by_id::ById;
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
 use crate::histogram::{self, HistogramPoint, Run};
 use crate::part::{Column, Part};
@@ -14,7 +15,7 @@ use crate::value::Value;
 /// The head of all series, by id.
 #[derive(Debug, Default)]
 pub struct Head {
-    series: Vec<HeadSeries>,
+    series: ById<HeadSeries>,
 }
 
 /// One series' share of the head.
@@ -109,32 +110,49 @@ impl Head {
         self.series.push(HeadSeries::default());
     }
 
-    pub fn restore(images: Vec<HeadImage>) -> Result<Self, ChunkError> {
-        let series = images
-            .into_iter()
-            .map(HeadSeries::restore)
-            .collect::<Result<_, _>>()?;
+    /// `images` are of the series in `register`, by id.
+    pub fn restore(images: Vec<HeadImage>, register: &ById<Labels>) -> Result<Self, ChunkError> {
+        let mut series = ById::default();
+        for ((id, _), image) in register.iter().zip(images) {
+            series.put(id, HeadSeries::restore(image)?);
+        }
+        series.skip_to(register.next());
         Ok(Self { series })
     }
 
     pub fn series(&self, id: SeriesId) -> Option<&HeadSeries> {
-        self.series.get(usize::try_from(id.0).ok()?)
+        self.series.get(id)
     }
 
     pub fn series_mut(&mut self, id: SeriesId) -> Option<&mut HeadSeries> {
-        self.series.get_mut(usize::try_from(id.0).ok()?)
+        self.series.get_mut(id)
     }
 
+    /// The ids from `from` on, ascending.
+    pub fn ids_from(&self, from: SeriesId) -> impl Iterator<Item = SeriesId> + '_ {
+        self.series.ids_from(from)
+    }
+
+    /// Forgets series, by id: what they hold is gone.
+    pub fn remove_series(&mut self, gone: &[SeriesId]) {
+        self.series.remove(gone);
+    }
+
+    /// By id.
     pub fn images(&self) -> Vec<HeadImage> {
-        self.series.iter().map(HeadSeries::image).collect()
+        self.series
+            .entries()
+            .iter()
+            .map(HeadSeries::image)
+            .collect()
     }
 
     /// Takes out every sample before `before`, by series.
     pub fn take_before(&mut self, before: Timestamp) -> Vec<(SeriesId, Taken)> {
         let mut taken = Vec::new();
-        for (id, series) in self.series.iter_mut().enumerate() {
+        for (id, series) in self.series.iter_mut() {
             if let Some(part) = series.take_before(before) {
-                taken.push((SeriesId(id as u64), part));
+                taken.push((id, part));
             }
         }
         taken
@@ -142,14 +160,15 @@ impl Head {
 
     /// Samples before `before`, but for those in a chunk that reaches beyond it.
     pub fn samples_before(&self, before: Timestamp) -> u64 {
-        self.series.iter().map(|s| s.samples_before(before)).sum()
+        let series = self.series.entries().iter();
+        series.map(|s| s.samples_before(before)).sum()
     }
 
     /// Whether the range from the first to the last sample meets `start ..= end`. Mostly the first
     /// series tells.
     pub fn meets(&self, start: Timestamp, end: Timestamp) -> bool {
         let (mut begins, mut ends) = (false, false);
-        for (min, max) in self.series.iter().filter_map(HeadSeries::range) {
+        for (min, max) in self.series.entries().iter().filter_map(HeadSeries::range) {
             begins |= min <= end;
             ends |= max >= start;
             if begins && ends {
@@ -161,7 +180,7 @@ impl Head {
 
     pub fn stats(&self) -> HeadStats {
         let mut stats = HeadStats::default();
-        for series in &self.series {
+        for series in self.series.entries() {
             series.add_stats(&mut stats);
         }
         stats

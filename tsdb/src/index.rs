@@ -31,6 +31,38 @@ impl Index {
         }
     }
 
+    /// Takes out series with their labels, by id.
+    pub fn remove(&mut self, gone: &[(SeriesId, Labels)]) {
+        let ids: Vec<SeriesId> = gone.iter().map(|(id, _)| *id).collect();
+        self.all = subtract(&self.all, &ids);
+        let mut pairs: Vec<(&str, &str, SeriesId)> = Vec::new();
+        for (id, labels) in gone {
+            pairs.extend(labels.iter().map(|(name, value)| (name, value, *id)));
+        }
+        pairs.sort_unstable();
+        for of_value in pairs.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (name, value, _) = of_value[0];
+            let ids: Vec<SeriesId> = of_value.iter().map(|(_, _, id)| *id).collect();
+            self.remove_postings(name, value, &ids);
+        }
+    }
+
+    fn remove_postings(&mut self, name: &str, value: &str, ids: &[SeriesId]) {
+        let Some(values) = self.names.get_mut(name) else {
+            return;
+        };
+        let Some(postings) = values.get_mut(value) else {
+            return;
+        };
+        *postings = subtract(postings, ids);
+        if postings.is_empty() {
+            values.remove(value);
+        }
+        if values.is_empty() {
+            self.names.remove(name);
+        }
+    }
+
     /// Without allocating the name or value when it is there, as it nearly always is.
     fn postings_mut(&mut self, name: &str, value: &str) -> &mut Postings {
         if !self.names.contains_key(name) {
@@ -200,6 +232,7 @@ mod tests {
         fn chooses_what_a_walk_over_all_series_chooses(
             series in series(),
             matchers in prop::collection::vec(matcher(), 0..4),
+            gone in prop::collection::vec(any::<bool>(), 40),
         ) {
             let mut index = Index::default();
             for (id, labels) in series.iter().enumerate() {
@@ -210,6 +243,14 @@ mod tests {
                 .map(|id| SeriesId(id as u64))
                 .collect();
             prop_assert_eq!(index.select(&matchers), walked);
+
+            let numbered = (0u64..).map(SeriesId).zip(series);
+            let (gone, left): (Vec<_>, Vec<_>) = numbered.partition(|(id, _)| gone[id.0 as usize]);
+            index.remove(&gone);
+            let mut expected = Index::default();
+            left.iter().for_each(|(id, labels)| expected.add(*id, labels));
+            prop_assert_eq!(&index.all, &expected.all);
+            prop_assert_eq!(&index.names, &expected.names);
         }
     }
 }

@@ -9,8 +9,8 @@
 //! What stays true:
 //! - (series, timestamp) is written once: the first value in log order stays, compared by bits,
 //!   until it is deleted or dropped.
-//! - Series ids are assigned in log order and never used again. A registered series lives for
-//!   ever; nothing collects those without samples yet.
+//! - Series ids are assigned in log order and never used again. A series of which nothing is stored
+//!   any more is forgotten by a command of the log; when it comes back it has another id.
 //! - Two replicas at one log index have one [`Shard::digest`], whatever their files look like.
 //! - Bytes from a disk are checked before they are believed: a wrong one is an error that names
 //!   file and section, never another answer.
@@ -18,7 +18,7 @@
 //! It knows neither Raft nor HTTP. In reading order:
 //! - [`command`]: what the log holds; [`state`]: what applying it does
 //! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
-//! - [`series`], [`index`]: label sets, ids, and how matchers find them
+//! - [`series`], [`index`], [`by_id`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
@@ -27,17 +27,19 @@
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
 //! - [`shard`], [`snapshot`], [`scrub`]: the whole, with its locks and files
-//! - [`sealing`], [`compaction`], [`retention`]: when to seal, to make blocks one, to drop what;
-//!   [`digest`], [`cardinality`],
+//! - [`sealing`], [`compaction`], [`retention`], [`collecting`]: when to seal, to make blocks one, to
+//!   drop what, to forget which series; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
 
 pub mod bits;
 pub mod block;
+pub mod by_id;
 pub mod cardinality;
 pub mod changes;
 pub mod checkpoint;
 pub mod chosen;
 pub mod chunk;
+pub mod collecting;
 pub mod column;
 pub mod command;
 pub mod compaction;
@@ -71,8 +73,8 @@ pub mod value;
 
 pub use chosen::Chosen;
 pub use command::{
-    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, PushCommand, RetainCommand,
-    SealCommand, SeriesRef, WipeCommand, WriteCommand, WriteRows,
+    CleanCommand, CollectCommand, Command, CommandError, CompactCommand, DeleteCommand,
+    PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

@@ -24,7 +24,7 @@ pub struct Pages {
     pub index: u64,
     /// Whether they hold all series, not only those written since an index.
     pub whole: bool,
-    ids: std::vec::IntoIter<u32>,
+    ids: std::vec::IntoIter<SeriesId>,
     start: Timestamp,
     end: Timestamp,
 }
@@ -55,7 +55,7 @@ impl Shard {
                 Some(index) if index > state.applied_index() => Some(Timestamp::MIN),
                 Some(index) => state.touched().since(index),
             };
-            let order = |ids| state.table().by_name().sorted(ids).into_iter();
+            let order = |ids: Vec<_>| state.table().sorted_by_name(&ids).into_iter();
             let ids = match (&selection.any_of[..], written) {
                 ([], _) | (_, None) => Vec::new().into_iter(),
                 (any_of, Some(_)) => order(state.select_any(any_of)),
@@ -94,7 +94,6 @@ impl Pages {
         let ids = self.ids.by_ref().take(NEWEST_PAGE_SERIES);
         self.shard.read(|state| {
             let found = ids.filter_map(|id| {
-                let id = SeriesId(u64::from(id));
                 let labels = state.table().labels(id)?.clone();
                 match state.standing(id, start, end) {
                     Standing::Nowhere => None,

@@ -1,14 +1,15 @@
 //! The named series of a shard in the order of an exposition: by name, then by labels.
 //!
-//! Kept because sorting a million label sets takes a second; four bytes a series.
+//! Kept because sorting a million label sets takes a second; four bytes a series. Series stand here
+//! by their place among all, which ascends as their ids do.
 
-use model::{Labels, SeriesId};
+use model::Labels;
 
-/// Ids in that order.
+/// Places in that order.
 #[derive(Debug, Default)]
 pub struct Order {
-    ids: Vec<u32>,
-    /// Series that were looked at, named or not: all ids below.
+    places: Vec<u32>,
+    /// Series that were looked at, named or not: all places below.
     series: usize,
 }
 
@@ -19,36 +20,54 @@ impl Order {
 
     /// The order of all `labels`, of which the first [`Order::series`] are in this one.
     pub fn extended(&self, labels: &[Labels]) -> Self {
-        let number = |id: usize| u32::try_from(id).expect("a shard has fewer than 2^32 series");
+        let number = |place: usize| u32::try_from(place).expect("fewer than 2^32 fit into memory");
         let new = self.series..labels.len();
-        let mut ids = self.ids.clone();
-        ids.extend(
-            new.filter(|id| !labels[*id].metric_name().is_empty())
+        let mut places = self.places.clone();
+        places.extend(
+            new.filter(|place| !labels[*place].metric_name().is_empty())
                 .map(number),
         );
         let by_name = |a: &u32, b: &u32| labels[*a as usize].cmp_by_name(&labels[*b as usize]);
         // A run that is in order already and the new ones: the standard sort merges such runs.
-        ids[self.ids.len()..].sort_by(by_name);
-        ids.sort_by(by_name);
+        places[self.places.len()..].sort_by(by_name);
+        places.sort_by(by_name);
         Self {
-            ids,
+            places,
             series: labels.len(),
         }
     }
 
-    /// Those of `chosen`, which ascend, in this order.
-    pub fn sorted(&self, chosen: impl IntoIterator<Item = SeriesId>) -> Vec<u32> {
-        let mut wanted = vec![0u64; self.series.div_ceil(64)];
-        for SeriesId(id) in chosen {
-            if let Some(word) = usize::try_from(id / 64)
-                .ok()
-                .and_then(|at| wanted.get_mut(at))
-            {
-                *word |= 1 << (id % 64);
+    /// The order without the places `gone`, which ascend; those behind them move up.
+    pub fn without(&self, gone: &[usize]) -> Self {
+        let moved = |place: &u32| {
+            let before = gone.binary_search(&(*place as usize)).err()?;
+            Some(*place - before as u32)
+        };
+        Self {
+            places: self.places.iter().filter_map(moved).collect(),
+            series: self.series - gone.partition_point(|place| *place < self.series),
+        }
+    }
+
+    /// Those of `chosen`, places that ascend, in this order: where in `chosen` they stand.
+    pub fn sorted(&self, chosen: &[usize]) -> Vec<usize> {
+        let mut wanted = vec![(0u64, 0usize); self.series.div_ceil(64)];
+        for place in chosen {
+            if let Some((bits, _)) = wanted.get_mut(place / 64) {
+                *bits |= 1 << (place % 64);
             }
         }
-        let is_wanted = |id: &&u32| wanted[**id as usize / 64] & (1 << (**id % 64)) != 0;
-        self.ids.iter().filter(is_wanted).copied().collect()
+        let mut sum = 0;
+        for (bits, before) in &mut wanted {
+            *before = sum;
+            sum += bits.count_ones() as usize;
+        }
+        let nth = |place: &u32| {
+            let (bits, before) = wanted[*place as usize / 64];
+            let bit = 1u64 << (*place % 64);
+            (bits & bit != 0).then(|| before + (bits & (bit - 1)).count_ones() as usize)
+        };
+        self.places.iter().filter_map(nth).collect()
     }
 }
 
@@ -64,10 +83,33 @@ mod tests {
         };
         let labels: Vec<Labels> = names.iter().enumerate().map(label).collect();
         let whole = Order::default().extended(&labels);
-        assert_eq!(whole.ids, [4, 2, 5, 0, 3]);
+        assert_eq!(whole.places, [4, 2, 5, 0, 3]);
         let grown = Order::default().extended(&labels[..3]).extended(&labels);
-        assert_eq!((&grown.ids, grown.series()), (&whole.ids, 6));
-        let chosen = [0, 1, 2, 3, 99].map(SeriesId);
-        assert_eq!(whole.sorted(chosen), [2, 0, 3]);
+        assert_eq!((&grown.places, grown.series()), (&whole.places, 6));
+        // Of 0, 1, 2 and 3 the third, the first and the fourth; the second has no name.
+        assert_eq!(whole.sorted(&[0, 1, 2, 3, 99]), [2, 0, 3]);
+    }
+
+    #[test]
+    fn what_is_left_stays_in_order() {
+        let names: Vec<String> = (0..300).map(|n| format!("m{:03}", n * 7 % 300)).collect();
+        let label = |name: &String| Labels::from_pairs([("__name__", name)]);
+        let labels: Vec<Labels> = names.iter().map(label).collect();
+        let gone: Vec<usize> = (0..300).filter(|n| n % 3 == 1).collect();
+        let whole = Order::default().extended(&labels[..250]).without(&gone);
+        let left: Vec<Labels> = (0..300)
+            .filter(|n| n % 3 != 1)
+            .map(|n| labels[n].clone())
+            .collect();
+        let expected = Order::default().extended(&left);
+        let whole = whole.extended(&left);
+        assert_eq!(
+            (whole.places, whole.series),
+            (expected.places.clone(), left.len())
+        );
+        let chosen: Vec<usize> = (0..left.len()).step_by(5).collect();
+        let mut by_name: Vec<usize> = (0..chosen.len()).collect();
+        by_name.sort_by_key(|nth| left[chosen[*nth]].metric_name());
+        assert_eq!(expected.sorted(&chosen), by_name);
     }
 }

@@ -1,6 +1,7 @@
 //! The register of series: label set to id, id to label set, and the index over them.
 //!
-//! Ids count up from zero in log order and are never used again.
+//! Ids count up from zero in log order and are never used again, neither for a label set that was
+//! collected and comes back.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,12 +9,13 @@ use model::hash::Map;
 use model::memo::Giver;
 use model::{Labels, Matcher, SeriesId};
 
+use crate::by_id::ById;
 use crate::index::Index;
 use crate::order::Order;
 
 #[derive(Debug, Default)]
 pub struct SeriesTable {
-    labels: Vec<Labels>,
+    labels: ById<Labels>,
     ids: Map<Labels, SeriesId>,
     index: Index,
     /// Made when it is first asked for. Nothing that is replicated.
@@ -23,13 +25,23 @@ pub struct SeriesTable {
 }
 
 impl SeriesTable {
+    /// As a checkpoint kept it; `None` if a label set stands twice.
+    pub fn restore(labels: ById<Labels>) -> Option<Self> {
+        let mut table = Self::default();
+        for (id, labels) in labels.iter() {
+            table.ids.insert(labels.clone(), id);
+            table.index.add(id, labels);
+        }
+        table.labels = labels;
+        (table.ids.len() == table.labels.len()).then_some(table)
+    }
+
     /// The id of `labels`, and whether it was given just now.
     pub fn register(&mut self, labels: &Labels) -> (SeriesId, bool) {
         if let Some(&id) = self.ids.get(labels) {
             return (id, false);
         }
-        let id = SeriesId(self.labels.len() as u64);
-        self.labels.push(labels.clone());
+        let id = self.labels.push(labels.clone());
         self.ids.insert(labels.clone(), id);
         self.index.add(id, labels);
         (id, true)
@@ -47,21 +59,53 @@ impl SeriesTable {
     }
 
     pub fn labels(&self, id: SeriesId) -> Option<&Labels> {
-        self.labels.get(usize::try_from(id.0).ok()?)
+        self.labels.get(id)
     }
 
-    /// By id.
-    pub fn all(&self) -> &[Labels] {
+    pub fn all(&self) -> &ById<Labels> {
         &self.labels
     }
 
-    /// All named series in the order of an exposition.
-    pub fn by_name(&self) -> Arc<Order> {
+    /// Takes out those of `gone`, which ascend.
+    pub fn remove(&mut self, gone: &[SeriesId]) -> Vec<(SeriesId, Labels)> {
+        let known = |id: &SeriesId| Some((*id, self.labels.place(*id)?));
+        let (gone, places): (Vec<_>, Vec<_>) = gone.iter().filter_map(known).unzip();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let order = self.order.get_mut().expect("sorting does not panic");
+        *order = Arc::new(order.without(&places));
+        let labels = self.labels.remove(&gone);
+        labels.iter().for_each(|labels| {
+            self.ids.remove(labels);
+        });
+        self.ids.shrink_to(2 * self.ids.len());
+        // What stands beside label sets out there is true no longer.
+        self.giver = Giver::new();
+        let gone: Vec<_> = gone.into_iter().zip(labels).collect();
+        self.index.remove(&gone);
+        gone
+    }
+
+    /// Those of `chosen`, which ascend, that have a name, in the order of an exposition.
+    pub fn sorted_by_name(&self, chosen: &[SeriesId]) -> Vec<SeriesId> {
+        let place = |id: &SeriesId| Some((*id, self.labels.place(*id)?));
+        let (ids, places): (Vec<_>, Vec<_>) = chosen.iter().filter_map(place).unzip();
+        let sorted = self.by_name().sorted(&places);
+        sorted.into_iter().map(|nth| ids[nth]).collect()
+    }
+
+    fn by_name(&self) -> Arc<Order> {
         let mut order = self.order.lock().expect("sorting does not panic");
         if order.series() < self.labels.len() {
-            *order = Arc::new(order.extended(&self.labels));
+            *order = Arc::new(order.extended(self.labels.entries()));
         }
         order.clone()
+    }
+
+    /// How many ids were given ever.
+    pub fn given(&self) -> u64 {
+        self.labels.next()
     }
 
     pub fn len(&self) -> usize {
@@ -107,5 +151,42 @@ mod tests {
         assert_eq!(table.labels(SeriesId(2)), None);
         let chosen = table.select(&[Matcher::equal("b", "1")]);
         assert_eq!(chosen, vec![SeriesId(0)]);
+    }
+
+    #[test]
+    fn what_is_removed_is_known_nowhere_and_comes_back_as_another() {
+        let mut table = SeriesTable::default();
+        let named = |name: &str| Labels::from_pairs([("__name__", name), ("job", "x")]);
+        let all = ["d", "c", "b", "a"].map(named);
+        let ids: Vec<SeriesId> = all.iter().map(|labels| table.register(labels).0).collect();
+        let by_name = |table: &SeriesTable| table.sorted_by_name(&table.select(&[]));
+        assert_eq!(by_name(&table), [3, 2, 1, 0].map(SeriesId));
+        assert_eq!(table.resolve(&all[1]), Some(ids[1]), "now beside it");
+        assert_eq!(table.resolve(&all[3]), Some(ids[3]));
+        let removed = table.remove(&[SeriesId(1), SeriesId(2), SeriesId(9)]);
+        assert_eq!(
+            removed,
+            [(ids[1], all[1].clone()), (ids[2], all[2].clone())]
+        );
+        assert_eq!((table.len(), table.given()), (2, 4));
+        assert_eq!(table.resolve(&all[1]), None, "whatever stands beside it");
+        assert_eq!(table.resolve(&all[3]), Some(ids[3]));
+        assert_eq!(
+            (table.labels(ids[1]), table.labels(ids[0])),
+            (None, Some(&all[0]))
+        );
+        assert_eq!(by_name(&table), [3, 0].map(SeriesId));
+        assert_eq!(table.select(&[Matcher::equal("__name__", "c")]), []);
+        assert_eq!(table.index().value_count("__name__"), 2);
+        assert_eq!(table.register(&all[1]), (SeriesId(4), true));
+        assert_eq!(by_name(&table), [3, 4, 0].map(SeriesId));
+        assert_eq!(
+            table.select(&[Matcher::equal("job", "x")]),
+            [0, 3, 4].map(SeriesId)
+        );
+        let again = SeriesTable::restore(table.all().clone()).expect("each once");
+        assert_eq!(by_name(&again), by_name(&table));
+        assert_eq!(again.given(), 5);
+        assert!(table.remove(&[SeriesId(1)]).is_empty());
     }
 }

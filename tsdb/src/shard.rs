@@ -14,7 +14,7 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use model::group::{Family, Group, GroupingKey, PushOp};
-use model::limits::SUSPECTS_MAX;
+use model::limits::{COLLECT_SERIES_MAX, SUSPECTS_MAX};
 use model::port::{Disk, World};
 use model::sink::Reason;
 use model::{Labels, SeriesId, Timestamp};
@@ -22,8 +22,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
 use crate::block::{self, Frozen, Merged, Reader, Sealed};
+use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
+use crate::collecting::Look;
 use crate::command::{Command, WriteCommand};
 use crate::compaction::Candidate;
 use crate::digest;
@@ -51,6 +53,8 @@ pub struct Position {
 pub struct Stats {
     pub applied_index: u64,
     pub series: u64,
+    /// How many were ever registered; one that comes back after it was collected counts again.
+    pub series_ever: u64,
     pub groups: u64,
     pub head_samples: u64,
     /// Of the head's compressed samples.
@@ -168,7 +172,7 @@ impl Shard {
         };
         let outcome = self.write(|state| state.apply(index, command, &prepared));
         if let Some(frozen) = cleaned {
-            let labels = self.read(|state| state.table().all().to_vec());
+            let labels = self.read(|state| state.table().all().clone());
             let stored = self.store(&frozen, &labels).await;
             stored.map_err(|e| StorageError::io("write", "a cleaned block", e))?;
         }
@@ -226,6 +230,26 @@ impl Shard {
         self.read(|state| state.table().len())
     }
 
+    /// The newest sample ever stored.
+    pub fn max_time(&self) -> Option<Timestamp> {
+        self.read(State::max_time)
+    }
+
+    /// Series that a [`CollectCommand`](crate::CollectCommand) would forget, ascending and as many as
+    /// it may have, and where to go on if they are not all. Looks at a few at a time.
+    pub async fn dead_series(&self, look: Look) -> (Vec<SeriesId>, Option<SeriesId>) {
+        let mut dead: Vec<SeriesId> = Vec::new();
+        let mut from = Some(look.from);
+        while let Some(first) = from.filter(|_| dead.len() < COLLECT_SERIES_MAX) {
+            let left = COLLECT_SERIES_MAX - dead.len();
+            let (found, next) = self.read(|state| state.look_for_dead(look.before, first, left));
+            dead.extend(found);
+            from = next;
+            tokio::task::yield_now().await;
+        }
+        (dead, from)
+    }
+
     /// First and last instant of samples that no seal has taken.
     pub fn head_range(&self) -> Option<(Timestamp, Timestamp)> {
         self.read(|state| state.head().stats().range)
@@ -239,6 +263,7 @@ impl Shard {
             Stats {
                 applied_index: state.applied_index(),
                 series: state.table().len() as u64,
+                series_ever: state.table().given(),
                 groups: state.groups().len() as u64,
                 head_samples: head.samples,
                 head_bytes: head.bytes,
@@ -406,17 +431,21 @@ impl Shard {
     ///
     /// An error leaves everything as it is; bytes that rotted are found before they are copied.
     pub async fn merge_one(&self) -> Result<bool, StorageError> {
-        let Some(merged) = self.read(State::next_merge) else {
+        // Of one state: what a block holds is registered until it is dropped.
+        let found = self.read(|state| {
+            let merged = state.next_merge()?;
+            Some((merged, state.table().all().clone()))
+        });
+        let Some((merged, labels)) = found else {
             return Ok(false);
         };
-        let labels = self.read(|state| state.table().all().to_vec());
         let io = |e| StorageError::io("write", "a merged block", e);
         let writer = block::Writer::create_merged(&*self.disk, &self.dir, merged.id());
         let mut writer = writer.await.map_err(io)?;
         for id in merged.series() {
             let column = self.gather_series(&merged, id).await;
             let column = column.map_err(|e| self.note(e))?;
-            let labels = labels[id.0 as usize].clone();
+            let labels = labels.get(id).expect(REGISTERED).clone();
             writer.add(id, labels, &column).await.map_err(io)?;
             // Pages and files in the machine's cache make nobody wait: others take their turns here.
             tokio::task::yield_now().await;
@@ -565,8 +594,8 @@ impl Shard {
 
     /// Writes one sealed block; once its bytes are durable, reads go to the file. Its name becomes
     /// durable with the checkpoint's, before any manifest holds it.
-    async fn store(&self, frozen: &Frozen, labels: &[Labels]) -> io::Result<FileEntry> {
-        let labels_of = |id: SeriesId| labels[id.0 as usize].clone();
+    async fn store(&self, frozen: &Frozen, labels: &ById<Labels>) -> io::Result<FileEntry> {
+        let labels_of = |id: SeriesId| labels.get(id).expect(REGISTERED).clone();
         let (entry, meta, entries) =
             block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
         self.metrics.blocks_written.inc();
@@ -647,6 +676,7 @@ impl Shard {
     }
 }
 
+const REGISTERED: &str = "what a block holds is registered";
 /// A panic while the state changes leaves it half changed: every later use must stop too.
 const UNPOISONED: &str = "a command panicked while it changed the shard";
 
@@ -754,14 +784,11 @@ async fn load_block(
     dir: &Path,
     id: u64,
     file: FileEntry,
-    labels: &[Labels],
+    labels: &ById<Labels>,
 ) -> Result<Arc<Reader>, StorageError> {
     let name = file.name.clone();
     let (reader, entries) = Reader::open(disk.clone(), dir, file).await?;
-    let known = |entry: &crate::block::Entry| {
-        let at = usize::try_from(entry.id.0).ok();
-        at.and_then(|at| labels.get(at)) == Some(&entry.labels)
-    };
+    let known = |entry: &crate::block::Entry| labels.get(entry.id) == Some(&entry.labels);
     if reader.meta().id != id || !entries.iter().all(known) {
         let reason = "not the block or not the series it should be";
         return Err(StorageError::corrupt(name, "directory", reason));

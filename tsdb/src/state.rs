@@ -4,6 +4,7 @@
 //! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
+mod collecting;
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,9 @@ pub enum Outcome {
     Written {
         rejected: Vec<Rejection>,
     },
+    /// A write named a series that was collected before it: nothing of it was done, so that whoever
+    /// proposed it may do so again and say the labels.
+    NotRegistered,
     Pushed(Pushed),
     /// Of each push, in their order.
     PushedAll(Vec<Pushed>),
@@ -48,6 +52,8 @@ pub enum Outcome {
     Deleted,
     Cleaned,
     Compacted,
+    /// So many series.
+    Collected(u64),
 }
 
 /// Values that sealed blocks hold for rows of one command.
@@ -120,20 +126,21 @@ impl State {
         for block in &blocks {
             sums.add_samples(block.meta().digest);
         }
-        let mut table = SeriesTable::default();
-        for labels in &image.labels {
-            table.register(labels);
-        }
+        let head = match image.head.len() == image.labels.len() {
+            true => Head::restore(image.head, &image.labels)?,
+            false => return Err(ChunkError::NotAsNoted),
+        };
+        let table = SeriesTable::restore(image.labels).ok_or(ChunkError::NotAsNoted)?;
         let sealed = merge(blocks, &image.merged)?;
         let ids: BTreeSet<u64> = sealed.iter().map(Sealed::id).collect();
         let known = image.tombstones.keys().all(|block| ids.contains(block));
-        if sums != image.sums || table.len() != image.head.len() || !known {
+        if sums != image.sums || !known {
             return Err(ChunkError::NotAsNoted);
         }
         Ok(Self {
             applied_index: image.applied_index,
             table,
-            head: Head::restore(image.head)?,
+            head,
             sealed,
             tombstones: image.tombstones,
             groups: image.groups,
@@ -153,7 +160,7 @@ impl State {
             max_time: self.max_time,
             sealed_before: self.sealed_before,
             sums: self.sums,
-            labels: self.table.all().to_vec(),
+            labels: self.table.all().clone(),
             head: self.head.images(),
             groups: self.groups.clone(),
             fences: self.fences.clone(),
@@ -234,6 +241,7 @@ impl State {
         );
         self.applied_index = index;
         match command {
+            Command::Write(write) if !self.knows(write) => Outcome::NotRegistered,
             Command::Write(write) => Outcome::Written {
                 rejected: self.write(index, write, &prepared.recalled),
             },
@@ -260,6 +268,7 @@ impl State {
                 self.compact(index, &compact.blocks);
                 Outcome::Compacted
             }
+            Command::Collect(collect) => Outcome::Collected(self.collect(collect)),
         }
     }
 
@@ -329,7 +338,7 @@ impl State {
         recalled: &Recalled,
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
-        let series = series.expect("the log registers a series before it is written to");
+        let series = series.expect("a write whose series are not registered is not applied");
         let last = series.last();
         if last.is_some_and(|last| point.at <= last) {
             return self.store(id, point.at, Value::Float(point.bits), bounds, recalled);
@@ -354,7 +363,7 @@ impl State {
         recalled: &Recalled,
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
-        let series = series.expect("the log registers a series before it is written to");
+        let series = series.expect("a write whose series are not registered is not applied");
         if let Some(stored) = stored_value(series, id, at, recalled) {
             return (stored != value).then_some(Reason::Duplicate);
         }
@@ -526,7 +535,7 @@ impl State {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::default();
         digest
-            .word(self.table.len() as u64)
+            .word(self.table.given())
             .word(self.sums.series)
             .word(self.sums.samples)
             .time(self.max_time)
@@ -635,8 +644,7 @@ fn stored_value(
 /// The sums taken again from what a checkpoint or a copy of the state holds beside its blocks.
 pub fn sums_of(image: &Image) -> Result<Sums, ChunkError> {
     let mut sums = Sums::default();
-    for (id, (labels, head)) in image.labels.iter().zip(&image.head).enumerate() {
-        let id = SeriesId(id as u64);
+    for ((id, labels), head) in image.labels.iter().zip(&image.head) {
         sums.add_series(id, labels);
         sums.add_samples(digest::samples(id, &head.late));
         sums.add_samples(digest::histograms(id, &head.histograms));

@@ -5,9 +5,10 @@ mod support;
 
 use std::path::Path;
 
+use model::{SeriesId, Timestamp};
 use support::replica::{Replica, opaque, run};
 use support::{Row, Step, Windows, command};
-use tsdb::{CleanCommand, Command, CompactCommand, Position};
+use tsdb::{CleanCommand, CollectCommand, Command, CompactCommand, Position};
 
 fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     let rows = series
@@ -29,12 +30,28 @@ fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     Step::Write(rows, windows, None)
 }
 
-/// A log with seals, late samples, a push, a drop and a deletion, in three parts.
+/// With a series that ends where the others go on.
+fn ending(step: Step) -> Step {
+    let Step::Write(mut rows, windows, fence) = step else {
+        unreachable!("it is a write")
+    };
+    rows.push(Row {
+        series: ENDING,
+        count: 50,
+        ..rows[0].clone()
+    });
+    Step::Write(rows, windows, fence)
+}
+
+/// The series that ends, is collected and comes back.
+const ENDING: u8 = 7;
+
+/// A log with seals, late samples, a push, a drop, a deletion and a collection, in three parts.
 fn log() -> [Vec<Command>; 3] {
     use model::group::PushOp;
     let parts = [
         vec![
-            rows(0..5, 0, 200),
+            ending(rows(0..5, 0, 200)),
             Step::Push("a".into(), 5, PushOp::Put(vec![])),
             Step::Seal(1_000),
         ],
@@ -58,6 +75,11 @@ fn log() -> [Vec<Command>; 3] {
     log[2].insert(0, Command::Clean(CleanCommand { block }));
     let blocks = COMPACTED.to_vec();
     log[2].push(Command::Compact(CompactCommand { blocks }));
+    log[2].push(Command::Collect(CollectCommand {
+        before: Timestamp(2_000),
+        series: (0..9).map(SeriesId).collect(),
+    }));
+    log[2].push(as_command(&rows(ENDING..ENDING + 1, 5_030, 3)));
     log
 }
 
@@ -96,6 +118,12 @@ async fn cut_everywhere(
     may_stand_at: [Option<Position>; 2],
 ) {
     let whole = applied(0, 3).await;
+    let stats = whole.shard.stats();
+    assert_eq!(
+        (stats.series, stats.series_ever),
+        (7, 8),
+        "one was collected and came back"
+    );
     let expected = (whole.shard.digest(), whole.everything().await);
     let mut seen = [false; 2];
     for cut in 0.. {

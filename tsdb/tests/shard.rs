@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::batch::Fence;
+use model::limits::COLLECT_SERIES_MAX;
 use model::matcher::MatchOp;
 use model::sink::Reason;
 use model::source::{Consistency, Source, Take};
-use model::{Labels, Matcher, NewestSelection, Timestamp};
+use model::{Labels, Matcher, NewestSelection, SeriesId, Timestamp};
 use support::replica::{DIR, Replica, opaque, run};
+use tsdb::collecting::Look;
 use tsdb::{
-    CleanCommand, Command, DeleteCommand, Outcome, RetainCommand, SealCommand, SeriesRef,
-    WriteCommand, WriteRows, retention,
+    CleanCommand, CollectCommand, Command, DeleteCommand, Outcome, RetainCommand, SealCommand,
+    SeriesRef, WriteCommand, WriteRows, retention,
 };
 
 const WINDOW_MS: i64 = 100;
@@ -101,6 +103,133 @@ fn what_retention_dropped_is_not_called_stored() {
         let again = write(&up(), &[(1_000, 2.0)]);
         assert_eq!(apply(&replica, again).await, [], "inside the window: taken");
         assert_eq!(replica.everything().await[&up()].len(), 1);
+    });
+}
+
+fn collect(before: i64, series: std::ops::Range<u64>) -> Command {
+    Command::Collect(CollectCommand {
+        before: Timestamp(before),
+        series: series.map(SeriesId).collect(),
+    })
+}
+
+/// A write that names the series by the id it had when its proposer looked.
+fn to_id(id: u64, at: i64) -> Command {
+    let Command::Write(mut write) = write(&up(), &[(at, 1.0)]) else {
+        unreachable!("it is a write")
+    };
+    write.labels = vec![Labels::from_pairs([("__name__", "another")])];
+    write.rows.series = vec![SeriesRef::Known(SeriesId(id))];
+    write.fences = vec![(
+        0..1,
+        Fence {
+            target: 1,
+            epoch: 9,
+        },
+    )];
+    Command::Write(write)
+}
+
+#[test]
+fn a_series_is_kept_while_anything_of_it_is() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let shard = &replica.shard;
+        let dead = async |before: i64| {
+            let look = Look {
+                before: Timestamp(before),
+                from: SeriesId(0),
+            };
+            shard.dead_series(look).await.0
+        };
+        apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
+        let nobody = collect(i64::MAX, 0..9);
+        apply(&replica, nobody.clone()).await;
+        assert_eq!(shard.series_count(), 1, "in the head");
+        apply(&replica, seal(1_001)).await;
+        for stored in [false, true] {
+            apply(&replica, nobody.clone()).await;
+            assert_eq!(shard.series_count(), 1, "in a block, with a file: {stored}");
+            replica.checkpoint().await.unwrap();
+        }
+        let delete = DeleteCommand {
+            any_of: vec![vec![]],
+            start: Timestamp::MIN,
+            end: Timestamp::MAX,
+        };
+        apply(&replica, Command::Delete(delete)).await;
+        apply(&replica, nobody.clone()).await;
+        assert_eq!(shard.series_count(), 1, "not cleaned yet");
+        let block = shard.unclean_blocks()[0];
+        apply(&replica, Command::Clean(CleanCommand { block })).await;
+        assert_eq!(dead(1_000).await, []);
+        apply(&replica, collect(1_000, 0..9)).await;
+        assert_eq!(shard.series_count(), 1, "its newest sample is remembered");
+        assert_eq!(dead(1_001).await, [SeriesId(0)]);
+        apply(&replica, collect(1_001, 0..9)).await;
+        assert_eq!(shard.series_count(), 0);
+        assert_eq!(shard.resolve(&up()), None);
+        shard.verify().await.unwrap();
+    });
+}
+
+#[test]
+fn more_than_fit_into_a_command_are_found_piece_by_piece() {
+    run(async {
+        let replica = Replica::new(1).await;
+        let count = COLLECT_SERIES_MAX + 3;
+        let named = |n: usize| Labels::from_pairs([("n", n.to_string())]);
+        let mut too_old = write(&up(), &[(1_000, 1.0)]);
+        apply(&replica, too_old.clone()).await;
+        if let Command::Write(write) = &mut too_old {
+            write.labels = (0..count).map(named).collect();
+            let series = (0..count as u32).map(SeriesRef::New);
+            write.rows = WriteRows::default();
+            series.for_each(|series| write.rows.push(series, Timestamp(0), 1.0));
+        }
+        assert_eq!(apply(&replica, too_old).await.len(), count);
+        let before = Timestamp(0);
+        let mut look = Look {
+            before,
+            from: SeriesId(0),
+        };
+        let mut found = Vec::new();
+        loop {
+            let (series, next) = replica.shard.dead_series(look).await;
+            found.push(series.len());
+            let collect = CollectCommand { before, series };
+            apply(&replica, Command::Collect(collect)).await;
+            let Some(from) = next else { break };
+            look.from = from;
+        }
+        assert_eq!(found, [COLLECT_SERIES_MAX, 3]);
+        assert_eq!(replica.shard.series_count(), 1);
+    });
+}
+
+#[test]
+fn a_write_to_a_forgotten_series_is_not_taken_in_part() {
+    run(async {
+        let replica = Replica::new(1).await;
+        apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
+        apply(&replica, seal(1_001)).await;
+        apply(&replica, retain(1_001)).await;
+        apply(&replica, collect(2_000, 0..1)).await;
+        let digest = replica.shard.digest();
+        for id in [0, 1, u64::MAX >> 1] {
+            let index = replica.shard.applied_index() + 1;
+            let outcome = replica.shard.apply(index, &to_id(id, 1_010)).await;
+            assert_eq!(outcome.unwrap(), Outcome::NotRegistered);
+            assert_eq!(replica.shard.digest(), digest, "neither fence nor series");
+        }
+        apply(&replica, write(&up(), &[(1_010, 1.0)])).await;
+        assert_eq!(
+            replica.shard.resolve(&up()),
+            Some(SeriesId(1)),
+            "another id"
+        );
+        assert_eq!(apply(&replica, to_id(1, 1_020)).await, []);
+        assert_eq!(replica.everything().await[&up()].len(), 2);
     });
 }
 

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use model::matcher::MatchOp;
 use model::source::{Source, Take};
-use model::{Exemplar, Labels, Matcher, Timestamp};
+use model::{Exemplar, Labels, Matcher, SeriesId, Timestamp};
 use proptest::prelude::*;
 use support::replica::{Replica, metadata, run};
 use support::twin::{Content, Twin};
 use support::{Step, command, step};
-use tsdb::{CleanCommand, Command, CompactCommand, Outcome};
+use tsdb::collecting::Look;
+use tsdb::{CleanCommand, CollectCommand, Command, CompactCommand, Outcome};
 
 /// Two replicas of one log, and the truth.
 struct Life {
@@ -38,8 +39,12 @@ impl Life {
 
     async fn step(&mut self, step: &Step) {
         let leader = &self.replicas[0].shard;
-        if let Some(command) = command(step, |labels| leader.resolve(labels)) {
-            return self.propose(command).await;
+        let named = command(step, |labels| leader.resolve(labels));
+        if let Some(command) = named {
+            return match step {
+                Step::Race(.., before) => self.race(step, command, *before).await,
+                _ => self.propose(command).await,
+            };
         }
         match step {
             Step::Clean(n) => {
@@ -57,6 +62,7 @@ impl Life {
                 self.propose(Command::Compact(CompactCommand { blocks }))
                     .await;
             }
+            Step::Collect(before, all) => self.collect(*before, *all).await,
             Step::Merge(n) => {
                 let merged = self.replicas[*n].shard.merge_one().await;
                 merged.expect("a merged block");
@@ -84,14 +90,44 @@ impl Life {
         }
     }
 
+    /// A write that comes too late to know its series is not taken in part; said again it is taken.
+    async fn race(&mut self, step: &Step, command: Command, before: i64) {
+        self.collect(before, false).await;
+        self.propose(command).await;
+        let refused = format!("{:?}", Outcome::NotRegistered);
+        if self.outcomes.last() == Some(&refused) {
+            let again = support::command(step, |labels| self.replicas[0].shard.resolve(labels));
+            self.propose(again.expect("a write")).await;
+            assert_ne!(self.outcomes.last(), Some(&refused));
+        }
+    }
+
+    async fn collect(&mut self, before: i64, all: bool) {
+        let before = Timestamp(before);
+        let from = SeriesId(0);
+        let look = Look { before, from };
+        let (mut series, next) = self.replicas[0].shard.dead_series(look).await;
+        assert_eq!(next, None);
+        let dead = series.len() as u64;
+        if all {
+            series = (0..self.twin.ids.len() as u64 + 1).map(SeriesId).collect();
+        }
+        let command = CollectCommand { before, series };
+        self.propose(Command::Collect(command)).await;
+        let collected = format!("{:?}", Outcome::Collected(dead));
+        assert_eq!(self.outcomes.last(), Some(&collected), "all that are dead");
+    }
+
     async fn propose(&mut self, command: Command) {
         let command = Command::decode(command.encode()).expect("decodes");
         let expected = self.twin.apply(&command);
         self.log.push(command);
         let outcomes = self.replicas[0].catch_up(&self.log).await.expect("applies");
         assert_eq!(outcomes.len(), 1);
-        if let Outcome::Written { rejected } = &outcomes[0] {
-            assert_eq!(*rejected, expected);
+        match &outcomes[0] {
+            Outcome::Written { rejected } => assert_eq!(Some(rejected), expected.as_ref()),
+            Outcome::NotRegistered => assert_eq!(expected, None),
+            _ => assert!(expected.is_some()),
         }
         self.outcomes.push(format!("{:?}", outcomes[0]));
         if !self.lags {
@@ -175,9 +211,13 @@ impl Life {
                 assert_eq!(stats.head_samples + stats.block_samples, stored as u64);
             }
             shard.verify().await.expect("verifies");
-            for (id, labels) in self.twin.ids.iter().enumerate() {
-                assert_eq!(shard.resolve(labels).map(|id| id.0), Some(id as u64));
+            for labels in (0..8).map(support::labels) {
+                let id = self.twin.id_of(&labels).map(|id| SeriesId(id as u64));
+                assert_eq!(shard.resolve(&labels), id);
             }
+            let registered = self.twin.ids.iter().flatten().count();
+            assert_eq!(stats.series, registered as u64);
+            assert_eq!(stats.series_ever, self.twin.ids.len() as u64);
         }
     }
 }

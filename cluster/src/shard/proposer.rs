@@ -1,7 +1,8 @@
 //! Group commit: what waits for a shard's leader becomes one entry.
 //!
 //! Writes queue up while earlier proposals are on their way, bounded in bytes; whatever waits is
-//! merged into the next entry. Series the engine knows travel as ids, others with their labels.
+//! merged into the next entry. Series the engine knows travel as ids, others with their labels. When
+//! a series was collected between the two, nothing of the entry is stored, and it is merged anew.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -153,19 +154,20 @@ impl Worker {
     }
 
     async fn propose(&self, mut requests: Vec<Request>) {
-        let (command, spans) = self.merge(&mut requests);
-        let new = command.labels.len() as u64;
-        self.new_under_way.fetch_add(new, Ordering::Relaxed);
-        let proposed = group::propose(&self.raft, Command::Write(command).encode()).await;
-        self.new_under_way.fetch_sub(new, Ordering::Relaxed);
-        match proposed {
-            Ok(Reply::Shard(Outcome::Written { rejected })) => answer(requests, &spans, &rejected),
-            Ok(reply) => unreachable!("a write was answered with {reply:?}"),
-            Err(refusal) => {
-                for request in requests {
-                    // A client that went away needs no answer.
-                    request.done.send(Err(refusal.clone())).ok();
+        loop {
+            let (command, spans) = self.merge(&mut requests);
+            let new = command.labels.len() as u64;
+            self.new_under_way.fetch_add(new, Ordering::Relaxed);
+            let proposed = group::propose(&self.raft, Command::Write(command).encode()).await;
+            self.new_under_way.fetch_sub(new, Ordering::Relaxed);
+            match proposed {
+                Ok(Reply::Shard(Outcome::Written { rejected })) => {
+                    return answer(requests, &spans, &rejected);
                 }
+                // The engine that says so has forgotten the series: it is said with its labels now.
+                Ok(Reply::Shard(Outcome::NotRegistered)) => continue,
+                Ok(reply) => unreachable!("a write was answered with {reply:?}"),
+                Err(refusal) => return refuse(requests, &refusal),
             }
         }
     }
@@ -318,6 +320,13 @@ pub(super) fn gather<R>(
         gathered.push(next);
     }
     gathered
+}
+
+fn refuse(requests: Vec<Request>, refusal: &Refusal) {
+    for request in requests {
+        // A client that went away needs no answer.
+        request.done.send(Err(refusal.clone())).ok();
+    }
 }
 
 /// Tells each request what became of its own rows. `rejected` is ascending.

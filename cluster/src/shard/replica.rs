@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
 use model::{Batch, GroupId, ShardId};
+use tsdb::collecting::Looked;
 use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
 use super::machine::ShardMachine;
@@ -51,6 +52,8 @@ pub struct Replica {
     pub engine: Arc<Shard>,
     pub raft: Raft,
     pub standing: Standing,
+    /// How far series were looked at, to forget those that are dead.
+    pub looked: Mutex<Looked>,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
     pushes: Pushes,
@@ -101,6 +104,7 @@ impl Replica {
             engine,
             raft,
             standing,
+            looked: Mutex::default(),
             machine,
             proposer,
             pushes,

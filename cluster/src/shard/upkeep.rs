@@ -1,14 +1,17 @@
-//! What is done from time to time: a shard's leader seals and drops old blocks through the log,
-//! every replica of every group checkpoints and purges its own log.
+//! What is done from time to time: a shard's leader seals, drops old blocks and forgets series
+//! through the log, every replica of every group checkpoints and purges its own log.
 
 use std::io;
 use std::time::Duration;
 
 use model::Timestamp;
 use model::port::Clock;
+use tsdb::collecting::{self, Look};
 use tsdb::compaction::{self, Choice};
 use tsdb::retention::{self, Policy};
-use tsdb::{CleanCommand, Command, CompactCommand, RetainCommand, SealCommand, sealing};
+use tsdb::{
+    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand, sealing,
+};
 
 use super::Replica;
 use crate::raft::group;
@@ -49,6 +52,7 @@ const BLOCK_MS: i64 = 2 * 3_600_000;
 #[derive(Debug, Clone, Copy)]
 pub struct Ages {
     pub out_of_order_window_ms: i64,
+    pub in_order_window_ms: i64,
     pub retention: Option<Duration>,
     /// Bytes of block files that one shard may keep.
     pub shard_bytes_max: Option<u64>,
@@ -129,18 +133,57 @@ pub async fn merge(replica: &Replica) {
     }
 }
 
-/// A leader's round: seals and drops through the log.
-pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) {
+/// A leader's round: seals and drops through the log. Whether there was nothing of the kind to do, so
+/// that series may be looked for that can be forgotten.
+pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) -> bool {
     if !replica.leads() {
-        return;
+        return false;
     }
-    let Some(command) = tidy(replica, clock.now(), ages) else {
-        return;
+    match tidy(replica, clock.now(), ages) {
+        Some(command) => {
+            propose(replica, command).await;
+            false
+        }
+        None => true,
+    }
+}
+
+/// Forgets series of which nothing is stored through the log, if it is time to look for some; whether
+/// it was. What is left of more than fit into one command has its turn in the next round.
+pub async fn forget(replica: &Replica, ages: Ages) -> bool {
+    let Some(newest) = replica.engine.max_time() else {
+        return false;
     };
-    // Not committed now: the next round, or the next leader, asks again.
-    if let Err(refusal) = group::propose(&replica.raft, command.encode()).await {
+    let looked = *replica.looked.lock().expect(NO_PANIC);
+    let due = collecting::choose(newest, &looked, BLOCK_MS, ages.in_order_window_ms);
+    let Some(look) = due else { return false };
+    forget_found(replica, look).await;
+    true
+}
+
+async fn forget_found(replica: &Replica, look: Look) {
+    let (series, next) = replica.engine.dead_series(look).await;
+    let before = look.before;
+    let count = series.len();
+    if count > 0 {
+        let collect = Command::Collect(CollectCommand { before, series });
+        if !propose(replica, collect).await {
+            return;
+        }
+        tracing::info!(shard = %replica.shard, count, "series without samples forgotten");
+    }
+    replica.looked.lock().expect(NO_PANIC).note(look, next);
+}
+
+const NO_PANIC: &str = "no panic under this lock";
+
+/// Whether it was committed. If not, the next round, or the next leader, asks again.
+async fn propose(replica: &Replica, command: Command) -> bool {
+    let proposed = group::propose(&replica.raft, command.encode()).await;
+    if let Err(refusal) = &proposed {
         tracing::debug!(shard = %replica.shard, %refusal, "upkeep not committed");
     }
+    proposed.is_ok()
 }
 
 /// Checkpoints one group and purges its log; remembers the newest checkpoint.

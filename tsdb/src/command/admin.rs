@@ -1,8 +1,8 @@
 //! What an administrator's commands look like as bytes.
 
-use model::{MatchOp, Matcher, Timestamp};
+use model::{MatchOp, Matcher, SeriesId, Timestamp};
 
-use super::{CompactCommand, DeleteCommand};
+use super::{CollectCommand, CompactCommand, DeleteCommand};
 use crate::fields::{Fields, Malformed, put_bytes, put_varint, put_zigzag};
 
 const OPS: [MatchOp; 4] = [
@@ -25,6 +25,32 @@ pub fn take_compact(fields: &mut Fields<'_>) -> Result<CompactCommand, Malformed
         .map(|_| fields.varint())
         .collect::<Result<_, _>>()?;
     Ok(CompactCommand { blocks })
+}
+
+pub fn put_collect(out: &mut Vec<u8>, collect: &CollectCommand) {
+    put_zigzag(out, collect.before.0);
+    put_varint(out, collect.series.len() as u64);
+    let mut next = 0;
+    for SeriesId(id) in &collect.series {
+        assert!(*id >= next, "series ascend");
+        put_varint(out, id - next);
+        next = id + 1;
+    }
+}
+
+pub fn take_collect(fields: &mut Fields<'_>) -> Result<CollectCommand, Malformed> {
+    let before = Timestamp(fields.zigzag()?);
+    let count = fields.count(1)?;
+    let mut next = 0u64;
+    let take = |_| {
+        let id = next.checked_add(fields.varint()?);
+        let id = id.filter(|id| *id < u64::MAX);
+        let id = id.ok_or(Malformed("a series behind all ids"))?;
+        next = id + 1;
+        Ok(SeriesId(id))
+    };
+    let series = (0..count).map(take).collect::<Result<_, Malformed>>()?;
+    Ok(CollectCommand { before, series })
 }
 
 pub fn put_delete(out: &mut Vec<u8>, delete: &DeleteCommand) {
@@ -88,7 +114,16 @@ mod tests {
         ]
         .concat();
         let clean = Command::Clean(CleanCommand { block: 7 });
-        for (command, bytes) in [(delete, bytes), (clean, vec![2, 6, 7])] {
+        let collect = Command::Collect(CollectCommand {
+            before: Timestamp(-2),
+            series: [0, 1, 9].map(SeriesId).to_vec(),
+        });
+        let collected = vec![2, 21, 3, 3, 0, 0, 7];
+        for (command, bytes) in [
+            (delete, bytes),
+            (clean, vec![2, 6, 7]),
+            (collect, collected),
+        ] {
             assert_eq!(command.encode(), bytes);
             assert_eq!(Command::decode(bytes.clone().into()), Ok(command));
             let older = [&[1], &bytes[1..]].concat();
@@ -96,5 +131,8 @@ mod tests {
         }
         let bad = [2, 5, 1, 1, 2, 1, b'a', 1, b'(', 0, 0];
         assert!(Command::decode(bad.to_vec().into()).is_err());
+        let last = [&[0xff; 9][..], &[1]].concat();
+        let behind_all = [&[2, 21, 0, 2, 0][..], &last].concat();
+        assert!(Command::decode(behind_all.into()).is_err());
     }
 }

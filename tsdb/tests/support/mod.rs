@@ -38,6 +38,10 @@ pub enum Step {
     Compact(u8),
     /// Writes the file of a block of a replica that was made one.
     Merge(usize),
+    /// Of series whose newest sample is before the instant: those that a leader finds dead, or all.
+    Collect(i64, bool),
+    /// A write whose proposer looked its series up before they were collected.
+    Race(Vec<Row>, Windows, i64),
     Checkpoint(usize),
     Reopen(usize),
     /// Replica 1 misses what follows until it catches up or is sent a snapshot.
@@ -115,6 +119,7 @@ pub fn command(
     resolve: impl Fn(&Labels) -> Option<model::SeriesId>,
 ) -> Option<Command> {
     Some(match step {
+        Step::Race(rows, windows, _) => Command::Write(write(rows, windows, None, resolve)),
         Step::Write(rows, windows, fence) => Command::Write(write(rows, windows, *fence, resolve)),
         Step::Exemplars(seen, len_max) => Command::Write(exemplars(seen, *len_max, resolve)),
         Step::Push(job, at, op) => Command::Push(push(job, *at, op)),
@@ -333,6 +338,7 @@ pub fn step(structure: u32) -> BoxedStrategy<Step> {
 /// Steps that go through the log.
 fn logged() -> BoxedStrategy<Step> {
     let rows = prop::collection::vec(row(), 1..6);
+    let race = prop::collection::vec(row(), 1..3);
     prop_oneof![
         8 => (rows, windows(), prop::option::weighted(0.3, fence()))
             .prop_map(|(rows, windows, fence)| Step::Write(rows, windows, fence)),
@@ -350,6 +356,9 @@ fn logged() -> BoxedStrategy<Step> {
             }),
         2 => (0usize..3).prop_map(Step::Clean),
         2 => any::<u8>().prop_map(Step::Compact),
+        3 => (time(), any::<bool>()).prop_map(|(before, all)| Step::Collect(before, all)),
+        2 => (race, windows(), time())
+            .prop_map(|(rows, windows, before)| Step::Race(rows, windows, before)),
     ]
     .boxed()
 }

@@ -7,14 +7,15 @@ use model::matcher::matches_all;
 use model::sink::{Reason, Rejection};
 use model::{Exemplar, Labels, Matcher, Timestamp};
 use tsdb::value::Value;
-use tsdb::{Command, DeleteCommand, PushCommand, SeriesRef, WriteCommand};
+use tsdb::{CollectCommand, Command, DeleteCommand, PushCommand, SeriesRef, WriteCommand};
 
 /// Samples by series: instant to value.
 pub type Content = BTreeMap<Labels, BTreeMap<i64, Value>>;
 
 #[derive(Debug, Default)]
 pub struct Twin {
-    pub ids: Vec<Labels>,
+    /// By id; none of those that were collected.
+    pub ids: Vec<Option<Labels>>,
     pub content: Content,
     pub groups: BTreeMap<GroupingKey, Group>,
     /// By arrival.
@@ -40,14 +41,29 @@ struct Block {
     /// Of what it was made of.
     newest: i64,
     samples: BTreeSet<(i64, Labels)>,
+    /// Whose samples it was made of, deleted since or not.
+    series: BTreeSet<Labels>,
+}
+
+impl Block {
+    fn new(id: u64, samples: BTreeSet<(i64, Labels)>) -> Option<Self> {
+        Some(Self {
+            id,
+            newest: samples.last()?.0,
+            series: samples.iter().map(|(_, labels)| labels.clone()).collect(),
+            samples,
+        })
+    }
 }
 
 impl Twin {
-    /// The rejections of a write; nothing for other commands.
-    pub fn apply(&mut self, command: &Command) -> Vec<Rejection> {
+    /// The rejections of a write, none at all when it names a series that is not there; nothing for
+    /// other commands.
+    pub fn apply(&mut self, command: &Command) -> Option<Vec<Rejection>> {
         self.index += 1;
         match command {
-            Command::Write(write) => return self.write(write),
+            Command::Write(write) => return self.knows(write).then(|| self.write(write)),
+            Command::Collect(collect) => self.collect(collect),
             Command::Push(push) => drop(self.push(push, None)),
             Command::Pushes(pushes) => self.push_all(pushes),
             Command::Seal(seal) => self.seal(seal.before.0),
@@ -62,13 +78,55 @@ impl Twin {
             }
             Command::Compact(compact) => self.compact(&compact.blocks),
         }
-        Vec::new()
+        Some(Vec::new())
+    }
+
+    pub fn id_of(&self, labels: &Labels) -> Option<usize> {
+        let mut ids = self.ids.iter();
+        ids.position(|own| own.as_ref() == Some(labels))
+    }
+
+    fn labels_of(&self, series: SeriesRef, write: &WriteCommand) -> Option<Labels> {
+        match series {
+            SeriesRef::Known(id) => self.ids.get(id.0 as usize)?.clone(),
+            SeriesRef::New(n) => write.labels.get(n as usize).cloned(),
+        }
+    }
+
+    fn knows(&self, write: &WriteCommand) -> bool {
+        let exemplars = write.exemplars.iter().map(|(series, _)| series);
+        let mut all = write.rows.series.iter().chain(exemplars);
+        all.all(|series| self.labels_of(*series, write).is_some())
+    }
+
+    fn collect(&mut self, collect: &CollectCommand) {
+        for id in &collect.series {
+            let Some(Some(labels)) = self.ids.get(id.0 as usize).cloned() else {
+                continue;
+            };
+            let exemplars = self.exemplars.iter().filter(|(own, _)| *own == labels);
+            let seen = exemplars.map(|(_, exemplar)| exemplar.timestamp.0);
+            let newest = seen.chain(self.last.get(&labels).copied()).max();
+            let in_head = self.head.iter().any(|(_, own)| *own == labels);
+            let in_block = self
+                .blocks
+                .iter()
+                .any(|block| block.series.contains(&labels));
+            if newest.is_some_and(|at| at >= collect.before.0) || in_head || in_block {
+                continue;
+            }
+            assert!(!self.content.contains_key(&labels), "nothing is lost");
+            self.ids[id.0 as usize] = None;
+            self.seen.remove(&labels);
+            self.last.remove(&labels);
+            self.exemplars.retain(|(own, _)| *own != labels);
+        }
     }
 
     fn write(&mut self, write: &WriteCommand) -> Vec<Rejection> {
         for labels in &write.labels {
-            if !self.ids.contains(labels) {
-                self.ids.push(labels.clone());
+            if self.id_of(labels).is_none() {
+                self.ids.push(Some(labels.clone()));
             }
         }
         let mut stale = BTreeSet::new();
@@ -82,10 +140,8 @@ impl Twin {
         let max_before = self.max;
         let mut rejected = Vec::new();
         for row in 0..write.rows.len() {
-            let labels = match write.rows.series[row] {
-                SeriesRef::Known(id) => self.ids[id.0 as usize].clone(),
-                SeriesRef::New(n) => write.labels[n as usize].clone(),
-            };
+            let labels = self.labels_of(write.rows.series[row], write);
+            let labels = labels.expect("its series are known");
             let at = write.rows.timestamps[row].0;
             let histograms = &write.rows.histograms;
             let histogram = histograms.iter().find(|(n, _)| *n as usize == row);
@@ -138,10 +194,8 @@ impl Twin {
 
     fn keep_exemplars(&mut self, write: &WriteCommand) {
         for (series, exemplar) in &write.exemplars {
-            let labels = match series {
-                SeriesRef::Known(id) => self.ids[id.0 as usize].clone(),
-                SeriesRef::New(n) => write.labels[*n as usize].clone(),
-            };
+            let labels = self.labels_of(*series, write);
+            let labels = labels.expect("its series are known");
             let newest = self.exemplars.iter().rfind(|(own, _)| *own == labels);
             let key = |e: &Exemplar| (e.timestamp, e.value.to_bits(), e.labels.clone());
             let behind = newest.is_none_or(|(_, newest)| key(exemplar) > key(newest));
@@ -227,14 +281,7 @@ impl Twin {
         let head = std::mem::take(&mut self.head);
         let (old, new) = head.into_iter().partition(|(at, _)| *at < before);
         self.head = new;
-        let samples: BTreeSet<_> = old;
-        if let Some((newest, _)) = samples.last() {
-            self.blocks.push(Block {
-                id: self.index,
-                newest: *newest,
-                samples,
-            });
-        }
+        self.blocks.extend(Block::new(self.index, old));
     }
 
     fn retain(&mut self, before: i64) {
@@ -270,13 +317,7 @@ impl Twin {
             return;
         };
         let samples = self.blocks.remove(place).samples;
-        if let Some((newest, _)) = samples.last() {
-            self.blocks.push(Block {
-                id: self.index,
-                newest: *newest,
-                samples,
-            });
-        }
+        self.blocks.extend(Block::new(self.index, samples));
     }
 
     /// Of blocks without deletions.
@@ -289,6 +330,7 @@ impl Twin {
         let one = chosen.reduce(|mut one, other| {
             one.newest = one.newest.max(other.newest);
             one.samples.extend(other.samples);
+            one.series.extend(other.series);
             one
         });
         let one = one.expect("two or more");
