@@ -1,5 +1,5 @@
-//! Everything of a shard that is not in blocks, as one file: series, head, groups, fences, and
-//! which blocks belong to it (docs/format/checkpoint.md).
+//! Everything of a shard that is not in blocks, as one file: series, head, groups, fences,
+//! metadata, and which blocks belong to it (docs/format/checkpoint.md).
 //!
 //! The file is a row of sections, each with its checksum. The last one says that the file is
 //! whole; sizes named in the first are held against what was found.
@@ -15,6 +15,7 @@ use model::{Labels, Timestamp};
 
 use crate::block::decompress;
 use crate::chunk::{Chunk, Point};
+use crate::descriptions::{Descriptions, put_word, take_word};
 use crate::digest::Sums;
 use crate::exemplars::{Exemplars, put_exemplar, take_exemplar};
 use crate::fences::Fences;
@@ -45,6 +46,8 @@ const TOMBSTONES: u8 = 7;
 const PUSH_IDS: u8 = 8;
 const TOUCHED: u8 = 20;
 const MERGED: u8 = 21;
+/// Only where there is something to say.
+const DESCRIPTIONS: u8 = 22;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -65,6 +68,7 @@ pub struct Image {
     pub groups: Groups,
     pub fences: Fences,
     pub exemplars: Exemplars,
+    pub descriptions: Descriptions,
     /// By block.
     pub tombstones: BTreeMap<u64, Tombstones>,
     pub touched: Touched,
@@ -137,6 +141,13 @@ pub async fn write(
         blocks.iter().for_each(|&b| put_u64(&mut writer.payload, b));
     }
     writer.cut(MERGED).await?;
+    for (word, at) in image.descriptions.by_age() {
+        put_word(&mut writer.payload, word, at);
+        writer.cut_when_full(DESCRIPTIONS).await?;
+    }
+    if !writer.payload.is_empty() {
+        writer.cut(DESCRIPTIONS).await?;
+    }
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -189,6 +200,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut fences = Vec::new();
     let mut seen = Vec::new();
     let mut exemplars = Vec::new();
+    let mut words = Vec::new();
     image.touched = Touched::from(image.applied_index);
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
@@ -258,6 +270,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     }
                 }),
             ),
+            DESCRIPTIONS if version > 2 => (
+                "descriptions",
+                take_all(&mut records, |r| {
+                    words.push(take_word(r)?);
+                    Ok(())
+                }),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -267,6 +286,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         taken.map_err(damage(name))?;
     }
     image.exemplars = exemplars.into_iter().collect();
+    image.descriptions = words.into_iter().collect();
     let found = [image.labels.len(), groups.len(), fences.len()];
     image.groups = Groups::new(image.groups.floor(), groups, seen);
     image.fences = fences.into_iter().collect();
@@ -500,7 +520,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 0u8..10, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(kind in prop_oneof![0u8..10, 20u8..24], payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
             for version in [2, VERSION] {
                 let _ = decode(&[&header(version)[..], &payload].concat());

@@ -7,16 +7,19 @@
 mod admin;
 mod annex;
 mod columns;
+mod describe;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
-use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
+use model::{Exemplar, FamilyMetadata, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
+
+pub(crate) use describe::{put_metadata, take_metadata};
 
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
@@ -34,6 +37,7 @@ const CLEAN: u8 = 6;
 const WIPE: u8 = 7;
 /// Several pushes at one index.
 const PUSHES: u8 = 8;
+const DESCRIBE: u8 = 10;
 const COMPACT: u8 = 20;
 
 /// One entry of the shard's log.
@@ -49,6 +53,7 @@ pub enum Command {
     Clean(CleanCommand),
     Wipe(WipeCommand),
     Compact(CompactCommand),
+    Describe(DescribeCommand),
 }
 
 /// Rows of one or several requests.
@@ -180,6 +185,14 @@ pub struct CompactCommand {
     pub blocks: Vec<u64>,
 }
 
+/// What senders said of families, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribeCommand {
+    pub proposed_at: Timestamp,
+    /// Each with a name.
+    pub families: Vec<FamilyMetadata>,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -196,7 +209,7 @@ impl Command {
             Self::Write(_) => VERSION_10,
             Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
-            Self::Wipe(_) | Self::Pushes(_) => VERSION_3,
+            Self::Wipe(_) | Self::Pushes(_) | Self::Describe(_) => VERSION_3,
             _ => VERSION_1,
         }
     }
@@ -244,6 +257,10 @@ impl Command {
                 out.push(COMPACT);
                 admin::put_compact(&mut out, compact);
             }
+            Self::Describe(command) => {
+                out.push(DESCRIBE);
+                describe::put_describe(&mut out, command);
+            }
         }
         out.into()
     }
@@ -270,6 +287,9 @@ impl Command {
                 proposed_at: Timestamp(fields.zigzag()?),
             }),
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
+            DESCRIBE if version == VERSION_3 => {
+                Self::Describe(describe::take_describe(&mut fields)?)
+            }
             PUSHES if version == VERSION_3 => {
                 // Time, key with a job, operation and time to live.
                 let count = fields.count(9)?;
@@ -726,7 +746,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in prop_oneof![0u8..8, 20u8..23]) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in prop_oneof![0u8..13, 20u8..23]) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());

@@ -41,6 +41,7 @@ pub mod chunk;
 pub mod column;
 pub mod command;
 pub mod compaction;
+pub mod descriptions;
 pub mod digest;
 pub mod error;
 pub mod exemplars;
@@ -71,8 +72,8 @@ pub mod value;
 
 pub use chosen::Chosen;
 pub use command::{
-    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, PushCommand, RetainCommand,
-    SealCommand, SeriesRef, WipeCommand, WriteCommand, WriteRows,
+    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, DescribeCommand,
+    PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand, WriteCommand, WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

@@ -17,7 +17,7 @@ use model::group::{Family, Group, GroupingKey, PushOp};
 use model::limits::SUSPECTS_MAX;
 use model::port::{Disk, World};
 use model::sink::Reason;
-use model::{Labels, SeriesId, Timestamp};
+use model::{FamilyMetadata, Labels, SeriesId, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
@@ -323,8 +323,23 @@ impl Shard {
         self.read(|state| state.groups().iter().cloned().collect())
     }
 
-    /// One word for the logical content: series with their ids, samples, groups, fences. Equal on
-    /// replicas at the same index, however their chunks and files lie.
+    /// What the log and the pushed groups say of all families, or of one; in order, each once.
+    pub fn described(&self, family: Option<&str>) -> Vec<FamilyMetadata> {
+        self.read(|state| {
+            let pushed = state.groups().described(family);
+            let told = state.descriptions().of(family).cloned();
+            let all: BTreeSet<_> = told.chain(pushed).collect();
+            all.into_iter().collect()
+        })
+    }
+
+    /// Those of `families` that were not told at `since` or later.
+    pub fn untold(&self, families: &[FamilyMetadata], since: Timestamp) -> Vec<FamilyMetadata> {
+        self.read(|state| state.descriptions().untold(families, since))
+    }
+
+    /// One word for the logical content: series with their ids, samples, groups, fences, metadata.
+    /// Equal on replicas at the same index, however their chunks and files lie.
     pub fn digest(&self) -> u64 {
         self.read(State::digest)
     }

@@ -18,6 +18,7 @@ use crate::block::{Frozen, Merged, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
 use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
+use crate::descriptions::Descriptions;
 use crate::digest::{self, Digest, Sums};
 use crate::exemplars::Exemplars;
 use crate::fences::Fences;
@@ -48,6 +49,7 @@ pub enum Outcome {
     Deleted,
     Cleaned,
     Compacted,
+    Described,
 }
 
 /// Values that sealed blocks hold for rows of one command.
@@ -103,6 +105,7 @@ pub struct State {
     groups: Groups,
     fences: Fences,
     exemplars: Exemplars,
+    descriptions: Descriptions,
     /// The newest sample ever stored.
     max_time: Option<Timestamp>,
     /// The furthest cut of any seal.
@@ -139,6 +142,7 @@ impl State {
             groups: image.groups,
             fences: image.fences,
             exemplars: image.exemplars,
+            descriptions: image.descriptions,
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
@@ -158,6 +162,7 @@ impl State {
             groups: self.groups.clone(),
             fences: self.fences.clone(),
             exemplars: self.exemplars.clone(),
+            descriptions: self.descriptions.clone(),
             tombstones: self.tombstones.clone(),
             touched: self.touched.clone(),
             merged: self.merged().map(merged_ids).collect(),
@@ -206,6 +211,10 @@ impl State {
 
     pub fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    pub fn descriptions(&self) -> &Descriptions {
+        &self.descriptions
     }
 
     pub fn max_time(&self) -> Option<Timestamp> {
@@ -259,6 +268,10 @@ impl State {
             Command::Compact(compact) => {
                 self.compact(index, &compact.blocks);
                 Outcome::Compacted
+            }
+            Command::Describe(describe) => {
+                self.descriptions.apply(describe);
+                Outcome::Described
             }
         }
     }
@@ -537,6 +550,9 @@ impl State {
         }
         if !self.exemplars.is_empty() {
             self.exemplars.digest(&mut digest);
+        }
+        if !self.descriptions.is_empty() {
+            self.descriptions.digest(&mut digest);
         }
         for (block, tombstones) in &self.tombstones {
             digest.word(*block);
