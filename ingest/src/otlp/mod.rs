@@ -2,7 +2,8 @@
 //!
 //! Formats: opentelemetry.io/docs/specs/otlp, protobuf and JSON; what becomes of a data point follows
 //! Prometheus 3.5. A data point that cannot be series is left out, counted and named;
-//! all others stay. Metadata (descriptions, units as such) is not kept. Delta temporality is refused.
+//! all others stay. What a metric says of itself (form, description, unit) is gathered under the name
+//! of its series. Delta temporality is refused.
 //!
 //! The request is walked field by field and decoded one data point at a time, so that what it takes
 //! in memory is what its series take, and that is bounded. Not here: HTTP, gRPC, and what the shards
@@ -22,11 +23,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Batch, Histogram, Labels, Timestamp, limits};
+use model::{Batch, Histogram, Labels, MetricKind, Timestamp, limits};
 use prost::Message;
 use proto::otlp as wire;
 use proto::remote::{Field, Fields, WireError};
 
+use crate::metadata::Gathered;
 use crate::remote::note;
 use names::{Kind, Strategy};
 use resource::Resource;
@@ -93,6 +95,8 @@ pub struct Decoded {
     pub rejected: u64,
     /// A text for each of the first of them.
     pub problems: Vec<String>,
+    /// Types, helps and units.
+    pub metadata: Gathered,
 }
 
 /// Of a row that stands for no data point.
@@ -140,10 +144,23 @@ type Span = Option<(u64, u64)>;
 #[derive(Debug, Default, Clone, Copy)]
 struct Metric<'a> {
     name: &'a str,
+    description: &'a str,
     unit: &'a str,
     /// The number of the field, which tells the form.
     form: u32,
     data: &'a [u8],
+}
+
+impl Metric<'_> {
+    fn kind(&self, is_monotonic: bool) -> MetricKind {
+        match self.form {
+            SUM if is_monotonic => MetricKind::Counter,
+            GAUGE | SUM => MetricKind::Gauge,
+            HISTOGRAM | EXPONENTIAL => MetricKind::Histogram,
+            SUMMARY => MetricKind::Summary,
+            _ => MetricKind::Unknown,
+        }
+    }
 }
 
 const GAUGE: u32 = 5;
@@ -243,6 +260,13 @@ impl Walker<'_> {
             }
             Ok(_) => None,
         };
+        if refused.is_none() {
+            let Metric {
+                description, unit, ..
+            } = metric;
+            let kind = metric.kind(is_monotonic);
+            self.decoded.metadata.add(&name, kind, description, unit);
+        }
         for field in Fields::new(metric.data) {
             let field = field?;
             if field.number != 1 {
@@ -333,6 +357,7 @@ fn read_metric(message: &[u8]) -> Result<Metric<'_>, WireError> {
         let field: Field<'_> = field?;
         match field.number {
             1 => metric.name = field.text()?,
+            2 => metric.description = field.text()?,
             3 => metric.unit = field.text()?,
             form @ (GAUGE | SUM | HISTOGRAM | EXPONENTIAL | SUMMARY) => {
                 metric.form = form;
