@@ -19,8 +19,8 @@ use model::sample::Histograms;
 use model::sink::{Reason, Rejection, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Take};
 use model::{
-    Batch, ClusterId, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Samples,
-    Series, Timestamp,
+    Batch, ClusterId, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp, Matcher,
+    MetricKind, Samples, Series, Timestamp,
 };
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
@@ -312,6 +312,34 @@ pub fn group_from_wire(group: wire::Group) -> Result<Group, Malformed> {
         push_failure_time: Timestamp(group.push_failure_time_ms),
         expires: group.expires_ms.map(Timestamp),
     })
+}
+
+pub fn metadata_families_to_wire(families: &[FamilyMetadata]) -> Vec<wire::FamilyMetadata> {
+    let families = families.iter().map(|family| wire::FamilyMetadata {
+        name: family.name.clone(),
+        kind: family.kind.number().into(),
+        help: family.help.clone(),
+        unit: family.unit.clone(),
+    });
+    families.collect()
+}
+
+pub fn metadata_families_from_wire(
+    families: Vec<wire::FamilyMetadata>,
+) -> Result<Vec<FamilyMetadata>, Malformed> {
+    let family = |family: wire::FamilyMetadata| {
+        if family.name.is_empty() {
+            return Err(Malformed::new("name of a family"));
+        }
+        let kind = MetricKind::of_number(family.kind.into());
+        Ok(FamilyMetadata {
+            name: family.name,
+            kind: kind.ok_or_else(|| Malformed::new("kind"))?,
+            help: family.help,
+            unit: family.unit,
+        })
+    };
+    families.into_iter().map(family).collect()
 }
 
 /// A request without its cluster and shard.

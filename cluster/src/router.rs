@@ -5,6 +5,7 @@
 //! or from trying the replicas in turn. What was certainly not done is tried again elsewhere
 //! until the deadline; what may have been done is tried again only where a repeat changes nothing.
 
+mod metadata;
 mod pushes;
 
 use std::collections::BTreeMap;
