@@ -519,6 +519,31 @@ mod tests {
     }
 
     #[test]
+    fn metadata_is_gathered_and_what_is_no_text_left_out() {
+        let metadata = |name: &str, kind, help: &str| wire::MetricMetadata {
+            r#type: kind,
+            metric_family_name: name.to_owned(),
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        let request = WriteRequest {
+            timeseries: vec![series(&[("__name__", "up")], &[(1, 1.0)])],
+            metadata: vec![metadata("up", 2, "h"), metadata("lat", 3, "<")],
+        };
+        let mut message = request.encode_to_vec();
+        message.extend(b"\x1a\x05\x12\x01x\x22\x00");
+        message.extend(b"\x1a\x06\x12\x01y\x22\x01\xff");
+        let decoded = decode_message(&message).unwrap();
+        assert_eq!(decoded.batch.rows.len(), 1);
+        let families = decoded.metadata.families().iter();
+        let families: Vec<_> = families
+            .map(|f| (f.name.as_str(), f.kind, f.help.as_str()))
+            .collect();
+        let lat = ("lat", MetricKind::Histogram, "<");
+        assert_eq!(families, [("up", MetricKind::Gauge, "h"), lat]);
+    }
+
+    #[test]
     fn a_bad_histogram_takes_nothing_with_it() {
         let stale = wire::Histogram {
             sum: STALE_NAN,

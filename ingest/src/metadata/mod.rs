@@ -23,8 +23,8 @@ impl Gathered {
     pub fn add(&mut self, name: &str, kind: MetricKind, help: &str, unit: &str) {
         let says_nothing = kind == MetricKind::Unknown && help.is_empty() && unit.is_empty();
         let bytes = name.len() + help.len() + unit.len();
-        let has_room = bytes <= METADATA_ENTRY_BYTES_MAX
-            && self.bytes + bytes <= METADATA_REQUEST_BYTES_MAX;
+        let has_room =
+            bytes <= METADATA_ENTRY_BYTES_MAX && self.bytes + bytes <= METADATA_REQUEST_BYTES_MAX;
         if name.is_empty() || says_nothing || !has_room {
             return;
         }
@@ -73,12 +73,19 @@ mod tests {
         ] {
             gathered.add(name, kind, help, "");
         }
-        let names = gathered.families().iter().map(|f| (f.name.as_str(), f.kind));
+        let names = gathered
+            .families()
+            .iter()
+            .map(|f| (f.name.as_str(), f.kind));
         let names: Vec<_> = names.collect();
         let gauge = ("a", MetricKind::Gauge);
         assert_eq!(
             names,
-            [gauge, ("a", MetricKind::Counter), ("d", MetricKind::Unknown)]
+            [
+                gauge,
+                ("a", MetricKind::Counter),
+                ("d", MetricKind::Unknown)
+            ]
         );
     }
 

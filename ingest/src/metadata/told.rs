@@ -75,7 +75,10 @@ impl Told {
 
 impl Words {
     fn get(&self, hash: u64) -> Option<Duration> {
-        self.young.get(&hash).or_else(|| self.old.get(&hash)).copied()
+        self.young
+            .get(&hash)
+            .or_else(|| self.old.get(&hash))
+            .copied()
     }
 
     fn insert(&mut self, hash: u64, at: Duration) {
@@ -119,6 +122,9 @@ mod tests {
         let words = told.lock();
         assert!(words.young.len() + words.old.len() <= METADATA_TOLD_MAX);
         drop(words);
-        assert!(told.untold(&all[METADATA_TOLD_MAX..], Duration::ZERO).is_empty());
+        assert!(
+            told.untold(&all[METADATA_TOLD_MAX..], Duration::ZERO)
+                .is_empty()
+        );
     }
 }

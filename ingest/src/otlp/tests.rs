@@ -313,3 +313,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_metrics_say_of_themselves_is_gathered_under_the_name_of_their_series() {
+    let metric = r#"{"name":"req","unit":"s","description":"Requests.","sum":{"isMonotonic":true,
+        "aggregationTemporality":2,"dataPoints":[{"timeUnixNano":"5000000","asInt":"3"}]}},
+        {"name":"refused","description":"Delta.","sum":{"aggregationTemporality":1,
+        "dataPoints":[{"timeUnixNano":"5000000","asInt":"3"}]}},
+        {"name":"lat","description":"Latency.","histogram":{"aggregationTemporality":2,
+        "dataPoints":[]}}"#;
+    let (_, decoded) = read_with(&request(metric), &Settings::default());
+    let families = decoded.metadata.families().iter();
+    let families: Vec<_> = families
+        .map(|f| (f.name.as_str(), f.kind, f.help.as_str(), f.unit.as_str()))
+        .collect();
+    let counter = ("req_seconds_total", MetricKind::Counter, "Requests.", "s");
+    let histogram = ("lat", MetricKind::Histogram, "Latency.", "");
+    assert_eq!(families, [counter, histogram]);
+}

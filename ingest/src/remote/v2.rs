@@ -307,8 +307,8 @@ fn show(refs: &[u32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::Batch;
     use model::sample::STALE_NAN;
+    use model::{Batch, FamilyMetadata, MetricKind};
     use proptest::prelude::*;
     use prost::Message;
     use proto::remote_v2::{self as wire, Request, Sample, TimeSeries};
@@ -416,6 +416,51 @@ mod tests {
         assert!(decoded.problems[0].contains("but the Count field is 6"));
         assert!(decoded.problems[1].contains("exemplar: reference 77"));
         assert!(decoded.problems[2].contains("metadata: help: reference 8"));
+    }
+
+    #[test]
+    fn metadata_is_that_of_the_family() {
+        let symbols = ["", "__name__", "m_bucket", "m_sum", "m", "help", "seconds"];
+        let metadata = |kind| {
+            Some(wire::Metadata {
+                r#type: kind,
+                help_ref: 5,
+                unit_ref: 6,
+            })
+        };
+        let one = |name, kind| TimeSeries {
+            metadata: metadata(kind),
+            ..series(&[1, name], &[(1, 1.0)])
+        };
+        let native = TimeSeries {
+            samples: Vec::new(),
+            histograms: vec![wire::Histogram::default()],
+            ..one(2, 3)
+        };
+        let says_nothing = TimeSeries {
+            metadata: Some(wire::Metadata::default()),
+            ..one(4, 0)
+        };
+        let request = Request {
+            symbols: symbols.map(str::to_owned).to_vec(),
+            timeseries: vec![one(2, 3), one(3, 3), native, one(4, 99), says_nothing],
+        };
+        let decoded = decode_message(&request.encode_to_vec()).unwrap();
+        assert!(decoded.problems.is_empty(), "{:?}", decoded.problems);
+        let family = |name: &str, kind| FamilyMetadata {
+            name: name.to_owned(),
+            kind,
+            help: "help".to_owned(),
+            unit: "seconds".to_owned(),
+        };
+        assert_eq!(
+            decoded.metadata.families(),
+            [
+                family("m", MetricKind::Histogram),
+                family("m_bucket", MetricKind::Histogram),
+                family("m", MetricKind::Unknown),
+            ]
+        );
     }
 
     #[test]
