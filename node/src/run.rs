@@ -14,6 +14,7 @@ use axum::middleware::from_fn_with_state;
 use cluster::catalogue::Catalogue;
 use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
+use ingest::metadata::told::Told;
 use ingest::push::Names;
 use ingest::remote::seen::Seen;
 use model::Labels;
@@ -175,6 +176,8 @@ impl Node {
             sink: cluster.clone(),
             groups: cluster.clone(),
             admin: cluster.admin(),
+            metadata: cluster.clone(),
+            told: Arc::new(Told::new(world.dice.roll())),
             dice: Arc::clone(&world.dice),
             queries,
             clock: Arc::clone(&world.clock),

@@ -129,6 +129,7 @@ async fn take(api: &Shared, bytes: &[u8], encoding: Encoding) -> Result<Done, Te
         true => Written::default(),
         false => api.sink.write(decoded.batch.clone()).await?,
     };
+    api.describe(&decoded.metadata).await?;
     Ok(tell(&decoded, &written))
 }
 
