@@ -19,8 +19,8 @@ use model::sample::Histograms;
 use model::sink::{Reason, Rejection, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Take};
 use model::{
-    Batch, ClusterId, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp, Matcher,
-    MetricKind, Samples, Series, Timestamp,
+    Batch, ClusterId, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp,
+    Matcher, MetricKind, Samples, Series, Timestamp,
 };
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;

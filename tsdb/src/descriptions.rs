@@ -246,7 +246,10 @@ mod tests {
         let owned = |(word, at): (&FamilyMetadata, Timestamp)| (word.clone(), at);
         let copy: Descriptions = all.by_age().map(owned).collect();
         assert_eq!(digest(&copy), digest(&all));
-        let seen: Vec<_> = copy.by_age().map(|(w, at)| (w.name.as_str(), at.0)).collect();
+        let seen: Vec<_> = copy
+            .by_age()
+            .map(|(w, at)| (w.name.as_str(), at.0))
+            .collect();
         assert_eq!(seen, [("a", 5), ("b", 5)]);
         describe(&mut all, 5, &[word("a", "")]);
         assert_ne!(digest(&copy), digest(&all), "another one leaves first");

@@ -120,7 +120,12 @@ impl MetadataStore for Router {
         }
         let questions = state.shards().map(|shard| {
             let found = self.described_in(shard, family);
-            async move { found.await.map_err(|refusal| to_source_error(shard, refusal)) }.boxed()
+            async move {
+                found
+                    .await
+                    .map_err(|refusal| to_source_error(shard, refusal))
+            }
+            .boxed()
         });
         let mut all = BTreeSet::new();
         for found in join_all(questions).await {
