@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use model::batch::{Fence, Rows};
+use model::batch::{DeltaSpan, Fence, Rows};
 use model::group::{
     Family, FamilyKind, FamilySample, Group, GroupingKey, PushId, PushOp, PushOptions,
 };
@@ -83,6 +83,8 @@ pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
             .map(|(series, exemplar)| exemplar_to_wire(*series, exemplar))
             .collect(),
         backfill: batch.backfill,
+        delta_starts_ns: batch.deltas.iter().map(|span| span.start_ns).collect(),
+        delta_ends_ns: batch.deltas.iter().map(|span| span.end_ns).collect(),
     }
 }
 
@@ -125,6 +127,15 @@ fn exemplar_from_wire(exemplar: wire::Exemplar) -> Result<Exemplar, Malformed> {
     })
 }
 
+fn deltas_from_wire(starts: &[u64], ends: &[u64]) -> Result<Vec<DeltaSpan>, Malformed> {
+    if starts.len() != ends.len() {
+        return Err(Malformed::new("columns of different length"));
+    }
+    let spans = starts.iter().zip(ends);
+    let spans = spans.map(|(&start_ns, &end_ns)| DeltaSpan { start_ns, end_ns });
+    Ok(spans.collect())
+}
+
 pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
     let batch = Batch {
         series: batch
@@ -143,6 +154,7 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             .into_iter()
             .map(|e| Ok((e.series, exemplar_from_wire(e)?)))
             .collect::<Result<_, Malformed>>()?,
+        deltas: deltas_from_wire(&batch.delta_starts_ns, &batch.delta_ends_ns)?,
         backfill: batch.backfill,
         fence: batch.fence.map(|f| Fence {
             target: f.target,

@@ -271,6 +271,7 @@ impl Router {
                         .push_histogram(place, timestamp, histogram.clone());
                 }
             }
+            part.deltas.extend(batch.deltas.get(row));
             from.push(row as u32);
         }
         let kept = match self.windows.exemplars_max() {

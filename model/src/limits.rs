@@ -44,6 +44,8 @@ pub const METADATA_REQUEST_BYTES_MAX: usize = 8 << 20;
 pub const METADATA_KEPT_MAX: usize = 32_768;
 pub const METADATA_KEPT_BYTES_MAX: usize = 8 << 20;
 pub const METADATA_VARIANTS_MAX: usize = 4;
+/// Running totals of series that come as differences, in one shard; new series beyond are refused.
+pub const TOTALS_MAX: u32 = 262_144;
 /// Words about families that a node knows to be stored, by their hash.
 pub const METADATA_TOLD_MAX: usize = 262_144;
 /// Queries in one request to `/federate`.
