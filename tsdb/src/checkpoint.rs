@@ -26,6 +26,7 @@ use crate::file::{FileEntry, FileKind, FileWriter};
 use crate::groups::{Groups, put_group, put_seen, take_group, take_seen};
 use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
+use crate::running::{Running, put_total, take_total};
 use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
 use crate::touched::Touched;
 
@@ -48,6 +49,7 @@ const TOUCHED: u8 = 20;
 const MERGED: u8 = 21;
 /// Only where there is something to say.
 const DESCRIPTIONS: u8 = 22;
+const TOTALS: u8 = 23;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -69,6 +71,7 @@ pub struct Image {
     pub fences: Fences,
     pub exemplars: Exemplars,
     pub descriptions: Descriptions,
+    pub running: Running,
     /// By block.
     pub tombstones: BTreeMap<u64, Tombstones>,
     pub touched: Touched,
@@ -148,6 +151,13 @@ pub async fn write(
     if !writer.payload.is_empty() {
         writer.cut(DESCRIPTIONS).await?;
     }
+    for (id, total) in image.running.iter() {
+        put_total(&mut writer.payload, id, total);
+        writer.cut_when_full(TOTALS).await?;
+    }
+    if !writer.payload.is_empty() {
+        writer.cut(TOTALS).await?;
+    }
     writer.cut(END).await?;
     writer.file.finish().await
 }
@@ -201,6 +211,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut seen = Vec::new();
     let mut exemplars = Vec::new();
     let mut words = Vec::new();
+    let mut totals = Vec::new();
     image.touched = Touched::from(image.applied_index);
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
@@ -277,6 +288,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     Ok(())
                 }),
             ),
+            TOTALS if version > 2 => (
+                "totals",
+                take_all(&mut records, |r| {
+                    totals.push(take_total(r)?);
+                    Ok(())
+                }),
+            ),
             END => {
                 records.end().and(fields.end()).map_err(damage("end"))?;
                 break;
@@ -286,6 +304,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
         taken.map_err(damage(name))?;
     }
     image.exemplars = exemplars.into_iter().collect();
+    image.running = totals.into_iter().collect();
     image.descriptions = words.into_iter().collect();
     let found = [image.labels.len(), groups.len(), fences.len()];
     image.groups = Groups::new(image.groups.floor(), groups, seen);

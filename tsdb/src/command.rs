@@ -4,6 +4,7 @@
 //! command, so that applying it needs nothing else. Decoding checks what the engine relies on:
 //! columns of one length, references into the command's own tables in range.
 
+mod add;
 mod admin;
 mod annex;
 mod columns;
@@ -12,7 +13,7 @@ mod describe;
 use std::ops::Range;
 
 use bytes::Bytes;
-use model::batch::Fence;
+use model::batch::{DeltaSpan, Fence};
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
 use model::{Exemplar, FamilyMetadata, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
@@ -38,6 +39,7 @@ const WIPE: u8 = 7;
 /// Several pushes at one index.
 const PUSHES: u8 = 8;
 const DESCRIBE: u8 = 10;
+const ADD: u8 = 11;
 const COMPACT: u8 = 20;
 
 /// One entry of the shard's log.
@@ -54,6 +56,7 @@ pub enum Command {
     Wipe(WipeCommand),
     Compact(CompactCommand),
     Describe(DescribeCommand),
+    Add(AddCommand),
 }
 
 /// Rows of one or several requests.
@@ -193,6 +196,20 @@ pub struct DescribeCommand {
     pub families: Vec<FamilyMetadata>,
 }
 
+/// Rows that are differences to what their series stood at.
+///
+/// Invariant, checked by [`Command::decode`]: there is one span for each row.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct AddCommand {
+    /// The instant of a row is that of the end of its span.
+    pub write: WriteCommand,
+    pub deltas: Vec<DeltaSpan>,
+    /// Totals not told at this instant or later are forgotten first.
+    pub stale_before: Timestamp,
+    /// How many totals the shard may keep.
+    pub totals_max: u32,
+}
+
 /// Why bytes are not a command of a version this program knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -206,7 +223,7 @@ impl Command {
     /// The oldest version that can say it; a write is always of the newest.
     fn version(&self) -> u8 {
         match self {
-            Self::Write(_) => VERSION_10,
+            Self::Write(_) | Self::Add(_) => VERSION_10,
             Self::Delete(_) | Self::Clean(_) | Self::Compact(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
             Self::Wipe(_) | Self::Pushes(_) | Self::Describe(_) => VERSION_3,
@@ -257,6 +274,12 @@ impl Command {
                 out.push(COMPACT);
                 admin::put_compact(&mut out, compact);
             }
+            Self::Add(add) => {
+                out.push(ADD);
+                put_write(&mut out, &add.write);
+                annex::put(&mut out, &add.write);
+                add::put(&mut out, add);
+            }
             Self::Describe(command) => {
                 out.push(DESCRIBE);
                 describe::put_describe(&mut out, command);
@@ -287,6 +310,11 @@ impl Command {
                 proposed_at: Timestamp(fields.zigzag()?),
             }),
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
+            ADD if version == VERSION_10 => {
+                let mut write = take_write(&mut fields, version)?;
+                annex::take(&mut fields, &mut write)?;
+                Self::Add(add::take(&mut fields, write)?)
+            }
             DESCRIBE if version == VERSION_3 => {
                 Self::Describe(describe::take_describe(&mut fields)?)
             }

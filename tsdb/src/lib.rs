@@ -59,6 +59,7 @@ pub mod order;
 pub mod part;
 mod pieces;
 pub mod retention;
+pub mod running;
 pub mod scrub;
 pub mod sealing;
 pub mod select;
@@ -72,8 +73,9 @@ pub mod value;
 
 pub use chosen::Chosen;
 pub use command::{
-    CleanCommand, Command, CommandError, CompactCommand, DeleteCommand, DescribeCommand,
-    PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand, WriteCommand, WriteRows,
+    AddCommand, CleanCommand, Command, CommandError, CompactCommand, DeleteCommand,
+    DescribeCommand, PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand, WriteCommand,
+    WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

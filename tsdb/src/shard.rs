@@ -24,7 +24,7 @@ use tracing::info;
 use crate::block::{self, Frozen, Merged, Reader, Sealed};
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
-use crate::command::{Command, WriteCommand};
+use crate::command::{AddCommand, Command, WriteCommand};
 use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
@@ -133,13 +133,19 @@ impl Shard {
     pub async fn apply(&self, index: u64, command: &Command) -> Result<Outcome, ApplyError> {
         let mut prepared = Prepared::default();
         match command {
-            Command::Write(write) => prepared.recalled = self.recall(write).await?,
+            Command::Write(write) | Command::Add(AddCommand { write, .. }) => {
+                prepared.recalled = self.recall(write).await?;
+            }
             Command::Clean(clean) => return self.clean(index, clean.block, command).await,
             _ => {}
         }
         let outcome = self.write(|state| state.apply(index, command, &prepared));
-        if let (Command::Write(write), Outcome::Written { rejected }) = (command, &outcome) {
-            let stored = write.rows.len() - rejected.len();
+        let rows = match command {
+            Command::Write(write) | Command::Add(AddCommand { write, .. }) => write.rows.len(),
+            _ => 0,
+        };
+        if let Outcome::Written { rejected } = &outcome {
+            let stored = rows - rejected.len();
             self.metrics.samples_applied.inc_by(stored as u64);
             for rejection in rejected {
                 self.metrics.rejected(rejection.reason).inc();

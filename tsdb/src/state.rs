@@ -4,6 +4,7 @@
 //! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
+mod adding;
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::groups::{Groups, Wiped};
 use crate::head::{Head, HeadSeries};
 use crate::histogram::HistogramPoint;
 use crate::part::Part;
+use crate::running::Running;
 use crate::series::SeriesTable;
 use crate::tombstones::Tombstones;
 use crate::touched::Touched;
@@ -106,6 +108,7 @@ pub struct State {
     fences: Fences,
     exemplars: Exemplars,
     descriptions: Descriptions,
+    running: Running,
     /// The newest sample ever stored.
     max_time: Option<Timestamp>,
     /// The furthest cut of any seal.
@@ -130,6 +133,8 @@ impl State {
         let sealed = merge(blocks, &image.merged)?;
         let ids: BTreeSet<u64> = sealed.iter().map(Sealed::id).collect();
         let known = image.tombstones.keys().all(|block| ids.contains(block));
+        let series = image.head.len() as u64;
+        let known = known && image.running.iter().all(|(id, _)| id.0 < series);
         if sums != image.sums || table.len() != image.head.len() || !known {
             return Err(ChunkError::NotAsNoted);
         }
@@ -143,6 +148,7 @@ impl State {
             fences: image.fences,
             exemplars: image.exemplars,
             descriptions: image.descriptions,
+            running: image.running,
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
@@ -163,6 +169,7 @@ impl State {
             fences: self.fences.clone(),
             exemplars: self.exemplars.clone(),
             descriptions: self.descriptions.clone(),
+            running: self.running.clone(),
             tombstones: self.tombstones.clone(),
             touched: self.touched.clone(),
             merged: self.merged().map(merged_ids).collect(),
@@ -245,6 +252,9 @@ impl State {
         match command {
             Command::Write(write) => Outcome::Written {
                 rejected: self.write(index, write, &prepared.recalled),
+            },
+            Command::Add(add) => Outcome::Written {
+                rejected: self.add(index, add, &prepared.recalled),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Pushes(pushes) => Outcome::PushedAll(self.groups.apply_all(pushes)),
@@ -553,6 +563,9 @@ impl State {
         }
         if !self.descriptions.is_empty() {
             self.descriptions.digest(&mut digest);
+        }
+        if !self.running.is_empty() {
+            self.running.digest(&mut digest);
         }
         for (block, tombstones) in &self.tombstones {
             digest.word(*block);
