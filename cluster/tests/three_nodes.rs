@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Answers, AskError, Cluster, Options};
+use model::batch::DeltaSpan;
 use model::group::{Family, FamilyKind, GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
@@ -290,6 +291,33 @@ async fn administrate(nodes: &[Node], roots: &[Arc<tempfile::TempDir>]) {
     assert!(matches!(bad, Err(WriteError::Invalid(_))));
 }
 
+/// Differences of one series to all nodes, each of them twice, are one sum.
+async fn add_up(nodes: &[Node], now: Timestamp) {
+    let mut expected = Vec::new();
+    let mut sum = 0.0;
+    for n in 0..6u32 {
+        let at = now.plus_ms(i64::from(n));
+        let value = f64::from(n) + 0.5;
+        let mut batch = Batch::default();
+        batch.add_sample(Labels::from_pairs([("__name__", "delta")]), at, value);
+        let end_ns = at.0 as u64 * 1_000_000;
+        batch.deltas.push(DeltaSpan {
+            start_ns: end_ns - 1_000_000,
+            end_ns,
+        });
+        for node in [n as usize % nodes.len(), (n as usize + 1) % nodes.len()] {
+            let written = nodes[node].cluster.write(batch.clone()).await.unwrap();
+            assert_eq!(written.rejected, vec![]);
+        }
+        sum += value;
+        expected.push(sum);
+    }
+    for node in nodes {
+        let found = select(&node.cluster, "delta").await.unwrap();
+        assert_eq!(found[0].samples.values, expected);
+    }
+}
+
 /// What is told to any node is known to all, and what a pushed group says too.
 async fn describe(nodes: &[Node]) {
     let word = |name: &str, help: &str| FamilyMetadata {
@@ -439,6 +467,7 @@ async fn nodes_form_replicate_route_and_come_back() {
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
 
     describe(&nodes).await;
+    add_up(&nodes, world.clock.now()).await;
     administrate(&nodes, &roots).await;
     // A question reaches the others' programs, and who has none says so.
     nodes[1].cluster.answer_with(Arc::new(Echo));
