@@ -326,6 +326,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         remote_write_messages: flags.web.remote_write_messages.clone(),
         otlp_receiver: flags.web.enable_otlp_receiver,
+        otlp_deltas: flags.features.iter().any(|f| f == "otlp-deltatocumulative"),
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
         per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),

@@ -63,6 +63,7 @@ impl ApiState {
         let settings = self.otlp.read().unwrap_or_else(PoisonError::into_inner);
         ingest::otlp::Settings {
             lookback: self.settings.lookback,
+            adds_deltas: self.settings.otlp_deltas,
             ..settings.clone()
         }
     }
@@ -100,6 +101,8 @@ pub struct Settings {
     pub remote_write_receiver: bool,
     /// Whether `/api/v1/otlp/v1/metrics` takes data points; ours is yes, for the same reason.
     pub otlp_receiver: bool,
+    /// `otlp-deltatocumulative`: whether it takes those of delta temporality.
+    pub otlp_deltas: bool,
     /// `--web.remote-write-receiver.accepted-protobuf-messages`.
     pub remote_write_messages: Vec<Message>,
     /// `--web.enable-lifecycle`.
@@ -134,6 +137,7 @@ impl Default for Settings {
             remote_write_receiver: true,
             remote_write_messages: Message::ALL.to_vec(),
             otlp_receiver: true,
+            otlp_deltas: false,
             lifecycle: false,
             admin: false,
             per_step_stats: false,
