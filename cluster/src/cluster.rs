@@ -18,7 +18,9 @@ use model::limits::{ASK_BYTES_MAX, RPC_BYTES_MAX};
 use model::port::{Listener, Task, World};
 use model::sink::{Groups, Pushed, Sink, WriteError, Written};
 use model::source::{Source, SourceError};
-use model::{Batch, ClusterId, GroupId, NewestSelection, NodeId, ShardId};
+use model::{
+    Batch, ClusterId, FamilyMetadata, GroupId, MetadataStore, NewestSelection, NodeId, ShardId,
+};
 use proto::node::application_server::ApplicationServer;
 use proto::node::membership_server::MembershipServer;
 use proto::node::raft_server::RaftServer;
@@ -535,6 +537,17 @@ impl Groups for Cluster {
 
     async fn groups(&self) -> Result<Vec<Group>, SourceError> {
         self.shared.router.groups().await
+    }
+}
+
+#[async_trait]
+impl MetadataStore for Cluster {
+    async fn describe(&self, told: Vec<FamilyMetadata>) -> Result<(), WriteError> {
+        self.shared.router.describe(told).await
+    }
+
+    async fn described(&self, family: Option<&str>) -> Result<Vec<FamilyMetadata>, SourceError> {
+        self.shared.router.described(family).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use model::batch::{Fence, Rows};
+use model::batch::{DeltaSpan, Fence, Rows};
 use model::group::{
     Family, FamilyKind, FamilySample, Group, GroupingKey, PushId, PushOp, PushOptions,
 };
@@ -19,8 +19,8 @@ use model::sample::Histograms;
 use model::sink::{Reason, Rejection, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Take};
 use model::{
-    Batch, ClusterId, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Samples,
-    Series, Timestamp,
+    Batch, ClusterId, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp,
+    Matcher, MetricKind, Samples, Series, Timestamp,
 };
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
@@ -83,6 +83,8 @@ pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
             .map(|(series, exemplar)| exemplar_to_wire(*series, exemplar))
             .collect(),
         backfill: batch.backfill,
+        delta_starts_ns: batch.deltas.iter().map(|span| span.start_ns).collect(),
+        delta_ends_ns: batch.deltas.iter().map(|span| span.end_ns).collect(),
     }
 }
 
@@ -125,6 +127,15 @@ fn exemplar_from_wire(exemplar: wire::Exemplar) -> Result<Exemplar, Malformed> {
     })
 }
 
+fn deltas_from_wire(starts: &[u64], ends: &[u64]) -> Result<Vec<DeltaSpan>, Malformed> {
+    if starts.len() != ends.len() {
+        return Err(Malformed::new("columns of different length"));
+    }
+    let spans = starts.iter().zip(ends);
+    let spans = spans.map(|(&start_ns, &end_ns)| DeltaSpan { start_ns, end_ns });
+    Ok(spans.collect())
+}
+
 pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
     let batch = Batch {
         series: batch
@@ -143,6 +154,7 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
             .into_iter()
             .map(|e| Ok((e.series, exemplar_from_wire(e)?)))
             .collect::<Result<_, Malformed>>()?,
+        deltas: deltas_from_wire(&batch.delta_starts_ns, &batch.delta_ends_ns)?,
         backfill: batch.backfill,
         fence: batch.fence.map(|f| Fence {
             target: f.target,
@@ -312,6 +324,34 @@ pub fn group_from_wire(group: wire::Group) -> Result<Group, Malformed> {
         push_failure_time: Timestamp(group.push_failure_time_ms),
         expires: group.expires_ms.map(Timestamp),
     })
+}
+
+pub fn metadata_families_to_wire(families: &[FamilyMetadata]) -> Vec<wire::FamilyMetadata> {
+    let families = families.iter().map(|family| wire::FamilyMetadata {
+        name: family.name.clone(),
+        kind: family.kind.number().into(),
+        help: family.help.clone(),
+        unit: family.unit.clone(),
+    });
+    families.collect()
+}
+
+pub fn metadata_families_from_wire(
+    families: Vec<wire::FamilyMetadata>,
+) -> Result<Vec<FamilyMetadata>, Malformed> {
+    let family = |family: wire::FamilyMetadata| {
+        if family.name.is_empty() {
+            return Err(Malformed::new("name of a family"));
+        }
+        let kind = MetricKind::of_number(family.kind.into());
+        Ok(FamilyMetadata {
+            name: family.name,
+            kind: kind.ok_or_else(|| Malformed::new("kind"))?,
+            help: family.help,
+            unit: family.unit,
+        })
+    };
+    families.into_iter().map(family).collect()
 }
 
 /// A request without its cluster and shard.

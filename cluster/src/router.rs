@@ -5,6 +5,7 @@
 //! or from trying the replicas in turn. What was certainly not done is tried again elsewhere
 //! until the deadline; what may have been done is tried again only where a repeat changes nothing.
 
+mod metadata;
 mod pushes;
 
 use std::collections::BTreeMap;
@@ -270,6 +271,7 @@ impl Router {
                         .push_histogram(place, timestamp, histogram.clone());
                 }
             }
+            part.deltas.extend(batch.deltas.get(row));
             from.push(row as u32);
         }
         let kept = match self.windows.exemplars_max() {

@@ -129,6 +129,24 @@ impl Service {
         })
     }
 
+    async fn describe_one(&self, request: wire::DescribeRequest) -> Result<(), Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let families = convert::metadata_families_from_wire(request.families).map_err(malformed)?;
+        replica.describe(&families).await
+    }
+
+    async fn described_of(
+        &self,
+        request: wire::DescribedRequest,
+    ) -> Result<wire::DescribedReply, Refusal> {
+        let replica = self.find(&request.cluster_id, request.shard)?;
+        let families = replica.described(request.family.as_deref()).await?;
+        Ok(wire::DescribedReply {
+            families: convert::metadata_families_to_wire(&families),
+            refusal: None,
+        })
+    }
+
     async fn select_all(&self, request: wire::SelectRequest) -> Result<Vec<Series>, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
         let selection = convert::selection_from_wire(request).map_err(malformed)?;
@@ -444,6 +462,28 @@ impl Shards for Service {
             wire::GroupsReply {
                 refusal: Some(convert::refusal_to_wire(refusal)),
                 ..Default::default()
+            }
+        })))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<wire::DescribeRequest>,
+    ) -> Result<Response<wire::DescribeReply>, Status> {
+        let done = self.describe_one(request.into_inner()).await;
+        let refusal = done.err().map(convert::refusal_to_wire);
+        Ok(Response::new(wire::DescribeReply { refusal }))
+    }
+
+    async fn described(
+        &self,
+        request: Request<wire::DescribedRequest>,
+    ) -> Result<Response<wire::DescribedReply>, Status> {
+        let reply = self.described_of(request.into_inner()).await;
+        Ok(Response::new(reply.unwrap_or_else(|refusal| {
+            wire::DescribedReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..wire::DescribedReply::default()
             }
         })))
     }

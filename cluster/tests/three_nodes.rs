@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Answers, AskError, Cluster, Options};
-use model::group::{GroupingKey, PushOp, PushOptions};
+use model::batch::DeltaSpan;
+use model::group::{Family, FamilyKind, GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
 use model::trail::{Asked, Told, Trail};
 use model::{
-    Batch, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp, Matcher, Series, Timestamp,
+    Batch, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp, Matcher,
+    MetadataStore, MetricKind, Series, Timestamp,
 };
 
 struct Node {
@@ -289,6 +291,72 @@ async fn administrate(nodes: &[Node], roots: &[Arc<tempfile::TempDir>]) {
     assert!(matches!(bad, Err(WriteError::Invalid(_))));
 }
 
+/// Differences of one series to all nodes, each of them twice, are one sum.
+async fn add_up(nodes: &[Node], now: Timestamp) {
+    let mut expected = Vec::new();
+    let mut sum = 0.0;
+    for n in 0..6u32 {
+        let at = now.plus_ms(i64::from(n));
+        let value = f64::from(n) + 0.5;
+        let mut batch = Batch::default();
+        batch.add_sample(Labels::from_pairs([("__name__", "delta")]), at, value);
+        let end_ns = at.0 as u64 * 1_000_000;
+        batch.deltas.push(DeltaSpan {
+            start_ns: end_ns - 1_000_000,
+            end_ns,
+        });
+        for node in [n as usize % nodes.len(), (n as usize + 1) % nodes.len()] {
+            let written = nodes[node].cluster.write(batch.clone()).await.unwrap();
+            assert_eq!(written.rejected, vec![]);
+        }
+        sum += value;
+        expected.push(sum);
+    }
+    for node in nodes {
+        let found = select(&node.cluster, "delta").await.unwrap();
+        assert_eq!(found[0].samples.values, expected);
+    }
+}
+
+/// What is told to any node is known to all, and what a pushed group says too.
+async fn describe(nodes: &[Node]) {
+    let word = |name: &str, help: &str| FamilyMetadata {
+        name: name.to_owned(),
+        kind: MetricKind::Gauge,
+        help: help.to_owned(),
+        unit: String::new(),
+    };
+    let mut all: Vec<_> = (0..20).map(|n| word(&format!("f{n:02}"), "h")).collect();
+    for (n, node) in nodes.iter().enumerate() {
+        all.push(word("g", &n.to_string()));
+        node.cluster.describe(all.clone()).await.unwrap();
+    }
+    let key = GroupingKey::new([("job".to_owned(), "d".to_owned())]).unwrap();
+    let pushed = Family {
+        name: "pushed".to_owned(),
+        help: Some("p".to_owned()),
+        kind: FamilyKind::Untyped,
+        samples: Vec::new(),
+    };
+    let options = PushOptions::default;
+    let push = nodes[0]
+        .cluster
+        .push(key.clone(), PushOp::Put(vec![pushed]), options());
+    push.await.unwrap();
+    all.push(FamilyMetadata {
+        kind: MetricKind::Unknown,
+        ..word("pushed", "p")
+    });
+    for node in nodes {
+        assert_eq!(node.cluster.described(None).await.unwrap(), all);
+        let of_one = node.cluster.described(Some("g")).await.unwrap();
+        assert_eq!(of_one.len(), nodes.len());
+        assert_eq!(node.cluster.described(Some("f")).await.unwrap(), []);
+    }
+    let delete = nodes[1].cluster.push(key, PushOp::Delete, options());
+    delete.await.unwrap();
+}
+
 #[tokio::test]
 async fn nodes_form_replicate_route_and_come_back() {
     let addresses = free_addresses(4);
@@ -398,6 +466,8 @@ async fn nodes_form_replicate_route_and_come_back() {
         .unwrap();
     assert_eq!(nodes[0].cluster.groups().await.unwrap().len(), 0);
 
+    describe(&nodes).await;
+    add_up(&nodes, world.clock.now()).await;
     administrate(&nodes, &roots).await;
     // A question reaches the others' programs, and who has none says so.
     nodes[1].cluster.answer_with(Arc::new(Echo));

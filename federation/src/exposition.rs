@@ -1,7 +1,7 @@
 //! Newest samples as the text format, as Prometheus' `/federate` writes it.
 //!
-//! Promise: byte for byte Prometheus 3.5 for floats: one `# TYPE name untyped` in front of each
-//! run of a name, own timestamps in milliseconds, the external labels a series lacks behind its
+//! Promise: byte for byte Prometheus 3.5 for floats: one `# TYPE name untyped` in front of each run of
+//! a name, or what it is told of the family, own timestamps in milliseconds, the external labels a series lacks behind its
 //! own, `instance=""` where neither has an instance (so that the parent does not set its own).
 //! Native histograms have no text and are left out. Not
 //! here: choosing and sorting the series.
@@ -11,6 +11,8 @@ use model::limits::LABELS_MAX;
 use model::{Labels, Newest, Timestamp, number};
 
 use crate::escaping::{Escaping, is_plain};
+use crate::grouped::FamilyWriter;
+use crate::types::Family;
 
 /// Labels that every series gets unless it has them: the external ones and `instance`.
 pub(crate) struct Additions(Vec<(String, String)>);
@@ -52,7 +54,9 @@ pub struct Exposition {
     escaping: Escaping,
     /// Name of the family whose TYPE line was written last, as it is stored.
     family: String,
-    /// How each of its lines begins, up to the first label.
+    /// Name of the series that were written last, as it is stored.
+    series: String,
+    /// How each of their lines begins, up to the first label.
     head: Vec<u8>,
     names: Names,
     /// The last timestamp and its text: a scrape's samples have one.
@@ -66,6 +70,7 @@ impl Exposition {
             additions: Additions::new(external),
             escaping,
             family: String::new(),
+            series: String::new(),
             head: Vec::new(),
             names: Names::default(),
             at: (Timestamp(0), b" 0\n".to_vec()),
@@ -73,14 +78,28 @@ impl Exposition {
         }
     }
 
-    fn begin_family(&mut self, name: &str, out: &mut Vec<u8>) {
-        name.clone_into(&mut self.family);
+    fn begin_family(&mut self, family: Family<'_>, out: &mut Vec<u8>) {
+        family.name.clone_into(&mut self.family);
+        let mut quoted = String::new();
+        write_name(&mut quoted, &self.escaping.escape(family.name));
+        if !family.help.is_empty() {
+            out.extend_from_slice(b"# HELP ");
+            out.extend_from_slice(quoted.as_bytes());
+            out.push(b' ');
+            write_help(out, family.help);
+        }
+        out.extend_from_slice(b"# TYPE ");
+        out.extend_from_slice(quoted.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(family.kind.as_str().as_bytes());
+        out.push(b'\n');
+    }
+
+    fn begin_series(&mut self, name: &str) {
+        name.clone_into(&mut self.series);
         let escaped = self.escaping.escape(name);
         let mut quoted = String::new();
         write_name(&mut quoted, &escaped);
-        out.extend_from_slice(b"# TYPE ");
-        out.extend_from_slice(quoted.as_bytes());
-        out.extend_from_slice(b" untyped\n");
         self.head.clear();
         if is_plain(&escaped) {
             self.head.extend_from_slice(quoted.as_bytes());
@@ -133,11 +152,23 @@ impl Exposition {
 impl Writer for Exposition {
     fn write(&mut self, newest: &Newest, out: &mut Vec<u8>) {
         let name = newest.labels.metric_name();
-        if name.is_empty() || newest.histogram.is_some() {
+        if !name.is_empty() {
+            self.write_as(newest, Family::untyped(name), out);
+        }
+    }
+}
+
+impl FamilyWriter for Exposition {
+    fn write_as(&mut self, newest: &Newest, family: Family<'_>, out: &mut Vec<u8>) {
+        if newest.histogram.is_some() {
             return;
         }
-        if self.family != name {
-            self.begin_family(name, out);
+        if self.family != family.name {
+            self.begin_family(family, out);
+        }
+        let name = newest.labels.metric_name();
+        if self.series != name {
+            self.begin_series(name);
         }
         self.write_labels(&newest.labels, out);
         out.push(b' ');
@@ -206,6 +237,18 @@ fn write_name(out: &mut String, name: &str) {
         }
     }
     out.push('"');
+}
+
+/// A help text and the end of its line.
+fn write_help(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            byte => out.push(byte),
+        }
+    }
+    out.push(b'\n');
 }
 
 /// A label's value, the quote behind it and a comma.

@@ -4,7 +4,8 @@
 //! floats; a family ends where the name or the kind changes, or where it grows beyond
 //! [`FAMILY_BYTES_MAX`]. Two of its faults are not copied:
 //! every histogram shows its own buckets, and one with custom bounds, whose bounds have no field,
-//! leaves as the classic histogram it stands for. Not here: choosing and sorting the series.
+//! leaves as the classic histogram it stands for. Where it is told of families, they have their types
+//! and helps, and the parts of classic histograms and summaries are one metric again. Not here: choosing and sorting the series.
 
 use model::histogram::{ResetHint, Span};
 use model::limits::FAMILY_BYTES_MAX;
@@ -15,7 +16,9 @@ use proto::exposition::MetricType;
 
 use crate::exposition::{Additions, Writer, labels_of};
 use crate::format::{Encoding, Format};
-use crate::prototext;
+use crate::grouped::FamilyWriter;
+use crate::parts::{Body, Parts};
+use crate::{prototext, types};
 
 /// Writes newest samples that come sorted by metric name; nameless ones are skipped.
 pub struct Families {
@@ -23,12 +26,17 @@ pub struct Families {
     format: Format,
     /// What is gathered of the family that comes now.
     family: Option<Family>,
+    /// Or of one that has parts.
+    parts: Option<Parts>,
+    /// The family of which there were more parts than may be held.
+    untyped: String,
 }
 
 struct Family {
     /// As it is stored.
     name: String,
     kind: Kind,
+    help: String,
     metrics: Vec<wire::Metric>,
     bytes: usize,
 }
@@ -37,8 +45,11 @@ struct Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Untyped,
-    Histogram,
+    Counter,
     Gauge,
+    Summary,
+    Histogram,
+    GaugeHistogram,
     /// From custom bounds.
     Classic,
 }
@@ -50,22 +61,23 @@ impl Families {
             additions: Additions::new(external),
             format,
             family: None,
+            parts: None,
+            untyped: String::new(),
         }
     }
 
-    fn metric(&self, newest: &Newest) -> wire::Metric {
+    fn metric(&self, newest: &Newest, kind: Kind) -> wire::Metric {
         let histogram = newest.histogram.as_deref();
-        let labels = labels_of(&newest.labels, &self.additions);
+        let value = Some(newest.value);
+        let is = |one| kind == one;
         wire::Metric {
-            label: labels
-                .map(|(name, value)| wire::LabelPair {
-                    name: Some(self.format.escaping.escape(name).into_owned()),
-                    value: Some(value.to_owned()),
-                })
-                .collect(),
-            untyped: histogram.is_none().then_some(wire::Untyped {
-                value: Some(newest.value),
+            label: self.labels(&newest.labels),
+            counter: is(Kind::Counter).then(|| wire::Counter {
+                value,
+                ..wire::Counter::default()
             }),
+            gauge: is(Kind::Gauge).then_some(wire::Gauge { value }),
+            untyped: is(Kind::Untyped).then_some(wire::Untyped { value }),
             histogram: histogram.map(|histogram| match histogram.uses_custom_buckets() {
                 true => classic(histogram),
                 false => native(histogram),
@@ -75,10 +87,98 @@ impl Families {
         }
     }
 
+    fn labels(&self, labels: &Labels) -> Vec<wire::LabelPair> {
+        let labels = labels_of(labels, &self.additions);
+        labels
+            .map(|(name, value)| wire::LabelPair {
+                name: Some(self.format.escaping.escape(name).into_owned()),
+                value: Some(value.to_owned()),
+            })
+            .collect()
+    }
+
+    /// A series that is a metric of its own.
+    fn write_alone(&mut self, newest: &Newest, told: types::Family<'_>, out: &mut Vec<u8>) {
+        let kind = kind_of(newest, told.kind);
+        let goes_on = self.family.as_ref().is_some_and(|family| {
+            family.name == told.name && family.kind == kind && family.bytes < FAMILY_BYTES_MAX
+        });
+        if !goes_on {
+            self.finish_family(out);
+        }
+        let metric = self.metric(newest, kind);
+        self.add(told.name, kind, told.help, metric);
+    }
+
+    fn add(&mut self, name: &str, kind: Kind, help: &str, metric: wire::Metric) {
+        let family = self.family.get_or_insert_with(|| Family {
+            name: name.to_owned(),
+            kind,
+            help: help.to_owned(),
+            metrics: Vec::new(),
+            bytes: 0,
+        });
+        family.bytes += metric.encoded_len();
+        family.metrics.push(metric);
+    }
+
+    fn write_part(&mut self, newest: &Newest, told: types::Family<'_>, out: &mut Vec<u8>) {
+        let parts = self.parts.take_if(|parts| parts.name == told.name);
+        let mut parts = match parts {
+            Some(parts) => parts,
+            None => {
+                self.finish(out);
+                Parts::new(told.name, told.kind, told.help)
+            }
+        };
+        parts.add(newest);
+        if parts.bytes > FAMILY_BYTES_MAX {
+            told.name.clone_into(&mut self.untyped);
+            for newest in parts.take_all() {
+                let family = types::Family::untyped(newest.labels.metric_name());
+                self.write_alone(&newest, family, out);
+            }
+            return;
+        }
+        self.parts = Some(parts);
+    }
+
+    fn finish_parts(&mut self, mut parts: Parts, out: &mut Vec<u8>) {
+        let kind = match parts.kind {
+            types::Kind::Summary => Kind::Summary,
+            _ => Kind::Histogram,
+        };
+        let (whole, rest) = parts.take();
+        for set in whole {
+            let mut metric = wire::Metric {
+                label: self.labels(&set.labels),
+                timestamp_ms: Some(set.at.0),
+                ..wire::Metric::default()
+            };
+            match set.body {
+                Body::Histogram(histogram) => metric.histogram = Some(histogram),
+                Body::Summary(summary) => metric.summary = Some(summary),
+            }
+            self.add(&parts.name, kind, &parts.help, metric);
+        }
+        self.finish_family(out);
+        for newest in rest {
+            let family = types::Family::untyped(newest.labels.metric_name());
+            self.write_alone(&newest, family, out);
+        }
+        self.finish_family(out);
+    }
+
+    fn finish_family(&mut self, out: &mut Vec<u8>) {
+        if let Some(family) = self.family.take() {
+            self.write_family(family, out);
+        }
+    }
+
     fn write_family(&self, family: Family, out: &mut Vec<u8>) {
         let family = wire::MetricFamily {
             name: Some(self.format.escaping.escape(&family.name).into_owned()),
-            help: None,
+            help: (!family.help.is_empty()).then_some(family.help),
             r#type: Some(family.kind.metric_type().into()),
             metric: family.metrics,
             unit: None,
@@ -95,30 +195,35 @@ impl Families {
 
 impl Writer for Families {
     fn write(&mut self, newest: &Newest, out: &mut Vec<u8>) {
-        let (name, kind) = (newest.labels.metric_name(), kind_of(newest));
-        if name.is_empty() {
-            return;
+        let name = newest.labels.metric_name();
+        if !name.is_empty() {
+            self.write_alone(newest, types::Family::untyped(name), out);
         }
-        let goes_on = self.family.as_ref().is_some_and(|family| {
-            family.name == name && family.kind == kind && family.bytes < FAMILY_BYTES_MAX
-        });
-        if !goes_on {
-            self.finish(out);
-        }
-        let metric = self.metric(newest);
-        let family = self.family.get_or_insert_with(|| Family {
-            name: name.to_owned(),
-            kind,
-            metrics: Vec::new(),
-            bytes: 0,
-        });
-        family.bytes += metric.encoded_len();
-        family.metrics.push(metric);
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) {
-        if let Some(family) = self.family.take() {
-            self.write_family(family, out);
+        self.finish_family(out);
+        if let Some(parts) = self.parts.take() {
+            self.finish_parts(parts, out);
+        }
+    }
+}
+
+impl FamilyWriter for Families {
+    fn write_as(&mut self, newest: &Newest, family: types::Family<'_>, out: &mut Vec<u8>) {
+        let has_parts = family.kind.has_parts();
+        if has_parts && self.untyped != family.name {
+            return self.write_part(newest, family, out);
+        }
+        if let Some(parts) = self.parts.take() {
+            self.finish_parts(parts, out);
+        }
+        match has_parts {
+            true => {
+                let untyped = types::Family::untyped(newest.labels.metric_name());
+                self.write_alone(newest, untyped, out);
+            }
+            false => self.write_alone(newest, family, out),
         }
     }
 }
@@ -128,15 +233,23 @@ impl Kind {
         match self {
             Self::Untyped => MetricType::Untyped,
             Self::Histogram | Self::Classic => MetricType::Histogram,
-            Self::Gauge => MetricType::GaugeHistogram,
+            Self::Counter => MetricType::Counter,
+            Self::Gauge => MetricType::Gauge,
+            Self::Summary => MetricType::Summary,
+            Self::GaugeHistogram => MetricType::GaugeHistogram,
         }
     }
 }
 
-fn kind_of(newest: &Newest) -> Kind {
+/// `told` is what is known of a float; a histogram says it itself.
+fn kind_of(newest: &Newest, told: types::Kind) -> Kind {
     match newest.histogram.as_deref() {
-        None => Kind::Untyped,
-        Some(h) if h.reset_hint == ResetHint::Gauge => Kind::Gauge,
+        None => match told {
+            types::Kind::Counter => Kind::Counter,
+            types::Kind::Gauge => Kind::Gauge,
+            _ => Kind::Untyped,
+        },
+        Some(h) if h.reset_hint == ResetHint::Gauge => Kind::GaugeHistogram,
         Some(h) if h.uses_custom_buckets() => Kind::Classic,
         Some(_) => Kind::Histogram,
     }
@@ -205,10 +318,11 @@ fn classic(histogram: &Histogram) -> wire::Histogram {
 mod tests {
     use std::sync::Arc;
 
-    use model::Timestamp;
     use model::histogram::CUSTOM_SCHEMA;
+    use model::{MetricKind, Timestamp};
 
     use super::*;
+    use crate::{Grouped, Types};
 
     const AT: Timestamp = Timestamp(1_795_734_028_178);
 
@@ -303,6 +417,114 @@ mod tests {
                 ("b".to_owned(), MetricType::Histogram, 1),
             ]
         );
+    }
+
+    fn told(all: &[Newest], encoding: Encoding) -> Vec<u8> {
+        let format = Format {
+            encoding,
+            ..Format::default()
+        };
+        let types = Types::new([
+            ("c", MetricKind::Counter, "C."),
+            ("g", MetricKind::Gauge, ""),
+            ("h", MetricKind::Histogram, "H."),
+            ("s", MetricKind::Summary, ""),
+        ]);
+        let mut writer = Grouped::new(types, Families::new(&Labels::default(), format));
+        let mut out = Vec::new();
+        all.iter().for_each(|newest| writer.write(newest, &mut out));
+        writer.finish(&mut out);
+        out
+    }
+
+    fn float(name: &str, more: &[(&str, &str)], value: f64) -> Newest {
+        let pairs = [&[("__name__", name)], more].concat();
+        Newest {
+            labels: Labels::from_pairs(pairs),
+            value,
+            ..series(name, None)
+        }
+    }
+
+    #[test]
+    fn told_types_are_those_of_the_messages() {
+        let late = Newest {
+            at: AT.plus_ms(1),
+            ..float("h_sum", &[("p", "b")], 1.0)
+        };
+        let all = [
+            float("c_total", &[], 5.0),
+            float("g", &[], 6.0),
+            series("g", Some(histogram())),
+            float("h_bucket", &[("le", "+Inf"), ("p", "a")], 3.0),
+            float("h_bucket", &[("le", "+Inf"), ("p", "b")], 3.0),
+            float("h_bucket", &[("le", "0.5"), ("p", "a")], 1.5),
+            float("h_count", &[("p", "a")], 3.0),
+            float("h_count", &[("p", "b")], 3.0),
+            float("h_sum", &[("p", "a")], 0.7),
+            late,
+            float("s", &[("quantile", "0.5")], 9.0),
+            float("s_count", &[], 2.0),
+            float("s_sum", &[], 4.0),
+            float("z", &[], 7.0),
+        ];
+        let ends = "timestamp_ms:1795734028178}\n";
+        let i = r#"metric:{label:{name:"instance" value:""}"#;
+        let p = |p| {
+            format!(r#"metric:{{label:{{name:"p" value:"{p}"}} label:{{name:"instance" value:""}}"#)
+        };
+        let inf = r#"metric:{label:{name:"le" value:"+Inf"} label:{name:"p" value:"b"} label:{name:"instance" value:""}"#;
+        let native = COMPACT.split_once("histogram:").unwrap().1;
+        let expected = [
+            format!(r#"name:"c_total" help:"C." type:COUNTER {i} counter:{{value:5}} {ends}"#),
+            format!(r#"name:"g" type:GAUGE {i} gauge:{{value:6}} {ends}"#),
+            format!(r#"name:"g" type:HISTOGRAM {i} histogram:{native}"#),
+            format!(
+                r#"name:"h" help:"H." type:HISTOGRAM {} histogram:{{sample_count:3 sample_sum:0.7 bucket:{{cumulative_count_float:1.5 upper_bound:0.5}} bucket:{{cumulative_count:3 upper_bound:inf}}}} {ends}"#,
+                p("a")
+            ),
+            format!(r#"name:"h_bucket" type:UNTYPED {inf} untyped:{{value:3}} {ends}"#),
+            format!(
+                r#"name:"h_count" type:UNTYPED {} untyped:{{value:3}} {ends}"#,
+                p("b")
+            ),
+            format!(
+                r#"name:"h_sum" type:UNTYPED {} untyped:{{value:1}} timestamp_ms:1795734028179}}{}"#,
+                p("b"),
+                "\n"
+            ),
+            format!(
+                r#"name:"s" type:SUMMARY {i} summary:{{sample_count:2 sample_sum:4 quantile:{{quantile:0.5 value:9}}}} {ends}"#
+            ),
+            format!(r#"name:"z" type:UNTYPED {i} untyped:{{value:7}} {ends}"#),
+        ];
+        let text = String::from_utf8(told(&all, Encoding::CompactText)).unwrap();
+        let lines: Vec<_> = text.split_inclusive('\n').collect();
+        assert_eq!(lines, expected);
+        let families = decoded(&told(&all, Encoding::Delimited));
+        assert_eq!(families.len(), expected.len());
+        assert_eq!(
+            families[3].metric[0]
+                .histogram
+                .as_ref()
+                .unwrap()
+                .bucket
+                .len(),
+            2
+        );
+    }
+
+    #[test]
+    fn of_too_many_parts_none_is_lost() {
+        let long = "x".repeat(FAMILY_BYTES_MAX / 100);
+        let label = |n: usize| format!("{n:03}{long}");
+        let parts = (0..80).map(|n| float("h_bucket", &[("le", "+Inf"), ("l", &label(n))], 1.0));
+        let counts = (0..80).map(|n| float("h_count", &[("l", &label(n))], 1.0));
+        let all: Vec<_> = parts.chain(counts).collect();
+        let families = decoded(&told(&all, Encoding::Delimited));
+        let metrics: usize = families.iter().map(|family| family.metric.len()).sum();
+        assert_eq!(metrics, all.len());
+        assert!(families.iter().all(|f| f.r#type() == MetricType::Untyped));
     }
 
     #[test]

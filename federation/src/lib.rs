@@ -11,6 +11,7 @@
 //! - [`federate`]: an exposition of them, piece by piece
 //! - [`format`]: the form a reader asked for
 //! - [`exposition`], [`families`]: the samples as text or as protobuf
+//! - [`types`], [`grouped`]: whose series are whose, and histograms and summaries put together
 //! - [`stream`]: every sample since a position, for a parent
 //! - [`read`]: remote read, for a Prometheus that has us as its storage
 
@@ -20,14 +21,19 @@ pub mod families;
 pub mod fanout;
 pub mod federate;
 pub mod format;
+pub mod grouped;
 pub mod merge;
 pub mod newest;
+mod parts;
 mod prototext;
 pub mod read;
 pub mod stream;
+pub mod types;
 
 pub use escaping::Escaping;
 pub use exposition::{Exposition, Writer};
 pub use families::Families;
 pub use fanout::FanOut;
 pub use format::{Encoding, Format};
+pub use grouped::Grouped;
+pub use types::Types;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use proto::exposition::{Histogram, Metric, MetricFamily, MetricType};
+use proto::exposition::{Histogram, Metric, MetricFamily, MetricType, Summary};
 
 /// One field a line, and an empty line behind the family.
 pub fn lines(family: &MetricFamily) -> String {
@@ -72,6 +72,7 @@ fn write(family: &MetricFamily, depth: Option<usize>) -> String {
         depth,
     };
     writer.text("name", family.name.as_ref());
+    writer.text("help", family.help.as_ref());
     let kind = family
         .r#type
         .and_then(|kind| MetricType::try_from(kind).ok());
@@ -89,6 +90,15 @@ fn write_metric(writer: &mut Writer, metric: &Metric) {
             writer.text("value", label.value.as_ref());
         });
     }
+    if let Some(gauge) = &metric.gauge {
+        writer.message("gauge", |writer| writer.float("value", gauge.value));
+    }
+    if let Some(counter) = &metric.counter {
+        writer.message("counter", |writer| writer.float("value", counter.value));
+    }
+    if let Some(summary) = &metric.summary {
+        writer.message("summary", |writer| write_summary(writer, summary));
+    }
     if let Some(untyped) = &metric.untyped {
         writer.message("untyped", |writer| writer.float("value", untyped.value));
     }
@@ -98,11 +108,24 @@ fn write_metric(writer: &mut Writer, metric: &Metric) {
     writer.number("timestamp_ms", metric.timestamp_ms);
 }
 
+fn write_summary(writer: &mut Writer, summary: &Summary) {
+    writer.number("sample_count", summary.sample_count);
+    writer.float("sample_sum", summary.sample_sum);
+    for quantile in &summary.quantile {
+        writer.message("quantile", |writer| {
+            writer.float("quantile", quantile.quantile);
+            writer.float("value", quantile.value);
+        });
+    }
+}
+
 fn write_histogram(writer: &mut Writer, histogram: &Histogram) {
+    writer.number("sample_count", histogram.sample_count);
     writer.float("sample_count_float", histogram.sample_count_float);
     writer.float("sample_sum", histogram.sample_sum);
     for bucket in &histogram.bucket {
         writer.message("bucket", |writer| {
+            writer.number("cumulative_count", bucket.cumulative_count);
             writer.float("cumulative_count_float", bucket.cumulative_count_float);
             writer.float("upper_bound", bucket.upper_bound);
         });

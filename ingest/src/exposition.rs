@@ -8,40 +8,12 @@
 use std::borrow::Cow;
 
 use model::labels::METRIC_NAME;
+/// What `# TYPE` says, in both formats.
+pub use model::metadata::MetricKind;
 use model::{Histogram, Labels, Timestamp, number};
 
 use crate::histogram::convert::Converter;
 use crate::{exemplar, openmetrics, protobuf, text};
-
-/// What `# TYPE` says, in both formats.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    Counter,
-    Gauge,
-    Histogram,
-    GaugeHistogram,
-    Summary,
-    Info,
-    StateSet,
-    #[default]
-    Unknown,
-}
-
-impl MetricKind {
-    /// As the API writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::GaugeHistogram => "gaugehistogram",
-            Self::Summary => "summary",
-            Self::Info => "info",
-            Self::StateSet => "stateset",
-            Self::Unknown => "unknown",
-        }
-    }
-}
 
 /// One line that means something.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,6 +15,7 @@
 //!   dotted metrics; [`influx`], [`graphite`], [`statsd`]: three of them;
 //!   [`jsonlines`]: series as lines of JSON; [`textlines`]: exposition text as an import
 //! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
+//! - [`metadata`]: what write requests say of their metrics
 //! - [`relabel`]: rules that rewrite label sets
 //! - [`scrape`]: targets, and the loop that scrapes one
 //! - [`gzip`], [`metrics`]: bodies undone within a bound; what is counted
@@ -28,6 +29,7 @@ pub mod influx;
 pub mod jsonlines;
 pub mod lines;
 pub mod mapping;
+pub mod metadata;
 pub mod metrics;
 pub mod names;
 pub mod openmetrics;

@@ -4,7 +4,8 @@
 //! protobuf `WriteRequest`. The length snappy declares is judged before anything is allocated. A
 //! series or a histogram that breaks the data model is left out and named; everything else of the
 //! request stays. Prometheus' own receiver keeps nothing of a request with a histogram it refuses.
-//! Exemplars that cannot be kept are dropped without a word and metadata is not read, as there.
+//! Exemplars that cannot be kept are dropped without a word, as there.
+//! Metadata is gathered; an entry that is not text is left out.
 //! Headers are the web layer's business, timestamps the shard's.
 
 mod histogram;
@@ -14,11 +15,12 @@ pub mod v2;
 use std::sync::Arc;
 
 use model::labels::METRIC_NAME;
-use model::{Batch, Exemplar, Histogram, Labels, Timestamp, limits};
+use model::{Batch, Exemplar, Histogram, Labels, MetricKind, Timestamp, limits};
 use proto::remote::{Fields, WireError};
 
 use crate::exemplar;
 use crate::histogram::check::check;
+use crate::metadata::Gathered;
 use seen::Seen;
 
 /// Why nothing of a request can be taken.
@@ -51,6 +53,8 @@ pub struct Decoded {
     /// The same of series that Prometheus' 1.0 receiver drops while it answers with success:
     /// nameless, or with labels that are none. Version 2.0 never puts one here.
     pub invalid: Vec<String>,
+    /// Types, helps and units.
+    pub metadata: Gathered,
 }
 
 /// Adds a text, unless there are enough: whoever sends a million bad series learns of the first.
@@ -94,10 +98,14 @@ fn read_message(message: &[u8], seen: Option<&Seen>) -> Result<Decoded, RemoteEr
     let mut series = SeriesReader::default();
     for field in Fields::new(message) {
         let field = field?;
-        if field.number != 1 {
-            continue;
-        }
-        let message = field.bytes()?;
+        let message = match field.number {
+            1 => field.bytes()?,
+            3 => {
+                read_metadata(field.bytes()?, &mut decoded.metadata)?;
+                continue;
+            }
+            _ => continue,
+        };
         if seen.is_some_and(|seen| seen.read(message, &mut decoded.batch)) {
             continue;
         }
@@ -312,6 +320,31 @@ fn read_label(message: &[u8]) -> Result<(&str, &str), WireError> {
     Ok(label)
 }
 
+/// One `MetricMetadata`.
+fn read_metadata(message: &[u8], gathered: &mut Gathered) -> Result<(), WireError> {
+    let (mut kind, mut texts) = (0, [&b""[..]; 3]);
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => kind = field.int64()?,
+            2 => texts[0] = field.bytes()?,
+            4 => texts[1] = field.bytes()?,
+            5 => texts[2] = field.bytes()?,
+            _ => {}
+        }
+    }
+    if let [Ok(name), Ok(help), Ok(unit)] = texts.map(std::str::from_utf8) {
+        gathered.add(name, kind_of(kind), help, unit);
+    }
+    Ok(())
+}
+
+/// A type that has no name here is unknown.
+fn kind_of(number: i64) -> MetricKind {
+    let number = u64::try_from(number).ok();
+    number.and_then(MetricKind::of_number).unwrap_or_default()
+}
+
 fn read_sample(message: &[u8]) -> Result<(Timestamp, f64), WireError> {
     let mut sample = (Timestamp(0), 0.0);
     for field in Fields::new(message) {
@@ -483,6 +516,31 @@ mod tests {
             timestamp: at,
             ..wire::Histogram::default()
         }
+    }
+
+    #[test]
+    fn metadata_is_gathered_and_what_is_no_text_left_out() {
+        let metadata = |name: &str, kind, help: &str| wire::MetricMetadata {
+            r#type: kind,
+            metric_family_name: name.to_owned(),
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        let request = WriteRequest {
+            timeseries: vec![series(&[("__name__", "up")], &[(1, 1.0)])],
+            metadata: vec![metadata("up", 2, "h"), metadata("lat", 3, "<")],
+        };
+        let mut message = request.encode_to_vec();
+        message.extend(b"\x1a\x05\x12\x01x\x22\x00");
+        message.extend(b"\x1a\x06\x12\x01y\x22\x01\xff");
+        let decoded = decode_message(&message).unwrap();
+        assert_eq!(decoded.batch.rows.len(), 1);
+        let families = decoded.metadata.families().iter();
+        let families: Vec<_> = families
+            .map(|f| (f.name.as_str(), f.kind, f.help.as_str()))
+            .collect();
+        let lat = ("lat", MetricKind::Histogram, "<");
+        assert_eq!(families, [("up", MetricKind::Gauge, "h"), lat]);
     }
 
     #[test]

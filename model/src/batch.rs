@@ -52,6 +52,20 @@ pub struct Fence {
     pub epoch: u64,
 }
 
+/// What time a difference covers, in nanoseconds since 1970.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaSpan {
+    pub start_ns: u64,
+    pub end_ns: u64,
+}
+
+impl DeltaSpan {
+    /// The instant at which a series stands at what it was and the difference.
+    pub fn end(self) -> Timestamp {
+        Timestamp((self.end_ns / 1_000_000) as i64)
+    }
+}
+
 /// A write as the edge hands it on: every series named once, samples in order of arrival.
 ///
 /// Invariants: all columns of [`Rows`] have one length; each `rows.series[i]` is a valid index.
@@ -66,6 +80,9 @@ pub struct Batch {
     pub fence: Option<Fence>,
     /// However old a row is, it is taken: what another cluster has accepted before.
     pub backfill: bool,
+    /// For each row what it covers, if the rows are differences to what the series stood at; else
+    /// empty. The shard adds them up and stores the sums.
+    pub deltas: Vec<DeltaSpan>,
 }
 
 impl Batch {
@@ -88,6 +105,10 @@ impl Batch {
         assert!(
             self.fence == other.fence && self.backfill == other.backfill,
             "batches of one kind"
+        );
+        assert!(
+            self.deltas.is_empty() && other.deltas.is_empty(),
+            "differences are written alone"
         );
         let series = self.series.len() as u32;
         let row = self.rows.len() as u32;
@@ -115,6 +136,9 @@ impl Batch {
         let rows = self.rows.series.len();
         if self.rows.timestamps.len() != rows || self.rows.values.len() != rows {
             return Err("columns of different length".to_owned());
+        }
+        if !self.deltas.is_empty() && self.deltas.len() != rows {
+            return Err("spans of other rows".to_owned());
         }
         let places = self.rows.histograms.iter().map(|(row, _)| *row);
         if !places.clone().is_sorted_by(|a, b| a < b)

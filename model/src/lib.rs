@@ -10,7 +10,7 @@
 //! - [`regex`]: patterns with Go's meaning
 //! - [`labels`], [`matcher`], [`histogram`], [`sample`], [`batch`]: what is stored and how it is
 //!   chosen
-//! - [`group`]: Pushgateway's groups
+//! - [`group`]: Pushgateway's groups; [`metadata`]: what metrics mean
 //! - [`sink`], [`source`]: the two traits that carry the system; [`admin`]: what operators do to it
 //! - [`newest`]: the newest sample of each series, page by page
 //! - [`fragment`]: parts of a query that are computed where the series are
@@ -31,6 +31,7 @@ pub mod labels;
 pub mod limits;
 pub mod matcher;
 pub mod memo;
+pub mod metadata;
 pub mod newest;
 pub mod number;
 pub mod port;
@@ -46,6 +47,7 @@ pub use histogram::Histogram;
 pub use id::{ClusterId, GroupId, NodeId, SeriesId, ShardId};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
+pub use metadata::{FamilyMetadata, MetadataStore, MetricKind};
 pub use newest::{Newest, NewestSelection};
 pub use sample::{Exemplar, ExemplarSeries, Sample, Samples, Series, Value};
 pub use time::Timestamp;

@@ -35,6 +35,19 @@ pub const EXPOSITION_LABEL_BYTES_MAX: usize = 256 << 20;
 pub const METRIC_BYTES_MAX: usize = 1 << 20;
 /// What a target's metadata may take: its types, helps and units.
 pub const METADATA_BYTES_MAX: usize = 16 << 20;
+/// Name, help and unit of one family in a write request; longer ones are not kept.
+pub const METADATA_ENTRY_BYTES_MAX: usize = 8 << 10;
+/// What one write request says of its families; the rest of it is not kept.
+pub const METADATA_REQUEST_BYTES_MAX: usize = 8 << 20;
+/// What a shard keeps of families: so many words about them, of so many bytes, and about one family.
+/// Those told longest ago leave first.
+pub const METADATA_KEPT_MAX: usize = 32_768;
+pub const METADATA_KEPT_BYTES_MAX: usize = 8 << 20;
+pub const METADATA_VARIANTS_MAX: usize = 4;
+/// Running totals of series that come as differences, in one shard; new series beyond are refused.
+pub const TOTALS_MAX: u32 = 262_144;
+/// Words about families that a node knows to be stored, by their hash.
+pub const METADATA_TOLD_MAX: usize = 262_144;
 /// Queries in one request to `/federate`.
 pub const FEDERATE_QUERIES_MAX: usize = 64;
 /// Series of a page of newest samples.

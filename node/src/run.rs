@@ -14,6 +14,7 @@ use axum::middleware::from_fn_with_state;
 use cluster::catalogue::Catalogue;
 use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
+use ingest::metadata::told::Told;
 use ingest::push::Names;
 use ingest::remote::seen::Seen;
 use model::Labels;
@@ -175,6 +176,8 @@ impl Node {
             sink: cluster.clone(),
             groups: cluster.clone(),
             admin: cluster.admin(),
+            metadata: cluster.clone(),
+            told: Arc::new(Told::new(world.dice.roll())),
             dice: Arc::clone(&world.dice),
             queries,
             clock: Arc::clone(&world.clock),
@@ -324,6 +327,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         remote_write_messages: flags.web.remote_write_messages.clone(),
         otlp_receiver: flags.web.enable_otlp_receiver,
+        otlp_deltas: flags.features.iter().any(|f| f == "otlp-deltatocumulative"),
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
         per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),

@@ -1,5 +1,5 @@
-//! Everything of a shard that is not in blocks, as one file: series, head, groups, fences, and
-//! which blocks belong to it (docs/format/checkpoint.md).
+//! Everything of a shard that is not in blocks, as one file: series, head, groups, fences,
+//! metadata, and which blocks belong to it (docs/format/checkpoint.md).
 //!
 //! The file is a row of sections, each with its checksum. The last one says that the file is
 //! whole; sizes named in the first are held against what was found.
@@ -17,6 +17,7 @@ use model::{Labels, SeriesId, Timestamp};
 use crate::block::decompress;
 use crate::by_id::ById;
 use crate::chunk::{Chunk, Point};
+use crate::descriptions::{Descriptions, put_word, take_word};
 use crate::digest::Sums;
 use crate::exemplars::{Exemplars, put_exemplar, take_exemplar};
 use crate::fences::Fences;
@@ -27,6 +28,7 @@ use crate::file::{FileEntry, FileKind, FileWriter};
 use crate::groups::{Groups, put_group, put_seen, take_group, take_seen};
 use crate::head::HeadImage;
 use crate::histogram::HistogramPoint;
+use crate::running::{Running, put_total, take_total};
 use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
 use crate::touched::Touched;
 
@@ -47,6 +49,9 @@ const TOMBSTONES: u8 = 7;
 const PUSH_IDS: u8 = 8;
 const TOUCHED: u8 = 20;
 const MERGED: u8 = 21;
+/// Only where there is something to say.
+const DESCRIPTIONS: u8 = 22;
+const TOTALS: u8 = 23;
 const IDS: u8 = 24;
 
 /// Records gathered before a section is cut.
@@ -67,6 +72,8 @@ pub struct Image {
     pub groups: Groups,
     pub fences: Fences,
     pub exemplars: Exemplars,
+    pub descriptions: Descriptions,
+    pub running: Running,
     /// By block.
     pub tombstones: BTreeMap<u64, Tombstones>,
     pub touched: Touched,
@@ -139,6 +146,20 @@ pub async fn write(
         blocks.iter().for_each(|&b| put_u64(&mut writer.payload, b));
     }
     writer.cut(MERGED).await?;
+    for (word, at) in image.descriptions.by_age() {
+        put_word(&mut writer.payload, word, at);
+        writer.cut_when_full(DESCRIPTIONS).await?;
+    }
+    if !writer.payload.is_empty() {
+        writer.cut(DESCRIPTIONS).await?;
+    }
+    for (id, total) in image.running.iter() {
+        put_total(&mut writer.payload, id, total);
+        writer.cut_when_full(TOTALS).await?;
+    }
+    if !writer.payload.is_empty() {
+        writer.cut(TOTALS).await?;
+    }
     for (gone, held) in runs(&image.labels) {
         put_varint(&mut writer.payload, gone);
         put_varint(&mut writer.payload, held);
@@ -201,6 +222,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     let mut exemplars = Vec::new();
     let mut labels = Vec::new();
     let mut runs = Vec::new();
+    let mut words = Vec::new();
+    let mut totals = Vec::new();
     image.touched = Touched::from(image.applied_index);
     loop {
         let (kind, payload) = take_section(&mut fields).map_err(damage("section"))?;
@@ -270,6 +293,20 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
                     }
                 }),
             ),
+            DESCRIPTIONS if version > 2 => (
+                "descriptions",
+                take_all(&mut records, |r| {
+                    words.push(take_word(r)?);
+                    Ok(())
+                }),
+            ),
+            TOTALS if version > 2 => (
+                "totals",
+                take_all(&mut records, |r| {
+                    totals.push(take_total(r)?);
+                    Ok(())
+                }),
+            ),
             IDS if version > 2 => (
                 "ids",
                 take_all(&mut records, |r| {
@@ -287,6 +324,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Image, Vec<String>), Damage> {
     }
     image.exemplars = exemplars.into_iter().collect();
     image.labels = by_id(labels, &runs).map_err(damage("ids"))?;
+    image.running = totals.into_iter().collect();
+    image.descriptions = words.into_iter().collect();
     let found = [image.labels.len(), groups.len(), fences.len()];
     image.groups = Groups::new(image.groups.floor(), groups, seen);
     image.fences = fences.into_iter().collect();

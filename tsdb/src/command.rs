@@ -4,19 +4,23 @@
 //! command, so that applying it needs nothing else. Decoding checks what the engine relies on:
 //! columns of one length, references into the command's own tables in range.
 
+mod add;
 mod admin;
 mod annex;
 mod columns;
+mod describe;
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use model::batch::Fence;
+use model::batch::{DeltaSpan, Fence};
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
-use model::{Exemplar, Histogram, Labels, Matcher, SeriesId, Timestamp};
+use model::{Exemplar, FamilyMetadata, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
+
+pub(crate) use describe::{put_metadata, take_metadata};
 
 const VERSION_1: u8 = 1;
 const VERSION_2: u8 = 2;
@@ -34,6 +38,8 @@ const CLEAN: u8 = 6;
 const WIPE: u8 = 7;
 /// Several pushes at one index.
 const PUSHES: u8 = 8;
+const DESCRIBE: u8 = 10;
+const ADD: u8 = 11;
 const COMPACT: u8 = 20;
 const COLLECT: u8 = 21;
 
@@ -50,6 +56,8 @@ pub enum Command {
     Clean(CleanCommand),
     Wipe(WipeCommand),
     Compact(CompactCommand),
+    Describe(DescribeCommand),
+    Add(AddCommand),
     Collect(CollectCommand),
 }
 
@@ -182,6 +190,28 @@ pub struct CompactCommand {
     pub blocks: Vec<u64>,
 }
 
+/// What senders said of families, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribeCommand {
+    pub proposed_at: Timestamp,
+    /// Each with a name.
+    pub families: Vec<FamilyMetadata>,
+}
+
+/// Rows that are differences to what their series stood at.
+///
+/// Invariant, checked by [`Command::decode`]: there is one span for each row.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct AddCommand {
+    /// The instant of a row is that of the end of its span.
+    pub write: WriteCommand,
+    pub deltas: Vec<DeltaSpan>,
+    /// Totals not told at this instant or later are forgotten first.
+    pub stale_before: Timestamp,
+    /// How many totals the shard may keep.
+    pub totals_max: u32,
+}
+
 /// Forgets registered series of which nothing is stored: those of `series` that have no sample in the
 /// head or in any block, whose newest sample was before `before`, and that have no exemplar from then
 /// on. Others are left alone.
@@ -205,10 +235,10 @@ impl Command {
     /// The oldest version that can say it; a write is always of the newest.
     fn version(&self) -> u8 {
         match self {
-            Self::Write(_) => VERSION_10,
+            Self::Write(_) | Self::Add(_) => VERSION_10,
             Self::Delete(_) | Self::Clean(_) | Self::Compact(_) | Self::Collect(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
-            Self::Wipe(_) | Self::Pushes(_) => VERSION_3,
+            Self::Wipe(_) | Self::Pushes(_) | Self::Describe(_) => VERSION_3,
             _ => VERSION_1,
         }
     }
@@ -256,6 +286,16 @@ impl Command {
                 out.push(COMPACT);
                 admin::put_compact(&mut out, compact);
             }
+            Self::Add(add) => {
+                out.push(ADD);
+                put_write(&mut out, &add.write);
+                annex::put(&mut out, &add.write);
+                add::put(&mut out, add);
+            }
+            Self::Describe(command) => {
+                out.push(DESCRIBE);
+                describe::put_describe(&mut out, command);
+            }
             Self::Collect(collect) => {
                 out.push(COLLECT);
                 admin::put_collect(&mut out, collect);
@@ -286,6 +326,14 @@ impl Command {
                 proposed_at: Timestamp(fields.zigzag()?),
             }),
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
+            ADD if version == VERSION_10 => {
+                let mut write = take_write(&mut fields, version)?;
+                annex::take(&mut fields, &mut write)?;
+                Self::Add(add::take(&mut fields, write)?)
+            }
+            DESCRIBE if version == VERSION_3 => {
+                Self::Describe(describe::take_describe(&mut fields)?)
+            }
             COLLECT if version == VERSION_2 => Self::Collect(admin::take_collect(&mut fields)?),
             PUSHES if version == VERSION_3 => {
                 // Time, key with a job, operation and time to live.
@@ -743,7 +791,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in prop_oneof![0u8..8, 20u8..23]) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, Just(10u8)], kind in prop_oneof![0u8..13, 20u8..23]) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());

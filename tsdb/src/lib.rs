@@ -43,6 +43,7 @@ pub mod collecting;
 pub mod column;
 pub mod command;
 pub mod compaction;
+pub mod descriptions;
 pub mod digest;
 pub mod error;
 pub mod exemplars;
@@ -60,6 +61,7 @@ pub mod order;
 pub mod part;
 mod pieces;
 pub mod retention;
+pub mod running;
 pub mod scrub;
 pub mod sealing;
 pub mod select;
@@ -73,8 +75,9 @@ pub mod value;
 
 pub use chosen::Chosen;
 pub use command::{
-    CleanCommand, CollectCommand, Command, CommandError, CompactCommand, DeleteCommand,
-    PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand, WriteCommand, WriteRows,
+    AddCommand, CleanCommand, CollectCommand, Command, CommandError, CompactCommand, DeleteCommand,
+    DescribeCommand, PushCommand, RetainCommand, SealCommand, SeriesRef, WipeCommand, WriteCommand,
+    WriteRows,
 };
 pub use error::{ApplyError, InstallError, OpenError, StorageError};
 pub use file::FileEntry;

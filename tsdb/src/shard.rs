@@ -17,7 +17,7 @@ use model::group::{Family, Group, GroupingKey, PushOp};
 use model::limits::{COLLECT_SERIES_MAX, SUSPECTS_MAX};
 use model::port::{Disk, World};
 use model::sink::Reason;
-use model::{Labels, SeriesId, Timestamp};
+use model::{FamilyMetadata, Labels, SeriesId, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
@@ -26,7 +26,7 @@ use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
 use crate::collecting::Look;
-use crate::command::{Command, WriteCommand};
+use crate::command::{AddCommand, Command, WriteCommand};
 use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
@@ -137,13 +137,19 @@ impl Shard {
     pub async fn apply(&self, index: u64, command: &Command) -> Result<Outcome, ApplyError> {
         let mut prepared = Prepared::default();
         match command {
-            Command::Write(write) => prepared.recalled = self.recall(write).await?,
+            Command::Write(write) | Command::Add(AddCommand { write, .. }) => {
+                prepared.recalled = self.recall(write).await?;
+            }
             Command::Clean(clean) => return self.clean(index, clean.block, command).await,
             _ => {}
         }
         let outcome = self.write(|state| state.apply(index, command, &prepared));
-        if let (Command::Write(write), Outcome::Written { rejected }) = (command, &outcome) {
-            let stored = write.rows.len() - rejected.len();
+        let rows = match command {
+            Command::Write(write) | Command::Add(AddCommand { write, .. }) => write.rows.len(),
+            _ => 0,
+        };
+        if let Outcome::Written { rejected } = &outcome {
+            let stored = rows - rejected.len();
             self.metrics.samples_applied.inc_by(stored as u64);
             for rejection in rejected {
                 self.metrics.rejected(rejection.reason).inc();
@@ -348,8 +354,23 @@ impl Shard {
         self.read(|state| state.groups().iter().cloned().collect())
     }
 
-    /// One word for the logical content: series with their ids, samples, groups, fences. Equal on
-    /// replicas at the same index, however their chunks and files lie.
+    /// What the log and the pushed groups say of all families, or of one; in order, each once.
+    pub fn described(&self, family: Option<&str>) -> Vec<FamilyMetadata> {
+        self.read(|state| {
+            let pushed = state.groups().described(family);
+            let told = state.descriptions().of(family).cloned();
+            let all: BTreeSet<_> = told.chain(pushed).collect();
+            all.into_iter().collect()
+        })
+    }
+
+    /// Those of `families` that were not told at `since` or later.
+    pub fn untold(&self, families: &[FamilyMetadata], since: Timestamp) -> Vec<FamilyMetadata> {
+        self.read(|state| state.descriptions().untold(families, since))
+    }
+
+    /// One word for the logical content: series with their ids, samples, groups, fences, metadata.
+    /// Equal on replicas at the same index, however their chunks and files lie.
     pub fn digest(&self) -> u64 {
         self.read(State::digest)
     }

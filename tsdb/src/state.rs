@@ -4,6 +4,7 @@
 //! an old sample already has, what is left of a block) is read beforehand and handed in as [`Prepared`]; sealed content
 //! changes by commands alone, so it is the same when the command is applied.
 
+mod adding;
 mod collecting;
 mod reading;
 
@@ -19,6 +20,7 @@ use crate::block::{Frozen, Merged, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
 use crate::command::{Command, DeleteCommand, SeriesRef, WriteCommand};
+use crate::descriptions::Descriptions;
 use crate::digest::{self, Digest, Sums};
 use crate::exemplars::Exemplars;
 use crate::fences::Fences;
@@ -26,6 +28,7 @@ use crate::groups::{Groups, Wiped};
 use crate::head::{Head, HeadSeries};
 use crate::histogram::HistogramPoint;
 use crate::part::Part;
+use crate::running::Running;
 use crate::series::SeriesTable;
 use crate::tombstones::Tombstones;
 use crate::touched::Touched;
@@ -52,6 +55,7 @@ pub enum Outcome {
     Deleted,
     Cleaned,
     Compacted,
+    Described,
     /// So many series.
     Collected(u64),
 }
@@ -109,6 +113,8 @@ pub struct State {
     groups: Groups,
     fences: Fences,
     exemplars: Exemplars,
+    descriptions: Descriptions,
+    running: Running,
     /// The newest sample ever stored.
     max_time: Option<Timestamp>,
     /// The furthest cut of any seal.
@@ -134,6 +140,11 @@ impl State {
         let sealed = merge(blocks, &image.merged)?;
         let ids: BTreeSet<u64> = sealed.iter().map(Sealed::id).collect();
         let known = image.tombstones.keys().all(|block| ids.contains(block));
+        let known = known
+            && image
+                .running
+                .iter()
+                .all(|(id, _)| table.labels(id).is_some());
         if sums != image.sums || !known {
             return Err(ChunkError::NotAsNoted);
         }
@@ -146,6 +157,8 @@ impl State {
             groups: image.groups,
             fences: image.fences,
             exemplars: image.exemplars,
+            descriptions: image.descriptions,
+            running: image.running,
             max_time: image.max_time,
             sealed_before: image.sealed_before,
             sums,
@@ -165,6 +178,8 @@ impl State {
             groups: self.groups.clone(),
             fences: self.fences.clone(),
             exemplars: self.exemplars.clone(),
+            descriptions: self.descriptions.clone(),
+            running: self.running.clone(),
             tombstones: self.tombstones.clone(),
             touched: self.touched.clone(),
             merged: self.merged().map(merged_ids).collect(),
@@ -215,6 +230,10 @@ impl State {
         &self.groups
     }
 
+    pub fn descriptions(&self) -> &Descriptions {
+        &self.descriptions
+    }
+
     pub fn max_time(&self) -> Option<Timestamp> {
         self.max_time
     }
@@ -245,6 +264,10 @@ impl State {
             Command::Write(write) => Outcome::Written {
                 rejected: self.write(index, write, &prepared.recalled),
             },
+            Command::Add(add) if !self.knows(&add.write) => Outcome::NotRegistered,
+            Command::Add(add) => Outcome::Written {
+                rejected: self.add(index, add, &prepared.recalled),
+            },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Pushes(pushes) => Outcome::PushedAll(self.groups.apply_all(pushes)),
             Command::Wipe(wipe) => Outcome::Wiped(self.groups.wipe(wipe.proposed_at)),
@@ -269,6 +292,10 @@ impl State {
                 Outcome::Compacted
             }
             Command::Collect(collect) => Outcome::Collected(self.collect(collect)),
+            Command::Describe(describe) => {
+                self.descriptions.apply(describe);
+                Outcome::Described
+            }
         }
     }
 
@@ -546,6 +573,12 @@ impl State {
         }
         if !self.exemplars.is_empty() {
             self.exemplars.digest(&mut digest);
+        }
+        if !self.descriptions.is_empty() {
+            self.descriptions.digest(&mut digest);
+        }
+        if !self.running.is_empty() {
+            self.running.digest(&mut digest);
         }
         for (block, tombstones) in &self.tombstones {
             digest.word(*block);

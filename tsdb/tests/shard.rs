@@ -10,12 +10,12 @@ use model::limits::COLLECT_SERIES_MAX;
 use model::matcher::MatchOp;
 use model::sink::Reason;
 use model::source::{Consistency, Source, Take};
-use model::{Labels, Matcher, NewestSelection, SeriesId, Timestamp};
+use model::{FamilyMetadata, Labels, Matcher, MetricKind, NewestSelection, SeriesId, Timestamp};
 use support::replica::{DIR, Replica, opaque, run};
 use tsdb::collecting::Look;
 use tsdb::{
-    CleanCommand, CollectCommand, Command, DeleteCommand, Outcome, RetainCommand, SealCommand,
-    SeriesRef, WriteCommand, WriteRows, retention,
+    CleanCommand, CollectCommand, Command, DeleteCommand, DescribeCommand, Outcome, RetainCommand,
+    SealCommand, SeriesRef, WriteCommand, WriteRows, retention,
 };
 
 const WINDOW_MS: i64 = 100;
@@ -679,5 +679,41 @@ fn newest_samples_since_an_index_are_those_written_behind_it() {
         assert_eq!(since(Some(index)).await.0, "bcd");
         let strange = since(Some(index + 99)).await;
         assert_eq!(strange, ("abcd".to_owned(), true, index + 2));
+    });
+}
+
+#[test]
+fn what_was_told_of_families_outlives_checkpoints_and_shows_in_the_digest() {
+    run(async {
+        let mut replica = Replica::new(9).await;
+        let word = |help: &str| FamilyMetadata {
+            name: "up".to_owned(),
+            kind: MetricKind::Gauge,
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        let describe = |at, help| {
+            Command::Describe(DescribeCommand {
+                proposed_at: Timestamp(at),
+                families: vec![word(help)],
+            })
+        };
+        let log = [describe(5, "old"), describe(7, "new"), describe(8, "old")];
+        let mut digests = vec![replica.shard.digest()];
+        for command in &log {
+            apply(&replica, command.clone()).await;
+            digests.push(replica.shard.digest());
+        }
+        for pair in digests.windows(2) {
+            assert_ne!(pair[0], pair[1], "what is told, and when, is content");
+        }
+        assert_eq!(replica.shard.described(None), [word("new"), word("old")]);
+        assert_eq!(replica.shard.described(Some("upper")), []);
+        replica.checkpoint().await.unwrap();
+        replica.reopen(&log).await.unwrap();
+        assert_eq!(replica.shard.digest(), digests[3]);
+        assert_eq!(replica.shard.described(Some("up")).len(), 2);
+        let both = [word("new"), word("old")];
+        assert_eq!(replica.shard.untold(&both, Timestamp(8)), [word("new")]);
     });
 }

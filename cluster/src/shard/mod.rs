@@ -1,6 +1,7 @@
 //! One shard's replica on this node: its engine as a Raft machine, the proposers that merge writes and
-//! pushes into entries, the upkeep that seals, compacts, checkpoints and purges, and the scrub.
+//! pushes into entries, what is told of metrics, the upkeep that seals, compacts, checkpoints and purges, and the scrub.
 
+pub mod describing;
 pub mod machine;
 pub mod proposer;
 pub mod pushes;

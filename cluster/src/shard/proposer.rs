@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use model::batch::Fence;
+use model::batch::{DeltaSpan, Fence};
 use model::hash::Map;
-use model::limits::{PROPOSAL_BYTES_MAX, PROPOSER_QUEUE_BYTES_MAX};
+use model::limits::{PROPOSAL_BYTES_MAX, PROPOSER_QUEUE_BYTES_MAX, TOTALS_MAX};
 use model::port::{Clock, Task, World};
 use model::sink::{Reason, Rejection, Written};
 use model::{Batch, Labels};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tsdb::histogram::canonical;
-use tsdb::{Command, Outcome, SeriesRef, Shard, WriteCommand};
+use tsdb::{AddCommand, Command, Outcome, SeriesRef, Shard, WriteCommand};
 
 use crate::convert::scoped;
 use crate::raft::group;
@@ -31,6 +31,8 @@ const REQUESTS_MAX: usize = 4096;
 const IN_FLIGHT_MAX: usize = 2;
 /// How far ahead of the leader's clock a sample may be; Prometheus' own limit.
 const FUTURE_WINDOW_MS: i64 = 10 * 60_000;
+/// How long a total is kept without a difference; that of the OpenTelemetry collector's processor.
+const TOTAL_STALE_MS: i64 = 5 * 60_000;
 /// A row's share of a proposal before it is encoded.
 const ROW_BYTES: usize = 24;
 
@@ -142,10 +144,8 @@ impl Worker {
                 Some(()) = under_way.next() => {}
                 first = requests.recv(), if under_way.len() < IN_FLIGHT_MAX => {
                     let Some(first) = first else { return };
-                    // A window belongs to a whole command.
-                    let gathered = gather(first, &mut requests, |r| r.bytes).into_iter();
-                    let (old, new): (Vec<_>, Vec<_>) = gathered.partition(|r| r.batch.backfill);
-                    for requests in [new, old].into_iter().filter(|r| !r.is_empty()) {
+                    let gathered = gather(first, &mut requests, |r| r.bytes);
+                    for requests in by_kind(gathered).into_iter().filter(|r| !r.is_empty()) {
                         under_way.push(self.propose(requests));
                     }
                 }
@@ -158,7 +158,12 @@ impl Worker {
             let (command, spans) = self.merge(&mut requests);
             let new = command.labels.len() as u64;
             self.new_under_way.fetch_add(new, Ordering::Relaxed);
-            let proposed = group::propose(&self.raft, Command::Write(command).encode()).await;
+            let deltas = deltas_of(&requests);
+            let command = match deltas.is_empty() {
+                true => Command::Write(command),
+                false => Command::Add(add_command(command, deltas)),
+            };
+            let proposed = group::propose(&self.raft, command.encode()).await;
             self.new_under_way.fetch_sub(new, Ordering::Relaxed);
             match proposed {
                 Ok(Reply::Shard(Outcome::Written { rejected })) => {
@@ -304,6 +309,38 @@ impl Worker {
         self.engine.note_refused(Reason::SeriesLimit, refused.len());
         refused
     }
+}
+
+/// Writes, old ones and differences apart: windows and what rows mean belong to a whole command.
+fn by_kind(requests: Vec<Request>) -> [Vec<Request>; 3] {
+    let old = |r: &Request| r.batch.backfill;
+    let (old, new): (Vec<_>, Vec<_>) = requests.into_iter().partition(old);
+    let (deltas, new) = new.into_iter().partition(|r| !r.batch.deltas.is_empty());
+    [new, deltas, old]
+}
+
+fn add_command(write: WriteCommand, deltas: Vec<DeltaSpan>) -> AddCommand {
+    AddCommand {
+        stale_before: write.proposed_at.plus_ms(-TOTAL_STALE_MS),
+        totals_max: TOTALS_MAX,
+        write,
+        deltas,
+    }
+}
+
+/// What the rows that became a command's cover.
+fn deltas_of(requests: &[Request]) -> Vec<DeltaSpan> {
+    let mut deltas = Vec::new();
+    for request in requests {
+        let refused = |row: usize| request.refused.binary_search(&(row as u32)).is_ok();
+        let spans = request.batch.deltas.iter().enumerate();
+        deltas.extend(
+            spans
+                .filter(|(row, _)| !refused(*row))
+                .map(|(_, span)| *span),
+        );
+    }
+    deltas
 }
 
 /// What waits now, up to one proposal's size by what `bytes` says of each.

@@ -8,10 +8,11 @@ use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
-use model::{Batch, GroupId, ShardId};
+use model::{Batch, FamilyMetadata, GroupId, ShardId};
 use tsdb::collecting::Looked;
 use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
+use super::describing::Describing;
 use super::machine::ShardMachine;
 use super::proposer::{Proposer, Windows};
 use super::pushes::Pushes;
@@ -57,6 +58,7 @@ pub struct Replica {
     machine: Arc<dyn Machine>,
     proposer: Proposer,
     pushes: Pushes,
+    describing: Describing,
     world: World,
 }
 
@@ -99,6 +101,7 @@ impl Replica {
         let (raft, standing) = group::start(parts).await?;
         let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows, shards);
         let pushes = Pushes::start(&world, raft.clone(), journal);
+        let describing = Describing::new(&world, raft.clone(), engine.clone());
         Ok(Self {
             shard,
             engine,
@@ -108,6 +111,7 @@ impl Replica {
             machine,
             proposer,
             pushes,
+            describing,
             world,
         })
     }
@@ -200,6 +204,18 @@ impl Replica {
     pub async fn groups(&self) -> Result<Vec<Group>, Refusal> {
         self.settle(Consistency::Strong).await?;
         Ok(self.engine.groups())
+    }
+
+    /// Stores what is new of it.
+    pub async fn describe(&self, families: &[FamilyMetadata]) -> Result<(), Refusal> {
+        self.must_lead()?;
+        scoped(&self.world.dice, self.describing.describe(families)).await
+    }
+
+    /// What is known of all families or of one, containing everything acknowledged before.
+    pub async fn described(&self, family: Option<&str>) -> Result<Vec<FamilyMetadata>, Refusal> {
+        self.settle(Consistency::Strong).await?;
+        Ok(self.engine.described(family))
     }
 
     /// Waits until reading the engine gives what `consistency` promises.

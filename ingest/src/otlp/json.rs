@@ -222,7 +222,7 @@ fn read_metric(value: &Value) -> Read<wire::Metric> {
     })?;
     Ok(wire::Metric {
         name: string(value, "name")?,
-        description: String::new(),
+        description: string(value, "description")?,
         unit: string(value, "unit")?,
         data: gauge.or(sum).or(histogram).or(exponential).or(summary),
     })

@@ -2,7 +2,9 @@
 //!
 //! Formats: opentelemetry.io/docs/specs/otlp, protobuf and JSON; what becomes of a data point follows
 //! Prometheus 3.5. A data point that cannot be series is left out, counted and named;
-//! all others stay. Metadata (descriptions, units as such) is not kept. Delta temporality is refused.
+//! all others stay. What a metric says of itself (form, description, unit) is gathered under the name
+//! of its series. Delta temporality is refused,
+//! unless the settings say that the shards add up: then such points are rows of a batch of their own.
 //!
 //! The request is walked field by field and decoded one data point at a time, so that what it takes
 //! in memory is what its series take, and that is bounded. Not here: HTTP, gRPC, and what the shards
@@ -22,11 +24,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Batch, Histogram, Labels, Timestamp, limits};
+use model::batch::DeltaSpan;
+use model::{Batch, Histogram, Labels, MetricKind, Timestamp, limits};
 use prost::Message;
 use proto::otlp as wire;
 use proto::remote::{Field, Fields, WireError};
 
+use crate::metadata::Gathered;
 use crate::remote::note;
 use names::{Kind, Strategy};
 use resource::Resource;
@@ -43,6 +47,8 @@ pub struct Settings {
     /// Whether series have the name, version and attributes of their scope.
     pub promote_scope: bool,
     pub lookback: Duration,
+    /// Whether points of delta temporality are taken.
+    pub adds_deltas: bool,
 }
 
 impl Default for Settings {
@@ -54,6 +60,7 @@ impl Default for Settings {
             convert_histograms: false,
             promote_scope: false,
             lookback: Duration::from_secs(300),
+            adds_deltas: false,
         }
     }
 }
@@ -89,10 +96,15 @@ pub struct Decoded {
     /// For each row, the number of its data point; [`NO_POINT`] where it has none, or one that is
     /// counted in `rejected` already.
     pub points: Vec<u32>,
+    /// Rows that are differences, each with its span, and the numbers of their data points.
+    pub deltas: Batch,
+    pub delta_points: Vec<u32>,
     /// Data points left out, wholly or in part.
     pub rejected: u64,
     /// A text for each of the first of them.
     pub problems: Vec<String>,
+    /// Types, helps and units.
+    pub metadata: Gathered,
 }
 
 /// Of a row that stands for no data point.
@@ -105,6 +117,7 @@ pub fn decode(message: &[u8], settings: &Settings) -> Result<Decoded, OtlpError>
         decoded: Decoded::default(),
         memory_bytes: 0,
         point: 0,
+        span: None,
     };
     for field in Fields::new(message) {
         let field = field?;
@@ -140,10 +153,23 @@ type Span = Option<(u64, u64)>;
 #[derive(Debug, Default, Clone, Copy)]
 struct Metric<'a> {
     name: &'a str,
+    description: &'a str,
     unit: &'a str,
     /// The number of the field, which tells the form.
     form: u32,
     data: &'a [u8],
+}
+
+impl Metric<'_> {
+    fn kind(&self, is_monotonic: bool) -> MetricKind {
+        match self.form {
+            SUM if is_monotonic => MetricKind::Counter,
+            GAUGE | SUM => MetricKind::Gauge,
+            HISTOGRAM | EXPONENTIAL => MetricKind::Histogram,
+            SUMMARY => MetricKind::Summary,
+            _ => MetricKind::Unknown,
+        }
+    }
 }
 
 const GAUGE: u32 = 5;
@@ -159,6 +185,8 @@ struct Walker<'s> {
     memory_bytes: usize,
     /// The number of the data point at hand.
     point: u32,
+    /// What it covers, if it is a difference.
+    span: Option<DeltaSpan>,
 }
 
 impl Walker<'_> {
@@ -236,26 +264,37 @@ impl Walker<'_> {
         };
         let name = names::metric(metric.name, metric.unit, kind, self.settings.strategy);
         let has_temporality = [SUM, HISTOGRAM, EXPONENTIAL].contains(&metric.form);
+        let is_delta = has_temporality && temporality == DELTA && self.settings.adds_deltas;
         let refused = match resource {
             Err(problem) => Some(problem.clone()),
-            Ok(_) if has_temporality && temporality != CUMULATIVE => {
+            Ok(_) if has_temporality && temporality != CUMULATIVE && !is_delta => {
                 Some("invalid temporality and type combination".to_owned())
             }
             Ok(_) => None,
         };
+        if refused.is_none() {
+            let Metric {
+                description, unit, ..
+            } = metric;
+            let kind = metric.kind(is_monotonic);
+            self.decoded.metadata.add(&name, kind, description, unit);
+        }
         for field in Fields::new(metric.data) {
             let field = field?;
             if field.number != 1 {
                 continue;
             }
             let point = field.bytes()?;
-            widen(span, point)?;
+            let covered = times(point)?;
+            widen(span, covered.end_ns);
+            self.span = is_delta.then_some(covered);
             match (&refused, resource) {
                 (None, Ok(resource)) => self.data_point(&metric, &name, point, resource)?,
                 (Some(problem), _) | (None, Err(problem)) => self.reject(&metric, problem),
             }
             self.point = self.point.saturating_add(1).min(NO_POINT - 1);
         }
+        self.span = None;
         Ok(())
     }
 
@@ -278,12 +317,24 @@ impl Walker<'_> {
 
     fn add_series(&mut self, labels: Labels) -> Result<u32, OtlpError> {
         self.count(labels.as_canonical().len() + ROW_BYTES)?;
-        Ok(self.decoded.batch.add_series(labels))
+        Ok(self.target().0.add_series(labels))
+    }
+
+    /// Where rows of the data point at hand go, and the numbers of their data points.
+    fn target(&mut self) -> (&mut Batch, &mut Vec<u32>) {
+        let decoded = &mut self.decoded;
+        match self.span {
+            None => (&mut decoded.batch, &mut decoded.points),
+            Some(_) => (&mut decoded.deltas, &mut decoded.delta_points),
+        }
     }
 
     fn add_float(&mut self, series: u32, at: Timestamp, value: f64, point: u32) {
-        self.decoded.batch.rows.push(series, at, value);
-        self.decoded.points.push(point);
+        let span = self.span;
+        let (batch, points) = self.target();
+        batch.rows.push(series, at, value);
+        batch.deltas.extend(span);
+        points.push(point);
     }
 
     fn add_histogram(
@@ -293,9 +344,11 @@ impl Walker<'_> {
         histogram: Histogram,
     ) -> Result<(), OtlpError> {
         self.count(histogram.size())?;
-        let rows = &mut self.decoded.batch.rows;
-        rows.push_histogram(series, at, Arc::new(histogram));
-        self.decoded.points.push(self.point);
+        let (span, point) = (self.span, self.point);
+        let (batch, points) = self.target();
+        batch.rows.push_histogram(series, at, Arc::new(histogram));
+        batch.deltas.extend(span);
+        points.push(point);
         Ok(())
     }
 
@@ -322,6 +375,8 @@ impl Walker<'_> {
     }
 }
 
+/// `AGGREGATION_TEMPORALITY_DELTA`.
+const DELTA: i64 = 1;
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: i64 = 2;
 /// What a series takes beside its labels.
@@ -333,6 +388,7 @@ fn read_metric(message: &[u8]) -> Result<Metric<'_>, WireError> {
         let field: Field<'_> = field?;
         match field.number {
             1 => metric.name = field.text()?,
+            2 => metric.description = field.text()?,
             3 => metric.unit = field.text()?,
             form @ (GAUGE | SUM | HISTOGRAM | EXPONENTIAL | SUMMARY) => {
                 metric.form = form;
@@ -344,17 +400,22 @@ fn read_metric(message: &[u8]) -> Result<Metric<'_>, WireError> {
     Ok(metric)
 }
 
-/// A data point of any form has its instant as field 3.
-fn widen(span: &mut Span, point: &[u8]) -> Result<(), WireError> {
-    let mut at = 0;
+/// A data point of any form has its start as field 2, where it has one, and its instant as field 3.
+fn times(point: &[u8]) -> Result<DeltaSpan, WireError> {
+    let mut span = DeltaSpan::default();
     for field in Fields::new(point) {
         let field = field?;
-        if field.number == 3 {
-            at = field.double()?.to_bits();
+        match field.number {
+            2 => span.start_ns = field.double()?.to_bits(),
+            3 => span.end_ns = field.double()?.to_bits(),
+            _ => {}
         }
     }
+    Ok(span)
+}
+
+fn widen(span: &mut Span, at: u64) {
     *span = Some(span.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
-    Ok(())
 }
 
 fn millis(nanos: u64) -> Timestamp {

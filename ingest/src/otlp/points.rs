@@ -40,7 +40,7 @@ impl Walker<'_> {
         message: &[u8],
         resource: &Resource,
     ) -> Result<(), OtlpError> {
-        let before = self.decoded.batch.rows.len();
+        let before = self.target().1.len();
         let added = match metric.form {
             GAUGE | SUM => self.number(metric, name, message, resource)?,
             HISTOGRAM if self.settings.convert_histograms => {
@@ -53,7 +53,7 @@ impl Walker<'_> {
         };
         if let Err(problem) = added {
             self.reject(metric, &problem);
-            self.decoded.points[before..].fill(NO_POINT);
+            self.target().1[before..].fill(NO_POINT);
         }
         Ok(())
     }
@@ -306,7 +306,7 @@ impl Walker<'_> {
             };
             if let Some(series) = series_of(exemplar.value) {
                 self.count(rules::size(&exemplar))?;
-                self.decoded.batch.exemplars.push((series, exemplar));
+                self.target().0.exemplars.push((series, exemplar));
             }
         }
         Ok(())

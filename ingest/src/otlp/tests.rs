@@ -313,3 +313,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_metrics_say_of_themselves_is_gathered_under_the_name_of_their_series() {
+    let metric = r#"{"name":"req","unit":"s","description":"Requests.","sum":{"isMonotonic":true,
+        "aggregationTemporality":2,"dataPoints":[{"timeUnixNano":"5000000","asInt":"3"}]}},
+        {"name":"refused","description":"Delta.","sum":{"aggregationTemporality":1,
+        "dataPoints":[{"timeUnixNano":"5000000","asInt":"3"}]}},
+        {"name":"lat","description":"Latency.","histogram":{"aggregationTemporality":2,
+        "dataPoints":[]}}"#;
+    let (_, decoded) = read_with(&request(metric), &Settings::default());
+    let families = decoded.metadata.families().iter();
+    let families: Vec<_> = families
+        .map(|f| (f.name.as_str(), f.kind, f.help.as_str(), f.unit.as_str()))
+        .collect();
+    let counter = ("req_seconds_total", MetricKind::Counter, "Requests.", "s");
+    let histogram = ("lat", MetricKind::Histogram, "Latency.", "");
+    assert_eq!(families, [counter, histogram]);
+}
+
+#[test]
+fn points_of_delta_temporality_are_rows_of_their_own_where_they_are_taken() {
+    let metrics = r#"{"name":"sum","sum":{"isMonotonic":true,"aggregationTemporality":1,"dataPoints":[
+        {"startTimeUnixNano":"1000000","timeUnixNano":"2000001","asInt":"3"}]}},
+        {"name":"h","histogram":{"aggregationTemporality":1,"dataPoints":[
+        {"startTimeUnixNano":"1000000","timeUnixNano":"2000000","count":"3","sum":4.5,"bucketCounts":["1","2"],"explicitBounds":[1]}]}},
+        {"name":"x","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[
+        {"timeUnixNano":"2000000","count":"1","sum":2,"scale":0,"positive":{"bucketCounts":["1"]}}]}},
+        {"name":"unspecified","sum":{"dataPoints":[{"timeUnixNano":"2000000","asInt":"1"}]}},
+        {"name":"g","gauge":{"dataPoints":[{"timeUnixNano":"2000000","asInt":"7"}]}}"#;
+    let settings = Settings {
+        adds_deltas: true,
+        ..Settings::default()
+    };
+    let (lines, decoded) = read_with(&request(metrics), &settings);
+    assert_eq!(lines, [r#"{__name__="g", job="shop"} 7 @2"#]);
+    let why = r#"metric "unspecified": invalid temporality and type combination"#;
+    assert_eq!(
+        (decoded.rejected, &decoded.problems[..]),
+        (1, &[why.to_owned()][..])
+    );
+    let deltas = &decoded.deltas;
+    assert_eq!(deltas.validate(), Ok(()));
+    let names = deltas.series.iter().map(|labels| labels.metric_name());
+    let names: Vec<_> = names.collect();
+    assert_eq!(
+        names,
+        ["sum_total", "h_sum", "h_count", "h_bucket", "h_bucket", "x"]
+    );
+    let span = |start_ns, end_ns| DeltaSpan { start_ns, end_ns };
+    assert_eq!(deltas.deltas[0], span(1_000_000, 2_000_001));
+    assert_eq!(deltas.deltas[1..5], [span(1_000_000, 2_000_000); 4]);
+    assert_eq!(deltas.deltas[5], span(0, 2_000_000));
+    assert_eq!(deltas.rows.values[..5], [3.0, 4.5, 3.0, 1.0, 3.0]);
+    assert_eq!(decoded.delta_points, [0, 1, 1, 1, 1, 2]);
+    assert!(deltas.rows.histogram(5).is_some());
+}

@@ -6,19 +6,24 @@
 //! else of the request stays. Prometheus 3.5 answers a histogram it refuses with 500 and panics at
 //! a symbol that is not there.
 //!
-//! Metadata is checked and not kept, and creation times are not read: Prometheus 3.5 shows neither
+//! Metadata stands with each series; it is gathered under the name of the family that the series
+//! belongs to by its name and type. Creation times are not read: Prometheus 3.5 does not show them
 //! unless it is told to by a feature. Not here: headers, and what the shards refuse.
 
 use std::sync::Arc;
 
+use model::labels::METRIC_NAME;
+use model::metadata::family_of;
 use model::{Exemplar, Histogram, Labels, Timestamp, limits};
 use proto::remote::{Field, Fields, WireError};
 
 use super::{
-    Decoded, RemoteError, decompress, excess, histogram, invalid, name_series, note, read_sample,
+    Decoded, RemoteError, decompress, excess, histogram, invalid, kind_of, name_series, note,
+    read_sample,
 };
 use crate::exemplar;
 use crate::histogram::check::check;
+use crate::metadata::Gathered;
 
 /// Decompresses and decodes a body.
 pub fn decode(body: &[u8]) -> Result<Decoded, RemoteError> {
@@ -125,10 +130,13 @@ impl<'a> Reader<'a> {
         for &(timestamp, value) in &self.samples {
             batch.rows.push(series, timestamp, value);
         }
+        // A native histogram's series has its family's name.
+        let has_suffix = self.histograms.is_empty();
         self.put_histograms(series, &labels, decoded)?;
         self.put_exemplars(series, &labels, decoded)?;
         if let Some(message) = self.metadata
-            && let Err(problem) = self.check_metadata(message)?
+            && let Err(problem) =
+                self.put_metadata(message, &labels, has_suffix, &mut decoded.metadata)?
         {
             let series = || name_series(&labels);
             note(&mut decoded.problems, || format!("{}: {problem}", series()));
@@ -204,20 +212,40 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// Whether the texts of a `Metadata` are there.
-    fn check_metadata(&self, message: &[u8]) -> Result<Result<(), String>, WireError> {
+    /// The problem is a text that is not there.
+    fn put_metadata(
+        &self,
+        message: &[u8],
+        labels: &[(&str, &str)],
+        has_suffix: bool,
+        gathered: &mut Gathered,
+    ) -> Result<Result<(), String>, WireError> {
+        let (mut kind, mut help, mut unit) = (0, 0, 0);
         for field in Fields::new(message) {
             let field = field?;
-            let what = match field.number {
-                3 => "help",
-                4 => "unit",
-                _ => continue,
-            };
-            if let Err(problem) = symbol(&self.symbols, read_ref(&field)?) {
-                return Ok(Err(format!("metadata: {what}: {problem}")));
+            match field.number {
+                1 => kind = field.int64()?,
+                3 => help = read_ref(&field)?,
+                4 => unit = read_ref(&field)?,
+                _ => {}
             }
         }
-        Ok(Ok(()))
+        let text = |what: &str, index| match index {
+            // Prometheus' own table begins with the empty text; others may leave the field out.
+            0 => Ok(""),
+            index => symbol(&self.symbols, index).map_err(|p| format!("metadata: {what}: {p}")),
+        };
+        let texts = text("help", help).and_then(|help| Ok((help, text("unit", unit)?)));
+        Ok(texts.map(|(help, unit)| {
+            let name = labels.iter().find(|(name, _)| *name == METRIC_NAME);
+            let series = name.map_or("", |(_, name)| name);
+            let kind = kind_of(kind);
+            let family = match has_suffix {
+                true => family_of(series, kind),
+                false => series,
+            };
+            gathered.add(family, kind, help, unit);
+        }))
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), RemoteError> {
@@ -279,8 +307,8 @@ fn show(refs: &[u32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::Batch;
     use model::sample::STALE_NAN;
+    use model::{Batch, FamilyMetadata, MetricKind};
     use proptest::prelude::*;
     use prost::Message;
     use proto::remote_v2::{self as wire, Request, Sample, TimeSeries};
@@ -388,6 +416,51 @@ mod tests {
         assert!(decoded.problems[0].contains("but the Count field is 6"));
         assert!(decoded.problems[1].contains("exemplar: reference 77"));
         assert!(decoded.problems[2].contains("metadata: help: reference 8"));
+    }
+
+    #[test]
+    fn metadata_is_that_of_the_family() {
+        let symbols = ["", "__name__", "m_bucket", "m_sum", "m", "help", "seconds"];
+        let metadata = |kind| {
+            Some(wire::Metadata {
+                r#type: kind,
+                help_ref: 5,
+                unit_ref: 6,
+            })
+        };
+        let one = |name, kind| TimeSeries {
+            metadata: metadata(kind),
+            ..series(&[1, name], &[(1, 1.0)])
+        };
+        let native = TimeSeries {
+            samples: Vec::new(),
+            histograms: vec![wire::Histogram::default()],
+            ..one(2, 3)
+        };
+        let says_nothing = TimeSeries {
+            metadata: Some(wire::Metadata::default()),
+            ..one(4, 0)
+        };
+        let request = Request {
+            symbols: symbols.map(str::to_owned).to_vec(),
+            timeseries: vec![one(2, 3), one(3, 3), native, one(4, 99), says_nothing],
+        };
+        let decoded = decode_message(&request.encode_to_vec()).unwrap();
+        assert!(decoded.problems.is_empty(), "{:?}", decoded.problems);
+        let family = |name: &str, kind| FamilyMetadata {
+            name: name.to_owned(),
+            kind,
+            help: "help".to_owned(),
+            unit: "seconds".to_owned(),
+        };
+        assert_eq!(
+            decoded.metadata.families(),
+            [
+                family("m", MetricKind::Histogram),
+                family("m_bucket", MetricKind::Histogram),
+                family("m", MetricKind::Unknown),
+            ]
+        );
     }
 
     #[test]

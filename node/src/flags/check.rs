@@ -416,6 +416,7 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
             // Always on: exemplars and metadata are kept, histograms are stored, statistics told.
             | "exemplar-storage"
             | "metadata-wal-records"
+            | "otlp-deltatocumulative"
             | "promql-duration-expr"
             | "promql-per-step-stats"
             | "promql-experimental-functions"

@@ -42,6 +42,7 @@ pub async fn write(
         mut batch,
         problems,
         invalid,
+        ..
     } = remote::decode(&bytes)?;
     batch.backfill = true;
     let mut refused = Refused::default();

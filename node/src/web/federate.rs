@@ -1,15 +1,18 @@
 //! `/federate`: the newest samples of the whole cluster, streamed.
 //!
-//! Beyond Prometheus: results of queries ([`query`]), and only what changed ([`since`]).
+//! Beyond Prometheus: results of queries ([`query`]), only what changed ([`since`]), and real types
+//! and helps ([`types`]).
 
 mod query;
 mod since;
+mod types;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use federation::{Encoding, Exposition, Families, Format, Writer, federate};
+use federation::grouped::FamilyWriter;
+use federation::{Encoding, Exposition, Families, Format, Grouped, Types, Writer, federate};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use model::newest::Pages;
 use model::source::SourceError;
@@ -41,7 +44,7 @@ pub async fn newest(
         consistency: form.consistency(&headers).map_err(TextError::bad_request)?,
     };
     // Every shard has settled and read its first page when these return.
-    let (mut pages, told) = match form.all("since").next() {
+    let (mut pages, mut told) = match form.all("since").next() {
         None => (api.source.newest(&selection).await?, HeaderMap::new()),
         Some(cursor) => since::newest(&api.upward, &selection, cursor).await?,
     };
@@ -58,9 +61,16 @@ pub async fn newest(
     let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
     let format = Format::negotiate(accept);
     let external = api.external_labels();
+    let types = match types::are_asked(&form) {
+        true => Some(types::known(&api, &mut told).await),
+        false => None,
+    };
     let body = match format.encoding {
-        Encoding::Text => streamed(pages, Exposition::new(&external, format.escaping)),
-        _ => streamed(pages, Families::new(&external, format)),
+        Encoding::Text => {
+            let writer = Exposition::new(&external, format.escaping);
+            with_types(pages, writer, types)
+        }
+        _ => with_types(pages, Families::new(&external, format), types),
     };
     let kind = [(header::CONTENT_TYPE, format.content_type())];
     Ok((StatusCode::OK, kind, told, body).into_response())
@@ -72,6 +82,14 @@ async fn with(pages: Pages, results: Vec<Newest>) -> Result<Pages, SourceError> 
     let results = futures::stream::iter(results).boxed();
     let both = [pages, results].map(|pages| std::future::ready(Ok(pages)).boxed());
     federation::newest::merged(both.into()).await
+}
+
+/// With the types that are known, if they are asked for.
+fn with_types(pages: Pages, writer: impl FamilyWriter, types: Option<Types>) -> Body {
+    match types {
+        None => streamed(pages, writer),
+        Some(types) => streamed(pages, Grouped::new(types, writer)),
+    }
 }
 
 /// An error breaks the body off in the middle of its chunks, so that nobody takes it for whole.
@@ -87,6 +105,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use model::sample::STALE_NAN;
+    use model::{FamilyMetadata, MetadataStore, MetricKind};
 
     use super::super::twin::{NOW, Twin};
 
@@ -122,6 +141,58 @@ mod tests {
             answer.header("content-type"),
             "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
         );
+    }
+
+    /// What targets of any node say counts for their metrics, and what senders said for all others.
+    #[tokio::test]
+    async fn types_and_helps_are_told_on_request() {
+        let twin = Twin::new();
+        let at = NOW.plus_ms(-1000);
+        let one = |name, value| {
+            twin.store
+                .add(&[("__name__", name), ("job", "exp")], at, value)
+        };
+        one("up", 1.0);
+        one("total", 2.0);
+        one("lat_count", 3.0);
+        one("lat_sum", 4.0);
+        one("none", 5.0);
+        let le = ("le", "+Inf");
+        twin.store
+            .add(&[("__name__", "lat_bucket"), ("job", "exp"), le], at, 3.0);
+        let word = |name: &str, kind, help: &str| FamilyMetadata {
+            name: name.to_owned(),
+            kind,
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        let told = vec![
+            word("lat", MetricKind::Histogram, "Latency."),
+            word("total", MetricKind::Summary, "Not so."),
+        ];
+        twin.store.describe(told).await.unwrap();
+        let answer = twin.get("/federate?types=1&match[]={job=%22exp%22}").await;
+        let end = r#"instance="",region="eu"}"#;
+        let expected = format!(
+            r#"# HELP lat Latency.
+# TYPE lat histogram
+lat_bucket{{job="exp",le="+Inf",{end} 3 1795233378500
+lat_count{{job="exp",{end} 3 1795233378500
+lat_sum{{job="exp",{end} 4 1795233378500
+# TYPE none untyped
+none{{job="exp",{end} 5 1795233378500
+# TYPE total counter
+total{{job="exp",{end} 2 1795233378500
+# HELP up A < B.
+# TYPE up gauge
+up{{job="exp",{end} 1 1795233378500
+"#
+        );
+        assert_eq!(answer.seen(), (200, &*expected));
+        assert_eq!(answer.header("x-quorate-federate-types"), "full");
+        let untyped = twin.get("/federate?types=0&match[]=up").await;
+        assert!(untyped.text().starts_with("# TYPE up untyped\n"));
+        assert_eq!(untyped.header("x-quorate-federate-types"), "");
     }
 
     /// Prometheus 3.5.3; the same sample as in the text above.

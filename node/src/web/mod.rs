@@ -29,6 +29,7 @@ pub mod expressions;
 pub mod federate;
 pub mod instant;
 pub mod json;
+mod known;
 pub mod lifecycle;
 pub mod lines;
 pub mod metadata;

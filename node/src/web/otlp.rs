@@ -129,7 +129,12 @@ async fn take(api: &Shared, bytes: &[u8], encoding: Encoding) -> Result<Done, Te
         true => Written::default(),
         false => api.sink.write(decoded.batch.clone()).await?,
     };
-    Ok(tell(&decoded, &written))
+    let added = match decoded.deltas.is_empty() {
+        true => Written::default(),
+        false => api.sink.write(decoded.deltas.clone()).await?,
+    };
+    api.describe(&decoded.metadata).await?;
+    Ok(tell(&decoded, [written, added]))
 }
 
 fn refused(error: OtlpError) -> TextError {
@@ -142,20 +147,30 @@ fn refused(error: OtlpError) -> TextError {
     TextError::new(status, error.to_string())
 }
 
-fn tell(decoded: &Decoded, written: &Written) -> Done {
+/// `written` is what became of the batch, and of the differences.
+fn tell(decoded: &Decoded, written: [Written; 2]) -> Done {
     let mut rejected = decoded.rejected;
     let mut told: Vec<String> = decoded.problems.iter().take(TOLD_MAX).cloned().collect();
     let mut last = NO_POINT;
-    for rejection in &written.rejected {
+    let sides = [
+        (&decoded.batch, &decoded.points),
+        (&decoded.deltas, &decoded.delta_points),
+    ];
+    let of_both = sides.iter().zip(&written);
+    let of_both = of_both.flat_map(|(side, written)| {
+        let all = written.rejected.iter();
+        all.map(move |rejection| (side, rejection))
+    });
+    for ((batch, points), rejection) in of_both {
         let row = rejection.row as usize;
-        let point = decoded.points.get(row).copied().unwrap_or(NO_POINT);
+        let point = points.get(row).copied().unwrap_or(NO_POINT);
         if point == NO_POINT || point == last {
             continue;
         }
         (last, rejected) = (point, rejected + 1);
-        let rows = &decoded.batch.rows;
+        let rows = &batch.rows;
         let series = rows.series.get(row).map(|series| *series as usize);
-        let labels = series.and_then(|series| decoded.batch.series.get(series));
+        let labels = series.and_then(|series| batch.series.get(series));
         if let (Some(labels), Some(at)) = (labels, rows.timestamps.get(row))
             && told.len() < TOLD_MAX
         {

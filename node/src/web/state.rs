@@ -7,15 +7,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ingest::metadata::Gathered;
+use ingest::metadata::told::Told;
 use ingest::push::Names;
 use ingest::remote::seen::Seen;
 use model::admin::Admin;
 use model::matcher::compile_anchored;
 use model::port::{Clock, Dice};
 use model::regex::Regex;
-use model::sink::{Groups, Sink};
+use model::sink::{Groups, Sink, WriteError};
 use model::source::Source;
-use model::{ClusterId, Labels, NodeId, ShardId, Timestamp};
+use model::{ClusterId, Labels, MetadataStore, NodeId, ShardId, Timestamp};
 use promql::ParseOptions;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -33,6 +35,8 @@ pub struct ApiState {
     pub sink: Arc<dyn Sink>,
     pub groups: Arc<dyn Groups>,
     pub admin: Arc<dyn Admin>,
+    /// What senders said of their metrics.
+    pub metadata: Arc<dyn MetadataStore>,
     pub queries: Arc<Queries>,
     pub clock: Arc<dyn Clock>,
     pub dice: Arc<dyn Dice>,
@@ -46,6 +50,8 @@ pub struct ApiState {
     pub otlp: Arc<RwLock<ingest::otlp::Settings>>,
     /// Label sets of remote write that need not be read again.
     pub seen: Arc<Seen>,
+    /// What `metadata` was told from here.
+    pub told: Arc<Told>,
     /// Memory for the bodies of requests.
     pub body_budget: Budget,
     pub http_metrics: Metrics,
@@ -57,8 +63,23 @@ impl ApiState {
         let settings = self.otlp.read().unwrap_or_else(PoisonError::into_inner);
         ingest::otlp::Settings {
             lookback: self.settings.lookback,
+            adds_deltas: self.settings.otlp_deltas,
             ..settings.clone()
         }
+    }
+
+    /// Stores what a request says of its metrics, unless it was said before.
+    pub async fn describe(&self, said: &Gathered) -> Result<(), WriteError> {
+        let now = self.clock.monotonic();
+        let untold = match said.families() {
+            [] => return Ok(()),
+            families => self.told.untold(families, now),
+        };
+        if !untold.is_empty() {
+            self.metadata.describe(untold.clone()).await?;
+            self.told.note(&untold, now);
+        }
+        Ok(())
     }
 
     /// The external labels of this moment.
@@ -80,6 +101,8 @@ pub struct Settings {
     pub remote_write_receiver: bool,
     /// Whether `/api/v1/otlp/v1/metrics` takes data points; ours is yes, for the same reason.
     pub otlp_receiver: bool,
+    /// `otlp-deltatocumulative`: whether it takes those of delta temporality.
+    pub otlp_deltas: bool,
     /// `--web.remote-write-receiver.accepted-protobuf-messages`.
     pub remote_write_messages: Vec<Message>,
     /// `--web.enable-lifecycle`.
@@ -114,6 +137,7 @@ impl Default for Settings {
             remote_write_receiver: true,
             remote_write_messages: Message::ALL.to_vec(),
             otlp_receiver: true,
+            otlp_deltas: false,
             lifecycle: false,
             admin: false,
             per_step_stats: false,

@@ -13,6 +13,7 @@ use model::matcher::matches_all;
 
 use super::errors::ApiError;
 use super::json::{Json, success};
+use super::known::Known;
 use super::params::{Form, parse_integer};
 use super::query::json_response;
 use super::state::{MetricMetadata, Target};
@@ -93,14 +94,15 @@ pub async fn target_metadata(State(api): State<Shared>, form: Form) -> Result<Re
     Ok(json_response(success(write, &known.warnings, &[])))
 }
 
-/// What any target says of a metric, by metric.
+/// What any target says of a metric, by metric; of those that no target has, what writes and pushes
+/// said.
 pub async fn metadata(State(api): State<Shared>, form: Form) -> Result<Response, ApiError> {
     let limit = limit(&form, "limit")?;
     let per_metric = self::limit(&form, "limit_per_metric")?;
     let metric = Some(form.first("metric")).filter(|metric| !metric.is_empty());
-    let known = api.status.metadata(metric).await;
+    let known = Known::ask(&api, metric).await;
     let mut by_metric: BTreeMap<&str, BTreeSet<&MetricMetadata>> = BTreeMap::new();
-    for of in known.targets.iter().flat_map(|target| &target.metrics) {
+    for of in known.metrics() {
         let all = by_metric.entry(&of.metric).or_default();
         if per_metric.is_none_or(|most| most == 0 || all.len() < most) {
             all.insert(of);
@@ -123,7 +125,7 @@ pub async fn metadata(State(api): State<Shared>, form: Form) -> Result<Response,
         }
         json.raw("}");
     };
-    Ok(json_response(success(write, &known.warnings, &[])))
+    Ok(json_response(success(write, known.warnings(), &[])))
 }
 
 /// `None` without one; below zero counts as none, zero as nothing.
@@ -177,6 +179,10 @@ fn write_target(json: &mut Json, target: &Target) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use model::{FamilyMetadata, MetadataStore, MetricKind};
+
     use super::super::twin::Twin;
 
     async fn data(path: &str) -> String {
@@ -249,6 +255,34 @@ mod tests {
         ] {
             assert_eq!(data(&format!("/api/v1/{path}")).await, found, "{path}");
         }
+    }
+
+    /// What a target says of its metric is all that is told of it, as in Prometheus.
+    #[tokio::test]
+    async fn of_metrics_without_a_target_senders_words_are_told() {
+        let twin = Twin::new();
+        let word = |name: &str, help: &str| FamilyMetadata {
+            name: name.to_owned(),
+            kind: MetricKind::Summary,
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        let told = vec![word("sent", "1"), word("sent", "2"), word("total", "3")];
+        twin.store.describe(told).await.unwrap();
+        let answer = twin.get("/api/v1/metadata?limit_per_metric=1").await;
+        let expected = concat!(
+            r#"{"status":"success","data":{"sent":[{"type":"summary","unit":"","help":"1"}],"#,
+            r#""total":[{"type":"counter","unit":"bytes","help":""}],"#,
+            r#""up":[{"type":"gauge","unit":"","help":"A \u003c B."}]}}"#
+        );
+        assert_eq!(answer.seen(), (200, expected));
+        twin.store.broken.store(true, Ordering::SeqCst);
+        let answer = twin.get("/api/v1/metadata?metric=total").await;
+        let expected = concat!(
+            r#"{"status":"success","data":{"total":[{"type":"counter","unit":"bytes","help":""}]},"#,
+            r#""warnings":["what writes and pushes said of metrics is missing: no answer from shard s3"]}"#
+        );
+        assert_eq!(answer.seen(), (200, expected));
     }
 
     /// Prometheus 3.5.3, each by `curl -G`.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use cluster::newest::Newest;
 use cluster::{Changes, Question};
 use http_body_util::BodyExt;
+use ingest::metadata::told::Told;
 use ingest::remote::seen::Seen;
 use model::admin::{Admin, Count, HeadStatistics};
 use model::group::{Group, GroupingKey, PushOp, PushOptions, sum};
@@ -22,7 +23,10 @@ use model::port::{Clock, Dice, Spawn, Task};
 use model::sample::{Exemplar, ExemplarSeries, Sample, Samples};
 use model::sink::{Groups, Pushed, Reason, Rejection, Sink, WriteError, Written};
 use model::source::{Consistency, MetadataSelection, Selection, Source, SourceError, Take};
-use model::{Batch, Labels, Matcher, NewestSelection, Series, ShardId, Timestamp};
+use model::{
+    Batch, FamilyMetadata, Labels, Matcher, MetadataStore, NewestSelection, Series, ShardId,
+    Timestamp,
+};
 use promql::{Engine, EngineOptions};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
@@ -48,6 +52,8 @@ pub struct Store {
     series: Mutex<BTreeMap<Labels, BTreeMap<Timestamp, f64>>>,
     groups: Mutex<BTreeMap<Vec<u8>, Group>>,
     exemplars: Mutex<Vec<ExemplarSeries>>,
+    /// What was told of metrics, and how often something was.
+    pub described: Mutex<(BTreeSet<FamilyMetadata>, usize)>,
     /// Name, and whether with the head.
     pub snapshots: Mutex<Vec<(String, bool)>>,
     pub broken: AtomicBool,
@@ -284,6 +290,24 @@ impl Sink for Store {
             }
         }
         Ok(written)
+    }
+}
+
+#[async_trait]
+impl MetadataStore for Store {
+    async fn describe(&self, told: Vec<FamilyMetadata>) -> Result<(), WriteError> {
+        self.accepts()?;
+        let mut described = self.described.lock().unwrap();
+        described.0.extend(told);
+        described.1 += 1;
+        Ok(())
+    }
+
+    async fn described(&self, family: Option<&str>) -> Result<Vec<FamilyMetadata>, SourceError> {
+        self.answers(Consistency::Strong)?;
+        let described = self.described.lock().unwrap();
+        let chosen = |word: &&FamilyMetadata| family.is_none_or(|family| word.name == family);
+        Ok(described.0.iter().filter(chosen).cloned().collect())
     }
 }
 
@@ -628,6 +652,8 @@ impl Twin {
             sink: store.clone(),
             groups: store.clone(),
             admin: store.clone(),
+            metadata: store.clone(),
+            told: Arc::new(Told::new(0)),
             dice: store.clone(),
             queries: Arc::new(queries(&store)),
             clock: store.clone(),

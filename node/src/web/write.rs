@@ -1,6 +1,7 @@
 //! `/api/v1/write`: Prometheus' remote write, 1.0 and 2.0.
 //!
-//! Promise: 204 only when every sample is durable on a majority. Samples that can never be stored
+//! Promise: 204 only when every sample is durable on a majority, and what the request says of its
+//! metrics too. Samples that can never be stored
 //! give 400, after all others of the request were stored, and the text names them: the first in
 //! version 1.0, the first few in 2.0. 503 and 429 mean that the same request may be sent again. A
 //! native histogram that Prometheus refuses is answered with 400: Prometheus 3.5 says 500, and a
@@ -104,12 +105,16 @@ struct Done {
 /// Stores what can be stored.
 async fn store(api: &Shared, decoded: Decoded) -> Result<Done, TextError> {
     let Decoded {
-        batch, problems, ..
+        batch,
+        problems,
+        metadata,
+        ..
     } = decoded;
     let written = match batch.is_empty() {
         true => Written::default(),
         false => api.sink.write(batch.clone()).await?,
     };
+    api.describe(&metadata).await?;
     Ok(Done {
         batch,
         problems,
@@ -312,6 +317,30 @@ mod tests {
         assert_eq!(twin.store.value(&UP, NOW), Some(1.0));
         assert_eq!(send(&twin, &series(&UP, 1.0)).await.code, 204);
         assert_eq!(send(&twin, b"").await.code, 204);
+    }
+
+    /// `WriteRequest.metadata`, field 3: a gauge `up` with this help.
+    fn metadata(help: &str) -> Vec<u8> {
+        let help = [&[0x22, help.len() as u8], help.as_bytes()].concat();
+        let message = [b"\x08\x02\x12\x02up", &help[..]].concat();
+        [&[0x1a, message.len() as u8], &message[..]].concat()
+    }
+
+    #[tokio::test]
+    async fn metadata_is_told_once_and_when_it_changes() {
+        let twin = Twin::new();
+        let told = || twin.store.described.lock().unwrap().clone();
+        for (help, words, times) in [("a", 1, 1), ("a", 1, 1), ("b", 2, 2), ("a", 2, 2)] {
+            let both = [series(&UP, 1.0), metadata(help)].concat();
+            assert_eq!(send(&twin, &both).await.code, 204);
+            assert_eq!((told().0.len(), told().1), (words, times), "{help}");
+        }
+        twin.store.broken.store(true, Ordering::SeqCst);
+        assert_eq!(send(&twin, &metadata("b")).await.code, 204, "nothing to do");
+        assert_eq!(send(&twin, &metadata("c")).await.code, 503);
+        twin.store.broken.store(false, Ordering::SeqCst);
+        assert_eq!(send(&twin, &metadata("c")).await.code, 204);
+        assert_eq!(told().1, 3, "what failed is told again");
     }
 
     #[tokio::test]

@@ -10,13 +10,13 @@ mod check;
 mod ids;
 mod index;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::Timestamp;
-use model::group::{Family, Group, GroupingKey, PushOp, sum};
+use model::group::{Family, FamilyKind, Group, GroupingKey, PushOp, sum};
 use model::limits::PUSH_TTL_MS_MAX;
 use model::sink::Pushed;
+use model::{FamilyMetadata, MetricKind, Timestamp};
 
 use crate::command::{PushCommand, put_families, put_key, take_families, take_key, take_push_id};
 use crate::digest::Digest;
@@ -99,6 +99,23 @@ impl Groups {
         let over = |g: &&Arc<Group>| g.expires.is_some_and(|end| end <= now);
         let over = self.by_key.values().filter(over);
         over.map(|group| group.key.clone()).collect()
+    }
+
+    /// What groups say of all families, or of one; each once.
+    pub fn described(&self, family: Option<&str>) -> Vec<FamilyMetadata> {
+        let families = self.by_key.values().flat_map(|group| &group.families);
+        let chosen = families.filter(|f| family.is_none_or(|family| f.name == family));
+        let words = chosen.map(|f| (&f.name, kind_of(f.kind), f.help.as_deref()));
+        let words: BTreeSet<_> = words.collect();
+        let words = words.into_iter();
+        words
+            .map(|(name, kind, help)| FamilyMetadata {
+                name: name.clone(),
+                kind,
+                help: help.unwrap_or_default().to_owned(),
+                unit: String::new(),
+            })
+            .collect()
     }
 
     pub fn len(&self) -> usize {
@@ -251,6 +268,16 @@ fn unchanged(group: Option<Arc<Group>>, at: Timestamp, repeated: bool) -> Pushed
         before: group.clone(),
         after: group,
         repeated,
+    }
+}
+
+fn kind_of(kind: FamilyKind) -> MetricKind {
+    match kind {
+        FamilyKind::Counter => MetricKind::Counter,
+        FamilyKind::Gauge => MetricKind::Gauge,
+        FamilyKind::Histogram => MetricKind::Histogram,
+        FamilyKind::Summary => MetricKind::Summary,
+        FamilyKind::Untyped => MetricKind::Unknown,
     }
 }
 

@@ -30,6 +30,7 @@ impl State {
         }
         self.head.remove_series(&gone);
         self.exemplars.remove(&gone);
+        self.running.remove(&gone);
         gone.len() as u64
     }
 
@@ -54,7 +55,11 @@ impl State {
         };
         let newest = series.last().max(self.exemplars.newest(id));
         let recent = newest.is_some_and(|at| at >= before);
-        !recent && series.is_empty() && !self.is_sealed(id, series.last())
+        let adds_up = self
+            .running
+            .get(id)
+            .is_some_and(|total| total.told >= before);
+        !recent && !adds_up && series.is_empty() && !self.is_sealed(id, series.last())
     }
 
     /// Whether a block holds samples of a series whose newest one ever was at `last`.

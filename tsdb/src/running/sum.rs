@@ -1,0 +1,231 @@
+//! A running total and one more difference: what the series stands at then.
+//!
+//! Floats add up. Histograms add up bucket by bucket, in the coarser of both schemas, and in a coarser
+//! one still while a side spans more than [`BUCKETS_MAX`]. What cannot be added (a float and a
+//! histogram, other custom bounds or another zero bucket) begins anew.
+
+use std::collections::BTreeMap;
+
+use model::Histogram;
+use model::histogram::{SCHEMA_MIN, Span};
+use model::sample::is_stale;
+
+use crate::histogram::canonical;
+use crate::value::Value;
+
+/// As the OpenTelemetry collector's processor has it.
+const BUCKETS_MAX: i64 = 160;
+
+type Side = BTreeMap<i64, f64>;
+
+/// `total` with `delta`; the total alone where the difference says that the series ended.
+pub fn add(total: &Value, delta: &Value) -> Value {
+    match (total, delta) {
+        (Value::Float(total), Value::Float(delta)) => {
+            let (total, delta) = (f64::from_bits(*total), f64::from_bits(*delta));
+            let sum = if is_stale(delta) {
+                total
+            } else {
+                total + delta
+            };
+            Value::Float(sum.to_bits())
+        }
+        (Value::Histogram(a), Value::Histogram(b)) => {
+            match (Histogram::decode(a), Histogram::decode(b)) {
+                (_, Ok(b)) if b.is_stale() => total.clone(),
+                (Ok(a), Ok(b)) if fit(&a, &b) => Value::Histogram(canonical(&join(&a, &b))),
+                _ => delta.clone(),
+            }
+        }
+        (Value::Float(_), Value::Histogram(_)) | (Value::Histogram(_), Value::Float(_)) => {
+            delta.clone()
+        }
+    }
+}
+
+fn fit(a: &Histogram, b: &Histogram) -> bool {
+    a.uses_custom_buckets() == b.uses_custom_buckets()
+        && a.custom_values == b.custom_values
+        && a.zero_threshold.to_bits() == b.zero_threshold.to_bits()
+        && !a.is_stale()
+}
+
+fn join(a: &Histogram, b: &Histogram) -> Histogram {
+    let mut schema = a.schema.min(b.schema);
+    let side = |spans: fn(&Histogram) -> (&[Span], &[f64])| {
+        let mut side = Side::new();
+        for one in [a, b] {
+            let (spans, counts) = spans(one);
+            for (index, count) in indexed(spans, counts) {
+                let index = coarser(index, one.schema - schema);
+                *side.entry(index).or_default() += count;
+            }
+        }
+        side
+    };
+    let mut positive = side(|h| (&h.positive_spans, &h.positive_buckets));
+    let mut negative = side(|h| (&h.negative_spans, &h.negative_buckets));
+    let is_wide = |side: &Side| match (side.first_key_value(), side.last_key_value()) {
+        (Some((first, _)), Some((last, _))) => last - first >= BUCKETS_MAX,
+        _ => false,
+    };
+    while !a.uses_custom_buckets()
+        && schema > SCHEMA_MIN
+        && (is_wide(&positive) || is_wide(&negative))
+    {
+        schema -= 1;
+        (positive, negative) = (halved(&positive), halved(&negative));
+    }
+    let (positive_spans, positive_buckets) = laid_out(&positive);
+    let (negative_spans, negative_buckets) = laid_out(&negative);
+    Histogram {
+        is_integer: a.is_integer && b.is_integer,
+        reset_hint: a.reset_hint,
+        schema,
+        zero_threshold: a.zero_threshold,
+        zero_count: a.zero_count + b.zero_count,
+        count: a.count + b.count,
+        sum: a.sum + b.sum,
+        positive_spans,
+        positive_buckets,
+        negative_spans,
+        negative_buckets,
+        custom_values: a.custom_values.clone(),
+    }
+}
+
+/// Buckets by index.
+fn indexed(spans: &[Span], counts: &[f64]) -> impl Iterator<Item = (i64, f64)> {
+    let mut next = 0i64;
+    let indexes = spans.iter().flat_map(move |span| {
+        let first = next + i64::from(span.offset);
+        next = first + i64::from(span.length);
+        first..next
+    });
+    indexes.zip(counts.iter().copied())
+}
+
+/// The bucket of a schema lower by `steps` that holds this one: buckets are named by their ends.
+fn coarser(index: i64, steps: i32) -> i64 {
+    ((index - 1) >> steps.clamp(0, 62)) + 1
+}
+
+fn halved(side: &Side) -> Side {
+    let mut joined = Side::new();
+    for (index, count) in side {
+        *joined.entry(coarser(*index, 1)).or_default() += count;
+    }
+    joined
+}
+
+fn laid_out(side: &Side) -> (Vec<Span>, Vec<f64>) {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut next = 0i64;
+    for &index in side.keys() {
+        match spans.last_mut() {
+            Some(span) if index == next => span.length += 1,
+            _ => spans.push(Span {
+                offset: i32::try_from(index - next).expect("indexes came from spans"),
+                length: 1,
+            }),
+        }
+        next = index + 1;
+    }
+    (spans, side.values().copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use model::histogram::CUSTOM_SCHEMA;
+    use model::sample::STALE_NAN;
+
+    use super::*;
+
+    fn exponential(schema: i32, first: i32, counts: &[f64]) -> Histogram {
+        let total: f64 = counts.iter().sum();
+        Histogram {
+            is_integer: true,
+            schema,
+            zero_threshold: 1e-128,
+            zero_count: 1.0,
+            count: total + 1.0,
+            sum: total,
+            positive_spans: vec![Span {
+                offset: first,
+                length: counts.len() as u32,
+            }],
+            positive_buckets: counts.to_vec(),
+            ..Histogram::default()
+        }
+    }
+
+    fn custom(bounds: &[f64]) -> Histogram {
+        Histogram {
+            is_integer: true,
+            schema: CUSTOM_SCHEMA,
+            count: 2.0,
+            sum: 1.5,
+            positive_spans: vec![Span {
+                offset: 0,
+                length: 1,
+            }],
+            positive_buckets: vec![2.0],
+            custom_values: bounds.to_vec(),
+            ..Histogram::default()
+        }
+    }
+
+    fn added(a: &Histogram, b: &Histogram) -> Histogram {
+        let value = |h: &Histogram| Value::Histogram(canonical(h));
+        let Value::Histogram(bytes) = add(&value(a), &value(b)) else {
+            panic!("a histogram");
+        };
+        let sum = Histogram::decode(&bytes).unwrap();
+        assert_eq!(sum.validate(), Ok(()));
+        sum
+    }
+
+    #[test]
+    fn floats_add_up_and_an_end_adds_nothing() {
+        let float = |value: f64| Value::Float(value.to_bits());
+        assert_eq!(add(&float(1.5), &float(2.0)), float(3.5));
+        assert_eq!(add(&float(1.5), &float(STALE_NAN)), float(1.5));
+        let histogram = Value::Histogram(canonical(&custom(&[1.0])));
+        assert_eq!(add(&float(1.5), &histogram), histogram);
+    }
+
+    #[test]
+    fn buckets_add_up_in_the_coarser_schema() {
+        let sum = added(
+            &exponential(1, 1, &[1.0, 2.0, 3.0]),
+            &exponential(0, -1, &[5.0, 0.0, 7.0]),
+        );
+        // Of schema 1 the buckets 1, 2 and 3 lie in 1, 1 and 2 of schema 0.
+        assert_eq!((sum.schema, sum.count, sum.zero_count), (0, 20.0, 2.0));
+        let buckets: Vec<_> = indexed(&sum.positive_spans, &sum.positive_buckets).collect();
+        assert_eq!(buckets, [(-1, 5.0), (0, 0.0), (1, 10.0), (2, 3.0)]);
+    }
+
+    #[test]
+    fn a_wide_sum_becomes_coarser() {
+        let sum = added(&exponential(3, 1, &[1.0]), &exponential(3, 400, &[1.0]));
+        assert_eq!(sum.schema, 1);
+        let buckets: Vec<_> = indexed(&sum.positive_spans, &sum.positive_buckets).collect();
+        assert_eq!(buckets, [(1, 1.0), (100, 1.0)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_begins_anew() {
+        let (one, two) = (custom(&[1.0]), custom(&[1.0, 2.0]));
+        assert_eq!(added(&one, &two), two);
+        assert_eq!(added(&one, &one).count, 4.0);
+        let ended = Histogram {
+            is_integer: true,
+            sum: STALE_NAN,
+            ..Histogram::default()
+        };
+        assert_eq!(added(&one, &ended), one);
+        let exponential = exponential(0, 0, &[1.0]);
+        assert_eq!(added(&one, &exponential), exponential);
+    }
+}
