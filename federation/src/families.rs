@@ -17,7 +17,7 @@ use proto::exposition::MetricType;
 use crate::exposition::{Additions, Writer, labels_of};
 use crate::format::{Encoding, Format};
 use crate::grouped::FamilyWriter;
-use crate::parts::{Body, Parts};
+use crate::parts::Parts;
 use crate::{prototext, types};
 
 /// Writes newest samples that come sorted by metric name; nameless ones are skipped.
@@ -150,15 +150,10 @@ impl Families {
         };
         let (whole, rest) = parts.take();
         for set in whole {
-            let mut metric = wire::Metric {
+            let metric = wire::Metric {
                 label: self.labels(&set.labels),
-                timestamp_ms: Some(set.at.0),
-                ..wire::Metric::default()
+                ..set.metric
             };
-            match set.body {
-                Body::Histogram(histogram) => metric.histogram = Some(histogram),
-                Body::Summary(summary) => metric.summary = Some(summary),
-            }
             self.add(&parts.name, kind, &parts.help, metric);
         }
         self.finish_family(out);

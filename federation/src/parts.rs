@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use model::labels::METRIC_NAME;
-use model::{Labels, Newest, Timestamp};
+use model::{Labels, Newest};
 use proto::exposition as wire;
 
 use crate::types::{Kind, number};
@@ -27,13 +27,8 @@ pub struct Parts {
 /// One whole set.
 pub struct Whole {
     pub labels: Labels,
-    pub at: Timestamp,
-    pub body: Body,
-}
-
-pub enum Body {
-    Histogram(wire::Histogram),
-    Summary(wire::Summary),
+    /// Without its labels.
+    pub metric: wire::Metric,
 }
 
 impl Parts {
@@ -76,10 +71,8 @@ impl Parts {
     pub fn take(&mut self) -> (Vec<Whole>, Vec<Newest>) {
         let (mut whole, mut rest) = (Vec::new(), Vec::new());
         for (labels, set) in std::mem::take(&mut self.sets) {
-            let at = set.first().map_or(Timestamp(0), |newest| newest.at);
-            let body = set.iter().all(|newest| newest.at == at);
-            match body.then(|| self.body(&set)).flatten() {
-                Some(body) => whole.push(Whole { labels, at, body }),
+            match self.metric(&set) {
+                Some(metric) => whole.push(Whole { labels, metric }),
                 None => rest.extend(set),
             }
         }
@@ -95,7 +88,7 @@ impl Parts {
         all
     }
 
-    fn body(&self, set: &[Newest]) -> Option<Body> {
+    fn metric(&self, set: &[Newest]) -> Option<wire::Metric> {
         let (mut count, mut sum) = (None, None);
         let mut values = Vec::new();
         for newest in set {
@@ -105,15 +98,22 @@ impl Parts {
                 (_, label) => values.push((number(newest, label?)?, newest.value)),
             }
         }
+        let at = set.first()?.at;
         let (count, sum) = (count.filter(|count| *count >= 0.0)?, sum?);
         values.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if values.windows(2).any(|two| two[0].0 == two[1].0) {
+        let is_twice = values.windows(2).any(|two| two[0].0 == two[1].0);
+        if is_twice || set.iter().any(|newest| newest.at != at) {
             return None;
         }
+        let mut metric = wire::Metric {
+            timestamp_ms: Some(at.0),
+            ..wire::Metric::default()
+        };
         match self.kind {
-            Kind::Histogram => histogram(count, sum, &values).map(Body::Histogram),
-            _ => summary(count, sum, &values).map(Body::Summary),
+            Kind::Histogram => metric.histogram = Some(histogram(count, sum, &values)?),
+            _ => metric.summary = Some(summary(count, sum, &values)?),
         }
+        Some(metric)
     }
 }
 

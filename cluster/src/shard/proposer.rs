@@ -122,7 +122,8 @@ fn size_of(batch: &Batch) -> usize {
     let histograms = batch.rows.histograms.iter().map(|(_, h)| h.size());
     let exemplars = batch.exemplars.iter();
     let exemplars = exemplars.map(|(_, e)| ROW_BYTES + e.labels.as_canonical().len());
-    labels + batch.rows.len() * ROW_BYTES + histograms.sum::<usize>() + exemplars.sum::<usize>()
+    let rows = batch.rows.len() * ROW_BYTES + size_of_val(&batch.deltas[..]);
+    labels + rows + histograms.sum::<usize>() + exemplars.sum::<usize>()
 }
 
 struct Worker {
