@@ -8,17 +8,20 @@ use anyhow::bail;
 use lexopt::ValueExt;
 
 use crate::send::Load;
-use crate::shape::{PLAIN, Shape};
+use crate::shape::{INTERVAL_MS, PLAIN, Shape};
 use crate::system::{Kind, Programs};
+
+const ROUNDS_PER_HOUR: u32 = (3_600_000 / INTERVAL_MS) as u32;
 
 const USAGE: &str = "\
 bench --quorate PATH [--prometheus PATH] [--victoria PATH] [--series 100000] [--rounds 40] [--runs 3]
       [--senders 4] [--seconds-max 180] [--settle-seconds 5] [--dir DIRECTORY] [--quick]
-      [--systems quorate-1,quorate-3,prometheus,victoria-metrics]
+      [--systems quorate-1,quorate-3,prometheus,victoria-metrics] [--churn PERCENT]
 bench queries ...: how fast questions are answered; bench queries --help
 
 --series and --rounds: how many series, and how many samples each; --quick is
---series 10000 --rounds 20 --runs 1. Sending stops after --seconds-max whatever is left.
+--series 10000 --rounds 20 --runs 1. --churn is how many of a hundred series end and are
+replaced by others in an hour of the data, which is 240 rounds. Sending stops after --seconds-max whatever is left.
 Without --prometheus only quorate is measured, --quorate is needed for quorate only.";
 
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +34,8 @@ pub struct Options {
     pub rounds: u32,
     pub runs: u32,
     pub senders: u32,
+    /// Of a hundred series, those that others replace in an hour of the data.
+    pub churn: u32,
     pub send_max: Duration,
     pub settle: Duration,
     pub directory: PathBuf,
@@ -48,6 +53,7 @@ impl Options {
             rounds: 40,
             runs: 3,
             senders: 4,
+            churn: 0,
             send_max: Duration::from_secs(180),
             settle: Duration::from_secs(5),
             directory: PathBuf::from("bench/results"),
@@ -66,6 +72,7 @@ impl Options {
                 "series" => options.series = parser.value()?.parse()?,
                 "rounds" => options.rounds = parser.value()?.parse()?,
                 "runs" => options.runs = parser.value()?.parse()?,
+                "churn" => options.churn = parser.value()?.parse()?,
                 "senders" => options.senders = parser.value()?.parse()?,
                 "seconds-max" => options.send_max = seconds(&mut parser)?,
                 "settle-seconds" => options.settle = seconds(&mut parser)?,
@@ -106,6 +113,7 @@ impl Options {
             series: self.series,
             rounds: self.rounds,
             senders: self.senders,
+            life_rounds: (ROUNDS_PER_HOUR * 100).checked_div(self.churn),
             send_max: self.send_max,
         }
     }
@@ -127,6 +135,9 @@ impl Options {
         }
         if self.series == 0 || self.runs == 0 || !(1..=64).contains(&self.senders) {
             bail!("--series and --runs must not be 0, and --senders from 1 to 64");
+        }
+        if self.churn > 100 {
+            bail!("--churn is at most 100");
         }
         if self.systems.is_empty() {
             bail!("nothing to measure\n{USAGE}");
@@ -163,6 +174,10 @@ mod tests {
         let options = parse(&["--quorate", "q", "--quick", "--series", "500"]).unwrap();
         assert_eq!((options.series, options.rounds, options.runs), (500, 20, 1));
         assert_eq!(options.systems.len(), 2, "no peer was named");
+        assert_eq!(options.load().life_rounds, None);
+        let churning = parse(&["--quorate", "q", "--churn", "10"]).unwrap();
+        assert_eq!(churning.load().life_rounds, Some(2_400));
+        assert!(parse(&["--quorate", "q", "--churn", "101"]).is_err());
     }
 
     #[test]

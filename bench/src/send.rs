@@ -24,6 +24,8 @@ pub struct Load {
     /// Samples of each series.
     pub rounds: u32,
     pub senders: u32,
+    /// After so many rounds another series takes the place of one.
+    pub life_rounds: Option<u32>,
     /// After that no pass begins.
     pub send_max: Duration,
 }
@@ -42,7 +44,10 @@ pub struct Sent {
 pub fn send(load: &Load, shape: Shape, targets: &[Target], base_ms: i64) -> anyhow::Result<Sent> {
     let senders = load.senders;
     let parts: Vec<Part> = (0..senders)
-        .map(|sender| Part::new(load.of, load.series, sender, senders, base_ms))
+        .map(|sender| {
+            let part = Part::new(load.of, load.series, sender, senders, base_ms);
+            part.living(load.life_rounds)
+        })
         .collect();
     // Made before the threads: one that could not begin would leave the others waiting for it.
     let runtimes = parts
@@ -231,6 +236,7 @@ mod tests {
             series: 3_000,
             rounds: 40,
             senders: 4,
+            life_rounds: None,
             send_max: Duration::from_secs(60),
         }
     }

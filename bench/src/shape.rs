@@ -63,8 +63,10 @@ pub const PLAIN: Population = Population {
 pub struct Part {
     /// Number and encoded labels of each series.
     series: Vec<(u32, Vec<u8>)>,
-    value: fn(u32, u32) -> f64,
+    of: Population,
     base_ms: i64,
+    /// After so many rounds another series takes the place of one.
+    life_rounds: Option<u32>,
 }
 
 impl Part {
@@ -73,9 +75,30 @@ impl Part {
         let mine = (sender..series).step_by(senders as usize);
         Self {
             series: mine.map(|n| (n, encoded(&(of.labels)(n)))).collect(),
-            value: of.value,
+            of,
             base_ms,
+            life_rounds: None,
         }
+    }
+
+    /// The same series, each of which lives for so many rounds: then one with another pod goes on.
+    pub fn living(self, life_rounds: Option<u32>) -> Self {
+        Self {
+            life_rounds,
+            ..self
+        }
+    }
+
+    /// Encoded labels of what stands for a series in a round, if that is another one than at first.
+    fn successor(&self, number: u32, round: u32) -> Option<Vec<u8>> {
+        let life = self.life_rounds?;
+        // Spread, so that about as many end in each round.
+        let age = u64::from(round) + u64::from(number) * 7_919 % u64::from(life);
+        let generation = Some(age / u64::from(life)).filter(|generation| *generation > 0)?;
+        let mut labels = (self.of.labels)(number);
+        let pod = labels.iter_mut().find(|(name, _)| *name == "pod")?;
+        pod.1.push_str(&format!("-{generation}"));
+        Some(encoded(&labels))
     }
 
     /// The requests that carry `rounds`, each as its encoded, uncompressed message and its number
@@ -99,12 +122,15 @@ impl Part {
         let mut sample = Vec::new();
         for (number, labels) in chunk {
             series.clear();
-            series.extend_from_slice(labels);
+            match self.successor(*number, rounds.start) {
+                Some(labels) => series.extend(labels),
+                None => series.extend_from_slice(labels),
+            }
             for round in rounds.clone() {
                 let at_ms = self.base_ms + i64::from(round) * INTERVAL_MS;
                 sample.clear();
                 encode_key(1, WireType::SixtyFourBit, &mut sample);
-                sample.extend_from_slice(&(self.value)(*number, round).to_le_bytes());
+                sample.extend_from_slice(&(self.of.value)(*number, round).to_le_bytes());
                 encode_key(2, WireType::Varint, &mut sample);
                 encode_varint(at_ms as u64, &mut sample);
                 put(2, &sample, &mut series);
@@ -211,6 +237,31 @@ mod tests {
             assert_eq!(seen.len(), 4_321);
             assert_eq!(samples, 4_321 * shape.samples_per_series());
         }
+    }
+
+    #[test]
+    fn a_share_of_the_series_is_replaced_in_time() {
+        let part = Part::new(PLAIN, 3_000, 0, 1, 0).living(Some(100));
+        let seen = |round: u32| -> BTreeSet<String> {
+            let requests = part.requests(Shape::Wide, round..round + 1);
+            let messages = requests.map(|(message, _)| WriteRequest::decode(&message[..]).unwrap());
+            let series = messages.flat_map(|message| message.timeseries);
+            series
+                .map(|series| format!("{:?}", series.labels))
+                .collect()
+        };
+        let (first, next, later) = (seen(0), seen(10), seen(100));
+        assert_eq!(
+            (first.len(), next.len(), later.len()),
+            (3_000, 3_000, 3_000)
+        );
+        assert_eq!(first.difference(&next).count(), 300);
+        assert!(first.is_disjoint(&later));
+        let same = Part::new(PLAIN, 3_000, 0, 1, 0);
+        assert!(
+            same.requests(Shape::Deep, 0..20)
+                .eq(part.requests(Shape::Deep, 0..20))
+        );
     }
 
     #[test]
