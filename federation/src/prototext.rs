@@ -1,9 +1,9 @@
 //! A family in protobuf's text form (protobuf.dev/reference/protobuf/textformat-spec), as much of
-//! it as leaves by `/federate`.
+//! it as leaves by `/federate` and by the push port.
 
 use std::fmt::Write;
 
-use proto::exposition::{Histogram, Metric, MetricFamily, MetricType};
+use proto::exposition::{Histogram, Metric, MetricFamily, MetricType, Summary};
 
 /// One field a line, and an empty line behind the family.
 pub fn lines(family: &MetricFamily) -> String {
@@ -72,6 +72,7 @@ fn write(family: &MetricFamily, depth: Option<usize>) -> String {
         depth,
     };
     writer.text("name", family.name.as_ref());
+    writer.text("help", family.help.as_ref());
     let kind = family
         .r#type
         .and_then(|kind| MetricType::try_from(kind).ok());
@@ -89,6 +90,21 @@ fn write_metric(writer: &mut Writer, metric: &Metric) {
             writer.text("value", label.value.as_ref());
         });
     }
+    let singles = [
+        ("gauge", metric.gauge.map(|gauge| gauge.value)),
+        (
+            "counter",
+            metric.counter.as_ref().map(|counter| counter.value),
+        ),
+    ];
+    for (name, value) in singles {
+        if let Some(value) = value {
+            writer.message(name, |writer| writer.float("value", value));
+        }
+    }
+    if let Some(summary) = &metric.summary {
+        writer.message("summary", |writer| write_summary(writer, summary));
+    }
     if let Some(untyped) = &metric.untyped {
         writer.message("untyped", |writer| writer.float("value", untyped.value));
     }
@@ -98,36 +114,55 @@ fn write_metric(writer: &mut Writer, metric: &Metric) {
     writer.number("timestamp_ms", metric.timestamp_ms);
 }
 
+fn write_summary(writer: &mut Writer, summary: &Summary) {
+    writer.number("sample_count", summary.sample_count);
+    writer.float("sample_sum", summary.sample_sum);
+    for quantile in &summary.quantile {
+        writer.message("quantile", |writer| {
+            writer.float("quantile", quantile.quantile);
+            writer.float("value", quantile.value);
+        });
+    }
+}
+
 fn write_histogram(writer: &mut Writer, histogram: &Histogram) {
+    writer.number("sample_count", histogram.sample_count);
     writer.float("sample_count_float", histogram.sample_count_float);
     writer.float("sample_sum", histogram.sample_sum);
     for bucket in &histogram.bucket {
         writer.message("bucket", |writer| {
+            writer.number("cumulative_count", bucket.cumulative_count);
             writer.float("cumulative_count_float", bucket.cumulative_count_float);
             writer.float("upper_bound", bucket.upper_bound);
         });
     }
     writer.number("schema", histogram.schema);
     writer.float("zero_threshold", histogram.zero_threshold);
+    writer.number("zero_count", histogram.zero_count);
     writer.float("zero_count_float", histogram.zero_count_float);
     let sides = [
         (
             "negative",
             &histogram.negative_span,
+            &histogram.negative_delta,
             &histogram.negative_count,
         ),
         (
             "positive",
             &histogram.positive_span,
+            &histogram.positive_delta,
             &histogram.positive_count,
         ),
     ];
-    for (side, spans, counts) in sides {
+    for (side, spans, deltas, counts) in sides {
         for span in spans {
             writer.message(&format!("{side}_span"), |writer| {
                 writer.number("offset", span.offset);
                 writer.number("length", span.length);
             });
+        }
+        for delta in deltas {
+            writer.number(&format!("{side}_delta"), Some(*delta));
         }
         for count in counts {
             writer.float(&format!("{side}_count"), Some(*count));
