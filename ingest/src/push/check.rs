@@ -216,7 +216,9 @@ fn lay_out(
             pairs.extend(empty.iter().map(|name| (name.as_str(), "")));
             describe(&family.name, kind, metric, pairs, key, empty_instance)
         };
-        if let Some((name, _)) = labels.iter().find(|(name, _)| name.starts_with("__")) {
+        let names = labels.iter().map(|(name, _)| name);
+        let mut names = names.chain(empty.iter().map(String::as_str));
+        if let Some(name) = names.find(|name| name.starts_with("__")) {
             problems.add(|| format!("{} has a label with an invalid name: {name}", describe()));
             continue;
         }

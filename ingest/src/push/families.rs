@@ -95,7 +95,10 @@ enum Numbers<'a> {
 }
 
 fn of_group(metric: &Metric<'_>) -> wire::Metric {
+    // As in text: no metric has a label of the bound's name beside its bounds.
+    let bound_label = metric.lines.iter().find_map(|line| Some(line.bound?.0));
     let labels = metric.labels.iter().map(|(name, value)| (*name, *value));
+    let labels = labels.filter(|(name, _)| Some(*name) != bound_label);
     let of_part = |suffix: &str| metric.lines.iter().find(|line| line.suffix == suffix);
     let value = |suffix: &str| of_part(suffix).map_or(0.0, |line| line.value);
     let numbers = match metric.kind {

@@ -218,7 +218,9 @@ impl Metric<'_> {
                 out.push_str(&format!("{{\"{name}{}\"", line.suffix));
                 comma = ",";
             }
-            for (name, value) in &self.labels {
+            // A label of the group's may have the bound's name: a page with one name twice is none.
+            let bound = line.bound.map(|(name, _)| name);
+            for (name, value) in self.labels.iter().filter(|(n, _)| Some(**n) != bound) {
                 out.push_str(comma);
                 write_label(&escaped(name), value, out);
                 comma = ",";
@@ -329,6 +331,21 @@ push_time_seconds{instance="i1",job="a"} 1.795233497814e+09
 push_time_seconds{instance="",job="A",zone=""} 1.795233497814e+09
 "#;
         assert_eq!(render(&groups), expected);
+    }
+
+    /// Pushgateway 1.11.2 writes `le` twice.
+    #[test]
+    fn a_label_of_the_group_does_not_hide_a_bound() {
+        let body = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_count 2\n";
+        let page = render(&[group("a/le/x", body)]);
+        assert!(
+            page.contains(
+                "h_bucket{instance=\"\",job=\"a\",le=\"1\"} 1\n\
+                 h_bucket{instance=\"\",job=\"a\",le=\"+Inf\"} 2\n\
+                 h_sum{instance=\"\",job=\"a\",le=\"x\"} 0\n"
+            ),
+            "{page}"
+        );
     }
 
     #[test]

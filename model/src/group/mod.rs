@@ -241,12 +241,12 @@ impl Group {
 
     /// Every series the group stands for, as a Prometheus that scrapes a Pushgateway with
     /// `honor_labels` would store it, the push times included. A native histogram stands beside its
-    /// count, sum and classic buckets.
+    /// count, sum and classic buckets. A bound stands before a label of the group of its name.
     pub fn series(&self) -> Vec<(Labels, Value)> {
         let group = self.key.labels();
-        let named = |name: &str, labels: &Labels| {
+        let named = |name: &str, labels: &Labels, bound: &str| {
             let mut builder = labels.to_builder();
-            for (n, v) in &group {
+            for (n, v) in group.iter().filter(|(n, _)| *n != bound) {
                 builder.set(n, v);
             }
             builder.set(crate::labels::METRIC_NAME, name);
@@ -260,18 +260,23 @@ impl Group {
         let mut series = Vec::new();
         for family in &self.families {
             for sample in &family.samples {
+                let bound = match (family.kind, sample.suffix) {
+                    (FamilyKind::Histogram, "_bucket") => "le",
+                    (FamilyKind::Summary, "") => "quantile",
+                    _ => "",
+                };
                 if let Some(native) = sample.native() {
-                    let labels = named(&family.name, &sample.labels);
+                    let labels = named(&family.name, &sample.labels, "");
                     series.push((labels, Value::Histogram(native.clone())));
                 }
                 let name = format!("{}{}", family.name, sample.suffix);
-                let labels = named(&name, &sample.labels);
+                let labels = named(&name, &sample.labels, bound);
                 series.push((labels, Value::Float(sample.value)));
             }
         }
         let expires = self.expires.map(|at| ("push_expires_seconds", at));
         for (name, at) in times.into_iter().chain(expires) {
-            series.push((named(name, &none), Value::Float(at.seconds())));
+            series.push((named(name, &none, ""), Value::Float(at.seconds())));
         }
         series
     }
