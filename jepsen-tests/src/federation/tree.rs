@@ -75,7 +75,9 @@ pub async fn prometheus(programs: &Programs) -> anyhow::Result<String> {
     let up = Up::start(programs, 1, &config).await?;
     let target = up.target(0);
     until(target, "count(leaf{quorate_child=\"old\"} == 4)", &[200.0]).await?;
-    until(target, "up{job=\"federation\",instance=\"old\"}", &[1.0]).await?;
+    // It is scraped, as a job of its own.
+    let up_now = "up{job=\"federation/old\"}";
+    until(target, up_now, &[1.0]).await?;
     // Its own timestamps came along.
     let at = format!("max(timestamp(leaf)) * 1000 == bool {at}");
     until(target, &at, &[1.0]).await?;
@@ -86,7 +88,7 @@ pub async fn prometheus(programs: &Programs) -> anyhow::Result<String> {
         .await?;
     until(target, "count(leaf == 5)", &[200.0]).await?;
     child.stop().await?;
-    until(target, "up{job=\"federation\",instance=\"old\"}", &[0.0]).await?;
+    until(target, up_now, &[0.0]).await?;
     Ok("a Prometheus as a child: 200 series with their own times, up goes with it".to_owned())
 }
 

@@ -40,7 +40,9 @@ pub fn shot(dice: &mut SplitMix64, now_ms: i64) -> Shot {
         800..840 => remote_write_2(dice, now_ms),
         840..880 => otlp(dice, now_ms),
         880..930 => lines(dice),
-        930..960 => read(dice),
+        // A page of everything takes as long as a hundred pushes.
+        930..934 => read(dice),
+        934..980 => push(dice, "protobuf", DELIMITED, protobuf::exposition),
         _ => garbage(dice),
     };
     if dice.chance(3) {
