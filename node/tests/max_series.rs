@@ -1,6 +1,7 @@
 //! `--cluster.max-series`, from outside: what is new is refused, what is known goes on, whichever
 //! way it comes.
 
+#[allow(dead_code, reason = "other tests need more of it")]
 mod rig;
 
 use rig::{Exporter, Home, Node, now_ms, request, wait_for, write_request};
