@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::batch::{DeltaSpan, Fence, Rows};
 use model::group::{
-    Family, FamilyKind, FamilySample, Group, GroupingKey, PushId, PushOp, PushOptions,
+    Family, FamilyKind, FamilySample, Group, GroupingKey, PushId, PushOp, PushOptions, Rare,
 };
 use model::limits::HISTOGRAM_BYTES_MAX;
 use model::port::Dice;
@@ -254,6 +254,13 @@ fn family_to_wire(family: &Family) -> wire::Family {
         suffix: s.suffix.to_owned(),
         labels: labels_to_wire(&s.labels),
         value: s.value,
+        empty: s.empty_labels().to_vec(),
+        native: s.native().map_or_else(Bytes::new, |native| {
+            let mut bytes = Vec::new();
+            native.encode(&mut bytes);
+            bytes.into()
+        }),
+        implied: s.is_implied(),
     };
     wire::Family {
         name: family.name.clone(),
@@ -273,6 +280,7 @@ fn family_from_wire(family: wire::Family) -> Result<Family, Malformed> {
             suffix: suffix.ok_or_else(|| Malformed::new("suffix"))?,
             labels: labels_from_wire(&s.labels)?,
             value: s.value,
+            rare: rare_from_wire(s.empty, &s.native, s.implied)?,
         })
     };
     Ok(Family {
@@ -287,6 +295,26 @@ fn family_from_wire(family: wire::Family) -> Result<Family, Malformed> {
             .map(sample)
             .collect::<Result<_, _>>()?,
     })
+}
+
+fn rare_from_wire(
+    empty: Vec<String>,
+    native: &[u8],
+    implied: bool,
+) -> Result<Option<Box<Rare>>, Malformed> {
+    let native = match native {
+        [] => None,
+        bytes => {
+            let histogram = Histogram::decode(bytes).map_err(|_| Malformed::new("native"))?;
+            Some(Arc::new(histogram))
+        }
+    };
+    let rare = Rare {
+        empty,
+        native,
+        implied,
+    };
+    Ok(rare.boxed())
 }
 
 pub fn key_to_wire(key: &GroupingKey) -> Vec<wire::GroupingLabel> {
@@ -784,6 +812,7 @@ mod tests {
                 suffix: "_bucket",
                 labels: Labels::from_pairs([("le", "+Inf")]),
                 value: 2.0,
+                rare: None,
             }],
         }];
         let key = [

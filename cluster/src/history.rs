@@ -71,7 +71,7 @@ impl History {
             .filter(|g| g.push_time < at)
             .flat_map(|g| g.series())
         {
-            batch.add_sample(labels, at, value);
+            batch.add_value(labels, at, value);
             if batch.rows.len() >= ROWS_MAX {
                 self.write(std::mem::take(&mut batch)).await;
             }

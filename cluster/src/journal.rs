@@ -158,7 +158,7 @@ pub fn add_change(batch: &mut Batch, before: Option<&Group>, after: Option<&Grou
         }
     }
     for (labels, value) in now {
-        batch.add_sample(labels, at, value);
+        batch.add_value(labels, at, value);
     }
 }
 
@@ -171,7 +171,10 @@ fn keeps_all(before: &Group, after: Option<&Group>) -> bool {
         && before.families.iter().all(|old| {
             after.family(&old.name).is_some_and(|new| {
                 let pairs = old.samples.iter().zip(&new.samples);
-                let mut same = pairs.map(|(a, b)| a.suffix == b.suffix && a.labels == b.labels);
+                let mut same = pairs.map(|(a, b)| {
+                    let same = a.suffix == b.suffix && a.labels == b.labels;
+                    same && (a.native().is_none() || b.native().is_some())
+                });
                 new.samples.len() >= old.samples.len() && same.all(|same| same)
             })
         })
@@ -191,6 +194,7 @@ mod tests {
                 suffix: "",
                 labels: Labels::default(),
                 value: 1.0,
+                rare: None,
             }],
             ..Family::default()
         };

@@ -143,6 +143,7 @@ fn put(value: usize, help_bytes: usize) -> PushOp {
             suffix: "",
             labels: Labels::default(),
             value: value as f64,
+            rare: None,
         }],
         ..Family::default()
     }])

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Answers, AskError, Cluster, Options};
+use futures::StreamExt;
 use model::batch::DeltaSpan;
 use model::group::{Family, FamilyKind, GroupingKey, PushOp, PushOptions};
+use model::limits::NEWEST_PAGE_SERIES;
 use model::sink::{Groups, Reason, Sink, WriteError};
 use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
 use model::trail::{Asked, Told, Trail};
 use model::{
     Batch, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp, Matcher,
-    MetadataStore, MetricKind, Series, Timestamp,
+    MetadataStore, MetricKind, NewestSelection, Series, Timestamp,
 };
 
 struct Node {
@@ -131,6 +133,44 @@ async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
 async fn count(cluster: &Cluster) -> Result<usize, String> {
     let series = select(cluster, "m").await?;
     Ok(series.iter().map(|s| s.samples.len()).sum())
+}
+
+/// Whoever asks for the newest samples of many series gets them in bounded pages, in order: of all
+/// shards and of each.
+async fn page_by_page(cluster: &Cluster, world: &model::port::World) {
+    let mut many = Batch::default();
+    let at = world.clock.now();
+    let count = 3 * NEWEST_PAGE_SERIES;
+    for n in 0..count {
+        let labels = Labels::from_pairs([("__name__", "many".to_owned()), ("n", n.to_string())]);
+        many.add_sample(labels, at, n as f64);
+    }
+    cluster.write(many).await.unwrap();
+    let selection = NewestSelection {
+        any_of: vec![vec![Matcher::equal("__name__", "many")]],
+        start: at,
+        end: at,
+        consistency: Consistency::Strong,
+    };
+    let all = cluster.source().expect("formed");
+    for sources in [vec![all], cluster.shard_sources()] {
+        let mut found = 0;
+        for source in sources {
+            let pages = source.newest(&selection).await.unwrap();
+            let pages: Vec<_> = pages.map(Result::unwrap).collect().await;
+            assert!(!pages.is_empty());
+            let lengths = pages.iter().map(Vec::len);
+            assert!(
+                lengths
+                    .into_iter()
+                    .all(|n| (1..=NEWEST_PAGE_SERIES).contains(&n))
+            );
+            let pages = pages.concat();
+            assert!(pages.is_sorted_by(|a, b| a.labels.cmp_by_name(&b.labels).is_lt()));
+            found += pages.len();
+        }
+        assert_eq!(found, count);
+    }
 }
 
 /// Whoever wants to know is told which node answered for which shards, and what that moved.
@@ -517,4 +557,6 @@ async fn nodes_form_replicate_route_and_come_back() {
     })
     .await;
     assert_eq!(count(&fourth.cluster).await, Ok(200));
+    // It leads some shards and asks others for the rest.
+    page_by_page(&fourth.cluster, &world).await;
 }

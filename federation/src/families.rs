@@ -178,13 +178,18 @@ impl Families {
             metric: family.metrics,
             unit: None,
         };
-        match self.format.encoding {
-            Encoding::Text | Encoding::Delimited => {
-                out.extend_from_slice(&family.encode_length_delimited_to_vec());
-            }
-            Encoding::ProtoText => out.extend_from_slice(prototext::lines(&family).as_bytes()),
-            Encoding::CompactText => out.extend_from_slice(prototext::compact(&family).as_bytes()),
+        encode(&family, self.format.encoding, out);
+    }
+}
+
+/// Appends a family in one of the protobuf encodings.
+pub fn encode(family: &wire::MetricFamily, encoding: Encoding, out: &mut Vec<u8>) {
+    match encoding {
+        Encoding::Text | Encoding::Delimited => {
+            out.extend_from_slice(&family.encode_length_delimited_to_vec());
         }
+        Encoding::ProtoText => out.extend_from_slice(prototext::lines(family).as_bytes()),
+        Encoding::CompactText => out.extend_from_slice(prototext::compact(family).as_bytes()),
     }
 }
 

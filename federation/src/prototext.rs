@@ -1,5 +1,5 @@
 //! A family in protobuf's text form (protobuf.dev/reference/protobuf/textformat-spec), as much of
-//! it as leaves by `/federate`.
+//! it as leaves by `/federate` and by the push port.
 
 use std::fmt::Write;
 
@@ -132,25 +132,31 @@ fn write_histogram(writer: &mut Writer, histogram: &Histogram) {
     }
     writer.number("schema", histogram.schema);
     writer.float("zero_threshold", histogram.zero_threshold);
+    writer.number("zero_count", histogram.zero_count);
     writer.float("zero_count_float", histogram.zero_count_float);
     let sides = [
         (
             "negative",
             &histogram.negative_span,
+            &histogram.negative_delta,
             &histogram.negative_count,
         ),
         (
             "positive",
             &histogram.positive_span,
+            &histogram.positive_delta,
             &histogram.positive_count,
         ),
     ];
-    for (side, spans, counts) in sides {
+    for (side, spans, deltas, counts) in sides {
         for span in spans {
             writer.message(&format!("{side}_span"), |writer| {
                 writer.number("offset", span.offset);
                 writer.number("length", span.length);
             });
+        }
+        for delta in deltas {
+            writer.number(&format!("{side}_delta"), Some(*delta));
         }
         for count in counts {
             writer.float(&format!("{side}_count"), Some(*count));

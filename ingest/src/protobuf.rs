@@ -17,6 +17,8 @@ use proto::wire::{Fields, WireError, split_delimited};
 use crate::exposition::{Entry, ExemplarSeen, HistogramLine, MetricKind, NotUnique, SampleLine};
 use metric::{Shown, What};
 
+pub(crate) use metric::native_part;
+
 /// A body that breaks the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {

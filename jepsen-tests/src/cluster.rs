@@ -57,6 +57,7 @@ pub struct Cluster {
 
 struct Node {
     target: Target,
+    configuration: PathBuf,
     process: Process,
 }
 
@@ -95,6 +96,14 @@ impl Cluster {
     /// One node's process, to do something to it.
     pub fn process(&mut self, n: usize) -> &mut Process {
         &mut self.nodes[n].process
+    }
+
+    /// Replaces every node's configuration file, for its next start or reload.
+    pub fn configure(&self, configuration: &str) -> anyhow::Result<()> {
+        self.nodes.iter().try_for_each(|node| {
+            let path = &node.configuration;
+            std::fs::write(path, configuration).with_context(|| path.display().to_string())
+        })
     }
 
     pub fn start_all(&mut self) -> anyhow::Result<()> {
@@ -163,6 +172,7 @@ fn lay_out(
             api: own[0],
             push: own[1],
         },
+        configuration: config,
         process: Process::new(Program {
             launcher: start.launcher.clone(),
             binary: start.binary.clone(),

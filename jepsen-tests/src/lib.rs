@@ -6,7 +6,8 @@
 //! [`report`].
 //!
 //! Beside it stands [`differ`]: random queries, compared with a real Prometheus or with quorate in
-//! another shape; and [`outage`]: a parent cluster that is away while its children take data.
+//! another shape; [`outage`]: a parent cluster that is away while its children take data; and
+//! [`hostile`]: pushes that are wrong in every way there is.
 //!
 //! What stays true: a run passes only when every checker says *valid*; *unknown* never passes.
 //! Only processes this harness started are signalled, and none outlives it.
@@ -45,3 +46,7 @@ pub mod differ;
 pub mod outage;
 
 pub mod import;
+
+pub mod hostile;
+
+pub mod federation;

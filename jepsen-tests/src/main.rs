@@ -19,7 +19,7 @@ use jepsen_tests::differ::command::{self, differ, metamorphic};
 use jepsen_tests::plan::{FaultKind, Plan, Settings, Workload, generate};
 use jepsen_tests::process::{BECOME_NODE, become_node};
 use jepsen_tests::run::{Backend, Outcome, check, read_plan, run};
-use jepsen_tests::{import, outage};
+use jepsen_tests::{federation, hostile, import, outage};
 use lexopt::ValueExt;
 
 const USAGE: &str = "\
@@ -44,11 +44,14 @@ fn main() -> ExitCode {
         }
         Some("-h" | "--help" | "help") => {
             let (differ, outage, import) = (command::USAGE, outage::USAGE, import::USAGE);
-            println!("{USAGE}\n\n{differ}\n\n{outage}\n\n{import}");
+            let (hostile, federation) = (hostile::USAGE, federation::USAGE);
+            println!("{USAGE}\n\n{differ}\n\n{outage}\n\n{federation}\n\n{import}\n\n{hostile}");
             ExitCode::SUCCESS
         }
         Some("differ") => told(differ(rest, programs)),
+        Some("federation") => told(federation::federation(rest, programs)),
         Some("federation-outage") => told(outage::outage(rest, programs)),
+        Some("hostile") => told(hostile::hostile(rest, programs)),
         Some("import") => told(import::import(rest, programs)),
         Some("metamorphic") => told(metamorphic(rest, programs)),
         _ => match dispatch(command.to_str().unwrap_or(""), rest) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::sample::{Exemplar, Histograms};
-use crate::{Histogram, Labels, Timestamp};
+use crate::{Histogram, Labels, Timestamp, Value};
 
 /// Rows of a write as columns of equal length. `series` indexes [`Batch::series`].
 ///
@@ -97,6 +97,17 @@ impl Batch {
     pub fn add_sample(&mut self, labels: Labels, timestamp: Timestamp, value: f64) {
         let series = self.add_series(labels);
         self.rows.push(series, timestamp, value);
+    }
+
+    /// Adds a series with a single value, a float or a histogram.
+    pub fn add_value(&mut self, labels: Labels, timestamp: Timestamp, value: Value) {
+        match value {
+            Value::Float(value) => self.add_sample(labels, timestamp, value),
+            Value::Histogram(histogram) => {
+                let series = self.add_series(labels);
+                self.rows.push_histogram(series, timestamp, histogram);
+            }
+        }
     }
 
     /// Adds the rows and exemplars of another batch behind its own; what else the other one says of

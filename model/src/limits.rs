@@ -202,6 +202,9 @@ pub const PICKLE_BYTES_MAX: usize = 1 << 20;
 pub const PUSHES_WAITING_MAX: usize = 4096;
 pub const PUSH_QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// Samples and families of one push: on the wire they take a few bytes, here a hundred times as many.
+pub const PUSH_SAMPLES_MAX: usize = 1_000_000;
+
 /// The name of one additive push, and those a shard remembers to know a repetition: how many, and
 /// their bytes.
 pub const PUSH_ID_BYTES_MAX: usize = 128;

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::try_join_all;
 use futures::stream::BoxStream;
 
+use crate::limits::NEWEST_PAGE_SERIES;
 use crate::sample::is_stale;
 use crate::source::{Consistency, Selection, Source, SourceError, Take};
 use crate::{Histogram, Labels, Matcher, Series, Timestamp};
@@ -55,7 +56,7 @@ impl Newest {
     }
 }
 
-/// All of them at once, for sources that know no better.
+/// For sources that know no better: all of them are held at once, and leave in pages.
 pub(crate) async fn by_select<S: Source + ?Sized>(
     source: &S,
     selection: &NewestSelection,
@@ -75,6 +76,10 @@ pub(crate) async fn by_select<S: Source + ?Sized>(
     let mut all: Vec<Newest> = lists.concat().into_iter().filter_map(Newest::of).collect();
     all.sort_by(|a, b| a.labels.cmp_by_name(&b.labels));
     all.dedup_by(|a, b| a.labels == b.labels);
-    let page = (!all.is_empty()).then_some(Ok(all));
-    Ok(futures::stream::iter(page).boxed())
+    let mut pages = Vec::new();
+    let mut all = all.into_iter().peekable();
+    while all.peek().is_some() {
+        pages.push(Ok(all.by_ref().take(NEWEST_PAGE_SERIES).collect()));
+    }
+    Ok(futures::stream::iter(pages).boxed())
 }

@@ -14,7 +14,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use model::batch::{DeltaSpan, Fence};
-use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
+use model::group::{
+    Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions, Rare,
+};
 use model::{Exemplar, FamilyMetadata, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
@@ -579,11 +581,51 @@ pub(crate) fn put_families(out: &mut Vec<u8>, families: &[Family]) {
         put_varint(out, family.samples.len() as u64);
         for sample in &family.samples {
             let suffix = SUFFIXES.iter().position(|text| *text == sample.suffix);
-            out.push(suffix.expect("a suffix is one of four") as u8);
+            let suffix = suffix.expect("a suffix is one of four") as u8;
+            out.push(suffix | if sample.rare.is_some() { RARE } else { 0 });
             put_bytes(out, sample.labels.as_canonical());
             put_u64(out, sample.value.to_bits());
+            if let Some(rare) = &sample.rare {
+                put_rare(out, rare);
+            }
         }
     }
+}
+
+/// Beside the suffix: the sample says more. Readers before this bit refuse it as a suffix.
+const RARE: u8 = 0x80;
+
+fn put_rare(out: &mut Vec<u8>, rare: &Rare) {
+    out.push(u8::from(rare.implied));
+    put_varint(out, rare.empty.len() as u64);
+    for name in &rare.empty {
+        put_bytes(out, name.as_bytes());
+    }
+    let mut native = Vec::new();
+    if let Some(histogram) = &rare.native {
+        histogram.encode(&mut native);
+    }
+    put_bytes(out, &native);
+}
+
+fn take_rare(fields: &mut Fields<'_>) -> Result<Box<Rare>, Malformed> {
+    let implied = fields.flag()?;
+    let empty = (0..fields.count(1)?)
+        .map(|_| fields.text().map(str::to_owned))
+        .collect::<Result<_, _>>()?;
+    let native = match fields.bytes()? {
+        [] => None,
+        bytes => {
+            let histogram = Histogram::decode(bytes);
+            let histogram = histogram.map_err(|_| Malformed("native histogram of a push"))?;
+            Some(std::sync::Arc::new(histogram))
+        }
+    };
+    Ok(Box::new(Rare {
+        empty,
+        native,
+        implied,
+    }))
 }
 
 pub(crate) fn take_families(fields: &mut Fields<'_>) -> Result<Vec<Family>, Malformed> {
@@ -611,13 +653,18 @@ fn take_family(fields: &mut Fields<'_>) -> Result<Family, Malformed> {
 }
 
 fn take_family_sample(fields: &mut Fields<'_>) -> Result<FamilySample, Malformed> {
+    let first = fields.u8()?;
     let suffix = SUFFIXES
-        .get(usize::from(fields.u8()?))
+        .get(usize::from(first & !RARE))
         .ok_or(Malformed("unknown suffix"))?;
     Ok(FamilySample {
         suffix,
         labels: fields.labels()?,
         value: f64::from_bits(fields.u64()?),
+        rare: match first & RARE {
+            0 => None,
+            _ => Some(take_rare(fields)?),
+        },
     })
 }
 
@@ -630,6 +677,29 @@ mod tests {
     fn labels() -> impl Strategy<Value = Labels> {
         prop::collection::btree_map("[a-c_]{1,6}", "[a-z]{0,5}", 0..4)
             .prop_map(|pairs| Labels::from_pairs(&pairs))
+    }
+
+    fn rare() -> impl Strategy<Value = Option<Box<Rare>>> {
+        let native = prop::option::weighted(
+            0.1,
+            any::<u32>().prop_map(|count| {
+                let count = f64::from(count);
+                std::sync::Arc::new(Histogram {
+                    count,
+                    zero_count: count,
+                    ..Histogram::default()
+                })
+            }),
+        );
+        let empty = prop::collection::vec("[a-z]{1,3}", 0..2);
+        (native, empty, any::<bool>()).prop_map(|(native, empty, implied)| {
+            Rare {
+                empty,
+                native,
+                implied,
+            }
+            .boxed()
+        })
     }
 
     fn labels_and_time() -> impl Strategy<Value = (Labels, i64)> {
@@ -700,10 +770,13 @@ mod tests {
 
     fn push() -> impl Strategy<Value = Command> {
         let sample =
-            (0usize..4, labels(), any::<u64>()).prop_map(|(suffix, labels, bits)| FamilySample {
-                suffix: SUFFIXES[suffix],
-                labels,
-                value: f64::from_bits(bits),
+            (0usize..4, labels(), any::<u64>(), rare()).prop_map(|(suffix, labels, bits, rare)| {
+                FamilySample {
+                    suffix: SUFFIXES[suffix],
+                    labels,
+                    value: f64::from_bits(bits),
+                    rare,
+                }
             });
         let samples = prop::collection::vec(sample, 0..4);
         let family = ("[a-z]{1,8}", any::<Option<String>>(), 0usize..5, samples).prop_map(

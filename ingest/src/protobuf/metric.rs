@@ -59,6 +59,16 @@ pub fn read_labels<'a>(
     Ok(())
 }
 
+/// The native part of a `Histogram` message, as it was sent; `None` when it has none.
+pub fn native_part(message: &[u8]) -> Result<Option<Histogram>, WireError> {
+    let mut histogram = Message::default();
+    for field in Fields::new(message) {
+        histogram.read(&field?)?;
+    }
+    let is_native = histogram.is_native();
+    Ok(is_native.then(|| histogram.buckets(MetricKind::Histogram)))
+}
+
 /// Everything a metric of a family of this kind shows.
 pub fn read(
     message: &[u8],
@@ -227,17 +237,36 @@ impl Message {
     /// The native part; its exemplars are its own or, where it has none, those of the buckets.
     /// Only those with a time: without one nobody could tell the same from a new one.
     fn native(&mut self, kind: MetricKind) -> Shown {
-        let is_integer = !(self.count_float > 0.0 || self.zero_count_float > 0.0);
         let of_buckets = self.classic.iter().filter_map(|b| b.exemplar.clone());
         let mut exemplars: Vec<_> = match self.has_exemplars {
             true => std::mem::take(&mut self.exemplars),
             false => of_buckets.collect(),
         };
         exemplars.retain(|exemplar| exemplar.timestamp.is_some());
+        let mut histogram = self.buckets(kind);
+        // What does not fit is told by the check to come, as it was sent.
+        if histogram.validate().is_ok() {
+            compact(&mut histogram, 0);
+        }
+        Shown {
+            what: What::Histogram(Box::new(histogram)),
+            exemplars,
+            ..Shown::default()
+        }
+    }
+
+    /// Whether counts are whole numbers.
+    fn is_integer(&self) -> bool {
+        !(self.count_float > 0.0 || self.zero_count_float > 0.0)
+    }
+
+    /// The native buckets as they were sent.
+    fn buckets(&mut self, kind: MetricKind) -> Histogram {
+        let is_integer = self.is_integer();
         let [negative, positive] = std::mem::take(&mut self.sides);
         let (negative_spans, negative_buckets) = negative.split(is_integer);
         let (positive_spans, positive_buckets) = positive.split(is_integer);
-        let mut histogram = Histogram {
+        Histogram {
             is_integer,
             reset_hint: match kind {
                 MetricKind::GaugeHistogram => ResetHint::Gauge,
@@ -259,15 +288,6 @@ impl Message {
             negative_spans,
             negative_buckets,
             custom_values: Vec::new(),
-        };
-        // What does not fit is told by the check to come, as it was sent.
-        if histogram.validate().is_ok() {
-            compact(&mut histogram, 0);
-        }
-        Shown {
-            what: What::Histogram(Box::new(histogram)),
-            exemplars,
-            ..Shown::default()
         }
     }
 

@@ -19,25 +19,19 @@ pub fn parse(
     rules: impl Into<Rules>,
 ) -> Result<Vec<Family>, PushError> {
     let rules = rules.into();
-    let mut parser = Parser {
-        bytes: body,
-        at: 0,
-        line: 0,
-        names: rules.names,
-        families: Vec::new(),
-        by_name: hash::Map::default(),
-        timestamps: false,
-    };
-    if let Err(reason) = parser.run() {
-        return Err(PushError::Format {
-            line: parser.line,
-            reason,
-        });
-    }
+    let mut parser = Parser::new(body, rules.names);
+    parser.read()?;
     if parser.timestamps {
         return Err(PushError::Timestamps);
     }
     check::finish(parser.families, key, rules.unchecked)
+}
+
+/// The families of a body as they stand there.
+pub(super) fn buildings(body: &[u8]) -> Result<Vec<Building>, PushError> {
+    let mut parser = Parser::new(body, Names::Utf8);
+    parser.read()?;
+    Ok(parser.families)
 }
 
 /// What of a histogram or summary a sample's name means.
@@ -56,6 +50,8 @@ struct Parser<'a> {
     families: Vec<Building>,
     by_name: hash::Map<String, usize>,
     timestamps: bool,
+    /// Lines of samples so far.
+    samples: usize,
 }
 
 /// One sample line while it is read.
@@ -67,7 +63,29 @@ struct Line {
 
 type Step<T = ()> = Result<T, String>;
 
+impl<'a> Parser<'a> {
+    fn new(bytes: &'a [u8], names: Names) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            line: 0,
+            names,
+            families: Vec::new(),
+            by_name: hash::Map::default(),
+            timestamps: false,
+            samples: 0,
+        }
+    }
+}
+
 impl Parser<'_> {
+    fn read(&mut self) -> Result<(), PushError> {
+        self.run().map_err(|reason| PushError::Format {
+            line: self.line,
+            reason,
+        })
+    }
+
     fn run(&mut self) -> Step {
         loop {
             self.line += 1;
@@ -237,6 +255,7 @@ impl Parser<'_> {
                 _ => {}
             }
         }
+        self.check_size()?;
         let family = self.families.len();
         self.by_name.insert(name.clone(), family);
         self.families.push(Building::new(name));
@@ -244,6 +263,8 @@ impl Parser<'_> {
     }
 
     fn sample(&mut self) -> Step {
+        self.samples += 1;
+        self.check_size()?;
         let mut line = Line {
             family: None,
             labels: Vec::new(),
@@ -271,6 +292,14 @@ impl Parser<'_> {
             .ok_or_else(|| format!("expected float as value, got {}", quoted(word)))?;
         self.timestamp()?;
         self.families[family].put(line.labels, line.bound, value, part)
+    }
+
+    fn check_size(&self) -> Step {
+        let max = limits::PUSH_SAMPLES_MAX;
+        match self.samples + self.families.len() > max {
+            true => Err(format!("more than {max} samples and families")),
+            false => Ok(()),
+        }
     }
 
     fn begin(&mut self, line: &mut Line, name: String) -> Step {

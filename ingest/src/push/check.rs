@@ -2,11 +2,12 @@
 //! out flat, duplicates and colliding names refused. Costs what the push is large, whatever else
 //! is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use model::group::{Family, FamilyKind, FamilySample, GroupingKey};
+use model::group::{Family, FamilyKind, FamilySample, GroupingKey, Rare};
 use model::labels::LabelsBuilder;
-use model::{Labels, hash, number};
+use model::{Histogram, Labels, hash, limits, number};
 
 use super::{PushError, quoted};
 
@@ -29,8 +30,8 @@ pub(super) struct Building {
 
 /// One label set of a family, without `le` and `quantile`.
 pub(super) struct Metric {
-    labels: Vec<(String, String)>,
-    value: Value,
+    pub labels: Vec<(String, String)>,
+    pub value: Value,
 }
 
 pub(super) enum Value {
@@ -40,6 +41,7 @@ pub(super) enum Value {
         bounds: Vec<(f64, f64)>,
         sum: f64,
         count: f64,
+        native: Option<Arc<Histogram>>,
     },
 }
 
@@ -78,12 +80,15 @@ impl Building {
                     bounds: Vec::new(),
                     sum: 0.0,
                     count: 0.0,
+                    native: None,
                 },
             ));
             self.metrics.len() - 1
         });
         match &mut self.metrics[at].value {
-            Value::Compound { bounds, sum, count } => (bounds, sum, count),
+            Value::Compound {
+                bounds, sum, count, ..
+            } => (bounds, sum, count),
             Value::Single(_) => unreachable!("a family's type is fixed before its samples"),
         }
     }
@@ -110,34 +115,56 @@ pub(super) fn finish(
         .filter(|f| !f.metrics.is_empty() && !OWN_FAMILIES.contains(&f.name.as_str()))
         .map(|f| (f.name.clone(), f))
         .collect();
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let mut finished = Vec::with_capacity(by_name.len());
     for building in by_name.values() {
-        let mut doubts = Vec::new();
-        doubts.extend(collision(&building.name, |name| {
+        let mut doubts = Problems::default();
+        let taken = collision(&building.name, |name| {
             by_name.get(name).map(|f| f.kind.unwrap_or_default())
-        }));
+        });
+        taken.into_iter().for_each(|problem| doubts.add(|| problem));
         finished.push(lay_out(building, key, &mut problems, &mut doubts));
         if !unchecked {
-            problems.append(&mut doubts);
+            problems.append(doubts);
         }
     }
-    match joined(&problems) {
+    match problems.joined() {
         None => Ok(finished),
         Some(text) => Err(PushError::Inconsistent(text)),
     }
 }
 
-/// As client_golang shows several errors.
-pub(super) fn joined(problems: &[String]) -> Option<String> {
-    match problems {
-        [] => None,
-        [one] => Some(one.clone()),
-        many => Some(format!(
-            "{} error(s) occurred:\n* {}",
-            many.len(),
-            many.join("\n* ")
-        )),
+/// What is wrong: all of it is counted, so much of it is told.
+#[derive(Default)]
+pub(super) struct Problems {
+    count: usize,
+    texts: Vec<String>,
+}
+
+impl Problems {
+    pub fn add(&mut self, problem: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.texts.len() < limits::WRITE_PROBLEMS_MAX {
+            self.texts.push(problem());
+        }
+    }
+
+    pub fn append(&mut self, other: Self) {
+        let untold = other.count - other.texts.len();
+        other.texts.into_iter().for_each(|text| self.add(|| text));
+        self.count += untold;
+    }
+
+    /// As client_golang shows several errors.
+    pub fn joined(&self) -> Option<String> {
+        match (&self.texts[..], self.count) {
+            ([], _) => None,
+            ([one], 1) => Some(one.clone()),
+            (many, count) => Some(format!(
+                "{count} error(s) occurred:\n* {}",
+                many.join("\n* ")
+            )),
+        }
     }
 }
 
@@ -175,33 +202,39 @@ pub(super) fn collision(
 fn lay_out(
     family: &Building,
     key: &GroupingKey,
-    problems: &mut Vec<String>,
-    doubts: &mut Vec<String>,
+    problems: &mut Problems,
+    doubts: &mut Problems,
 ) -> Family {
     let kind = family.kind.unwrap_or_default();
-    let mut seen: hash::Set<(&'static str, Labels)> = hash::Set::default();
+    let mut seen: hash::Set<(&'static str, Labels, Vec<String>)> = hash::Set::default();
     let mut samples = Vec::new();
     for metric in &family.metrics {
         let (labels, empty_instance) = apply(key, &metric.labels);
-        let describe = || describe(&family.name, kind, metric, &labels, key, empty_instance);
-        if let Some((name, _)) = labels.iter().find(|(name, _)| name.starts_with("__")) {
-            problems.push(format!(
-                "{} has a label with an invalid name: {name}",
-                describe()
-            ));
+        let empty = empty_labels(key, kind, &metric.labels, &labels);
+        let describe = || {
+            let mut pairs: BTreeMap<&str, &str> = labels.iter().collect();
+            pairs.extend(empty.iter().map(|name| (name.as_str(), "")));
+            describe(&family.name, kind, metric, pairs, key, empty_instance)
+        };
+        let names = labels.iter().map(|(name, _)| name);
+        let mut names = names.chain(empty.iter().map(String::as_str));
+        if let Some(name) = names.find(|name| name.starts_with("__")) {
+            problems.add(|| format!("{} has a label with an invalid name: {name}", describe()));
             continue;
         }
         let start = samples.len();
-        flatten(metric, kind, &labels, &mut samples);
+        flatten(metric, kind, (&labels, &empty), &mut samples);
         let again = samples
             .iter()
             .skip(start)
-            .any(|s| !seen.insert((s.suffix, s.labels.clone())));
+            .any(|s| !seen.insert((s.suffix, s.labels.clone(), s.empty_labels().to_vec())));
         if again {
-            doubts.push(format!(
-                "{} was collected before with the same name and label values",
-                describe()
-            ));
+            doubts.add(|| {
+                format!(
+                    "{} was collected before with the same name and label values",
+                    describe()
+                )
+            });
         }
     }
     Family {
@@ -225,23 +258,52 @@ fn apply(key: &GroupingKey, labels: &[(String, String)]) -> (LabelsBuilder, bool
     (builder, empty_instance)
 }
 
+/// Labels of a metric that were pushed with an empty value and are no others': ascending. The
+/// instance is shown anyway.
+fn empty_labels(
+    key: &GroupingKey,
+    kind: FamilyKind,
+    pushed: &[(String, String)],
+    labels: &LabelsBuilder,
+) -> Vec<String> {
+    let taken = |name: &str| {
+        let of_others = name == "instance" || Some(name) == bound_label(kind);
+        of_others || labels.get(name).is_some() || key.iter().any(|(n, _)| n == name)
+    };
+    let empty = pushed.iter().filter(|(_, value)| value.is_empty());
+    let names: BTreeSet<&String> = empty
+        .map(|(name, _)| name)
+        .filter(|name| !taken(name))
+        .collect();
+    names.into_iter().cloned().collect()
+}
+
+/// `labels` are those with a value, and the names of those without.
 fn flatten(
     metric: &Metric,
     kind: FamilyKind,
-    labels: &LabelsBuilder,
+    (labels, empty): (&LabelsBuilder, &[String]),
     samples: &mut Vec<FamilySample>,
 ) {
     let plain = labels.build();
-    let mut put = |suffix, labels, value| {
+    let mut put_rare = |suffix, labels, value, rare: Rare| {
+        let empty = empty.to_vec();
         samples.push(FamilySample {
             suffix,
             labels,
             value,
+            rare: Rare { empty, ..rare }.boxed(),
         });
     };
-    let (bounds, sum, count) = match &metric.value {
+    let mut put = |suffix, labels, value| put_rare(suffix, labels, value, Rare::default());
+    let (bounds, sum, count, native) = match &metric.value {
         Value::Single(value) => return put("", plain, *value),
-        Value::Compound { bounds, sum, count } => (bounds, *sum, *count),
+        Value::Compound {
+            bounds,
+            sum,
+            count,
+            native,
+        } => (bounds, *sum, *count, native),
     };
     let name = bound_label(kind).expect("compound metrics have bounds");
     let suffix = if kind == FamilyKind::Histogram {
@@ -259,22 +321,30 @@ fn flatten(
     }
     let last_missing = !bounds.iter().any(|&(bound, _)| bound == f64::INFINITY);
     if kind == FamilyKind::Histogram && last_missing {
-        put(suffix, with_bound(f64::INFINITY), count);
+        let implied = Rare {
+            implied: true,
+            ..Rare::default()
+        };
+        put_rare(suffix, with_bound(f64::INFINITY), count, implied);
     }
-    put("_sum", plain.clone(), sum);
-    put("_count", plain, count);
+    put_rare("_sum", plain.clone(), sum, Rare::default());
+    let native = native.clone();
+    let counted = Rare {
+        native,
+        ..Rare::default()
+    };
+    put_rare("_count", plain, count, counted);
 }
 
 /// The metric as the original's messages show it: protobuf's text form.
-fn describe(
+fn describe<'a>(
     family: &str,
     kind: FamilyKind,
     metric: &Metric,
-    labels: &LabelsBuilder,
-    key: &GroupingKey,
+    mut pairs: BTreeMap<&'a str, &'a str>,
+    key: &'a GroupingKey,
     empty_instance: bool,
 ) -> String {
-    let mut pairs: BTreeMap<&str, &str> = labels.iter().collect();
     pairs.extend(key.iter());
     if empty_instance {
         pairs.insert("instance", "");

@@ -1,12 +1,16 @@
 //! The body of a push as protobuf: `io.prometheus.client.MetricFamily` messages, each behind its
 //! length (proto/proto/exposition.proto).
 //!
-//! Promise: what pushgateway 1.11 takes is taken. Of a native histogram the count and the sum are
-//! kept, as the text page of the original shows it; its buckets are not kept yet.
+//! Promise: what pushgateway 1.11 takes is taken. Of a native histogram whose buckets could not be
+//! stored (more of them than counted, beyond a bound) the count and the sum are kept.
+
+use std::sync::Arc;
 
 use model::group::{Family, FamilyKind, GroupingKey};
-use model::limits;
+use model::{Histogram, hash, limits};
 use proto::wire::{Field, Fields, WireError, split_delimited};
+
+use crate::protobuf::native_part;
 
 use super::check::{self, Building, Metric, Value};
 use super::{Names, PushError, Rules, quoted};
@@ -20,31 +24,29 @@ pub fn parse_delimited(
 ) -> Result<Vec<Family>, PushError> {
     let rules = rules.into();
     let mut rest = body;
-    let mut families: Vec<Building> = Vec::new();
-    let mut problem = None;
-    let mut timestamps = false;
+    let mut families: hash::Map<String, Building> = hash::Map::default();
+    let mut reader = Reader {
+        names: Names::Utf8,
+        family: Building::new(String::new()),
+        timestamps: false,
+        problem: None,
+        samples: 0,
+        label_bytes: 0,
+    };
     while !rest.is_empty() {
         let (message, after) = split_delimited(rest).map_err(malformed)?;
         rest = after;
-        let mut reader = Reader {
-            names: Names::Utf8,
-            family: Building::new(String::new()),
-            timestamps: false,
-            problem: None,
-        };
         reader.family(message)?;
-        timestamps |= reader.timestamps;
-        problem = problem.or(reader.problem);
+        let family = std::mem::replace(&mut reader.family, Building::new(String::new()));
         // Of two families of a name the later one stands, as in the original.
-        families.retain(|family| family.name != reader.family.name);
-        families.push(reader.family);
+        families.insert(family.name.clone(), family);
     }
-    if timestamps {
+    if reader.timestamps {
         return Err(PushError::Timestamps);
     }
-    match problem {
+    match reader.problem {
         Some(problem) => Err(PushError::Inconsistent(problem)),
-        None => check::finish(families, key, rules.unchecked),
+        None => check::finish(families.into_values().collect(), key, rules.unchecked),
     }
 }
 
@@ -54,6 +56,9 @@ struct Reader {
     timestamps: bool,
     /// The first thing that makes the push inconsistent.
     problem: Option<String>,
+    /// Samples and families so far, and bytes of the labels of all of them.
+    samples: usize,
+    label_bytes: usize,
 }
 
 impl Reader {
@@ -75,12 +80,17 @@ impl Reader {
             return Err(PushError::Protobuf(format!("invalid metric name {name}")));
         }
         check_length("metric name", &self.family.name)?;
+        self.grow(1, 0)?;
         metrics
             .into_iter()
             .try_for_each(|metric| self.metric(metric))
     }
 
     fn metric(&mut self, message: &[u8]) -> Result<(), PushError> {
+        if message.len() > limits::METRIC_BYTES_MAX {
+            let why = format!("metric of more than {} bytes", limits::METRIC_BYTES_MAX);
+            return Err(PushError::Protobuf(why));
+        }
         let kind = self.family.kind.unwrap_or_default();
         let wanted = match kind {
             FamilyKind::Gauge => 2,
@@ -115,12 +125,36 @@ impl Reader {
             return Ok(());
         };
         let value = match kind {
-            FamilyKind::Histogram => compound(value, (3, 2, 1)),
+            FamilyKind::Histogram => histogram(value),
             FamilyKind::Summary => compound(value, (3, 1, 2)),
             _ => single(value),
         };
         let value = value.map_err(malformed)?;
+        let samples = match &value {
+            Value::Single(_) => 1,
+            Value::Compound { bounds, .. } => bounds.len() + 3,
+        };
+        let bytes = labels.iter().map(|(name, value)| name.len() + value.len());
+        self.grow(samples, bytes.sum())?;
         self.family.metrics.push(Metric::new(labels, value));
+        Ok(())
+    }
+
+    /// Counts samples with `label_bytes` each: buckets share one text of their labels on the wire.
+    fn grow(&mut self, samples: usize, label_bytes: usize) -> Result<(), PushError> {
+        self.samples += samples;
+        self.label_bytes = self
+            .label_bytes
+            .saturating_add(samples.saturating_mul(label_bytes));
+        let (max, bytes_max) = (limits::PUSH_SAMPLES_MAX, limits::EXPOSITION_LABEL_BYTES_MAX);
+        if self.samples > max {
+            let why = format!("more than {max} samples and families");
+            return Err(PushError::Protobuf(why));
+        }
+        if self.label_bytes > bytes_max {
+            let why = format!("labels of all series of more than {bytes_max} bytes");
+            return Err(PushError::Protobuf(why));
+        }
         Ok(())
     }
 
@@ -170,6 +204,20 @@ fn single(message: &[u8]) -> Result<Value, WireError> {
     Ok(Value::Single(value))
 }
 
+/// A histogram, its native buckets among it.
+fn histogram(message: &[u8]) -> Result<Value, WireError> {
+    let mut value = compound(message, (3, 2, 1))?;
+    if let Value::Compound { native, .. } = &mut value {
+        *native = native_part(message)?.filter(is_storable).map(Arc::new);
+    }
+    Ok(value)
+}
+
+fn is_storable(histogram: &Histogram) -> bool {
+    histogram.size() <= limits::HISTOGRAM_BYTES_MAX
+        && crate::histogram::check::check(histogram).is_ok()
+}
+
 /// A histogram or summary; `numbers` are the fields of its bounds, and in these of the bound and
 /// of the value.
 fn compound(message: &[u8], numbers: (u32, u32, u32)) -> Result<Value, WireError> {
@@ -193,6 +241,7 @@ fn compound(message: &[u8], numbers: (u32, u32, u32)) -> Result<Value, WireError
         } else {
             count
         },
+        native: None,
     })
 }
 
@@ -295,6 +344,40 @@ mod tests {
         );
         let cut = parse_delimited(&body[..body.len() - 3], &key(), Names::Legacy);
         assert_eq!(cut, Err(PushError::Protobuf("unexpected EOF".to_owned())));
+    }
+
+    /// Two bytes a bucket, each a series with all labels: 128 GB of them.
+    #[test]
+    fn what_few_bytes_stand_for_is_bounded() {
+        let long = |number: u8, body: &[u8]| {
+            let mut out = vec![number << 3 | 2];
+            prost::encoding::encode_varint(body.len() as u64, &mut out);
+            out.extend(body);
+            out
+        };
+        let label = [long(1, b"l"), long(2, &vec![b'x'; 60_000])].concat();
+        let family = |label: &[u8], buckets: usize| {
+            let metric = [long(1, label), long(7, &[3 << 3 | 2, 0].repeat(buckets))].concat();
+            let family = [long(1, b"h"), vec![3 << 3, 4], long(4, &metric)].concat();
+            let mut body = Vec::new();
+            prost::encoding::encode_varint(family.len() as u64, &mut body);
+            [body, family].concat()
+        };
+        let refused = |body: &[u8], why: &str| {
+            let error = parse_delimited(body, &key(), Names::Legacy);
+            assert!(
+                matches!(&error, Err(PushError::Protobuf(text)) if text.contains(why)),
+                "{error:?}"
+            );
+        };
+        refused(&family(&label, 200_000), "labels of all series");
+        let short = [long(1, b"l"), long(2, b"x")].concat();
+        refused(&family(&short, 1_000_000), "metric of more than");
+        refused(
+            &family(&short, 300_000).repeat(4),
+            "more than 1000000 samples",
+        );
+        assert!(parse_delimited(&family(&label, 1), &key(), Names::Legacy).is_ok());
     }
 
     proptest! {

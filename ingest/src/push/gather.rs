@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::group::{FamilyKind, Group};
 
-use super::check::{collision, described, joined};
+use super::check::{Problems, collision, described};
 use super::render::{Merged, Metric, merge};
 
-/// All that contradicts, or nothing when the groups are one exposition.
+/// What contradicts, or nothing when the groups are one exposition.
 pub fn contradictions(groups: &[Group]) -> Option<String> {
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let mut taken: BTreeMap<&str, FamilyKind> = BTreeMap::new();
     for (name, family) in &merge(groups) {
         let Some(kind) = family.metrics.first().map(|metric| metric.kind) else {
@@ -24,34 +24,34 @@ pub fn contradictions(groups: &[Group]) -> Option<String> {
         };
         match collision(name, |other| taken.get(other).copied()) {
             // The original looks no further into a family whose name is taken.
-            Some(problem) => problems.push(problem),
+            Some(problem) => problems.add(|| problem),
             None => {
                 taken.insert(name, kind);
-                problems.extend(in_family(name, kind, family));
+                in_family(name, kind, family, &mut problems);
             }
         }
     }
-    joined(&problems)
+    problems.joined()
 }
 
-fn in_family(name: &str, kind: FamilyKind, family: &Merged<'_>) -> Vec<String> {
-    let mut problems = Vec::new();
+fn in_family(name: &str, kind: FamilyKind, family: &Merged<'_>, problems: &mut Problems) {
     let mut seen: BTreeSet<&BTreeMap<&str, &str>> = BTreeSet::new();
     for metric in &family.metrics {
         if metric.kind != kind {
             let kind = kind.as_str().to_uppercase();
-            problems.push(format!("{} is not a {kind}", describe(name, metric)));
+            problems.add(|| format!("{} is not a {kind}", describe(name, metric)));
             continue;
         }
         let again = usize::from(!seen.insert(&metric.labels));
         for _ in 0..again + metric.repeated() {
-            problems.push(format!(
-                "{} was collected before with the same name and label values",
-                describe(name, metric)
-            ));
+            problems.add(|| {
+                format!(
+                    "{} was collected before with the same name and label values",
+                    describe(name, metric)
+                )
+            });
         }
     }
-    problems
 }
 
 fn describe(name: &str, metric: &Metric<'_>) -> String {
@@ -202,6 +202,6 @@ mod tests {
             group("b", "# TYPE m gauge\nm 1\n"),
         ];
         assert!(contradictions(&groups).is_some());
-        assert!(render(&groups).contains("# TYPE m untyped\n"));
+        assert!(render(&groups, &|name| name.into()).contains("# TYPE m untyped\n"));
     }
 }

@@ -8,14 +8,16 @@
 mod body;
 mod check;
 mod delimited;
+mod families;
 mod gather;
 pub mod path;
 mod render;
 
 pub use body::parse;
 pub use delimited::parse_delimited;
+pub use families::{families, of_text};
 pub use gather::contradictions;
-pub use render::{render, time_families};
+pub use render::{Escape, render, time_families};
 
 /// Which names metrics and labels may have.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

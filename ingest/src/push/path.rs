@@ -42,6 +42,9 @@ pub fn parse(raw_path: &str, names: Names) -> Result<GroupingKey, PathError> {
         false => job.to_owned(),
     };
     let mut pairs = split_labels(labels, names)?;
+    // Every metric shows the instance, empty where there is none: two groups that only this told apart
+    // would show each series twice.
+    pairs.retain(|(name, value)| name != "instance" || !value.is_empty());
     pairs.push(("job".to_owned(), job));
     GroupingKey::new(pairs).ok_or_else(|| invalid("job name is required"))
 }
@@ -269,6 +272,15 @@ mod tests {
         ] {
             assert!(read(path).is_err(), "{path}");
         }
+    }
+
+    /// Pushgateway 1.11.2 takes them for two, and then shows no metrics at all.
+    #[test]
+    fn an_empty_instance_is_none() {
+        let with = parse("/metrics/job/a/instance@base64/=", Names::Legacy);
+        assert_eq!(with, parse("/metrics/job/a", Names::Legacy));
+        let zone = parse("/metrics/job/a/zone@base64/=", Names::Legacy);
+        assert_ne!(zone, with);
     }
 
     #[test]

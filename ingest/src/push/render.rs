@@ -6,13 +6,15 @@
 //! stays, and a family that groups give different types is shown `untyped`. Not here: whether that
 //! is an error ([`super::contradictions`]).
 //!
-//! Names outside the legacy alphabet are quoted; labels pushed with an empty value are not shown
-//! (the store does not tell them from absent ones), those of the group are.
+//! Names outside the legacy alphabet are quoted, unless the reader's scheme has another form of
+//! them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::group::{Family, FamilyKind, FamilySample, Group};
-use model::{Labels, Timestamp, number};
+use model::{Histogram, Timestamp, number};
 
 use super::check::bound_label;
 use super::is_legacy;
@@ -53,16 +55,20 @@ pub fn time_families(group: &Group) -> Vec<Family> {
             suffix: "",
             labels: labels.clone(),
             value: at.seconds(),
+            rare: None,
         }],
     };
     times_of(group).map(family).collect()
 }
 
-/// Writes the exposition of all groups.
-pub fn render(groups: &[Group]) -> String {
+/// What becomes of a name.
+pub type Escape<'a> = &'a dyn for<'n> Fn(&'n str) -> Cow<'n, str>;
+
+/// Writes the exposition of all groups, names as `shown` has them.
+pub fn render(groups: &[Group], shown: Escape<'_>) -> String {
     let mut out = String::new();
     for (name, family) in &mut merge(groups) {
-        family.write(name, &mut out);
+        family.write(name, shown, &mut out);
     }
     out
 }
@@ -92,6 +98,8 @@ pub(super) fn merge(groups: &[Group]) -> BTreeMap<&str, Merged<'_>> {
                     suffix: "",
                     bound: None,
                     value: time.seconds(),
+                    implied: false,
+                    native: None,
                 }],
             });
         }
@@ -119,6 +127,9 @@ pub(super) struct Line<'a> {
     /// `le` or `quantile` with its value.
     pub bound: Option<(&'static str, &'a str)>,
     pub value: f64,
+    /// Whether it was not pushed itself.
+    pub implied: bool,
+    pub native: Option<&'a Histogram>,
 }
 
 impl<'a> Merged<'a> {
@@ -137,7 +148,7 @@ impl<'a> Merged<'a> {
         }
         let bound_label = bound_label(family.kind);
         let same_metric = |a: &FamilySample, b: &FamilySample| {
-            bound_label.is_some_and(|bound| same_without(&a.labels, &b.labels, bound))
+            bound_label.is_some_and(|bound| same_without(a, b, bound))
         };
         for samples in family.samples.chunk_by(same_metric) {
             let mut labels: BTreeMap<_, _> = samples
@@ -145,11 +156,15 @@ impl<'a> Merged<'a> {
                 .flat_map(|s| s.labels.iter())
                 .filter(|(name, _)| Some(*name) != bound_label)
                 .collect();
+            let empty = samples.first().map_or(&[][..], FamilySample::empty_labels);
+            labels.extend(empty.iter().map(|name| (name.as_str(), "")));
             group_labels(&mut labels, group);
             let lines = samples.iter().map(|s| Line {
                 suffix: s.suffix,
                 bound: bound_label.and_then(|name| Some((name, s.labels.get(name)?))),
                 value: s.value,
+                implied: s.is_implied(),
+                native: s.native().map(Arc::as_ref),
             });
             self.metrics.push(Metric {
                 kind: family.kind,
@@ -159,7 +174,21 @@ impl<'a> Merged<'a> {
         }
     }
 
-    fn write(&mut self, name: &str, out: &mut String) {
+    /// What the first group that says anything says of it.
+    pub fn help(&self) -> Option<&str> {
+        self.help
+    }
+
+    /// By number of labels, then by their values.
+    pub fn sort(&mut self) {
+        self.metrics.sort_by(|a, b| {
+            let by_count = a.labels.len().cmp(&b.labels.len());
+            by_count.then_with(|| a.labels.values().cmp(b.labels.values()))
+        });
+    }
+
+    fn write(&mut self, name: &str, escaped: Escape<'_>, out: &mut String) {
+        let name = &*escaped(name);
         let shown = match is_legacy(name, true) {
             true => name.to_owned(),
             false => format!("\"{}\"", escape(name, true)),
@@ -168,18 +197,15 @@ impl<'a> Merged<'a> {
             out.push_str(&format!("# HELP {shown} {}\n", escape(help, false)));
         }
         out.push_str(&format!("# TYPE {shown} {}\n", self.kind.as_str()));
-        self.metrics.sort_by(|a, b| {
-            let by_count = a.labels.len().cmp(&b.labels.len());
-            by_count.then_with(|| a.labels.values().cmp(b.labels.values()))
-        });
+        self.sort();
         for metric in &self.metrics {
-            metric.write(name, out);
+            metric.write(name, escaped, out);
         }
     }
 }
 
 impl Metric<'_> {
-    fn write(&self, family: &str, out: &mut String) {
+    fn write(&self, family: &str, escaped: Escape<'_>, out: &mut String) {
         for line in &self.lines {
             let legacy = is_legacy(family, true);
             let mut comma = "";
@@ -192,9 +218,11 @@ impl Metric<'_> {
                 out.push_str(&format!("{{\"{name}{}\"", line.suffix));
                 comma = ",";
             }
-            for (name, value) in &self.labels {
+            // A label of the group's may have the bound's name: a page with one name twice is none.
+            let bound = line.bound.map(|(name, _)| name);
+            for (name, value) in self.labels.iter().filter(|(n, _)| Some(**n) != bound) {
                 out.push_str(comma);
-                write_label(name, value, out);
+                write_label(&escaped(name), value, out);
                 comma = ",";
             }
             if let Some((name, value)) = line.bound {
@@ -224,9 +252,9 @@ fn group_labels<'a>(labels: &mut BTreeMap<&'a str, &'a str>, group: &'a Group) {
     labels.entry("instance").or_insert("");
 }
 
-fn same_without(a: &Labels, b: &Labels, name: &str) -> bool {
-    let rest = |labels: &Labels| labels.without(name);
-    rest(a) == rest(b)
+fn same_without(a: &FamilySample, b: &FamilySample, name: &str) -> bool {
+    let rest = |sample: &FamilySample| sample.labels.without(name);
+    rest(a) == rest(b) && a.empty_labels() == b.empty_labels()
 }
 
 fn escape(text: &str, quotes: bool) -> String {
@@ -243,6 +271,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn render(groups: &[Group]) -> String {
+        super::render(groups, &|name| name.into())
+    }
     use crate::push::{Names, parse, path};
 
     fn group(path: &str, body: &str) -> Group {
@@ -299,6 +331,21 @@ push_time_seconds{instance="i1",job="a"} 1.795233497814e+09
 push_time_seconds{instance="",job="A",zone=""} 1.795233497814e+09
 "#;
         assert_eq!(render(&groups), expected);
+    }
+
+    /// Pushgateway 1.11.2 writes `le` twice.
+    #[test]
+    fn a_label_of_the_group_does_not_hide_a_bound() {
+        let body = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_count 2\n";
+        let page = render(&[group("a/le/x", body)]);
+        assert!(
+            page.contains(
+                "h_bucket{instance=\"\",job=\"a\",le=\"1\"} 1\n\
+                 h_bucket{instance=\"\",job=\"a\",le=\"+Inf\"} 2\n\
+                 h_sum{instance=\"\",job=\"a\",le=\"x\"} 0\n"
+            ),
+            "{page}"
+        );
     }
 
     #[test]

@@ -313,6 +313,7 @@ impl Metric {
                 suffix,
                 labels: labels.clone(),
                 value,
+                rare: None,
             });
         };
         let name = name.to_owned();

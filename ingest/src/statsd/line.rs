@@ -119,7 +119,12 @@ impl<'a> Context<'a, '_> {
                 return None;
             }
             match part.split_at_checked(1)? {
-                ("@", text) => rate = read_rate(text)?,
+                // Told, and then as if there were none: the sample itself is right.
+                ("@", text) => {
+                    let read = read_rate(text);
+                    tally.malformed += u64::from(read.is_none());
+                    rate = read.unwrap_or(1.0);
+                }
                 ("#", text) => tags::of_datadog(text, &mut tags, &mut tally.bad_tags),
                 ("c", text) => {
                     let id = text.strip_prefix(':').filter(|id| !id.is_empty())?;

@@ -10,8 +10,10 @@
 
 pub mod sum;
 
+use std::sync::Arc;
+
 use crate::limits::{PUSH_ID_BYTES_MAX, PUSH_TTL_MS_MAX};
-use crate::{Labels, Timestamp};
+use crate::{Histogram, Labels, Timestamp, Value};
 
 /// A group's identity: `job` and the other grouping labels of the push URL. Unlike a series, a
 /// grouping key keeps labels with an empty value: they tell groups apart.
@@ -79,11 +81,55 @@ impl FamilyKind {
 
 /// One sample of a family. `suffix` is `""`, `"_bucket"`, `"_sum"` or `"_count"`; `labels` hold
 /// no `__name__`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct FamilySample {
     pub suffix: &'static str,
     pub labels: Labels,
     pub value: f64,
+    /// `None` where there is nothing to say.
+    pub rare: Option<Box<Rare>>,
+}
+
+/// What few samples have: what a Pushgateway shows again, and the store of series does not know.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Rare {
+    /// Names of labels that were pushed with an empty value: ascending, none of them in `labels`.
+    pub empty: Vec<String>,
+    /// Of the sample `_count`: the native histogram that it counts. It is valid.
+    pub native: Option<Arc<Histogram>>,
+    /// It was not pushed, but follows from what was: the `+Inf` bucket of a histogram without.
+    pub implied: bool,
+}
+
+impl Rare {
+    /// In a box, unless there is nothing to say.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+impl FamilySample {
+    /// Names of labels that were pushed with an empty value.
+    pub fn empty_labels(&self) -> &[String] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.empty)
+    }
+
+    /// The native histogram that this sample counts.
+    pub fn native(&self) -> Option<&Arc<Histogram>> {
+        self.rare.as_ref()?.native.as_ref()
+    }
+
+    /// Whether it was not pushed itself.
+    pub fn is_implied(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.implied)
+    }
+
+    /// Whether a group can hold only one of them.
+    pub fn is_same_series(&self, other: &Self) -> bool {
+        self.suffix == other.suffix
+            && self.labels == other.labels
+            && self.empty_labels() == other.empty_labels()
+    }
 }
 
 /// A metric family as pushed: samples in the order of exposition.
@@ -194,12 +240,13 @@ impl Group {
     }
 
     /// Every series the group stands for, as a Prometheus that scrapes a Pushgateway with
-    /// `honor_labels` would store it, the push times included.
-    pub fn series(&self) -> Vec<(Labels, f64)> {
+    /// `honor_labels` would store it, the push times included. A native histogram stands beside its
+    /// count, sum and classic buckets. A bound stands before a label of the group of its name.
+    pub fn series(&self) -> Vec<(Labels, Value)> {
         let group = self.key.labels();
-        let named = |name: &str, labels: &Labels| {
+        let named = |name: &str, labels: &Labels, bound: &str| {
             let mut builder = labels.to_builder();
-            for (n, v) in &group {
+            for (n, v) in group.iter().filter(|(n, _)| *n != bound) {
                 builder.set(n, v);
             }
             builder.set(crate::labels::METRIC_NAME, name);
@@ -210,22 +257,28 @@ impl Group {
             ("push_time_seconds", self.push_time),
             ("push_failure_time_seconds", self.push_failure_time),
         ];
-        self.families
-            .iter()
-            .flat_map(|family| family.samples.iter().map(move |s| (family, s)))
-            .map(|(f, s)| {
-                (
-                    named(&format!("{}{}", f.name, s.suffix), &s.labels),
-                    s.value,
-                )
-            })
-            .chain(
-                times
-                    .into_iter()
-                    .chain(self.expires.map(|at| ("push_expires_seconds", at)))
-                    .map(|(name, at)| (named(name, &none), at.seconds())),
-            )
-            .collect()
+        let mut series = Vec::new();
+        for family in &self.families {
+            for sample in &family.samples {
+                let bound = match (family.kind, sample.suffix) {
+                    (FamilyKind::Histogram, "_bucket") => "le",
+                    (FamilyKind::Summary, "") => "quantile",
+                    _ => "",
+                };
+                if let Some(native) = sample.native() {
+                    let labels = named(&family.name, &sample.labels, "");
+                    series.push((labels, Value::Histogram(native.clone())));
+                }
+                let name = format!("{}{}", family.name, sample.suffix);
+                let labels = named(&name, &sample.labels, bound);
+                series.push((labels, Value::Float(sample.value)));
+            }
+        }
+        let expires = self.expires.map(|at| ("push_expires_seconds", at));
+        for (name, at) in times.into_iter().chain(expires) {
+            series.push((named(name, &none, ""), Value::Float(at.seconds())));
+        }
+        series
     }
 }
 
@@ -257,6 +310,7 @@ mod tests {
             suffix: "",
             labels: Labels::from_pairs([("job", "own"), ("path", "/")]),
             value: 3.0,
+            rare: None,
         };
         let group = Group {
             key: key(&[("job", "a"), ("instance", "i")]).unwrap(),
@@ -276,6 +330,6 @@ mod tests {
             series[0].0.to_string(),
             r#"{__name__="x", instance="i", job="a", path="/"}"#
         );
-        assert_eq!(series[1].1, 1.5);
+        assert_eq!(series[1].1, Value::Float(1.5));
     }
 }

@@ -7,6 +7,8 @@
 //! Histograms of one label set may have other bounds than before. The result has the bounds of
 //! both; at a bound that one of them lacks, that one counts with what it is known to hold there:
 //! its value at the next bound below. Equal bounds give exact sums, and buckets never decrease.
+//!
+//! A sum is one of series: [`Rare`](super::Rare) things of what is added are not kept.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,7 @@ const BOUND: &str = "le";
 /// `old` with `new` added to it.
 pub fn add(old: &Family, new: &Family) -> Family {
     if old.kind != new.kind {
-        return new.clone();
+        return first(new);
     }
     let samples = match old.kind {
         FamilyKind::Histogram => add_histograms(&old.samples, &new.samples),
@@ -32,6 +34,22 @@ pub fn add(old: &Family, new: &Family) -> Family {
         help: new.help.clone().or_else(|| old.help.clone()),
         kind: old.kind,
         samples,
+    }
+}
+
+/// `new` where there was nothing to add it to.
+pub fn first(new: &Family) -> Family {
+    let samples = new.samples.iter().map(plain).collect();
+    Family {
+        samples,
+        ..new.clone()
+    }
+}
+
+fn plain(sample: &FamilySample) -> FamilySample {
+    FamilySample {
+        rare: None,
+        ..sample.clone()
     }
 }
 
@@ -53,7 +71,7 @@ fn merge(
             Some(&at) => merged[at].value = sample.value,
             None => {
                 places.insert((sample.suffix, &sample.labels), merged.len());
-                merged.push(sample.clone());
+                merged.push(plain(sample));
             }
         }
     }
@@ -99,7 +117,7 @@ fn add_histograms(old: &[FamilySample], new: &[FamilySample]) -> Vec<FamilySampl
         all.dedup_by(|a, b| a.0 == b.0);
         merged.extend(all.into_iter().map(|(bound, sample)| FamilySample {
             value: own.at(*bound) + other.at(*bound),
-            ..(*sample).clone()
+            ..plain(sample)
         }));
         merged.extend(rest.iter().filter(|s| s.labels == *set).cloned());
     }
@@ -138,6 +156,7 @@ mod tests {
             suffix,
             labels: Labels::from_pairs([(if suffix == "_bucket" { "le" } else { "x" }, label)]),
             value,
+            rare: None,
         };
         Family {
             name: "f".into(),

@@ -132,15 +132,19 @@ impl Json {
         self.float(histogram.sum);
         let buckets = native::buckets(histogram);
         if !buckets.is_empty() {
-            self.raw(",\"buckets\":");
-            self.list(&buckets, |json, bucket| {
-                json.raw("[").number(bucket.boundary_rule().into()).raw(",");
-                json.float(bucket.lower).raw(",");
-                json.float(bucket.upper).raw(",");
-                json.float(bucket.count).raw("]");
-            });
+            self.raw(",\"buckets\":").buckets(&buckets);
         }
         self.raw("}]");
+    }
+
+    /// Which bounds belong to a bucket, the bounds, and the count.
+    pub fn buckets(&mut self, buckets: &[native::Bucket]) -> &mut Self {
+        self.list(buckets, |json, bucket| {
+            json.raw("[").number(bucket.boundary_rule().into()).raw(",");
+            json.float(bucket.lower).raw(",");
+            json.float(bucket.upper).raw(",");
+            json.float(bucket.count).raw("]");
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use federation::Escaping;
+use federation::{Encoding, Format};
 use ingest::push::{PushError, Rules, path};
 use model::group::{Family, Group, GroupingKey, PushId, PushOp, PushOptions};
 use model::limits::{EXPOSITION_BYTES_MAX, PUSH_ID_BYTES_MAX, PUSH_TTL_MS_MAX};
@@ -55,10 +55,39 @@ pub async fn metrics(State(api): State<Shared>, headers: HeaderMap) -> Result<Re
             format!("An error has occurred while serving metrics:\n\n{problems}"),
         ));
     }
-    let mut exposition = ingest::push::render(&groups);
-    append_own(&mut exposition, &groups, &api.status.push_metrics_text());
-    let kind = [(header::CONTENT_TYPE, Escaping::default().content_type())];
-    Ok((kind, exposition).into_response())
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|a| a.to_str().ok()).unwrap_or_default();
+    let format = Format::negotiate(accept);
+    let own = api.status.push_metrics_text();
+    let kind = [(header::CONTENT_TYPE, format.content_type())];
+    let page = match format.encoding {
+        Encoding::Text => {
+            let mut page = ingest::push::render(&groups, &|name| format.escaping.escape(name));
+            append_own(&mut page, &groups, &own);
+            page.into_bytes()
+        }
+        _ => protobuf(&groups, &own, format),
+    };
+    Ok((kind, page).into_response())
+}
+
+/// The same page in one of protobuf's encodings.
+fn protobuf(groups: &[Group], own: &str, format: Format) -> Vec<u8> {
+    let mut families = ingest::push::families(groups);
+    let pushed: Vec<_> = families.iter().map(|f| f.name.clone()).collect();
+    let own = ingest::push::of_text(own);
+    families.extend(own.into_iter().filter(|f| !pushed.contains(&f.name)));
+    let escape = |name: &mut Option<String>| {
+        *name = name.take().map(|n| format.escaping.escape(&n).into_owned());
+    };
+    let mut page = Vec::new();
+    for mut family in families {
+        escape(&mut family.name);
+        let labels = family.metric.iter_mut().flat_map(|m| &mut m.label);
+        labels.for_each(|label| escape(&mut label.name));
+        federation::families::encode(&family, format.encoding, &mut page);
+    }
+    page
 }
 
 fn is_our_own(api: &Shared, headers: &HeaderMap) -> bool {

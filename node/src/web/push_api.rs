@@ -109,7 +109,9 @@ fn write_family(json: &mut Json, family: &Family, group: &Group) {
         _ => "",
     };
     let is_one = |a: &FamilySample, b: &FamilySample| {
-        !bound.is_empty() && a.labels.without(bound) == b.labels.without(bound)
+        !bound.is_empty()
+            && a.labels.without(bound) == b.labels.without(bound)
+            && a.empty_labels() == b.empty_labels()
     };
     for (at, samples) in family.samples.chunk_by(is_one).enumerate() {
         json.raw(if at > 0 { "," } else { "" });
@@ -124,25 +126,36 @@ fn write_metric(json: &mut Json, samples: &[FamilySample], bound: &str, group: &
         "" => first.labels.clone(),
         bound => first.labels.without(bound),
     };
-    json.raw("{\"labels\":")
-        .value(&shown_labels(&labels, group));
+    let mut shown = shown_labels(&labels, group);
+    let empty = first.empty_labels().iter();
+    shown.extend(empty.map(|name| (name.as_str(), "")));
+    json.raw("{\"labels\":").value(&shown);
     if bound.is_empty() {
         json.raw(",\"value\":")
             .text(&number::exposition(first.value));
         json.raw("}");
         return;
     }
-    let bounds: BTreeMap<String, String> = samples
-        .iter()
-        .filter_map(|s| Some((s.labels.get(bound)?, s.value)))
-        .map(|(at, value)| (float(at), number::exposition(value)))
-        .collect();
     let name = if bound == "le" {
         "buckets"
     } else {
         "quantiles"
     };
-    json.raw(",\"").raw(name).raw("\":").value(&bounds);
+    json.raw(",\"").raw(name).raw("\":");
+    match samples.iter().find_map(FamilySample::native) {
+        Some(native) => {
+            json.buckets(&promql::native::buckets(native));
+        }
+        None => {
+            let bounds: BTreeMap<String, String> = samples
+                .iter()
+                .filter(|s| !s.is_implied())
+                .filter_map(|s| Some((s.labels.get(bound)?, s.value)))
+                .map(|(at, value)| (float(at), number::exposition(value)))
+                .collect();
+            json.value(&bounds);
+        }
+    }
     for (name, suffix) in [("count", "_count"), ("sum", "_sum")] {
         let value = samples.iter().find(|s| s.suffix == suffix);
         let value = number::exposition(value.map_or(0.0, |s| s.value));

@@ -57,6 +57,7 @@ pub fn families_of(number: u64) -> Vec<Family> {
             suffix: "",
             labels: Labels::default(),
             value: number as f64,
+            rare: None,
         }],
     };
     TWINS.map(family).to_vec()

@@ -142,7 +142,7 @@ impl Push<'_> {
                 let other = self.groups.get(&key).into_iter();
                 let mut same = other.flat_map(|g| &g.families);
                 if let Some(other) = same.find(|f| f.name == family.name)
-                    && other.samples.iter().any(|s| is_same(s, sample))
+                    && other.samples.iter().any(|s| s.is_same_series(sample))
                 {
                     return Some(format!(
                         "collected metric {} was collected before with the same name and label values{}",
@@ -164,20 +164,18 @@ fn takes(kind: FamilyKind, suffix: &str) -> bool {
     }
 }
 
-fn is_same(a: &FamilySample, b: &FamilySample) -> bool {
-    a.suffix == b.suffix && a.labels == b.labels
-}
-
 /// Nearly always the series come in the order they came in before.
-fn holds_series(own: &Family, pushed: &Family) -> bool {
+fn holds_series<'a>(own: &'a Family, pushed: &'a Family) -> bool {
     let in_order = own.samples.iter().zip(&pushed.samples);
-    if own.samples.len() >= pushed.samples.len() && in_order.into_iter().all(|(a, b)| is_same(a, b))
+    if own.samples.len() >= pushed.samples.len()
+        && in_order.into_iter().all(|(a, b)| a.is_same_series(b))
     {
         return true;
     }
-    let known: model::hash::Set<_> = own.samples.iter().map(|s| (s.suffix, &s.labels)).collect();
-    let mut samples = pushed.samples.iter();
-    samples.all(|s| known.contains(&(s.suffix, &s.labels)))
+    let identity = |s: &'a FamilySample| (s.suffix, &s.labels, s.empty_labels());
+    let known: model::hash::Set<_> = own.samples.iter().map(identity).collect();
+    let mut samples = pushed.samples.iter().map(identity);
+    samples.all(|identity| known.contains(&identity))
 }
 
 /// The first metric of a family as the original's messages show it: protobuf's text form.
@@ -190,6 +188,9 @@ fn describe(family: &Family) -> String {
         _ => "",
     };
     let mut pairs: Vec<(&str, &str)> = labels.filter(|(name, _)| *name != bound).collect();
+    let empty = first.map_or(&[][..], FamilySample::empty_labels);
+    pairs.extend(empty.iter().map(|name| (name.as_str(), "")));
+    pairs.sort_unstable();
     if !pairs.iter().any(|(name, _)| *name == "instance") {
         pairs.push(("instance", ""));
         pairs.sort_unstable();
@@ -231,6 +232,7 @@ mod tests {
                 suffix: "",
                 labels: Labels::from_pairs(labels.iter().copied()),
                 value: 1.0,
+                rare: None,
             }],
             ..Family::default()
         }

@@ -256,7 +256,7 @@ fn add(families: &mut Vec<Family>, new: &[Family]) {
     for family in new {
         match families.binary_search_by(|f| f.name.cmp(&family.name)) {
             Ok(at) => families[at] = sum::add(&families[at], family),
-            Err(at) => families.insert(at, family.clone()),
+            Err(at) => families.insert(at, sum::first(family)),
         }
     }
 }
@@ -339,6 +339,7 @@ mod tests {
                 suffix: "",
                 labels: Labels::default(),
                 value,
+                rare: None,
             }],
         }
     }

@@ -299,6 +299,7 @@ fn push_step() -> impl Strategy<Value = Step> {
             suffix: "",
             labels: Labels::default(),
             value: f64::from_bits(VALUES[usize::from(value)]),
+            rare: None,
         }],
     });
     let families = prop::collection::vec(family, 0..4);

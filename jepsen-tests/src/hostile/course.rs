@@ -1,0 +1,382 @@
+//! Senders that share a target of pushes, and the checks between them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use hyper::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::shot::{Port, Shot, shot};
+use super::{Settings, page};
+use crate::client::wall_ms;
+use crate::cluster::{Cluster, Start, Target, all_ready};
+use crate::differ::peers::Folder;
+use crate::http::{Connection, Reply};
+use crate::splitmix::SplitMix64;
+
+const READY: Duration = Duration::from_secs(60);
+/// For a bomb in a debug build.
+const REQUEST: Duration = Duration::from_secs(60);
+/// For bytes that may be no request.
+const GARBAGE: Duration = Duration::from_millis(300);
+const CHECKS: u64 = 12;
+const PROBLEMS_MAX: usize = 20;
+/// The head of an answer.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// By what was tried and the code that came back; 0 where the connection ended without one.
+    pub answers: BTreeMap<(&'static str, u16), u64>,
+    pub problems: Vec<String>,
+    pub rss_mib_max: u64,
+    pub samples: usize,
+    pub parsed_by_python: bool,
+    pub took: Duration,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for ((kind, code), count) in &self.answers {
+            kinds
+                .entry(kind)
+                .or_default()
+                .push(format!("{code}: {count}"));
+        }
+        for (kind, codes) in kinds {
+            writeln!(f, "{kind:<16} {}", codes.join(", "))?;
+        }
+        let sent: u64 = self.answers.values().sum();
+        write!(
+            f,
+            "{sent} requests in {} s, {} MiB at most, {} samples on the page at the end, read strictly{}",
+            self.took.as_secs(),
+            self.rss_mib_max,
+            self.samples,
+            if self.parsed_by_python {
+                " and by prometheus_client"
+            } else {
+                ""
+            },
+        )
+    }
+}
+
+struct Run {
+    settings: Settings,
+    target: Target,
+    left: RefCell<u64>,
+    told: RefCell<Told>,
+}
+
+/// Sends everything; what is wrong is in [`Told::problems`].
+pub async fn run(settings: &Settings, launcher: PathBuf, binary: PathBuf) -> anyhow::Result<Told> {
+    let folder = Folder::create("quorate-hostile")?;
+    let mut start = Start::new(binary, launcher);
+    start.arguments = vec![
+        "--cluster.shards=4".to_owned(),
+        "--web.enable-otlp-receiver".to_owned(),
+        "--enable-feature=native-histograms".to_owned(),
+    ];
+    let mut cluster = Cluster::prepare(&start, 1, &folder.0)?;
+    cluster.start_all()?;
+    ensure!(
+        all_ready(&cluster.targets(), READY).await,
+        "not ready:\n{}",
+        cluster.last_words()
+    );
+    let begun = Instant::now();
+    let run = Run {
+        settings: settings.clone(),
+        target: *cluster.targets().first().context("one node")?,
+        left: RefCell::new(settings.pushes),
+        told: RefCell::default(),
+    };
+    let senders = (0..settings.senders).map(|n| run.send_all(n));
+    let checks = run.check_all(&mut cluster);
+    let (_, checked) = futures::future::join(futures::future::join_all(senders), checks).await;
+    checked?;
+    let mut told = run.told.into_inner();
+    told.took = begun.elapsed();
+    let log = std::fs::read(&cluster.process(0).program().log)?;
+    let panics = String::from_utf8_lossy(&log);
+    let panics = panics.lines().filter(|line| line.contains("panicked"));
+    told.problems
+        .extend(panics.take(3).map(|line| format!("in the log: {line}")));
+    if cluster.process(0).pid().is_some() {
+        cluster.process(0).stop().await?;
+    }
+    Ok(told)
+}
+
+impl Run {
+    /// One sender: its dice give the same requests in every run of a seed.
+    async fn send_all(&self, n: u64) {
+        let mut dice = SplitMix64::new(self.settings.seed << 8 | n);
+        let mut lanes = [Lane::new(self.target.push), Lane::new(self.target.api)];
+        while self.take_one() {
+            let shot = shot(&mut dice, wall_ms());
+            let lane = &mut lanes[usize::from(shot.port == Port::Api)];
+            let code = lane.fire(&shot).await;
+            self.note(&shot, code);
+        }
+    }
+
+    fn take_one(&self) -> bool {
+        let mut left = self.left.borrow_mut();
+        let some = *left > 0 && self.told.borrow().problems.len() < PROBLEMS_MAX;
+        *left -= u64::from(some);
+        some
+    }
+
+    fn note(&self, shot: &Shot, code: u16) {
+        let mut told = self.told.borrow_mut();
+        *told.answers.entry((shot.kind, code)).or_default() += 1;
+        // A whole request that is not answered is as bad as a wrong answer.
+        let silent = code == 0 && shot.cut.is_none();
+        if silent || code >= 500 {
+            let head = String::from_utf8_lossy(&shot.head);
+            let head: String = head.chars().take(200).collect();
+            let body = &shot.body[..shot.body.len().min(120)];
+            told.problems.push(format!(
+                "{} answered with {code}: {head:?} {:?}",
+                shot.kind,
+                String::from_utf8_lossy(body)
+            ));
+        }
+    }
+
+    fn problem(&self, problem: String) {
+        self.told.borrow_mut().problems.push(problem);
+    }
+
+    /// Between the pushes, and once behind them.
+    async fn check_all(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        let mut pace = SplitMix64::new(self.settings.seed);
+        for n in 1..=CHECKS {
+            let until = self.settings.pushes - self.settings.pushes * n / CHECKS;
+            while *self.left.borrow() > until && self.told.borrow().problems.len() < PROBLEMS_MAX {
+                if let Some((_, how)) = cluster.reap()?.pop() {
+                    *self.left.borrow_mut() = 0;
+                    self.problem(format!("the node ended: {how}\n{}", cluster.last_words()));
+                    return Ok(());
+                }
+                self.weigh(cluster)?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            if let Err(error) = self.check(pace.between(0, 1 << 40)).await {
+                self.problem(format!("check {n}: {error:#}"));
+            }
+            let sent = self.settings.pushes - *self.left.borrow();
+            let told = self.told.borrow();
+            eprintln!(
+                "{sent} sent, {} samples on the page, {} MiB at most",
+                told.samples, told.rss_mib_max
+            );
+        }
+        self.weigh(cluster)
+    }
+
+    fn weigh(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        let Some(pid) = cluster.process(0).pid() else {
+            return Ok(());
+        };
+        let rss = rss_mib(pid)?;
+        let mut told = self.told.borrow_mut();
+        let bound = self.settings.rss_mib;
+        if rss > bound && told.rss_mib_max <= bound {
+            told.problems
+                .push(format!("{rss} MiB of memory, {bound} are allowed"));
+        }
+        told.rss_mib_max = told.rss_mib_max.max(rss);
+        Ok(())
+    }
+
+    /// A well-formed push is taken and shown, and the whole page is one.
+    async fn check(&self, number: u64) -> anyhow::Result<()> {
+        let mut connection = Connection::new(self.target.push);
+        let path = "/metrics/job/well_formed";
+        let body = Bytes::from(format!("well_formed {number}\n"));
+        let sent = connection.send(Method::PUT, path, &[], body, REQUEST).await;
+        match sent {
+            Reply::Answer { status: 200, .. } => {}
+            other => bail!("a well-formed push: {other:?}"),
+        }
+        // Only so do two names stay two: as a default the page has underscores for what is not plain.
+        let accept = [("accept", "text/plain;escaping=values")];
+        let page = connection.send(Method::GET, "/metrics", &accept, Bytes::new(), REQUEST);
+        let text = match page.await {
+            Reply::Answer { status: 200, body } => String::from_utf8(body.to_vec())?,
+            other => bail!("the page: {other:?}"),
+        };
+        let page = page::read(&text).map_err(anyhow::Error::msg)?;
+        let shown = page
+            .samples
+            .get("well_formed{instance=\"\",job=\"well_formed\"}");
+        let shown = shown.map(|value| value.parse::<f64>());
+        ensure!(
+            shown == Some(Ok(number as f64)),
+            "the well-formed push is shown as {shown:?}, not {number}"
+        );
+        let parsed = by_python(&text)?;
+        let mut told = self.told.borrow_mut();
+        told.samples = page.samples.len();
+        told.parsed_by_python = parsed;
+        Ok(())
+    }
+}
+
+/// What `prometheus_client` makes of a page; false where there is no such thing.
+fn by_python(text: &str) -> anyhow::Result<bool> {
+    const PROGRAM: &str = "import sys\n\
+        try: from prometheus_client.parser import text_string_to_metric_families as parse\n\
+        except ImportError: sys.exit(77)\n\
+        text = open(sys.argv[1], encoding='utf-8', newline='').read()\n\
+        print(sum(len(family.samples) for family in parse(text)))\n";
+    let folder = Folder::create("quorate-page")?;
+    let file = folder.0.join("page");
+    std::fs::write(&file, text)?;
+    let Ok(ran) = Command::new("python3")
+        .args(["-c", PROGRAM])
+        .arg(&file)
+        .output()
+    else {
+        return Ok(false);
+    };
+    if ran.status.code() == Some(77) {
+        return Ok(false);
+    }
+    let said = String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.success(), "prometheus_client: {}", said.trim());
+    let expected = text.lines().filter(|line| !line.starts_with('#')).count();
+    let found: usize = String::from_utf8_lossy(&ran.stdout).trim().parse()?;
+    ensure!(
+        found == expected,
+        "prometheus_client finds {found} samples, there are {expected}"
+    );
+    Ok(true)
+}
+
+fn rss_mib(pid: u32) -> anyhow::Result<u64> {
+    let path = Path::new("/proc").join(pid.to_string()).join("status");
+    let Ok(status) = std::fs::read_to_string(&path) else {
+        return Ok(0);
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line.map_or(Ok(0), |line| line.trim().trim_end_matches(" kB").parse())?;
+    Ok(kib >> 10)
+}
+
+/// One connection, opened again when it broke.
+struct Lane {
+    address: SocketAddr,
+    stream: Option<TcpStream>,
+}
+
+impl Lane {
+    fn new(address: SocketAddr) -> Self {
+        let stream = None;
+        Self { address, stream }
+    }
+
+    /// The status that came back, 0 when none did.
+    async fn fire(&mut self, shot: &Shot) -> u16 {
+        let deadline = if shot.kind == "garbage" {
+            GARBAGE
+        } else {
+            REQUEST
+        };
+        // One that was closed meanwhile is no answer: once more on a fresh one.
+        for fresh in [false, true] {
+            let reused = self.stream.is_some();
+            let (code, reusable) = match timeout(deadline, self.exchange(shot)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(_) => (0, false),
+            };
+            if !reusable {
+                self.stream = None;
+            }
+            if code != 0 || fresh || !reused {
+                return code;
+            }
+        }
+        0
+    }
+
+    async fn exchange(&mut self, shot: &Shot) -> std::io::Result<(u16, bool)> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => TcpStream::connect(self.address).await?,
+        };
+        let whole = [&shot.head[..], &shot.body].concat();
+        let cut = shot.cut.map_or(whole.len(), |cut| cut.min(whole.len()));
+        let written = stream.write_all(&whole[..cut]).await;
+        if cut < whole.len() {
+            return Ok((0, false));
+        }
+        // A server that refuses a body early answers, and then closes.
+        let bodiless = shot.head.starts_with(b"HEAD ");
+        let answer = read_answer(&mut stream, bodiless).await;
+        let (code, reusable) = match (answer, written) {
+            (Ok(answer), _) => answer,
+            (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
+        };
+        let reusable = reusable && shot.cut.is_none();
+        if reusable {
+            self.stream = Some(stream);
+        }
+        Ok((code, reusable))
+    }
+}
+
+/// Reads one answer to its end: its code, and whether the connection can be used again.
+async fn read_answer(stream: &mut TcpStream, bodiless: bool) -> std::io::Result<(u16, bool)> {
+    let mut bytes = Vec::new();
+    let head_len = loop {
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        let mut piece = [0; 8192];
+        let n = stream.read(&mut piece).await?;
+        if n == 0 || bytes.len() > HEAD_BYTES_MAX {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend(&piece[..n]);
+    };
+    let head = String::from_utf8_lossy(&bytes[..head_len]).to_ascii_lowercase();
+    let code = head
+        .get(9..12)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    if bodiless {
+        return Ok((code, false));
+    }
+    let Some(length) = length.and_then(|length| length.trim().parse::<usize>().ok()) else {
+        // In chunks, or to the end of the connection: not read any further.
+        return Ok((code, false));
+    };
+    let mut missing = length.saturating_sub(bytes.len() - head_len);
+    let mut piece = vec![0; 64 << 10];
+    while missing > 0 {
+        let n = stream.read(&mut piece).await?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        missing = missing.saturating_sub(n);
+    }
+    Ok((code, !head.contains("connection: close")))
+}
