@@ -116,13 +116,14 @@ fn pushes_are_taken_and_refused_as_pushgateway_does() {
 
 /// The page of one group without the families every group has.
 fn page(key: &model::group::GroupingKey, families: Vec<model::group::Family>) -> String {
-    let page = push::render(&[Group {
+    let group = Group {
         key: key.clone(),
         families,
         push_time: Timestamp(1),
         push_failure_time: Timestamp(0),
         expires: None,
-    }]);
+    };
+    let page = push::render(&[group], &|name| name.into());
     let own = |line: &&str| !line.contains("push_time") && !line.contains("push_failure_time");
     page.lines()
         .filter(own)

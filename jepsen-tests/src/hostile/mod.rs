@@ -30,7 +30,7 @@ use lexopt::ValueExt;
 use crate::differ::command::Find;
 
 pub const USAGE: &str = "\
-jepsen-tests hostile [--pushes 20000] [--seed 1] [--senders 8] [--rss-mib 1536] [--bin PATH]
+jepsen-tests hostile [--pushes 20000] [--seed 1] [--senders 32] [--rss-mib 1536] [--bin PATH]
     one node, and pushes and writes that are wrong in every way there is";
 
 /// What a run is asked to do.
@@ -48,8 +48,9 @@ impl Default for Settings {
         Self {
             pushes: 20_000,
             seed: 1,
-            senders: 8,
-            // Eight bodies of 64 MiB at once, each with what it is decoded to.
+            // Most of their time is the disk's.
+            senders: 32,
+            // Some bodies of 64 MiB at once, each with what it is decoded to.
             rss_mib: 1536,
         }
     }

@@ -301,8 +301,8 @@ fn garbage(dice: &mut SplitMix64) -> Shot {
 
 fn method(dice: &mut SplitMix64) -> &'static str {
     match dice.chance(97) {
-        true => *pick(dice, &["PUT", "POST"]),
-        false => *pick(dice, &["GET", "PATCH", "HEAD", "OPTIONS", "TRACE", "put"]),
+        true => pick::<&str>(dice, &["PUT", "POST"]),
+        false => pick::<&str>(dice, &["GET", "PATCH", "HEAD", "OPTIONS", "TRACE", "put"]),
     }
 }
 
@@ -337,7 +337,7 @@ pub fn group_path(dice: &mut SplitMix64) -> String {
         }
     }
     if dice.chance(3) {
-        path.push_str(*pick(
+        path.push_str(pick::<&str>(
             dice,
             &[
                 "?ttl=1s",
