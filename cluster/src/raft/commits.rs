@@ -59,6 +59,7 @@ fn is_news_only(request: &AppendRequest) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use openraft::entry::RaftEntry;
     use openraft::vote::RaftLeaderId;
     use tokio_stream::wrappers::ReceiverStream;
@@ -113,15 +114,15 @@ mod tests {
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let mut riding = riding(ReceiverStream::new(receiver), HOLD);
         sender.send(request(7, false, 6)).await.unwrap();
-        let news = tokio::spawn(async move { (riding.next().await, riding) });
+        let mut news = riding.next();
+        assert!((&mut news).now_or_never().is_none());
         tokio::time::sleep(HOLD / 2).await;
         // More news does not begin the wait anew.
         sender.send(request(7, false, 7)).await.unwrap();
-        assert!(!news.is_finished());
+        assert!((&mut news).now_or_never().is_none());
         tokio::time::sleep(HOLD / 2 + Duration::from_millis(1)).await;
-        assert!(news.is_finished());
-        let (news, mut riding) = news.await.unwrap();
-        assert_eq!(news.as_ref().map(seen), Some((7, 0, 7)));
+        let told = (&mut news).now_or_never().expect("held long enough");
+        assert_eq!(told.as_ref().map(seen), Some((7, 0, 7)));
         // What comes after it is not lost.
         sender.send(request(7, true, 7)).await.unwrap();
         assert_eq!(riding.next().await.as_ref().map(seen), Some((7, 1, 7)));
