@@ -332,4 +332,47 @@ mod tests {
         );
         assert_eq!(series[1].1, Value::Float(1.5));
     }
+
+    #[test]
+    fn a_native_histogram_stands_beside_its_classic_series() {
+        let sample = |suffix, labels, rare: Rare| FamilySample {
+            suffix,
+            labels,
+            value: 2.0,
+            rare: rare.boxed(),
+        };
+        let native = Arc::new(Histogram {
+            count: 2.0,
+            ..Histogram::default()
+        });
+        let counted = Rare {
+            native: Some(native.clone()),
+            ..Rare::default()
+        };
+        let bucket = Labels::from_pairs([("le", "+Inf")]);
+        let group = Group {
+            families: vec![Family {
+                name: "h".into(),
+                kind: FamilyKind::Histogram,
+                samples: vec![
+                    sample("_bucket", bucket, Rare::default()),
+                    sample("_count", Labels::default(), counted),
+                ],
+                ..Family::default()
+            }],
+            // A label of the bound's name does not hide the bound.
+            ..Group::new(key(&[("job", "a"), ("le", "x")]).unwrap())
+        };
+        let series = group.series();
+        let shown: Vec<String> = series[..3].iter().map(|(l, _)| l.to_string()).collect();
+        assert_eq!(
+            shown,
+            [
+                r#"{__name__="h_bucket", job="a", le="+Inf"}"#,
+                r#"{__name__="h", job="a", le="x"}"#,
+                r#"{__name__="h_count", job="a", le="x"}"#,
+            ]
+        );
+        assert_eq!(series[1].1, Value::Histogram(native));
+    }
 }
