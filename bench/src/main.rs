@@ -5,7 +5,8 @@
 //! One way: [`options`] -> for each round, shape and [`system`]: [`send`] what [`shape`] makes,
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
 //! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much;
-//! [`federate`] is what `/federate` costs, [`pushes`] what pushes do beside Pushgateway.
+//! [`federate`] is what `/federate` costs, [`pushes`] what pushes do beside Pushgateway,
+//! [`restart`] what a killed one does when it is started again.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -19,6 +20,7 @@ mod options;
 mod pushes;
 mod queries;
 mod query;
+mod restart;
 mod round;
 mod send;
 mod shape;
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = arguments.next_if(|first| {
-        ["queries", "bombs", "federate", "pushes"]
+        ["queries", "bombs", "federate", "pushes", "restart"]
             .iter()
             .any(|known| first == known)
     });
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Some("queries") => queries::main(arguments),
         Some("federate") => federate::main(arguments),
         Some("pushes") => pushes::main(arguments),
+        Some("restart") => restart::main(arguments),
         Some(_) => bombs::main(arguments),
         None => Options::parse(arguments).and_then(|options| bench(&options)),
     };

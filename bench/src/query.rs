@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use jepsen_tests::cluster::Target;
 use jepsen_tests::http::{Connection, Reply};
 
-use crate::shape::{INTERVAL_MS, labels};
+use crate::shape::{INTERVAL_MS, SERIES_PER_METRIC, labels};
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(30);
 const REPEATS: usize = 15;
@@ -62,9 +62,22 @@ pub async fn ask(targets: &[Target], end_ms: i64) -> BTreeMap<String, Result<f64
     answers
 }
 
+/// The metrics of so many series, and how many series each has.
+pub fn metrics(series: u32) -> impl Iterator<Item = (String, u32)> {
+    let firsts = (0..series).step_by(SERIES_PER_METRIC as usize);
+    firsts.map(move |first| {
+        let of = SERIES_PER_METRIC.min(series - first);
+        (labels(first)[0].1.clone(), of)
+    })
+}
+
 /// How many samples of the first metric the store has, by its own count.
 pub async fn stored_samples(target: Target, end_ms: i64, rounds: u32) -> anyhow::Result<u64> {
-    let name = &labels(0)[0].1;
+    count_of(target, &labels(0)[0].1, end_ms, rounds).await
+}
+
+/// The same of any metric.
+pub async fn count_of(target: Target, name: &str, end_ms: i64, rounds: u32) -> anyhow::Result<u64> {
     let range_s = i64::from(rounds) * INTERVAL_MS / 1000 + 60;
     let query = escaped(&format!("sum(count_over_time({name}[{range_s}s]))"));
     let path = format!("/api/v1/query?query={query}&time={}", end_ms / 1000);

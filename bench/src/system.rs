@@ -160,6 +160,19 @@ impl System {
         self.pids()?.into_iter().map(measure::written_bytes).sum()
     }
 
+    /// SIGKILL to all processes at once.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        for n in 0..self.len() {
+            self.process(n).strike()?;
+        }
+        (0..self.len()).try_for_each(|n| self.process(n).kill())
+    }
+
+    /// Starts what was killed, and does not wait until it is ready.
+    pub fn begin(&mut self) -> anyhow::Result<()> {
+        (0..self.len()).try_for_each(|n| self.process(n).start())
+    }
+
     /// Stops all processes by SIGTERM and counts what is on the disks then.
     pub async fn stop(mut self) -> anyhow::Result<u64> {
         for n in 0..self.len() {

@@ -130,7 +130,7 @@ fn median(figures: &[&Figure], of: impl Fn(&Figure) -> f64) -> f64 {
 }
 
 /// The upper of the two in the middle when there is no one.
-fn middle(mut numbers: Vec<f64>) -> f64 {
+pub fn middle(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[numbers.len() / 2]
 }
