@@ -66,7 +66,8 @@ pub fn read(text: &str) -> Result<Page, String> {
     Ok(page)
 }
 
-/// The family whose sample `name` is, by its suffix if its type has parts.
+/// The family whose sample `name` is, by its suffix if its type has parts. Pushes that contradict each
+/// other and were under way together make a family untyped, which then has the parts of any.
 fn family_of<'a>(name: &'a str, typed: &BTreeMap<&'a str, &'a str>) -> Option<&'a str> {
     if typed.contains_key(name) {
         return Some(name);
@@ -79,6 +80,7 @@ fn family_of<'a>(name: &'a str, typed: &BTreeMap<&'a str, &'a str>) -> Option<&'
             "" => *kind == "histogram" || *kind == "summary",
             wanted => *kind == wanted,
         };
+        let fits = fits || *kind == "untyped";
         fits.then_some(stem)
     })
 }
@@ -179,6 +181,8 @@ mod tests {
         .unwrap();
         assert_eq!((page.families, page.samples.len()), (2, 5));
         assert_eq!(page.samples["a"], "2");
+        let contradicted = "# TYPE h untyped\nh{a=\"b\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 2\n";
+        assert_eq!(read(contradicted).map(|page| page.families), Ok(1));
     }
 
     #[test]

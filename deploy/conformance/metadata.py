@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What metrics mean and differences that add up, on three nodes of which one dies.
 
-  deploy/conformance/types.py QUORATE [--prometheus PROMETHEUS]
+  deploy/conformance/metadata.py QUORATE [--prometheus PROMETHEUS]
 
 Metadata comes by a scrape, remote write, OTLP and a push, each at another node; every node must tell all
 of it, /federate?types=1 must be what Prometheus' own client for Python reads, and a real Prometheus, where
