@@ -91,15 +91,7 @@ fn bench(options: &Options) -> anyhow::Result<()> {
     }
     let facts = table::Facts::gather(options)?;
     let text = table::markdown(&facts, &figures);
-    let stem = format!("{}", facts.began_s);
+    let stem = directory.join(facts.began_s.to_string());
     let json = serde_json::json!({"facts": facts, "figures": figures});
-    std::fs::write(
-        directory.join(format!("{stem}.json")),
-        serde_json::to_string_pretty(&json)?,
-    )?;
-    let path = directory.join(format!("{stem}.md"));
-    std::fs::write(&path, &text)?;
-    println!("{text}");
-    eprintln!("written to {} and {stem}.json", path.display());
-    Ok(())
+    table::write(&stem, &text, &json)
 }

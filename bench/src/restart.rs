@@ -21,7 +21,7 @@ use crate::round::Work;
 use crate::send::{Sent, send};
 use crate::shape::{INTERVAL_MS, Shape};
 use crate::system::{Kind, System};
-use crate::table::{Facts, middle};
+use crate::table::{self, Facts, middle};
 
 const PAUSE: Duration = Duration::from_millis(10);
 /// So long the same lesser count is believed.
@@ -64,13 +64,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
     let text = markdown(&facts, &options.systems, &figures);
     let stem = options.directory.join(format!("{}-restart", facts.began_s));
     let json = serde_json::json!({"facts": facts, "figures": figures});
-    std::fs::write(
-        stem.with_extension("json"),
-        serde_json::to_string_pretty(&json)?,
-    )?;
-    std::fs::write(stem.with_extension("md"), &text)?;
-    println!("{text}");
-    Ok(())
+    table::write(&stem, &text, &json)
 }
 
 async fn round(options: &Options, kind: Kind) -> anyhow::Result<Figure> {

@@ -1,6 +1,7 @@
 //! Medians as a table, with what one must know to read it.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -139,7 +140,17 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '|'], " ").chars().take(80).collect()
 }
 
-pub fn version(binary: &std::path::Path) -> String {
+/// Writes a report beside its figures, as `stem`.md and .json, and prints it.
+pub fn write(stem: &Path, text: &str, figures: &impl Serialize) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(figures)?;
+    std::fs::write(stem.with_extension("json"), json)?;
+    std::fs::write(stem.with_extension("md"), text)?;
+    println!("{text}");
+    eprintln!("written to {}.md and .json", stem.display());
+    Ok(())
+}
+
+pub fn version(binary: &Path) -> String {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     let output = std::process::Command::new(binary).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());

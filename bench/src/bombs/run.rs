@@ -20,6 +20,7 @@ use crate::round::Work;
 use crate::send::{Load, send};
 use crate::shape::{INTERVAL_MS, Shape};
 use crate::system::{Kind, Programs, System};
+use crate::table;
 
 const USAGE: &str = "\
 bench bombs --quorate PATH [--prometheus PATH] [--series 20000] [--timeout-s 2] [--seconds 5]
@@ -78,12 +79,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
         text += &markdown(&options, kind, rest_ms, &outcomes);
     }
     let stem = options.directory.join(format!("{began_s}-bombs"));
-    std::fs::write(
-        stem.with_extension("json"),
-        serde_json::to_string_pretty(&outcomes)?,
-    )?;
-    std::fs::write(stem.with_extension("md"), &text)?;
-    println!("{text}");
+    table::write(&stem, &text, &outcomes)?;
     match outcomes.iter().filter(|o| !o.wrong.is_empty()).count() {
         0 => Ok(()),
         wrong => bail!("{wrong} of {} bombs did harm", outcomes.len()),

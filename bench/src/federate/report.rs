@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::options::Options;
 use crate::system::Kind;
-use crate::table::{machine, version};
+use crate::table::{self, machine, version};
 
 /// One system's rounds.
 #[derive(Debug, Clone, Serialize)]
@@ -32,13 +32,7 @@ pub fn write(options: &Options, began_s: i64, figures: &[Figure]) -> anyhow::Res
     let text = markdown(options, figures)?;
     let stem = options.directory().join(format!("{began_s}-federate"));
     let json = serde_json::json!({"series": options.shape.series, "figures": figures});
-    std::fs::write(
-        stem.with_extension("json"),
-        serde_json::to_string_pretty(&json)?,
-    )?;
-    std::fs::write(stem.with_extension("md"), &text)?;
-    println!("{text}");
-    Ok(())
+    table::write(&stem, &text, &json)
 }
 
 fn markdown(options: &Options, figures: &[Figure]) -> anyhow::Result<String> {

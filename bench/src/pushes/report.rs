@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::load::SAMPLES;
 use super::options::Options;
 use crate::system::Kind;
-use crate::table::{machine, version};
+use crate::table::{self, machine, version};
 
 /// What is pushed, beside what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,13 +57,7 @@ pub fn write(options: &Options, began_s: i64, figures: &[Figure]) -> anyhow::Res
     let text = markdown(options, figures)?;
     let stem = options.directory.join(format!("{began_s}-pushes"));
     let json = serde_json::json!({"samples": SAMPLES, "figures": figures});
-    std::fs::write(
-        stem.with_extension("json"),
-        serde_json::to_string_pretty(&json)?,
-    )?;
-    std::fs::write(stem.with_extension("md"), &text)?;
-    println!("{text}");
-    Ok(())
+    table::write(&stem, &text, &json)
 }
 
 fn markdown(options: &Options, figures: &[Figure]) -> anyhow::Result<String> {

@@ -9,7 +9,7 @@ use super::ask::Cost;
 use super::options::{Options, Shape};
 use super::questions::Question;
 use crate::system::Kind;
-use crate::table::{machine, version};
+use crate::table::{self, machine, version};
 
 /// One question and what its answers cost, by system.
 #[derive(Debug, Clone, Serialize)]
@@ -113,14 +113,7 @@ pub fn write(options: &Options, began_s: i64, all: &[Figures]) -> anyhow::Result
     let text = markdown(options, &machine()?, &versions, all);
     let json = serde_json::json!({"machine": machine()?, "versions": versions, "figures": all});
     let stem = options.directory.join(format!("{began_s}-queries"));
-    std::fs::write(
-        stem.with_extension("json"),
-        serde_json::to_string_pretty(&json)?,
-    )?;
-    std::fs::write(stem.with_extension("md"), &text)?;
-    println!("{text}");
-    eprintln!("written to {}.md and .json", stem.display());
-    Ok(())
+    table::write(&stem, &text, &json)
 }
 
 fn markdown(options: &Options, machine: &str, versions: &[String], all: &[Figures]) -> String {
