@@ -7,6 +7,7 @@
 //! leaves as the classic histogram it stands for. Where it is told of families, they have their types
 //! and helps, and the parts of classic histograms and summaries are one metric again. Not here: choosing and sorting the series.
 
+use model::group::FamilyKind;
 use model::histogram::{ResetHint, Span};
 use model::limits::FAMILY_BYTES_MAX;
 use model::{Histogram, Labels, Newest};
@@ -145,7 +146,7 @@ impl Families {
 
     fn finish_parts(&mut self, mut parts: Parts, out: &mut Vec<u8>) {
         let kind = match parts.kind {
-            types::Kind::Summary => Kind::Summary,
+            FamilyKind::Summary => Kind::Summary,
             _ => Kind::Histogram,
         };
         let (whole, rest) = parts.take();
@@ -242,11 +243,11 @@ impl Kind {
 }
 
 /// `told` is what is known of a float; a histogram says it itself.
-fn kind_of(newest: &Newest, told: types::Kind) -> Kind {
+fn kind_of(newest: &Newest, told: FamilyKind) -> Kind {
     match newest.histogram.as_deref() {
         None => match told {
-            types::Kind::Counter => Kind::Counter,
-            types::Kind::Gauge => Kind::Gauge,
+            FamilyKind::Counter => Kind::Counter,
+            FamilyKind::Gauge => Kind::Gauge,
             _ => Kind::Untyped,
         },
         Some(h) if h.reset_hint == ResetHint::Gauge => Kind::GaugeHistogram,

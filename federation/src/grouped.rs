@@ -9,10 +9,11 @@
 use std::collections::BTreeSet;
 
 use model::Newest;
+use model::group::FamilyKind;
 use model::limits::FAMILY_BYTES_MAX;
 
 use crate::exposition::Writer;
-use crate::types::{Family, Kind, Types};
+use crate::types::{Family, Types};
 
 /// Writes newest samples, each under its family; all of a family come together.
 pub trait FamilyWriter: Writer {
@@ -88,7 +89,7 @@ impl<W: FamilyWriter> Grouped<W> {
         let family = self.types.family(newest);
         let has_parts = family.kind.has_parts();
         let is_first = match family.kind {
-            Kind::Histogram => name.ends_with("_bucket"),
+            FamilyKind::Histogram => name.ends_with("_bucket"),
             _ => true,
         };
         if has_parts && is_first && !self.untyped.contains(family.name) {
@@ -96,7 +97,7 @@ impl<W: FamilyWriter> Grouped<W> {
             return self.writer.write_as(newest, family, out);
         }
         // Or a float where a histogram or summary of the name may follow.
-        let is_float = family.kind == Kind::Untyped && newest.histogram.is_none();
+        let is_float = family.kind == FamilyKind::Untyped && newest.histogram.is_none();
         let given_up = (has_parts || is_float).then(|| family.name.to_owned());
         let shown = match has_parts {
             true => Family::untyped(name),
@@ -127,7 +128,7 @@ impl<W: FamilyWriter> Writer for Grouped<W> {
         let mut family = self.types.family(newest);
         if name == base {
             // Of a summary, without a quantile: the name has its TYPE line.
-            family.kind = Kind::Summary;
+            family.kind = FamilyKind::Summary;
         }
         if family.kind.has_parts() && family.name == base {
             return self.writer.write_as(newest, family, out);

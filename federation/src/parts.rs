@@ -7,17 +7,18 @@
 
 use std::collections::BTreeMap;
 
+use model::group::FamilyKind;
 use model::labels::METRIC_NAME;
 use model::{Labels, Newest};
 use proto::exposition as wire;
 
-use crate::types::{Kind, number};
+use crate::types::number;
 
 /// Of one family.
 pub struct Parts {
     /// As it is stored.
     pub name: String,
-    pub kind: Kind,
+    pub kind: FamilyKind,
     pub help: String,
     /// By the labels that a set has in common.
     sets: BTreeMap<Labels, Vec<Newest>>,
@@ -32,7 +33,7 @@ pub struct Whole {
 }
 
 impl Parts {
-    pub fn new(name: &str, kind: Kind, help: &str) -> Self {
+    pub fn new(name: &str, kind: FamilyKind, help: &str) -> Self {
         Self {
             name: name.to_owned(),
             kind,
@@ -56,8 +57,8 @@ impl Parts {
     /// The label that tells the series of a part apart.
     fn label_of(&self, newest: &Newest) -> Option<&'static str> {
         match (self.kind, self.part(newest)) {
-            (Kind::Histogram, "_bucket") => Some("le"),
-            (Kind::Summary, "") => Some("quantile"),
+            (FamilyKind::Histogram, "_bucket") => Some("le"),
+            (FamilyKind::Summary, "") => Some("quantile"),
             _ => None,
         }
     }
@@ -110,7 +111,7 @@ impl Parts {
             ..wire::Metric::default()
         };
         match self.kind {
-            Kind::Histogram => metric.histogram = Some(histogram(count, sum, &values)?),
+            FamilyKind::Histogram => metric.histogram = Some(histogram(count, sum, &values)?),
             _ => metric.summary = Some(summary(count, sum, &values)?),
         }
         Some(metric)

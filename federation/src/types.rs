@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use model::group::FamilyKind;
 use model::{MetricKind, Newest};
 
 /// What is known of each family, by name.
@@ -22,37 +23,9 @@ struct Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Family<'a> {
     pub name: &'a str,
-    pub kind: Kind,
+    pub kind: FamilyKind,
     /// Empty if there is none.
     pub help: &'a str,
-}
-
-/// The types of the text format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    /// Parts of several names.
-    Histogram,
-    Summary,
-    Untyped,
-}
-
-impl Kind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Summary => "summary",
-            Self::Untyped => "untyped",
-        }
-    }
-
-    /// Whether its series have several names.
-    pub fn has_parts(self) -> bool {
-        matches!(self, Self::Histogram | Self::Summary)
-    }
 }
 
 impl<'a> Family<'a> {
@@ -60,7 +33,7 @@ impl<'a> Family<'a> {
     pub fn untyped(name: &'a str) -> Self {
         Self {
             name,
-            kind: Kind::Untyped,
+            kind: FamilyKind::Untyped,
             help: "",
         }
     }
@@ -97,12 +70,12 @@ impl Types {
         };
         let (name, kind) = match (word.kind, end) {
             (MetricKind::Histogram, "_bucket") if has_number(newest, "le") => {
-                (base, Kind::Histogram)
+                (base, FamilyKind::Histogram)
             }
-            (MetricKind::Histogram, "_count" | "_sum") => (base, Kind::Histogram),
-            (MetricKind::Summary, "_count" | "_sum") => (base, Kind::Summary),
+            (MetricKind::Histogram, "_count" | "_sum") => (base, FamilyKind::Histogram),
+            (MetricKind::Summary, "_count" | "_sum") => (base, FamilyKind::Summary),
             // OpenMetrics' name of the family; in the text format it is the series'.
-            (MetricKind::Counter, "_total") => (name, Kind::Counter),
+            (MetricKind::Counter, "_total") => (name, FamilyKind::Counter),
             _ => return Family::untyped(name),
         };
         let help = &word.help;
@@ -113,10 +86,10 @@ impl Types {
 impl Word {
     fn of_its_own_name<'a>(&'a self, name: &'a str, newest: &Newest) -> Family<'a> {
         let kind = match self.kind {
-            MetricKind::Counter => Kind::Counter,
-            MetricKind::Gauge => Kind::Gauge,
-            MetricKind::Summary if has_number(newest, "quantile") => Kind::Summary,
-            _ => Kind::Untyped,
+            MetricKind::Counter => FamilyKind::Counter,
+            MetricKind::Gauge => FamilyKind::Gauge,
+            MetricKind::Summary if has_number(newest, "quantile") => FamilyKind::Summary,
+            _ => FamilyKind::Untyped,
         };
         let help = &self.help;
         Family { name, kind, help }
@@ -154,38 +127,48 @@ mod tests {
             (
                 &[("__name__", "h_bucket"), ("le", "+Inf")][..],
                 "h",
-                Kind::Histogram,
+                FamilyKind::Histogram,
                 "H.",
             ),
             (
                 &[("__name__", "h_bucket"), ("le", "x")],
                 "h_bucket",
-                Kind::Untyped,
+                FamilyKind::Untyped,
                 "",
             ),
-            (&[("__name__", "h_bucket")], "h_bucket", Kind::Untyped, ""),
-            (&[("__name__", "h_sum")], "h", Kind::Histogram, "H."),
-            (&[("__name__", "h_count")], "h_count", Kind::Gauge, ""),
-            (&[("__name__", "h")], "h", Kind::Untyped, "H."),
+            (
+                &[("__name__", "h_bucket")],
+                "h_bucket",
+                FamilyKind::Untyped,
+                "",
+            ),
+            (&[("__name__", "h_sum")], "h", FamilyKind::Histogram, "H."),
+            (&[("__name__", "h_count")], "h_count", FamilyKind::Gauge, ""),
+            (&[("__name__", "h")], "h", FamilyKind::Untyped, "H."),
             (
                 &[("__name__", "s"), ("quantile", "0.5")],
                 "s",
-                Kind::Summary,
+                FamilyKind::Summary,
                 "",
             ),
-            (&[("__name__", "s")], "s", Kind::Untyped, ""),
-            (&[("__name__", "s_count")], "s", Kind::Summary, ""),
+            (&[("__name__", "s")], "s", FamilyKind::Untyped, ""),
+            (&[("__name__", "s_count")], "s", FamilyKind::Summary, ""),
             (
                 &[("__name__", "s_bucket"), ("le", "1")],
                 "s_bucket",
-                Kind::Untyped,
+                FamilyKind::Untyped,
                 "",
             ),
-            (&[("__name__", "c_total")], "c_total", Kind::Counter, "C."),
-            (&[("__name__", "c_sum")], "c_sum", Kind::Untyped, ""),
-            (&[("__name__", "two")], "two", Kind::Untyped, "first"),
-            (&[("__name__", "i")], "i", Kind::Untyped, "I."),
-            (&[("__name__", "_sum")], "_sum", Kind::Untyped, ""),
+            (
+                &[("__name__", "c_total")],
+                "c_total",
+                FamilyKind::Counter,
+                "C.",
+            ),
+            (&[("__name__", "c_sum")], "c_sum", FamilyKind::Untyped, ""),
+            (&[("__name__", "two")], "two", FamilyKind::Untyped, "first"),
+            (&[("__name__", "i")], "i", FamilyKind::Untyped, "I."),
+            (&[("__name__", "_sum")], "_sum", FamilyKind::Untyped, ""),
         ] {
             let newest = Newest {
                 labels: Labels::from_pairs(pairs.iter().copied()),

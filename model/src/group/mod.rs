@@ -77,6 +77,11 @@ impl FamilyKind {
             Self::Untyped => "untyped",
         }
     }
+
+    /// Whether its series have several names.
+    pub fn has_parts(self) -> bool {
+        matches!(self, Self::Histogram | Self::Summary)
+    }
 }
 
 /// One sample of a family. `suffix` is `""`, `"_bucket"`, `"_sum"` or `"_count"`; `labels` hold
