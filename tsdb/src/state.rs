@@ -125,6 +125,25 @@ pub struct State {
     retired: Vec<Arc<Reader>>,
 }
 
+/// What became of a command's rows.
+#[derive(Default)]
+struct Judged {
+    /// Ascending.
+    rejected: Vec<Rejection>,
+    /// Of the rows that were stored, or had been before.
+    oldest: Option<Timestamp>,
+}
+
+impl Judged {
+    fn note(&mut self, row: u32, at: Timestamp, refused: Option<Reason>) {
+        if refused.is_none() {
+            self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+        }
+        let rejection = refused.map(|reason| Rejection { row, reason });
+        self.rejected.extend(rejection);
+    }
+}
+
 impl State {
     /// From a checkpoint and its blocks.
     pub fn restore(image: Image, blocks: Vec<Arc<Reader>>) -> Result<Self, ChunkError> {
@@ -304,8 +323,7 @@ impl State {
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let rows = &write.rows;
-        let mut rejected = Vec::new();
-        let mut oldest: Option<Timestamp> = None;
+        let mut judged = Judged::default();
         let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
             let id = id_of(*series, &new);
@@ -323,16 +341,24 @@ impl State {
                     }
                 },
             };
-            if refused.is_none() {
-                oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
-            }
-            rejected.extend(refused.map(|reason| Rejection { row, reason }));
+            judged.note(row, at, refused);
         }
-        if let Some(oldest) = oldest {
+        self.finish(index, write, &new, judged)
+    }
+
+    /// What a command's rows leave behind, and its rejections.
+    fn finish(
+        &mut self,
+        index: u64,
+        write: &WriteCommand,
+        new: &[SeriesId],
+        judged: Judged,
+    ) -> Vec<Rejection> {
+        if let Some(oldest) = judged.oldest {
             self.touched.note(index, oldest);
         }
-        self.keep_exemplars(write, &new);
-        rejected
+        self.keep_exemplars(write, new);
+        judged.rejected
     }
 
     fn keep_exemplars(&mut self, write: &WriteCommand, new: &[SeriesId]) {

@@ -12,7 +12,7 @@ use model::sample::is_stale;
 use model::sink::{Reason, Rejection};
 use model::{Histogram, SeriesId, Timestamp};
 
-use super::{Bounds, Recalled, State, id_of, stored_value};
+use super::{Bounds, Judged, Recalled, State, id_of, stored_value};
 use crate::command::AddCommand;
 use crate::running::{Total, add};
 use crate::value::Value;
@@ -30,8 +30,7 @@ impl State {
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let totals_max = command.totals_max as usize;
-        let mut rejected = Vec::new();
-        let mut oldest: Option<Timestamp> = None;
+        let mut judged = Judged::default();
         for (row, delta) in deltas(command).enumerate() {
             let (at, row) = (delta.at, row as u32);
             let id = id_of(write.rows.series[row as usize], &new);
@@ -39,16 +38,9 @@ impl State {
                 true => Some(Reason::Fenced),
                 false => self.add_one(id, delta, totals_max, &bounds, recalled),
             };
-            if refused.is_none() {
-                oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
-            }
-            rejected.extend(refused.map(|reason| Rejection { row, reason }));
+            judged.note(row, at, refused);
         }
-        if let Some(oldest) = oldest {
-            self.touched.note(index, oldest);
-        }
-        self.keep_exemplars(write, &new);
-        rejected
+        self.finish(index, write, &new, judged)
     }
 
     fn add_one(
