@@ -60,9 +60,10 @@ pub fn cluster_id_from_wire(bytes: &[u8]) -> Option<ClusterId> {
 
 // ---- writes ----
 
-pub fn batch_to_wire(batch: &Batch) -> wire::Batch {
+/// A batch whose label sets travel as `labels` say.
+pub fn batch_to_wire(batch: &Batch, labels: Vec<Bytes>) -> wire::Batch {
     wire::Batch {
-        labels: batch.series.iter().map(labels_to_wire).collect(),
+        labels,
         series: batch.rows.series.clone(),
         timestamps: batch.rows.timestamps.iter().map(|t| t.0).collect(),
         values: batch.rows.values.clone(),
@@ -136,13 +137,10 @@ fn deltas_from_wire(starts: &[u64], ends: &[u64]) -> Result<Vec<DeltaSpan>, Malf
     Ok(spans.collect())
 }
 
-pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
+/// A batch of these label sets.
+pub fn batch_from_wire(batch: wire::Batch, series: Vec<Labels>) -> Result<Batch, Malformed> {
     let batch = Batch {
-        series: batch
-            .labels
-            .iter()
-            .map(|b| labels_from_wire(b))
-            .collect::<Result<_, _>>()?,
+        series,
         rows: Rows {
             series: batch.series,
             timestamps: batch.timestamps.into_iter().map(Timestamp).collect(),
@@ -165,7 +163,7 @@ pub fn batch_from_wire(batch: wire::Batch) -> Result<Batch, Malformed> {
     Ok(batch)
 }
 
-fn labels_to_wire(labels: &Labels) -> Bytes {
+pub fn labels_to_wire(labels: &Labels) -> Bytes {
     Bytes::copy_from_slice(labels.as_canonical())
 }
 
@@ -739,15 +737,17 @@ mod tests {
             timestamp: Timestamp(6),
         };
         batch.exemplars.push((0, exemplar));
-        let wire = batch_to_wire(&batch);
-        assert_eq!(batch_from_wire(wire.clone()), Ok(batch));
+        let wire = batch_to_wire(&batch, Vec::new());
+        let series = batch.series.clone();
+        let read = |wire| batch_from_wire(wire, series.clone());
+        assert_eq!(read(wire.clone()), Ok(batch));
+        assert!(batch_from_wire(wire.clone(), Vec::new()).is_err());
         let bad_row = wire::Batch {
             series: vec![1],
             ..wire.clone()
         };
-        assert!(batch_from_wire(bad_row).is_err());
+        assert!(read(bad_row).is_err());
         let bad_exemplar = wire::Batch {
-            labels: vec![],
             series: vec![],
             timestamps: vec![],
             values: vec![],
@@ -755,7 +755,7 @@ mod tests {
             histograms: vec![],
             ..wire.clone()
         };
-        assert!(batch_from_wire(bad_exemplar).is_err());
+        assert!(batch_from_wire(bad_exemplar, Vec::new()).is_err());
         let good = wire.histograms[0].clone();
         for (rows, histograms) in [
             (vec![2], vec![good.clone()]),
@@ -768,13 +768,8 @@ mod tests {
                 histograms,
                 ..wire.clone()
             };
-            assert!(batch_from_wire(bad).is_err());
+            assert!(read(bad).is_err());
         }
-        let bad_labels = wire::Batch {
-            labels: vec![Bytes::from_static(b"\x05")],
-            ..wire
-        };
-        assert!(batch_from_wire(bad_labels).is_err());
     }
 
     #[test]

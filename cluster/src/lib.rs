@@ -17,7 +17,7 @@
 //! - [`reads`]: one question to all shards; [`evaluate`]: parts of queries, computed where the
 //!   series are
 //! - [`newest`], [`changes`]: the newest samples of a shard, and what was written since an index
-//! - [`peer`], [`link`], [`write_link`], [`shards_service`], [`convert`], [`refusal`]: the wire
+//! - [`peer`], [`link`], [`write_link`], [`dictionary`], [`shards_service`], [`convert`], [`refusal`]: the wire
 //! - [`admin`], [`export`], [`statistics`]: deleting, cleaning, snapshots, the head in numbers
 //! - [`ask`]: what the programs above ask each other
 //! - [`consul`]: registered there, and peers found there
@@ -31,6 +31,7 @@ pub mod cluster;
 pub mod consul;
 pub mod control;
 pub mod convert;
+pub mod dictionary;
 pub mod evaluate;
 pub mod export;
 pub mod formation;

@@ -21,7 +21,12 @@ const OUTGOING_MAX: usize = 64;
 /// How one kind of stream is opened and its answers are told apart.
 #[async_trait]
 pub trait Protocol: Send + Sync + 'static {
+    /// What is to be asked.
+    type Asked: Send;
+    /// The same as it travels.
     type Question: Send + 'static;
+    /// What one stream has told its other end so far.
+    type Told: Default + Send;
     type Answer: Send + 'static;
 
     async fn open(
@@ -29,7 +34,8 @@ pub trait Protocol: Send + Sync + 'static {
         questions: ReceiverStream<Self::Question>,
     ) -> Result<BoxStream<'static, Result<Self::Answer, Status>>, Status>;
 
-    fn number(question: &mut Self::Question, seq: u64);
+    /// What is said behind all that is `told`; it travels certainly, or the stream ends.
+    fn question(told: &mut Self::Told, seq: u64, asked: Self::Asked) -> Self::Question;
     fn seq(answer: &Self::Answer) -> u64;
 }
 
@@ -40,6 +46,7 @@ struct Stream<P: Protocol> {
     /// `None` once the stream has ended.
     pending: Pending<P>,
     next_seq: u64,
+    told: P::Told,
     _reader: Task,
 }
 
@@ -76,22 +83,23 @@ impl<P: Protocol> Link<P> {
     }
 
     /// Sends a question after those sent before it. Returns once it is on its way.
-    pub async fn ask(&self, mut question: P::Question) -> Result<Awaiting<P::Answer>, Broken> {
+    pub async fn ask(&self, asked: P::Asked) -> Result<Awaiting<P::Answer>, Broken> {
         let mut slot = self.stream.lock().await;
         if slot.as_ref().is_none_or(Stream::ended) {
             *slot = Some(self.open());
         }
         let stream = slot.as_mut().expect("just opened");
+        // Whoever gives up waiting for room has told nothing.
+        let gone = |_| Broken("the stream ended".to_owned());
+        let room = stream.outgoing.reserve().await.map_err(gone)?;
         let seq = stream.next_seq;
         stream.next_seq += 1;
-        P::number(&mut question, seq);
         let (sender, receiver) = oneshot::channel();
         match stream.pending.lock().expect("not poisoned").as_mut() {
             Some(pending) => drop(pending.insert(seq, sender)),
             None => return Err(Broken("the stream ended".to_owned())),
         }
-        let gone = |_| Broken("the stream ended".to_owned());
-        stream.outgoing.send(question).await.map_err(gone)?;
+        room.send(P::question(&mut stream.told, seq, asked));
         Ok(Awaiting(receiver))
     }
 
@@ -108,6 +116,7 @@ impl<P: Protocol> Link<P> {
             outgoing,
             pending,
             next_seq: 1,
+            told: P::Told::default(),
             _reader: task,
         }
     }

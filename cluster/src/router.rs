@@ -20,6 +20,7 @@ use model::fragment::{Fragment, FragmentError, Part};
 use model::group::Group;
 use model::hash::Map;
 use model::limits::HISTOGRAM_BYTES_MAX;
+use model::memo::Giver;
 use model::newest::Pages;
 use model::port::World;
 use model::sink::{Reason, Rejection, Sink, WriteError, Written};
@@ -39,6 +40,7 @@ use crate::peer::{NotConnected, Peer, Peers};
 use crate::refusal::Refusal;
 use crate::shard::Replica;
 use crate::shard::proposer::Windows;
+use crate::write_link::Write;
 
 /// How long a write or a read looks for a leader before it gives up.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -62,6 +64,8 @@ pub struct Router {
     /// Bytes of answers that came from other nodes.
     pub received: prometheus::IntCounter,
     pub windows: Arc<dyn Windows>,
+    /// Of shards, to label sets: which one it is never changes.
+    shards: Giver,
     /// Leaders that answers named, for shards without a replica here.
     hints: Mutex<Map<ShardId, u64>>,
 }
@@ -94,6 +98,7 @@ impl Router {
             evaluator: evaluate::Seat::default(),
             received,
             windows,
+            shards: Giver::new(),
             hints: Mutex::default(),
         }
     }
@@ -192,15 +197,14 @@ impl Router {
         &self,
         peer: &Peer,
         shard: ShardId,
-        batch: &Batch,
+        batch: &Arc<Batch>,
     ) -> Result<Written, Refusal> {
-        let frame = wire::WriteFrame {
+        let write = Write {
             cluster_id: self.cluster_id(),
-            seq: 0,
-            shard: shard.0,
-            batch: Some(convert::batch_to_wire(batch)),
+            shard,
+            batch: batch.clone(),
         };
-        let asked = async { peer.write.ask(frame).await?.answer().await };
+        let asked = async { peer.write.ask(write).await?.answer().await };
         let reply = tokio::time::timeout(ASK_TIMEOUT, asked)
             .await
             .map_err(|_| Refusal::Unavailable("no answer in time".to_owned()))?
@@ -248,7 +252,7 @@ impl Router {
     /// Cuts a batch by shard, remembering which row came from where. Rows that no shard could take
     /// are left out and told.
     fn cut(&self, state: &State, batch: &Batch) -> (Parts, Vec<Rejection>) {
-        let mut cutter = Cutter::new(state, batch);
+        let mut cutter = Cutter::new(state, self.shards, batch);
         let mut rejected = Vec::new();
         let mut histograms = batch.rows.histograms.iter().peekable();
         let rows = &batch.rows;
@@ -293,6 +297,7 @@ type Parts = BTreeMap<ShardId, (Arc<Batch>, Vec<u32>)>;
 struct Cutter<'a> {
     batch: &'a Batch,
     state: &'a State,
+    shards: Giver,
     parts: Vec<(ShardId, Batch, Vec<u32>)>,
     /// Of each shard: its part.
     by_shard: Map<ShardId, usize>,
@@ -301,10 +306,11 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(state: &'a State, batch: &'a Batch) -> Self {
+    fn new(state: &'a State, shards: Giver, batch: &'a Batch) -> Self {
         Self {
             batch,
             state,
+            shards,
             parts: Vec::new(),
             by_shard: Map::default(),
             places: vec![None; batch.series.len()],
@@ -323,7 +329,11 @@ impl<'a> Cutter<'a> {
 
     fn place(&mut self, series: usize) -> (u32, u32) {
         let labels = &self.batch.series[series];
-        let shard = self.state.shard_of(labels.as_canonical());
+        let shard = labels.shard_memo(self.shards).unwrap_or_else(|| {
+            let shard = self.state.shard_of(labels.as_canonical());
+            labels.set_shard_memo(self.shards, shard);
+            shard
+        });
         let part = *self.by_shard.entry(shard).or_insert_with(|| {
             let part = Batch {
                 fence: self.batch.fence,

@@ -8,7 +8,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use model::group::Group;
 use model::port::World;
 use model::source::{Consistency, Source};
-use model::{NodeId, Series, ShardId};
+use model::{Labels, NodeId, Series, ShardId};
 use proto::node as wire;
 use proto::node::shards_server::Shards;
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::changes;
 use crate::convert::{self, Malformed};
+use crate::dictionary::{Listener, Named};
 use crate::evaluate;
 use crate::export::{self, Wanted};
 use crate::newest;
@@ -54,11 +55,11 @@ impl Service {
             .ok_or(Refusal::NotLeader(None))
     }
 
-    async fn write_one(&self, frame: wire::WriteFrame) -> wire::WriteReply {
+    async fn write_one(&self, frame: wire::WriteFrame, series: Vec<Labels>) -> wire::WriteReply {
         let seq = frame.seq;
         let written = async {
             let replica = self.find(&frame.cluster_id, frame.shard)?;
-            let batch = convert::batch_from_wire(frame.batch.unwrap_or_default());
+            let batch = convert::batch_from_wire(frame.batch.unwrap_or_default(), series);
             replica.write(Arc::new(batch.map_err(malformed)?)).await
         };
         let result = match written.await {
@@ -251,6 +252,19 @@ impl Service {
     }
 }
 
+/// What a frame says of its label sets.
+fn take_named(frame: &mut wire::WriteFrame) -> Named {
+    let new = frame
+        .batch
+        .as_mut()
+        .map(|batch| std::mem::take(&mut batch.labels));
+    Named {
+        anew: frame.anew,
+        steps: std::mem::take(&mut frame.steps),
+        new: new.unwrap_or_default(),
+    }
+}
+
 fn malformed(error: Malformed) -> Refusal {
     Refusal::Internal(error.to_string())
 }
@@ -395,13 +409,20 @@ impl Shards for Service {
         let frames = request.into_inner();
         let service = self.clone();
         let (replies, receiver) = mpsc::channel(WRITES_MAX);
+        let mut told = Listener::default();
         let answer = frames
-            .take_while(|frame| std::future::ready(frame.is_ok()))
-            .filter_map(|frame| std::future::ready(frame.ok()))
-            .for_each_concurrent(WRITES_MAX, move |frame| {
+            .map(move |frame| {
+                let mut frame = frame?;
+                let series = told.resolve(&take_named(&mut frame));
+                let malformed = |e: Malformed| Status::invalid_argument(e.to_string());
+                Ok::<_, Status>((frame, series.map_err(malformed)?))
+            })
+            .take_while(|read| std::future::ready(read.is_ok()))
+            .filter_map(|read| std::future::ready(read.ok()))
+            .for_each_concurrent(WRITES_MAX, move |(frame, series)| {
                 let (service, replies) = (service.clone(), replies.clone());
                 async move {
-                    let reply = service.write_one(frame).await;
+                    let reply = service.write_one(frame, series).await;
                     // A peer that went away asks again elsewhere.
                     replies.send(Ok(reply)).await.ok();
                 }

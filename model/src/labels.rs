@@ -11,8 +11,8 @@
 //! varint is LEB128, as in protobuf. Names and values are UTF-8. A label with an empty value is
 //! the same as no label (Prometheus' data model), so [`Labels::from_pairs`] leaves it out.
 //!
-//! Beside the bytes stand their hash, taken once, and one [memo](Labels::memo): whoever numbers
-//! label sets again and again finds its number without looking anything up.
+//! Beside the bytes stand their hash, taken once, and two memos: the [number](Labels::memo) that
+//! whoever numbers label sets gave it, and the [shard](Labels::shard_memo) it belongs to.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -20,6 +20,7 @@ use std::hash::{Hash, Hasher};
 
 use triomphe::ThinArc;
 
+use crate::ShardId;
 use crate::hash::xxh3;
 use crate::memo::{Giver, Memo};
 
@@ -35,6 +36,7 @@ struct Beside {
     /// Of the canonical form, unseeded.
     hash: u64,
     memo: Memo,
+    shard: Memo,
 }
 
 /// Why bytes are not a label block in the canonical form.
@@ -101,6 +103,7 @@ impl Labels {
         let beside = Beside {
             hash: xxh3(0, block),
             memo: Memo::default(),
+            shard: Memo::default(),
         };
         Self(ThinArc::from_header_and_slice(beside, block))
     }
@@ -123,6 +126,16 @@ impl Labels {
     /// Remembers the number that `giver` gave this label set.
     pub fn set_memo(&self, giver: Giver, number: u32) {
         self.beside().memo.set(giver, number);
+    }
+
+    /// The shard that `giver` found this label set to belong to. As [`Labels::memo`].
+    pub fn shard_memo(&self, giver: Giver) -> Option<ShardId> {
+        self.beside().shard.get(giver).map(ShardId)
+    }
+
+    /// Remembers it.
+    pub fn set_shard_memo(&self, giver: Giver, shard: ShardId) {
+        self.beside().shard.set(giver, shard.0);
     }
 
     /// XXH3 of the canonical form: what sharding rests on.

@@ -5,6 +5,8 @@ pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 pub const WRITE_DECODED_BYTES_MAX: usize = 32 << 20;
 /// Label sets of remote write that a node knows by their encoded bytes.
 pub const SEEN_LABELS_BYTES_MAX: usize = 128 << 20;
+/// Label sets that two nodes have numbered on one stream of writes.
+pub const WRITE_DICTIONARY_BYTES_MAX: usize = 128 << 20;
 /// What histograms and exemplars of one write request or scrape may take in memory: a few bytes on
 /// the wire become a hundred times as many.
 pub const WRITE_MEMORY_BYTES_MAX: usize = 256 << 20;
@@ -101,8 +103,8 @@ pub const LOG_BATCH_BYTES_MAX: usize = 8 << 20;
 /// Appends waiting for the log's writer.
 pub const LOG_QUEUE_MAX: usize = 4096;
 pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Recent log entries kept in memory, all groups together.
-pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+/// Recent log entries kept in memory, all groups together: what followers have not been sent yet is younger.
+pub const LOG_CACHE_BYTES_MAX: usize = 16 << 20;
 
 /// Of a block's file, read before it is asked for.
 pub const READ_AHEAD_BYTES: usize = 256 << 10;

@@ -25,7 +25,9 @@ impl AppendLink {
 
 #[async_trait]
 impl Protocol for Appends {
+    type Asked = AppendFrame;
     type Question = AppendFrame;
+    type Told = ();
     type Answer = AppendReply;
 
     async fn open(
@@ -35,8 +37,8 @@ impl Protocol for Appends {
         Ok(self.0.clone().append(questions).await?.into_inner().boxed())
     }
 
-    fn number(question: &mut AppendFrame, seq: u64) {
-        question.seq = seq;
+    fn question((): &mut (), seq: u64, asked: AppendFrame) -> AppendFrame {
+        AppendFrame { seq, ..asked }
     }
 
     fn seq(answer: &AppendReply) -> u64 {
