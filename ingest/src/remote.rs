@@ -21,7 +21,7 @@ use proto::remote::{Fields, WireError};
 use crate::exemplar;
 use crate::histogram::check::check;
 use crate::metadata::Gathered;
-use seen::Seen;
+use seen::Reading;
 
 /// Why nothing of a request can be taken.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,10 @@ pub fn decode_message(message: &[u8]) -> Result<Decoded, RemoteError> {
     read_message(message, None)
 }
 
-fn read_message(message: &[u8], seen: Option<&Seen>) -> Result<Decoded, RemoteError> {
+fn read_message(
+    message: &[u8],
+    mut seen: Option<&mut Reading<'_>>,
+) -> Result<Decoded, RemoteError> {
     let mut decoded = Decoded::default();
     let mut series = SeriesReader::default();
     for field in Fields::new(message) {
@@ -106,12 +109,14 @@ fn read_message(message: &[u8], seen: Option<&Seen>) -> Result<Decoded, RemoteEr
             }
             _ => continue,
         };
-        if seen.is_some_and(|seen| seen.read(message, &mut decoded.batch)) {
+        if let Some(seen) = &mut seen
+            && seen.read(message, &mut decoded.batch)
+        {
             continue;
         }
         let place = decoded.batch.series.len();
         series.read(message, &mut decoded)?;
-        if let (Some(seen), Some(labels)) = (seen, decoded.batch.series.get(place)) {
+        if let (Some(seen), Some(labels)) = (&mut seen, decoded.batch.series.get(place)) {
             seen.learn(message, labels);
         }
     }

@@ -1,21 +1,23 @@
 //! Label sets seen before, found again by the bytes that a `TimeSeries` begins with: what a sender
 //! repeats with every sample is neither read nor built a second time.
 //!
-//! Promise: a batch is the same as without. A hash finds the label set, but it counts only when the
-//! bytes are, label by label, what its canonical form says; whatever is written in another way than
-//! usual (labels out of order or empty, histograms, exemplars) is left to the slow way. Memory is
+//! Senders mostly name their series in one order, so the one that was learnt behind the last one
+//! found is looked at first: no hash, no table, and memory read from front to back. Whatever is not
+//! there is found by a hash.
+//!
+//! Promise: a batch is the same as without. A place or a hash finds the label set, but it counts only
+//! when the bytes are, label by label, what its canonical form says; whatever is written in another way
+//! than usual (labels out of order or empty, histograms, exemplars) is left to the slow way. Memory is
 //! bounded by [`limits::SEEN_LABELS_BYTES_MAX`]: of two generations the older one is forgotten when
 //! the younger is full.
 
-use std::sync::Mutex;
+use std::sync::{RwLock, RwLockReadGuard};
 
 use model::hash::{Map, xxh3};
 use model::{Batch, Labels, Timestamp, limits};
 
 use super::{Decoded, RemoteError, decompress, read_message};
 
-/// So many requests can look at the same time.
-const PARTS: usize = 16;
 /// Of an entry beside its labels' canonical form.
 const ENTRY_BYTES: usize = 72;
 /// First byte of a field: its number and that its length follows.
@@ -30,15 +32,32 @@ const SAMPLE_TIME: u8 = 2 << 3;
 /// What a node remembers between requests.
 pub struct Seen {
     seed: u64,
-    parts: [Mutex<Part>; PARTS],
+    generations: RwLock<Generations>,
 }
 
-/// By hash of the encoded labels.
 #[derive(Default)]
-struct Part {
-    young: Map<u64, Labels>,
-    young_bytes: usize,
-    old: Map<u64, Labels>,
+struct Generations {
+    young: Generation,
+    old: Generation,
+}
+
+/// Label sets in the order in which they were learnt, each at one place.
+#[derive(Default)]
+struct Generation {
+    entries: Vec<Labels>,
+    /// By hash of the encoded labels.
+    places: Map<u64, u32>,
+    bytes: usize,
+}
+
+/// One request being read.
+pub(super) struct Reading<'a> {
+    seen: &'a Seen,
+    generations: RwLockReadGuard<'a, Generations>,
+    /// Where in the younger generation the next series is expected.
+    next: usize,
+    /// What there is to remember, by hash.
+    learnt: Vec<(u64, Labels)>,
 }
 
 impl Seen {
@@ -46,17 +65,34 @@ impl Seen {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
-            parts: Default::default(),
+            generations: RwLock::default(),
         }
     }
 
     /// Decompresses and decodes a body, as [`super::decode`] does.
     pub fn decode(&self, body: &[u8]) -> Result<Decoded, RemoteError> {
-        read_message(&decompress(body)?, Some(self))
+        let message = decompress(body)?;
+        let mut reading = self.begin();
+        let decoded = read_message(&message, Some(&mut reading));
+        reading.finish();
+        decoded
     }
 
+    pub(super) fn begin(&self) -> Reading<'_> {
+        Reading {
+            seen: self,
+            generations: self.generations.read().expect(NO_PANIC),
+            next: 0,
+            learnt: Vec::new(),
+        }
+    }
+}
+
+const NO_PANIC: &str = "no panic under this lock";
+
+impl Reading<'_> {
     /// Adds a `TimeSeries` of known labels and floats only; false, and nothing added, for any other.
-    pub(super) fn read(&self, message: &[u8], batch: &mut Batch) -> bool {
+    pub(super) fn read(&mut self, message: &[u8], batch: &mut Batch) -> bool {
         let Some((block, mut rest)) = split(message) else {
             return false;
         };
@@ -81,47 +117,80 @@ impl Seen {
         true
     }
 
-    /// Remembers what labels `message` begins with.
-    pub(super) fn learn(&self, message: &[u8], labels: &Labels) {
+    /// Remembers, behind the request, what labels `message` begins with.
+    pub(super) fn learn(&mut self, message: &[u8], labels: &Labels) {
         if let Some((block, _)) = split(message)
             && is_same(block, labels.as_canonical())
         {
-            let hash = xxh3(self.seed, block);
-            self.part(hash).add(hash, labels.clone());
+            let hash = xxh3(self.seen.seed, block);
+            self.learnt.push((hash, labels.clone()));
         }
     }
 
-    fn find(&self, block: &[u8]) -> Option<Labels> {
-        let hash = xxh3(self.seed, block);
-        let labels = self.part(hash).get(hash)?;
-        is_same(block, labels.as_canonical()).then_some(labels)
+    fn find(&mut self, block: &[u8]) -> Option<Labels> {
+        let Generations { young, old } = &*self.generations;
+        if let Some(labels) = young.entries.get(self.next)
+            && is_same(block, labels.as_canonical())
+        {
+            self.next += 1;
+            return Some(labels.clone());
+        }
+        let hash = xxh3(self.seen.seed, block);
+        let same = |labels: &&Labels| is_same(block, labels.as_canonical());
+        if let Some((place, labels)) = young.get(hash) {
+            self.next = place + 1;
+            return Some(labels).filter(same).cloned();
+        }
+        let labels = old.get(hash).map(|(_, labels)| labels).filter(same)?;
+        self.learnt.push((hash, labels.clone()));
+        Some(labels.clone())
     }
 
-    fn part(&self, hash: u64) -> std::sync::MutexGuard<'_, Part> {
-        let part = (hash >> 32) as usize % PARTS;
-        self.parts[part].lock().expect("not poisoned")
+    /// Others find what this request has shown.
+    pub(super) fn finish(self) {
+        let Self {
+            seen,
+            generations,
+            learnt,
+            ..
+        } = self;
+        drop(generations);
+        if learnt.is_empty() {
+            return;
+        }
+        let mut generations = seen.generations.write().expect(NO_PANIC);
+        for (hash, labels) in learnt {
+            generations.add(hash, labels);
+        }
     }
 }
 
-impl Part {
-    fn get(&mut self, hash: u64) -> Option<Labels> {
-        if let Some(labels) = self.young.get(&hash) {
-            return Some(labels.clone());
-        }
-        let labels = self.old.remove(&hash)?;
-        self.add(hash, labels.clone());
-        Some(labels)
-    }
-
+impl Generations {
     fn add(&mut self, hash: u64, labels: Labels) {
         let bytes = labels.as_canonical().len() + ENTRY_BYTES;
-        if self.young_bytes + bytes > limits::SEEN_LABELS_BYTES_MAX / 2 / PARTS {
+        if self.young.bytes + bytes > limits::SEEN_LABELS_BYTES_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
         }
-        if self.young.insert(hash, labels).is_none() {
-            self.young_bytes += bytes;
+        self.young.add(hash, labels, bytes);
+    }
+}
+
+impl Generation {
+    fn get(&self, hash: u64) -> Option<(usize, &Labels)> {
+        let place = *self.places.get(&hash)? as usize;
+        Some((place, &self.entries[place]))
+    }
+
+    fn add(&mut self, hash: u64, labels: Labels, bytes: usize) {
+        let next = self.entries.len();
+        let place = *self.places.entry(hash).or_insert(next as u32) as usize;
+        // Another request has learnt it meanwhile, or one with the same hash.
+        if place < next {
+            self.entries[place] = labels;
+            return;
         }
+        self.entries.push(labels);
+        self.bytes += bytes;
     }
 }
 
@@ -256,6 +325,13 @@ mod tests {
             })
     }
 
+    fn read_with(seen: &Seen, message: &[u8]) -> Result<Decoded, RemoteError> {
+        let mut reading = seen.begin();
+        let decoded = read_message(message, Some(&mut reading));
+        reading.finish();
+        decoded
+    }
+
     fn bits(decoded: &Decoded) -> Vec<u64> {
         let values = decoded.batch.rows.values.iter();
         values.map(|value| value.to_bits()).collect()
@@ -273,12 +349,12 @@ mod tests {
             damaged.truncate(cut.index(message.len() + 1));
             for _ in 0..3 {
                 let (mut with, mut without) =
-                    (read_message(&message, Some(&seen)).unwrap(), decode_message(&message).unwrap());
+                    (read_with(&seen, &message).unwrap(), decode_message(&message).unwrap());
                 prop_assert_eq!(bits(&with), bits(&without), "NaNs have bits only");
                 with.batch.rows.values.clear();
                 without.batch.rows.values.clear();
                 prop_assert_eq!(with, without);
-                let with = read_message(&damaged, Some(&seen)).map_err(|e| e.to_string());
+                let with = read_with(&seen, &damaged).map_err(|e| e.to_string());
                 let without = decode_message(&damaged).map_err(|e| e.to_string());
                 prop_assert_eq!(with.map(|d| bits(&d)), without.map(|d| bits(&d)));
             }
@@ -287,8 +363,10 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let seen = Seen::new(7);
-            prop_assert!(!seen.read(&bytes, &mut Batch::default()));
-            seen.learn(&bytes, &Labels::default());
+            let mut reading = seen.begin();
+            prop_assert!(!reading.read(&bytes, &mut Batch::default()));
+            reading.learn(&bytes, &Labels::default());
+            reading.finish();
         }
     }
 
@@ -311,28 +389,71 @@ mod tests {
         series.encode_to_vec()
     }
 
+    fn labels(pod: usize) -> Labels {
+        Labels::from_pairs([("__name__", "up"), ("pod", &format!("{pod:0>200}"))])
+    }
+
+    fn learn(seen: &Seen, pods: impl IntoIterator<Item = usize>) {
+        let mut reading = seen.begin();
+        for pod in pods {
+            reading.learn(&message(pod), &labels(pod));
+        }
+        reading.finish();
+    }
+
+    /// Which pods one request finds.
+    fn found(seen: &Seen, pods: &[usize]) -> Vec<bool> {
+        let (mut reading, mut batch) = (seen.begin(), Batch::default());
+        let mut read = |pod: &usize| reading.read(&message(*pod), &mut batch);
+        let found: Vec<bool> = pods.iter().map(&mut read).collect();
+        reading.finish();
+        let known = pods.iter().zip(&found).filter(|known| *known.1);
+        let expected: Vec<Labels> = known.map(|known| labels(*known.0)).collect();
+        assert_eq!(batch.series, expected);
+        found
+    }
+
     #[test]
     fn what_was_learnt_is_shared_until_it_is_forgotten() {
         let seen = Seen::new(7);
-        let labels =
-            |pod: usize| Labels::from_pairs([("__name__", "up"), ("pod", &format!("{pod:0>200}"))]);
-        let first = labels(0);
-        seen.learn(&message(0), &first);
-        let mut batch = Batch::default();
-        assert!(seen.read(&message(0), &mut batch));
-        first.set_memo(model::memo::Giver::new(), 3);
-        assert_eq!((&batch.series[0], batch.rows.len()), (&first, 1));
-        assert!(!seen.read(&message(1), &mut batch));
+        learn(&seen, [0]);
+        assert_eq!(found(&seen, &[0, 1]), [true, false]);
         let many = limits::SEEN_LABELS_BYTES_MAX / 200;
-        for pod in 1..many {
-            seen.learn(&message(pod), &labels(pod));
+        learn(&seen, 1..many);
+        assert_eq!(
+            found(&seen, &[many - 1, 0]),
+            [true, false],
+            "unused for long"
+        );
+        let generations = seen.generations.read().unwrap();
+        let kept = generations.young.entries.len() + generations.old.entries.len();
+        assert!(kept * 200 <= limits::SEEN_LABELS_BYTES_MAX);
+    }
+
+    #[test]
+    fn any_order_finds_the_same() {
+        let seen = Seen::new(7);
+        learn(&seen, [0, 1, 2, 3, 4]);
+        for pods in [
+            &[0, 1, 2, 3, 4][..],
+            &[4, 3, 2, 1, 0],
+            &[2, 3, 0, 0, 1, 4],
+            &[4, 5, 0],
+        ] {
+            let known: Vec<bool> = pods.iter().map(|&pod| pod < 5).collect();
+            assert_eq!(found(&seen, pods), known);
         }
-        assert!(seen.read(&message(many - 1), &mut batch));
-        assert!(!seen.read(&message(0), &mut batch), "unused for long");
-        let kept = seen.parts.iter().map(|part| {
-            let part = part.lock().unwrap();
-            part.young.len() + part.old.len()
-        });
-        assert!(kept.sum::<usize>() * 200 <= limits::SEEN_LABELS_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_used_stays() {
+        let seen = Seen::new(7);
+        learn(&seen, [0]);
+        // Three quarters of a generation.
+        let some = limits::SEEN_LABELS_BYTES_MAX / 2 / 400;
+        for round in 0..4 {
+            learn(&seen, 1 + round * some..1 + (round + 1) * some);
+            assert_eq!(found(&seen, &[0]), [true], "round {round}");
+        }
     }
 }
