@@ -1,5 +1,6 @@
 //! The rows of a write since version 10, column by column, as few bytes as cost nothing to make:
-//! series as steps, timestamps as runs, values as decimals where they are some.
+//! series as steps, equal ones as runs since version 11, timestamps as runs, values as decimals where
+//! they are some.
 //!
 //! Promise: what comes back is the same by bits. A value is written as a decimal only when reading
 //! it gives its bits again; everything else stands as it is.
@@ -57,12 +58,7 @@ impl Before {
 pub fn put(out: &mut Vec<u8>, rows: &WriteRows) {
     out.reserve(rows.len() * 6);
     put_varint(out, rows.len() as u64);
-    let mut last = 0;
-    for &series in &rows.series {
-        let code = series_code(series);
-        put_zigzag(out, code.wrapping_sub(last) as i64);
-        last = code;
-    }
+    put_series(out, &rows.series);
     put_times(out, &rows.timestamps);
     let mut before = Before::default();
     for (&series, &value) in rows.series.iter().zip(&rows.values) {
@@ -79,6 +75,36 @@ pub fn put(out: &mut Vec<u8>, rows: &WriteRows) {
             }
         }
         before.0 = decimal.map(|decimal| (series, decimal));
+    }
+}
+
+/// Bit 0 of a step's varint: more of the same follow.
+const RUN: u64 = 1;
+
+fn put_series(out: &mut Vec<u8>, series: &[SeriesRef]) {
+    let mut last = 0;
+    let mut steps = series.iter().map(|&series| {
+        let code = series_code(series);
+        let step = code.wrapping_sub(last) as i64;
+        last = code;
+        step
+    });
+    let mut next = steps.next();
+    while let Some(step) = next {
+        let mut run = 1u64;
+        next = steps.find(|later| {
+            let same = *later == step;
+            run += u64::from(same);
+            !same
+        });
+        let word = zigzag(step) << 1;
+        match run {
+            1 => put_varint(out, word),
+            _ => {
+                put_varint(out, word | RUN);
+                put_varint(out, run);
+            }
+        }
     }
 }
 
@@ -99,16 +125,14 @@ fn put_times(out: &mut Vec<u8>, times: &[Timestamp]) {
     }
 }
 
-pub fn take(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malformed> {
-    // A row is at least one byte of series and one of value.
-    let count = fields.count(2)?;
-    let mut last = 0u64;
-    let codes = (0..count)
-        .map(|_| {
-            last = last.wrapping_add(fields.zigzag()? as u64);
-            Ok(last)
-        })
-        .collect::<Result<Vec<u64>, Malformed>>()?;
+/// Of version 11 if `in_runs`, else of version 10.
+pub fn take(fields: &mut Fields<'_>, labels: usize, in_runs: bool) -> Result<WriteRows, Malformed> {
+    // A row is at least one byte of value.
+    let count = fields.count(1)?;
+    let codes = match in_runs {
+        true => take_codes(fields, count)?,
+        false => take_single_codes(fields, count)?,
+    };
     let series = codes
         .iter()
         .map(|code| series_of(*code, labels))
@@ -125,6 +149,36 @@ pub fn take(fields: &mut Fields<'_>, labels: usize) -> Result<WriteRows, Malform
         values,
         histograms: Vec::new(),
     })
+}
+
+fn take_codes(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
+    let mut codes = Vec::with_capacity(count);
+    let mut last = 0u64;
+    while codes.len() < count {
+        let word = fields.varint()?;
+        let run = match word & RUN {
+            RUN => fields.varint()?,
+            _ => 1,
+        };
+        let step = unzigzag(word >> 1) as u64;
+        if run == 0 || run > (count - codes.len()) as u64 {
+            return Err(Malformed("a run of series beyond the rows"));
+        }
+        codes.extend((0..run).map(|_| {
+            last = last.wrapping_add(step);
+            last
+        }));
+    }
+    Ok(codes)
+}
+
+fn take_single_codes(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
+    let mut last = 0u64;
+    let one = |_| {
+        last = last.wrapping_add(fields.zigzag()? as u64);
+        Ok(last)
+    };
+    (0..count).map(one).collect()
 }
 
 fn take_times(fields: &mut Fields<'_>, count: usize) -> Result<Vec<Timestamp>, Malformed> {
@@ -183,21 +237,27 @@ mod tests {
         ]
     }
 
+    /// How far the next id is; mostly one.
+    fn far() -> impl Strategy<Value = u64> {
+        prop_oneof![8 => Just(1), 2 => 0u64..4, 1 => any::<u64>()]
+    }
+
     proptest! {
         #[test]
         fn rows_come_back_bit_by_bit(
-            rows in prop::collection::vec((0u64..4, prop_oneof![Just(15_000i64), any::<i64>()], value()), 0..40),
+            rows in prop::collection::vec((far(), prop_oneof![Just(15_000i64), any::<i64>()], value()), 0..40),
         ) {
             let mut written = WriteRows::default();
-            let mut at = 0i64;
-            for (id, step, bits) in rows {
+            let (mut at, mut id) = (0i64, 0u64);
+            for (far, step, bits) in rows {
+                id = id.wrapping_add(far) % (1 << 61);
                 at = at.wrapping_add(step);
                 written.push(SeriesRef::Known(SeriesId(id)), Timestamp(at), f64::from_bits(bits));
             }
             let mut out = Vec::new();
             put(&mut out, &written);
             let mut fields = Fields::new(&out);
-            let read = take(&mut fields, 0).unwrap();
+            let read = take(&mut fields, 0, true).unwrap();
             prop_assert_eq!(fields.end(), Ok(()));
             let bits = |rows: &WriteRows| rows.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&read), bits(&written));
@@ -217,8 +277,27 @@ mod tests {
             put(&mut out, &rows);
             out.len()
         };
-        assert!(bytes(|n| n as f64 * 1_000.0) < 100 * 5);
-        assert!(bytes(|n| n as f64 / 100.0) < 100 * 4);
-        assert!(bytes(|n| 1.0 / (3.0 + n as f64)) < 100 * 11);
+        assert!(bytes(|n| n as f64 * 1_000.0) < 100 * 4);
+        assert!(bytes(|n| n as f64 / 100.0) < 100 * 3);
+        assert!(bytes(|n| 1.0 / (3.0 + n as f64)) < 100 * 10);
+    }
+
+    #[test]
+    fn steps_of_version_10_are_read() {
+        let bytes = [3, 20, 0, 0, 3, 0, 8, 8, 8];
+        let read = take(&mut Fields::new(&bytes), 0, false).unwrap();
+        let ids = [5, 5, 5].map(|id| SeriesRef::Known(SeriesId(id)));
+        assert_eq!(
+            (read.series, read.values),
+            (ids.to_vec(), vec![1.0, 2.0, 3.0])
+        );
+    }
+
+    #[test]
+    fn runs_beyond_the_rows_are_refused() {
+        let run = |n: u8| [2, 4 << 1 | 1, n, 2, 0, 0, 0];
+        assert!(take(&mut Fields::new(&run(2)), 0, true).is_ok());
+        assert!(take(&mut Fields::new(&run(3)), 0, true).is_err());
+        assert!(take(&mut Fields::new(&run(0)), 0, true).is_err());
     }
 }
