@@ -6,7 +6,7 @@
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
 //! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much;
 //! [`federate`] is what `/federate` costs, [`pushes`] what pushes do beside Pushgateway,
-//! [`restart`] what a killed one does when it is started again.
+//! [`restart`] what a killed one does when it is started again, [`disk`] what is left of it all there.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -14,6 +14,7 @@
 )]
 
 mod bombs;
+mod disk;
 mod federate;
 mod measure;
 mod options;
@@ -26,6 +27,7 @@ mod send;
 mod shape;
 mod system;
 mod table;
+mod values;
 
 use std::process::ExitCode;
 
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = arguments.next_if(|first| {
-        ["queries", "bombs", "federate", "pushes", "restart"]
+        ["queries", "bombs", "federate", "pushes", "restart", "disk"]
             .iter()
             .any(|known| first == known)
     });
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Some("federate") => federate::main(arguments),
         Some("pushes") => pushes::main(arguments),
         Some("restart") => restart::main(arguments),
+        Some("disk") => disk::main(arguments),
         Some(_) => bombs::main(arguments),
         None => Options::parse(arguments).and_then(|options| bench(&options)),
     };

@@ -41,10 +41,9 @@ pub struct Options {
     pub directory: PathBuf,
 }
 
-impl Options {
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
-        let mut systems = None;
-        let mut options = Self {
+impl Default for Options {
+    fn default() -> Self {
+        Self {
             systems: Vec::new(),
             quorate: None,
             prometheus: None,
@@ -57,7 +56,21 @@ impl Options {
             send_max: Duration::from_secs(180),
             settle: Duration::from_secs(5),
             directory: PathBuf::from("bench/results"),
-        };
+        }
+    }
+}
+
+impl Options {
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
+        Self::parse_onto(Self::default(), arguments)
+    }
+
+    /// Whatever is not said is as in `options`.
+    pub fn parse_onto(
+        mut options: Self,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> anyhow::Result<Self> {
+        let mut systems = None;
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next()? {
             let lexopt::Arg::Long(name) = argument else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::bail;
 use jepsen_tests::client::wall_ms;
@@ -115,12 +116,19 @@ pub struct Work(pub PathBuf);
 
 impl Work {
     pub fn create(directory: &Path) -> anyhow::Result<Self> {
-        let path = directory
-            .canonicalize()?
-            .join(format!("work-{}", std::process::id()));
+        let path =
+            directory
+                .canonicalize()?
+                .join(format!("work-{}-{}", std::process::id(), made()));
         std::fs::create_dir(&path)?;
         Ok(Self(path))
     }
+}
+
+/// How many were made before.
+fn made() -> u32 {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    MADE.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Drop for Work {

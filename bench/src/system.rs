@@ -113,6 +113,21 @@ impl System {
         }
     }
 
+    /// Makes few files of many where that is only done when asked for.
+    pub async fn merge(&self) -> anyhow::Result<()> {
+        if self.kind != Kind::VictoriaMetrics {
+            return Ok(());
+        }
+        let mut connection = Connection::new(self.targets[0].api);
+        match connection
+            .get("/internal/force_merge", READY_DEADLINE)
+            .await
+        {
+            Reply::Answer { status: 200, .. } => Ok(()),
+            other => bail!("merge: {other:?}"),
+        }
+    }
+
     /// Pushgateway is filled without its check, which looks at all that is stored, and started again
     /// with it. Others check from the first push on.
     pub async fn begin_checking(&mut self) -> anyhow::Result<()> {
@@ -178,6 +193,11 @@ impl System {
         for n in 0..self.len() {
             self.process(n).stop().await?;
         }
+        self.disk_bytes()
+    }
+
+    /// What is on its disks.
+    pub fn disk_bytes(&self) -> anyhow::Result<u64> {
         self.data.iter().map(|data| measure::disk_bytes(data)).sum()
     }
 
