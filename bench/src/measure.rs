@@ -1,5 +1,6 @@
 //! What a process costs, from /proc and its data directory.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -35,18 +36,32 @@ pub fn written_bytes(pid: u32) -> anyhow::Result<u64> {
     sent_to_disk(&text).with_context(|| format!("{path} has no write_bytes"))
 }
 
-/// What a directory takes on the disk, as du counts: allocated blocks, not lengths.
-pub fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
+/// What a directory takes on the disk, as du counts: allocated blocks, not lengths, and a file once
+/// however many names it has. What is directly in it under one of the names `without` is left out.
+pub fn disk_bytes(directory: &Path, without: &[&str]) -> anyhow::Result<u64> {
+    add_disk_bytes(directory, without, &mut BTreeSet::new())
+}
+
+/// `counted` are the files seen so far, by number.
+fn add_disk_bytes(
+    directory: &Path,
+    without: &[&str],
+    counted: &mut BTreeSet<u64>,
+) -> anyhow::Result<u64> {
     let mut total = 0;
     let entries =
         std::fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
     for entry in entries {
         let entry = entry?;
+        if without.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
         let metadata = entry.metadata()?;
-        total += match metadata.is_dir() {
-            true => disk_bytes(&entry.path())?,
-            false => metadata.blocks() * 512,
-        };
+        if metadata.is_dir() {
+            total += add_disk_bytes(&entry.path(), &[], counted)?;
+        } else if counted.insert(metadata.ino()) {
+            total += metadata.blocks() * 512;
+        }
     }
     Ok(total)
 }
@@ -101,7 +116,13 @@ mod tests {
         std::fs::write(inner.join("data"), vec![7; 1 << 20]).unwrap();
         let sparse = std::fs::File::create(inner.join("sparse")).unwrap();
         sparse.set_len(1 << 30).unwrap();
-        let bytes = disk_bytes(directory.path()).unwrap();
+        std::fs::hard_link(inner.join("data"), directory.path().join("data again")).unwrap();
+        let log = directory.path().join("log");
+        std::fs::create_dir(&log).unwrap();
+        std::fs::write(log.join("1"), vec![7; 1 << 20]).unwrap();
+        let bytes = disk_bytes(directory.path(), &["log"]).unwrap();
         assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+        let bytes = disk_bytes(directory.path(), &[]).unwrap();
+        assert!((2 << 20..3 << 20).contains(&bytes), "{bytes}");
     }
 }

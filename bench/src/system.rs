@@ -193,12 +193,19 @@ impl System {
         for n in 0..self.len() {
             self.process(n).stop().await?;
         }
-        self.disk_bytes()
+        let data = self.data.iter();
+        data.map(|data| measure::disk_bytes(data, &[])).sum()
     }
 
-    /// What is on its disks.
-    pub fn disk_bytes(&self) -> anyhow::Result<u64> {
-        self.data.iter().map(|data| measure::disk_bytes(data)).sum()
+    /// What is on its disks beside the log in which samples are until they are compacted.
+    pub fn compacted_bytes(&self) -> anyhow::Result<u64> {
+        let logs: &[&str] = match self.kind {
+            Kind::Quorate { .. } => &["log"],
+            Kind::Prometheus => &["wal", "wbl", "chunks_head"],
+            Kind::VictoriaMetrics | Kind::Pushgateway => &[],
+        };
+        let data = self.data.iter();
+        data.map(|data| measure::disk_bytes(data, logs)).sum()
     }
 
     fn pids(&mut self) -> anyhow::Result<Vec<u32>> {
