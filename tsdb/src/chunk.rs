@@ -188,6 +188,11 @@ impl Appender {
         self.writer.as_bytes().len()
     }
 
+    /// Where the next sample goes.
+    pub fn last_byte(&self) -> u8 {
+        self.writer.as_bytes().last().copied().unwrap_or_default()
+    }
+
     /// Appends a point later than all before.
     pub fn append(&mut self, point: Point) {
         assert!(point.at > self.previous.point.at, "a chunk is in order");

@@ -144,6 +144,9 @@ impl Judged {
     }
 }
 
+/// Rows whose series are fetched from memory together: about as many as a core waits for at once.
+const TOUCHED_ROWS: usize = 16;
+
 impl State {
     /// From a checkpoint and its blocks.
     pub fn restore(image: Image, blocks: Vec<Arc<Reader>>) -> Result<Self, ChunkError> {
@@ -326,6 +329,10 @@ impl State {
         let mut judged = Judged::default();
         let mut histograms = rows.histograms.iter().peekable();
         for (row, series) in rows.series.iter().enumerate() {
+            if row.is_multiple_of(TOUCHED_ROWS) {
+                let next = rows.series[row..].iter().take(TOUCHED_ROWS);
+                self.head.touch(next.map(|series| id_of(*series, &new)));
+            }
             let id = id_of(*series, &new);
             let at = rows.timestamps[row];
             let bits = rows.values[row].to_bits();
