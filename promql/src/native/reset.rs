@@ -169,8 +169,14 @@ mod tests {
             reset_hint,
             ..of(0, 1, &[count])
         };
-        assert!(!detects_reset(&hinted(ResetHint::CounterReset, 3.0), &before));
-        assert!(detects_reset(&hinted(ResetHint::NotCounterReset, 1.0), &before));
+        assert!(!detects_reset(
+            &hinted(ResetHint::CounterReset, 3.0),
+            &before
+        ));
+        assert!(detects_reset(
+            &hinted(ResetHint::NotCounterReset, 1.0),
+            &before
+        ));
         assert!(detects_reset(&hinted(ResetHint::Gauge, 1.0), &before));
     }
 

@@ -149,6 +149,9 @@ pub(crate) fn fraction(lower: f64, upper: f64, histogram: &Histogram) -> (f64, b
     if histogram.sum.is_nan() {
         counted = left.fold(counted, |count, bucket| count + bucket.count);
         has_nans = counted < histogram.count;
+    } else {
+        // Buckets may hold fewer: some are lost where one inside the zero bucket was added.
+        counted = histogram.count;
     }
     let [lower_rank, upper_rank] =
         [lower_rank, upper_rank].map(|at| at.filter(|&at| at <= counted).unwrap_or(counted));
