@@ -55,6 +55,19 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "subnormal",
+        reason: "Go's assembly for amd64 takes no logarithm of a subnormal number right; on other \
+                 machines Prometheus answers as quorate does",
+        applies: |asked, reference, own| {
+            let takes_logarithm = ["ln(", "log10("]
+                .iter()
+                .any(|name| asked.query.contains(name));
+            takes_logarithm
+                && asked.query.contains("special")
+                && same_rows(reference, own, |row| vec![format!("{:?}", row.labels)])
+        },
+    },
+    Known {
         name: "magnified",
         reason: "the rest of a division by something tiny is made of the last digits alone, and those \
                  of a logarithm, a power or an angle are Go's own library's",
@@ -68,6 +81,15 @@ pub const KNOWN: &[Known] = &[
         },
     },
 ];
+
+/// Found by asking again; see `instants`.
+pub static RANGE: Known = Known {
+    name: "range",
+    reason: "Prometheus' range query says something else than its own instant queries, which say what \
+             quorate says: it joins info series by their place once one has gone, and histograms that \
+             windows share are overwritten",
+    applies: |_, _, _| false,
+};
 
 /// The reason why this difference is none, if there is one.
 pub fn known(asked: &Asked, reference: &Answer, own: &Answer) -> Option<&'static Known> {
