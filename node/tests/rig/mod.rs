@@ -56,6 +56,12 @@ impl Home {
 
     /// Starts a node on ports the system chooses.
     pub fn start(&mut self, flags: &[&str]) -> Node {
+        let alone = ["--cluster.listen-address=127.0.0.1:0"];
+        self.start_at(&[&alone, flags].concat())
+    }
+
+    /// The same, but the flags say where it listens for its peers.
+    pub fn start_at(&mut self, flags: &[&str]) -> Node {
         self.starts += 1;
         let log = self.path(&format!("log-{}", self.starts));
         let child = Command::new(env!("CARGO_BIN_EXE_quorate"))
@@ -64,7 +70,6 @@ impl Home {
                 "--storage.tsdb.path=data",
                 "--web.listen-address=127.0.0.1:0",
                 "--push.listen-address=127.0.0.1:0",
-                "--cluster.listen-address=127.0.0.1:0",
                 "--cluster.shards=4",
             ])
             .args(flags)
@@ -108,7 +113,8 @@ impl Node {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    fn wait_ready(&mut self) {
+    /// Until it listens and can do its part.
+    pub fn wait_ready(&mut self) {
         let log = self.log.clone();
         let address = |what: &str| {
             let text = std::fs::read_to_string(&log).ok()?;
