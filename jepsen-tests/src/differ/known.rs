@@ -2,7 +2,7 @@
 //! failed; an entry that nothing needs any more should go.
 
 use super::answer::{Answer, Outcome, Row, Sample};
-use super::question::Asked;
+use super::question::{Asked, At};
 
 pub struct Known {
     pub name: &'static str,
@@ -52,6 +52,16 @@ pub const KNOWN: &[Known] = &[
                  or an angle is Go's own library's",
         applies: |asked, reference, own| {
             asked.query.contains("count_values") && same_rows(reference, own, rounded_labels)
+        },
+    },
+    Known {
+        name: "info-range",
+        reason: "over several steps, of a range or a subquery, Prometheus finds the info series of a \
+                 series by its place among those of the first step, and so another's once one comes \
+                 or goes; instants must agree",
+        applies: |asked, _, _| {
+            let has_steps = matches!(asked.at, At::Range { .. }) || asked.query.contains(':');
+            asked.query.contains("info(") && has_steps
         },
     },
     Known {
