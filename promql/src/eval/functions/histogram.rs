@@ -225,8 +225,8 @@ impl Evaluation<'_> {
         let mut places: Map<Labels, usize> = Map::default();
         let mut classics: Vec<Classic> = Vec::new();
         for (at, column) in columns.iter().enumerate() {
-            let is_native = column.histograms.len();
-            if is_native > 0 && is_native == column.present() {
+            // Native ones only, or nothing at all.
+            if column.histograms.len() == column.present() {
                 continue;
             }
             let bound = column.labels.get(UPPER_BOUND).unwrap_or_default();

@@ -35,8 +35,8 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         "asin" => f64::asin,
         "acos" => f64::acos,
         "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
+        "sinh" => sinh,
+        "cosh" => cosh,
         "tanh" => f64::tanh,
         "asinh" => asinh,
         "acosh" => f64::acosh,
@@ -46,6 +46,24 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         _ => return None,
     })
 }
+
+/// Go takes half of the exponential far from zero, which overflows before the function does.
+fn sinh(value: f64) -> f64 {
+    match value.abs() > HALF_IS_ALL {
+        true => (value.abs().exp() * 0.5).copysign(value),
+        false => value.sinh(),
+    }
+}
+
+fn cosh(value: f64) -> f64 {
+    match value.abs() > HALF_IS_ALL {
+        true => value.abs().exp() * 0.5,
+        false => value.cosh(),
+    }
+}
+
+/// From where on the other exponential no longer counts.
+const HALF_IS_ALL: f64 = 21.0;
 
 /// Where the square would overflow it is no different from the logarithm of the double.
 fn asinh(value: f64) -> f64 {
