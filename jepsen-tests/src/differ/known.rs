@@ -65,6 +65,20 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "counts-alone",
+        reason: "below histogram_count, histogram_sum and histogram_avg inside anything else Prometheus \
+                 reads no buckets: bounds that do not fit are added up, and a gauge was reset only where \
+                 its count fell",
+        applies: |asked, _, _| {
+            let names = ["histogram_count(", "histogram_sum(", "histogram_avg("];
+            let inside = |name: &&str| asked.query.rfind(*name).is_some_and(|at| at > 0);
+            let shows = ["latg", "latc", "mixed"]
+                .iter()
+                .any(|m| asked.query.contains(m));
+            shows && names.iter().any(|name| inside(&name))
+        },
+    },
+    Known {
         name: "subnormal",
         reason: "Go's assembly for amd64 takes no logarithm of a subnormal number right; on other \
                  machines Prometheus answers as quorate does",
