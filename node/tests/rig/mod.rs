@@ -19,13 +19,21 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks until there is something, or fails with what was waited for.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_longer(1, what, look)
+}
+
+/// The same for what may take so many times as long.
+pub fn wait_longer<T>(times: u32, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begin.elapsed() < DEADLINE, "no {what} within a minute");
+        assert!(
+            begin.elapsed() < times * DEADLINE,
+            "no {what} within {times} minutes"
+        );
         std::thread::sleep(PAUSE);
     }
 }
