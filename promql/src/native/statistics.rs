@@ -153,8 +153,8 @@ pub(crate) fn fraction(lower: f64, upper: f64, histogram: &Histogram) -> (f64, b
         // Buckets may hold fewer: some are lost where one inside the zero bucket was added.
         counted = histogram.count;
     }
-    let [lower_rank, upper_rank] =
-        [lower_rank, upper_rank].map(|at| at.filter(|at| !(*at > counted)).unwrap_or(counted));
+    let [lower_rank, upper_rank] = [lower_rank, upper_rank]
+        .map(|at| at.map_or(counted, |at| if at > counted { counted } else { at }));
     ((upper_rank - lower_rank) / histogram.count, has_nans)
 }
 
