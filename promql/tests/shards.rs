@@ -175,6 +175,7 @@ fn close(a: &[f64], b: &[f64]) -> bool {
 async fn shards_do_not_show() {
     let memory = data();
     let sharded = [1, 3, 16].map(|count| Shards::of(&memory, count, Arc::new(Still)));
+    assert!(sharded.iter().all(|shards| shards.empty() == 0));
     for query in QUERIES {
         for is_range in [false, true] {
             let whole = ask(&memory, query, is_range).await;

@@ -75,7 +75,7 @@ pub const KNOWN: &[Known] = &[
             let shows = ["latg", "latc", "mixed"]
                 .iter()
                 .any(|m| asked.query.contains(m));
-            shows && names.iter().any(|name| inside(&name))
+            shows && names.iter().any(inside)
         },
     },
     Known {
