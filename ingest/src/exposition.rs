@@ -116,6 +116,17 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Type and unit that hold for the sample or histogram read last. As in Prometheus those of text
+    /// are what was said last, whichever family it was said of.
+    pub fn kind_and_unit(&self) -> (MetricKind, &'a str) {
+        match self {
+            Self::Text(parser) => (parser.kind(), ""),
+            Self::OpenMetrics(parser) => parser.kind_and_unit(),
+            Self::Protobuf(parser) => parser.kind_and_unit(),
+            Self::Converter(parser) => parser.kind_and_unit(),
+        }
+    }
+
     /// Whether the sample line read last gives the label an empty value. A label set does not
     /// tell that from no label, but a job that honours labels does.
     pub fn sets_empty(&self, name: &str) -> bool {

@@ -16,7 +16,7 @@
 //!   [`jsonlines`]: series as lines of JSON; [`textlines`]: exposition text as an import
 //! - [`histogram`], [`exemplar`]: native histograms and exemplars, whichever way they came
 //! - [`metadata`]: what write requests say of their metrics
-//! - [`relabel`]: rules that rewrite label sets
+//! - [`relabel`]: rules that rewrite label sets; `typed`: type and unit as labels
 //! - [`scrape`]: targets, and the loop that scrapes one
 //! - [`gzip`], [`metrics`]: bodies undone within a bound; what is counted
 
@@ -42,3 +42,4 @@ pub mod scrape;
 pub mod statsd;
 pub mod text;
 pub mod textlines;
+mod typed;

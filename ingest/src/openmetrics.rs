@@ -17,6 +17,8 @@ pub struct Parser<'a> {
     last: Pieces<'a>,
     /// What the last `# TYPE` said, whichever family it named: as Prometheus applies it.
     kind: MetricKind,
+    /// What the last `# UNIT` said, likewise.
+    unit: &'a str,
     ended: bool,
     /// Of the sample line read last: its labels, and value and time.
     exemplar_labels: Pieces<'a>,
@@ -30,6 +32,7 @@ impl<'a> Parser<'a> {
             cursor: Cursor::new(decode(body)?),
             last: Pieces::default(),
             kind: MetricKind::Unknown,
+            unit: "",
             ended: body.is_empty(),
             exemplar_labels: Pieces::default(),
             exemplar: None,
@@ -53,6 +56,11 @@ impl<'a> Parser<'a> {
     /// The labels of the sample line read last, its name among them.
     pub fn labels(&self) -> Result<Labels, NotUnique> {
         self.last.labels(self.kind)
+    }
+
+    /// What the last `# TYPE` and the last `# UNIT` said.
+    pub fn kind_and_unit(&self) -> (MetricKind, &'a str) {
+        (self.kind, self.unit)
     }
 
     /// Whether the sample line read last gives the label an empty value.
@@ -126,6 +134,7 @@ impl<'a> Parser<'a> {
                 if !fits {
                     return Err(wrong(&format!("a unit that ends the name {name:?}")));
                 }
+                self.unit = rest;
                 Ok(Some(Entry::Unit { name, unit: rest }))
             }
         }

@@ -118,6 +118,11 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Type and unit of the family at hand.
+    pub fn kind_and_unit(&self) -> (MetricKind, &'a str) {
+        (self.family.kind, self.family.unit)
+    }
+
     /// Whether the metric read last gives the label an empty value.
     pub fn sets_empty(&self, name: &str) -> bool {
         self.pairs.contains(&(name, ""))

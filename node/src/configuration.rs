@@ -10,7 +10,7 @@ use model::Timestamp;
 use model::port::Clock;
 
 use crate::config::{self, Config, ConfigError, Surroundings};
-use crate::scrape::{Job, jobs};
+use crate::scrape::{Features, Job, jobs};
 
 /// Why there is no new configuration.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +28,7 @@ pub struct Configuration {
     is_required: bool,
     surroundings: Arc<dyn Surroundings + Send + Sync>,
     clock: Arc<dyn Clock>,
-    /// `--enable-feature=native-histograms`.
-    native_histograms: bool,
+    features: Features,
     state: RwLock<State>,
 }
 
@@ -69,18 +68,15 @@ impl Configuration {
             is_required,
             surroundings,
             clock,
-            native_histograms: false,
+            features: Features::default(),
             state: RwLock::new(state),
         }
     }
 
-    /// The same with native histograms stored, and protobuf asked for first where the file does
-    /// not say otherwise.
-    pub fn with_native_histograms(self, native_histograms: bool) -> Self {
-        Self {
-            native_histograms,
-            ..self
-        }
+    /// The same with features switched on. With native histograms protobuf is asked for first where
+    /// the file does not say otherwise.
+    pub fn with_features(self, features: Features) -> Self {
+        Self { features, ..self }
     }
 
     pub fn state(&self) -> State {
@@ -94,10 +90,10 @@ impl Configuration {
             true => config::load(&self.file, &*self.surroundings)?,
             false => config::load_default(&self.file, &*self.surroundings)?.unwrap_or_default(),
         };
-        if self.native_histograms {
+        if self.features.native_histograms {
             config.prefer_protobuf();
         }
-        let jobs = jobs(&config, self.native_histograms).map_err(LoadError::Rules)?;
+        let jobs = jobs(&config, self.features).map_err(LoadError::Rules)?;
         Ok(Loaded {
             config: Arc::new(config),
             jobs,

@@ -38,7 +38,7 @@ use crate::queries::Queries;
 use crate::queries::active::ActiveQueries;
 use crate::queries::log::QueryLog;
 use crate::queries::memory::{BudgetedEvaluator, Memory};
-use crate::scrape::{ExternalUrl, Pools};
+use crate::scrape::{ExternalUrl, Features, Pools};
 use crate::source::ClusterSource;
 use crate::status::{NodeStatus, build};
 use crate::telemetry::{Telemetry, computed};
@@ -133,7 +133,7 @@ impl Node {
             Arc::clone(&surroundings),
             Arc::clone(&world.clock),
         )
-        .with_native_histograms(flags.features.iter().any(|f| f == "native-histograms"));
+        .with_features(job_features(flags));
         let loaded = configuration.load()?;
         let config = Arc::clone(&loaded.config);
         let settings = settings(flags)?;
@@ -327,6 +327,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         remote_write_receiver: flags.web.enable_remote_write_receiver,
         remote_write_messages: flags.web.remote_write_messages.clone(),
         otlp_receiver: flags.web.enable_otlp_receiver,
+        type_and_unit_labels: job_features(flags).type_and_unit_labels,
         otlp_deltas: flags.features.iter().any(|f| f == "otlp-deltatocumulative"),
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
@@ -366,6 +367,14 @@ async fn queries(
         log: Arc::clone(&status.query_log),
         metrics,
     })
+}
+
+fn job_features(flags: &Flags) -> Features {
+    let has = |feature: &str| flags.features.iter().any(|f| f == feature);
+    Features {
+        native_histograms: has("native-histograms"),
+        type_and_unit_labels: has("type-and-unit-labels"),
+    }
 }
 
 fn parse_options(flags: &Flags) -> ParseOptions {

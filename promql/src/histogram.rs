@@ -93,8 +93,9 @@ fn rank(bound: f64, buckets: &[Bucket]) -> Option<f64> {
             return Some(before);
         }
         if bucket.upper_bound > bound {
-            let share = (bound - start) / (bucket.upper_bound - start);
-            return Some(before + (bucket.count - before) * share);
+            // In this order: Prometheus' numbers overflow far inside the last bucket, and ours.
+            let counted = (bucket.count - before) * (bound - start);
+            return Some(before + counted / (bucket.upper_bound - start));
         }
         (start, before) = (bucket.upper_bound, bucket.count);
     }

@@ -5,21 +5,19 @@
 
 #[path = "scripts/memory.rs"]
 mod memory;
+#[path = "scripts/sharded.rs"]
+mod sharded;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use memory::Memory;
-use model::fragment::{Evaluator, Fragment, FragmentError, Part};
 use model::histogram::Span;
 use model::port::Clock;
-use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Histogram, Labels, Series, Timestamp};
-use promql::fragment::Fragments;
+use model::source::Source;
+use model::{Histogram, Labels, Timestamp};
 use promql::{Engine, EngineOptions, QueryError, QueryParams, Value};
+use sharded::Shards;
 
 struct Still;
 
@@ -30,103 +28,6 @@ impl Clock for Still {
 
     fn monotonic(&self) -> Duration {
         Duration::ZERO
-    }
-}
-
-/// Every series a piece of its own.
-struct OneByOne<'a>(&'a Memory);
-
-#[async_trait]
-impl Source for OneByOne<'_> {
-    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
-        self.0.select(selection).await
-    }
-
-    fn stream<'a>(
-        &'a self,
-        selection: &'a Selection,
-    ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
-        let all = futures::stream::once(self.0.select(selection));
-        let pieces = all.map_ok(|all| futures::stream::iter(all.into_iter().map(|s| Ok(vec![s]))));
-        pieces.try_flatten().boxed()
-    }
-
-    async fn series(&self, _: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
-        unreachable!("queries select")
-    }
-
-    async fn label_names(&self, _: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        unreachable!("queries select")
-    }
-
-    async fn label_values(
-        &self,
-        _: &str,
-        _: &MetadataSelection,
-    ) -> Result<Vec<String>, SourceError> {
-        unreachable!("queries select")
-    }
-}
-
-/// Series on shards, each computing its parts.
-struct Shards {
-    shards: Vec<Memory>,
-    evaluator: Fragments,
-}
-
-impl Shards {
-    fn of(memory: &Memory, count: usize) -> Self {
-        let mut shards: Vec<Memory> = (0..count).map(|_| Memory::default()).collect();
-        for (labels, samples) in &memory.series {
-            let home = model::hash::xxh3(7, labels.as_canonical()) % count as u64;
-            let shard = &mut shards[home as usize];
-            shard.series.insert(labels.clone(), samples.clone());
-        }
-        Self {
-            shards,
-            evaluator: Fragments::new(Arc::new(Still)),
-        }
-    }
-}
-
-#[async_trait]
-impl Source for Shards {
-    async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            all.extend(shard.select(selection).await?);
-        }
-        all.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(all)
-    }
-
-    async fn series(&self, _: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
-        unreachable!("queries select")
-    }
-
-    async fn label_names(&self, _: &MetadataSelection) -> Result<Vec<String>, SourceError> {
-        unreachable!("queries select")
-    }
-
-    async fn label_values(
-        &self,
-        _: &str,
-        _: &MetadataSelection,
-    ) -> Result<Vec<String>, SourceError> {
-        unreachable!("queries select")
-    }
-
-    async fn evaluate(&self, fragment: &Fragment) -> Result<Vec<Part>, FragmentError> {
-        let mut parts = Vec::new();
-        for shard in &self.shards {
-            let pieces = OneByOne(shard);
-            parts.push(self.evaluator.evaluate(&pieces, fragment).await?);
-        }
-        Ok(parts)
-    }
-
-    fn evaluates(&self) -> bool {
-        true
     }
 }
 
@@ -273,7 +174,8 @@ fn close(a: &[f64], b: &[f64]) -> bool {
 #[tokio::test]
 async fn shards_do_not_show() {
     let memory = data();
-    let sharded = [1, 3, 16].map(|count| Shards::of(&memory, count));
+    let sharded = [1, 3, 16].map(|count| Shards::of(&memory, count, Arc::new(Still)));
+    assert!(sharded.iter().all(|shards| shards.empty() == 0));
     for query in QUERIES {
         for is_range in [false, true] {
             let whole = ask(&memory, query, is_range).await;

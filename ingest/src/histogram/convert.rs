@@ -22,19 +22,20 @@ pub struct Converter<'a> {
     /// What the last `# TYPE` said.
     family: Cow<'a, str>,
     kind: MetricKind,
-    collecting: Option<Collecting>,
+    collecting: Option<Collecting<'a>>,
     /// The native histogram whose classic series may follow.
     native: Option<Labels>,
     /// What ended a histogram and is given after it.
     held: Option<Entry<'a>>,
     /// The converted histogram given last, while it is the last entry.
-    given: Option<Collecting>,
+    given: Option<Collecting<'a>>,
 }
 
 /// The histogram whose series are being read.
-struct Collecting {
+struct Collecting<'a> {
     /// Without `le`, under the histogram's own name.
     labels: Labels,
+    kind_and_unit: (MetricKind, &'a str),
     classic: Classic,
     exemplars: Vec<ExemplarSeen>,
     timestamp: Option<Timestamp>,
@@ -104,6 +105,14 @@ impl<'a> Converter<'a> {
         }
     }
 
+    /// See [`Parser::kind_and_unit`].
+    pub fn kind_and_unit(&self) -> (MetricKind, &'a str) {
+        match &self.given {
+            Some(given) => given.kind_and_unit,
+            None => self.parser.kind_and_unit(),
+        }
+    }
+
     /// See [`Parser::sets_empty`]; of a converted histogram that is not known any more.
     pub fn sets_empty(&self, name: &str) -> bool {
         self.given.is_none() && self.parser.sets_empty(name)
@@ -142,8 +151,10 @@ impl<'a> Converter<'a> {
 
     fn collect(&mut self, part: Part, labels: Labels, line: &SampleLine<'a>) {
         let exemplars = self.parser.exemplars();
+        let kind_and_unit = self.parser.kind_and_unit();
         let collecting = self.collecting.get_or_insert_with(|| Collecting {
             labels,
+            kind_and_unit,
             classic: Classic::default(),
             exemplars: Vec::new(),
             timestamp: None,

@@ -32,6 +32,7 @@ use proto::remote::{Field, Fields, WireError};
 
 use crate::metadata::Gathered;
 use crate::remote::note;
+use crate::typed::{TYPE, UNIT};
 use names::{Kind, Strategy};
 use resource::Resource;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub lookback: Duration,
     /// Whether points of delta temporality are taken.
     pub adds_deltas: bool,
+    /// Whether type and unit become labels of the series.
+    pub type_and_unit_labels: bool,
 }
 
 impl Default for Settings {
@@ -61,6 +64,7 @@ impl Default for Settings {
             promote_scope: false,
             lookback: Duration::from_secs(300),
             adds_deltas: false,
+            type_and_unit_labels: false,
         }
     }
 }
@@ -118,6 +122,7 @@ pub fn decode(message: &[u8], settings: &Settings) -> Result<Decoded, OtlpError>
         memory_bytes: 0,
         point: 0,
         span: None,
+        told: Vec::new(),
     };
     for field in Fields::new(message) {
         let field = field?;
@@ -187,6 +192,8 @@ struct Walker<'s> {
     point: u32,
     /// What it covers, if it is a difference.
     span: Option<DeltaSpan>,
+    /// Type and unit of its metric as labels, where they become some.
+    told: Vec<(&'static str, String)>,
 }
 
 impl Walker<'_> {
@@ -263,6 +270,11 @@ impl Walker<'_> {
             _ => Kind::Other,
         };
         let name = names::metric(metric.name, metric.unit, kind, self.settings.strategy);
+        self.told.clear();
+        if self.settings.type_and_unit_labels {
+            let unit = names::unit(metric.unit, self.settings.strategy);
+            self.told = told(metric.kind(is_monotonic), unit);
+        }
         let has_temporality = [SUM, HISTOGRAM, EXPONENTIAL].contains(&metric.form);
         let is_delta = has_temporality && temporality == DELTA && self.settings.adds_deltas;
         let refused = match resource {
@@ -381,6 +393,14 @@ const DELTA: i64 = 1;
 const CUMULATIVE: i64 = 2;
 /// What a series takes beside its labels.
 const ROW_BYTES: usize = 64;
+
+/// What is known of a metric, as labels.
+fn told(kind: MetricKind, unit: String) -> Vec<(&'static str, String)> {
+    let kind = (kind != MetricKind::Unknown).then(|| kind.as_str().to_owned());
+    let unit = Some(unit).filter(|unit| !unit.is_empty());
+    let kind = kind.map(|kind| (TYPE, kind)).into_iter();
+    kind.chain(unit.map(|unit| (UNIT, unit))).collect()
+}
 
 fn read_metric(message: &[u8]) -> Result<Metric<'_>, WireError> {
     let mut metric = Metric::default();

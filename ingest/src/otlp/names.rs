@@ -55,6 +55,18 @@ pub fn metric(name: &str, unit: &str, kind: Kind, strategy: Strategy) -> String 
     }
 }
 
+/// A unit in words, as a label's value; empty when there is none.
+pub fn unit(unit: &str, strategy: Strategy) -> String {
+    let (mut main, mut per) = units(unit);
+    if strategy.escapes() {
+        (main, per) = (tidy(&main), tidy(&per));
+    }
+    let words = [main, per].into_iter().filter(|word| !word.is_empty());
+    let unit = words.collect::<Vec<_>>().join("_");
+    let unit = unit.strip_prefix('_').unwrap_or(&unit);
+    unit.strip_suffix('_').unwrap_or(unit).to_owned()
+}
+
 /// The label of an attribute.
 pub fn label(name: &str, strategy: Strategy) -> String {
     if !strategy.escapes() {
@@ -224,6 +236,22 @@ mod tests {
 
     const ESCAPED: Strategy = Strategy::UnderscoreEscapingWithSuffixes;
     const UTF8: Strategy = Strategy::NoUtf8EscapingWithSuffixes;
+
+    #[test]
+    fn units_are_words() {
+        for (given, escaped, whole) in [
+            ("", "", ""),
+            ("s", "seconds", "seconds"),
+            ("1", "", ""),
+            ("{request}", "", ""),
+            ("m/s", "meters_per_second", "meters_per_second"),
+            ("{packet}/s", "per_second", "per_second"),
+            ("weird unit%", "weird_unit", "weird unit%"),
+        ] {
+            assert_eq!(unit(given, ESCAPED), escaped, "{given}");
+            assert_eq!(unit(given, UTF8), whole, "{given}");
+        }
+    }
 
     /// Cases of github.com/prometheus/otlptranslator's tests.
     #[test]

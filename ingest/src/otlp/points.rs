@@ -87,6 +87,14 @@ impl Walker<'_> {
         Ok(Ok(()))
     }
 
+    /// Labels of a data point without a name. What its metric is wins over an attribute.
+    fn tags(&self, attributes: &[wire::KeyValue], resource: &Resource) -> Result<Tags, String> {
+        let mut tags = resource.labels(attributes, self.settings)?;
+        let told = self.told.iter();
+        tags.extend(told.map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Ok(tags)
+    }
+
     /// Labels of a data point that is one series: its name wins over an attribute's.
     fn named(
         &self,
@@ -94,7 +102,7 @@ impl Walker<'_> {
         attributes: &[wire::KeyValue],
         resource: &Resource,
     ) -> Result<model::Labels, String> {
-        let mut tags = resource.labels(attributes, self.settings)?;
+        let mut tags = self.tags(attributes, resource)?;
         tags.insert(METRIC_NAME.to_owned(), name.to_owned());
         series(&tags, &[])
     }
@@ -109,7 +117,7 @@ impl Walker<'_> {
             Ok(point) => point,
             Err(problem) => return Ok(Err(problem)),
         };
-        let tags = match resource.labels(&point.attributes, self.settings) {
+        let tags = match self.tags(&point.attributes, resource) {
             Ok(tags) => tags,
             Err(problem) => return Ok(Err(problem)),
         };
@@ -156,7 +164,7 @@ impl Walker<'_> {
             Ok(point) => point,
             Err(problem) => return Ok(Err(problem)),
         };
-        let tags = match resource.labels(&point.attributes, self.settings) {
+        let tags = match self.tags(&point.attributes, resource) {
             Ok(tags) => tags,
             Err(problem) => return Ok(Err(problem)),
         };

@@ -369,3 +369,34 @@ fn points_of_delta_temporality_are_rows_of_their_own_where_they_are_taken() {
     assert_eq!(decoded.delta_points, [0, 1, 1, 1, 1, 2]);
     assert!(deltas.rows.histogram(5).is_some());
 }
+
+#[test]
+fn type_and_unit_are_labels_where_they_are_wanted() {
+    let settings = Settings {
+        type_and_unit_labels: true,
+        ..Settings::default()
+    };
+    let own = r#"{"attributes":[{"key":"__type__","value":{"stringValue":"own"}}],
+        "timeUnixNano":"5000000","asInt":"3"}"#;
+    let metrics = [
+        format!(r#"{{"name":"speed","unit":"m/s","gauge":{{"dataPoints":[{own}]}}}}"#),
+        format!(
+            r#"{{"name":"done","sum":{{"aggregationTemporality":2,"isMonotonic":true,"dataPoints":[{own}]}}}}"#
+        ),
+        r#"{"name":"took","unit":"ms","summary":{"dataPoints":[{"timeUnixNano":"5000000","count":"3",
+            "sum":4,"quantileValues":[{"quantile":0.5,"value":1}]}]}}"#
+            .to_owned(),
+    ];
+    let (lines, decoded) = read_with(&request(&metrics.join(",")), &settings);
+    assert_eq!(decoded.rejected, 0);
+    assert_eq!(
+        lines,
+        [
+            r#"{__name__="done_total", __type__="counter", job="shop"} 3 @5"#,
+            r#"{__name__="speed_meters_per_second", __type__="gauge", __unit__="meters_per_second", job="shop"} 3 @5"#,
+            r#"{__name__="took_milliseconds", __type__="summary", __unit__="milliseconds", job="shop", quantile="0.5"} 1 @5"#,
+            r#"{__name__="took_milliseconds_count", __type__="summary", __unit__="milliseconds", job="shop"} 3 @5"#,
+            r#"{__name__="took_milliseconds_sum", __type__="summary", __unit__="milliseconds", job="shop"} 4 @5"#,
+        ]
+    );
+}

@@ -18,6 +18,7 @@ use crate::exposition::{BodyError, Entry, NotUnique, ParseError, Parser};
 use crate::histogram::buckets::{TooManyBuckets, limit_buckets, reduce_resolution};
 use crate::histogram::check::check as check_histogram;
 use crate::histogram::convert::Converter;
+use crate::typed::typed;
 use crate::{exemplar, openmetrics, protobuf, relabel, text};
 
 /// Why a scrape failed as a whole.
@@ -427,9 +428,12 @@ impl Scrape {
             line.seen = self.scrapes;
             return Ok((line.labels.clone(), false));
         }
-        let labels = stored_labels(&self.target, &parser.labels()?, |name| {
-            parser.sets_empty(name)
-        });
+        let mut exposed = parser.labels()?;
+        if self.target.type_and_unit_labels {
+            let (kind, unit) = parser.kind_and_unit();
+            exposed = typed(exposed, kind, unit);
+        }
+        let labels = stored_labels(&self.target, &exposed, |name| parser.sets_empty(name));
         if let Some(labels) = &labels {
             check(&self.target, labels)?;
         }

@@ -1,8 +1,8 @@
 //! An answer of the query API, taken apart so that two can be compared.
 //!
 //! Equal means: the same HTTP status and errorType; or the same result type, series, timestamps
-//! and values, values within [`FRACTION`] of each other. Texts of errors are not compared;
-//! warnings, infos and the order of a matrix are told apart.
+//! and values, values within [`FRACTION`] of each other. Texts of errors, warnings, infos and the order of a
+//! matrix are told apart.
 
 use std::collections::BTreeMap;
 
@@ -55,6 +55,8 @@ pub struct Tally {
     pub bit_exact: u64,
     pub notes_differ: bool,
     pub order_differs: bool,
+    /// Both are errors, in other words.
+    pub texts_differ: bool,
 }
 
 impl Answer {
@@ -96,6 +98,16 @@ impl Answer {
         }
     }
 
+    /// The text of an error, warnings and infos.
+    pub fn words(&self) -> Vec<&str> {
+        let error = match &self.outcome {
+            Outcome::Error { text, .. } => Some(text.as_str()),
+            Outcome::Data { .. } => None,
+        };
+        let notes = self.notes.iter().map(String::as_str);
+        error.into_iter().chain(notes).collect()
+    }
+
     pub fn line(&self) -> String {
         match &self.outcome {
             Outcome::Error { kind, text } => format!("{} {kind}: {text}", self.status),
@@ -113,7 +125,14 @@ impl Answer {
             ..Tally::default()
         };
         match (&self.outcome, &other.outcome) {
-            (Outcome::Error { kind: a, .. }, Outcome::Error { kind: b, .. }) => {
+            (
+                Outcome::Error { kind: a, text },
+                Outcome::Error {
+                    kind: b,
+                    text: said,
+                },
+            ) => {
+                tally.texts_differ = told(text) != told(said);
                 if (self.status, a) != (other.status, b) {
                     return Err(format!("{} {a} or {} {b}", self.status, other.status));
                 }
@@ -192,6 +211,17 @@ impl Sample {
             }
             _ => false,
         }
+    }
+}
+
+/// What of an error's text must agree. Which of the duplicates it names hangs on the order in which
+/// Prometheus' head met the series.
+fn told(text: &str) -> &str {
+    const DUPLICATE: &str = "found duplicate series for the match group";
+    if text.starts_with(DUPLICATE) {
+        DUPLICATE
+    } else {
+        text
     }
 }
 

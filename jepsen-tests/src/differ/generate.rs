@@ -193,9 +193,11 @@ impl Generator {
                     ("region", "=~", ".+"),
                     ("region", "=", "eu"),
                     ("job", "=", "api"),
+                    ("__name__", "=", "deploy_info"),
                 ];
                 let mut matchers = vec![self.pick(&matchers)];
                 if self.dice.chance(30) {
+                    matchers.retain(|(name, ..)| *name != "__name__");
                     matchers.push(("__name__", "=~", ".+_info"));
                 }
                 Expr::Select(Selector {

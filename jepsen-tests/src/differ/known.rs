@@ -2,7 +2,7 @@
 //! failed; an entry that nothing needs any more should go.
 
 use super::answer::{Answer, Outcome, Row, Sample};
-use super::question::Asked;
+use super::question::{Asked, At};
 
 pub struct Known {
     pub name: &'static str,
@@ -55,6 +55,43 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "info-range",
+        reason: "over several steps, of a range or a subquery, Prometheus finds the info series of a \
+                 series by its place among those of the first step, and so another's once one comes \
+                 or goes; instants must agree",
+        applies: |asked, _, _| {
+            let has_steps = matches!(asked.at, At::Range { .. }) || asked.query.contains(':');
+            asked.query.contains("info(") && has_steps
+        },
+    },
+    Known {
+        name: "counts-alone",
+        reason: "below histogram_count, histogram_sum and histogram_avg inside anything else Prometheus \
+                 reads no buckets: bounds that do not fit are added up, and a gauge was reset only where \
+                 its count fell",
+        applies: |asked, _, _| {
+            let names = ["histogram_count(", "histogram_sum(", "histogram_avg("];
+            let inside = |name: &&str| asked.query.rfind(*name).is_some_and(|at| at > 0);
+            let shows = ["latg", "latc", "mixed"]
+                .iter()
+                .any(|m| asked.query.contains(m));
+            shows && names.iter().any(inside)
+        },
+    },
+    Known {
+        name: "subnormal",
+        reason: "Go's assembly for amd64 takes no logarithm of a subnormal number right; on other \
+                 machines Prometheus answers as quorate does",
+        applies: |asked, reference, own| {
+            let takes_logarithm = ["ln(", "log10("]
+                .iter()
+                .any(|name| asked.query.contains(name));
+            takes_logarithm
+                && asked.query.contains("special")
+                && same_rows(reference, own, |row| vec![format!("{:?}", row.labels)])
+        },
+    },
+    Known {
         name: "magnified",
         reason: "the rest of a division by something tiny is made of the last digits alone, and those \
                  of a logarithm, a power or an angle are Go's own library's",
@@ -68,6 +105,15 @@ pub const KNOWN: &[Known] = &[
         },
     },
 ];
+
+/// Found by asking again; see `instants`.
+pub static RANGE: Known = Known {
+    name: "range",
+    reason: "Prometheus' range query says something else than its own instant queries, which say what \
+             quorate says: it joins info series by their place once one has gone, and histograms that \
+             windows share are overwritten",
+    applies: |_, _, _| false,
+};
 
 /// The reason why this difference is none, if there is one.
 pub fn known(asked: &Asked, reference: &Answer, own: &Answer) -> Option<&'static Known> {

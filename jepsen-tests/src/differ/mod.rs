@@ -16,6 +16,7 @@ pub mod data;
 pub mod expr;
 pub mod generate;
 pub mod grammar;
+pub mod instants;
 pub mod known;
 pub mod metamorphic;
 mod natives;

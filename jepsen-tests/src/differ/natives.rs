@@ -24,6 +24,8 @@ const FIRST: i32 = -6;
 /// One series' histograms, one after the other.
 pub struct Run {
     kind: Kind,
+    /// What the writer says of resets, which need not be right.
+    said: ResetHint,
     schema: i32,
     positive: [f64; WIDTH],
     negative: [f64; WIDTH],
@@ -35,6 +37,7 @@ impl Run {
     pub fn new(dice: &mut SplitMix64, kind: Kind) -> Self {
         Self {
             kind,
+            said: ResetHint::Unknown,
             schema: dice.between(0, 4) as i32 - 1,
             positive: [0.0; WIDTH],
             negative: [0.0; WIDTH],
@@ -56,6 +59,11 @@ impl Run {
         for _ in 0..dice.between(0, 6) {
             self.observe(dice);
         }
+        // One that says "reset" would make Prometheus begin a chunk, with other buckets of nothing.
+        self.said = match dice.between(0, 20) {
+            0 => ResetHint::NotCounterReset,
+            _ => ResetHint::Unknown,
+        };
         self.histogram()
     }
 
@@ -103,7 +111,7 @@ impl Run {
             is_integer: !matches!(self.kind, Kind::Float | Kind::Gauge),
             reset_hint: match self.kind {
                 Kind::Gauge => ResetHint::Gauge,
-                _ => ResetHint::Unknown,
+                _ => self.said,
             },
             schema: match self.is_custom() {
                 true => CUSTOM_SCHEMA,

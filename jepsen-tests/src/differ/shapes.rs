@@ -53,7 +53,7 @@ enum Course {
     One,
 }
 
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 10] = [
     (
         "requests_total",
         &[
@@ -117,6 +117,31 @@ const FAMILIES: [Family; 9] = [
             &[("job", "web"), ("instance", "c"), ("region", "eu")],
         ],
         Course::One,
+    ),
+    (
+        // Comes and goes, and two of one target may be there at once.
+        "deploy_info",
+        &[
+            &[
+                ("job", "api"),
+                ("instance", "a"),
+                ("region", "eu"),
+                ("v", "1"),
+            ],
+            &[
+                ("job", "api"),
+                ("instance", "a"),
+                ("region", "eu"),
+                ("v", "2"),
+            ],
+            &[
+                ("job", "web"),
+                ("instance", "c"),
+                ("region", "us"),
+                ("v", "1"),
+            ],
+        ],
+        Course::Flapping,
     ),
     (
         "http.requests",

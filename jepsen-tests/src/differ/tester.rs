@@ -10,7 +10,8 @@ use super::case::Case;
 use super::cut;
 use super::data::Data;
 use super::generate::Generator;
-use super::known::{Known, known};
+use super::instants;
+use super::known::{Known, RANGE, known};
 use super::peers::{Client, Programs, Prometheus, Quorate};
 use super::question::{Asked, Question};
 use super::shrink;
@@ -48,13 +49,14 @@ pub struct Summary {
     pub values: u64,
     pub bit_exact: u64,
     pub notes_differ: usize,
+    pub texts_differ: usize,
     pub order_differs: usize,
     pub known: BTreeMap<&'static str, usize>,
     /// Minimal cases, told.
     pub findings: Vec<String>,
     /// How many questions came down to which kind of difference.
     pub kinds: BTreeMap<String, usize>,
-    /// Some questions whose warnings and infos differ, with both.
+    /// Some questions whose warnings, infos or errors are in other words, with both.
     pub notes: Vec<String>,
 }
 
@@ -69,8 +71,10 @@ impl Summary {
         self.bit_exact += tally.bit_exact;
         self.order_differs += usize::from(tally.order_differs);
         self.notes_differ += usize::from(tally.notes_differ);
-        if tally.notes_differ && self.notes.len() < NOTES_KEPT_MAX {
-            let (a, b) = (&reference.notes, &own.notes);
+        self.texts_differ += usize::from(tally.texts_differ);
+        let kept = self.notes.len() < NOTES_KEPT_MAX;
+        if kept && (tally.notes_differ || tally.texts_differ) {
+            let (a, b) = (reference.words(), own.words());
             self.notes.push(format!(
                 "{}\n  Prometheus: {a:?}\n  quorate:    {b:?}",
                 asked.line()
@@ -86,7 +90,7 @@ impl Summary {
             .collect();
         format!(
             "{} asked, {} agree ({} errors, {} empty), {} of {} values bit-exact, {} findings, \
-             annotations differ in {}, order of a matrix in {}; known: {}",
+             annotations differ in {}, texts of errors in {}, order of a matrix in {}; known: {}",
             self.asked,
             self.agreed,
             self.errors,
@@ -95,6 +99,7 @@ impl Summary {
             self.values,
             self.findings.len(),
             self.notes_differ,
+            self.texts_differ,
             self.order_differs,
             if known.is_empty() {
                 "none".to_owned()
@@ -150,9 +155,20 @@ impl Pair {
             Ok(tally) => Verdict::Agreed(tally, reference, own),
             Err(why) => match known(asked, &reference, &own) {
                 Some(known) => Verdict::Known(known),
+                None if self.instants_say(asked, &own).await? => Verdict::Known(&RANGE),
                 None => Verdict::Differ(why, reference, own),
             },
         })
+    }
+
+    /// Whether Prometheus, asked step by step, says what quorate says of the whole range.
+    async fn instants_say(&mut self, asked: &Asked, own: &Answer) -> anyhow::Result<bool> {
+        let mut answers = Vec::new();
+        for instant in instants::of_range(asked) {
+            answers.push(self.reference.answer(&instant).await?);
+        }
+        let joined = instants::joined(&answers).filter(|_| !answers.is_empty());
+        Ok(joined.is_some_and(|joined| joined.compare(own, false).is_ok()))
     }
 }
 

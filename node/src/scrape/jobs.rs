@@ -21,14 +21,22 @@ pub struct Job {
     pub dropped_max: u64,
 }
 
-/// All jobs; an error names the job whose rules do not compile. `native`: whether jobs that say
-/// nothing of it store native histograms.
-pub fn jobs(config: &Config, native: bool) -> Result<Vec<Job>, String> {
-    let jobs = config.scrape_configs.iter();
-    jobs.map(|config| job(config, native)).collect()
+/// What `--enable-feature` changes of every job.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Features {
+    /// Whether jobs that say nothing of it store native histograms.
+    pub native_histograms: bool,
+    /// Whether type and unit become labels of the series.
+    pub type_and_unit_labels: bool,
 }
 
-fn job(config: &ScrapeConfig, native: bool) -> Result<Job, String> {
+/// All jobs; an error names the job whose rules do not compile.
+pub fn jobs(config: &Config, features: Features) -> Result<Vec<Job>, String> {
+    let jobs = config.scrape_configs.iter();
+    jobs.map(|config| job(config, features)).collect()
+}
+
+fn job(config: &ScrapeConfig, features: Features) -> Result<Job, String> {
     let rules = |rules: &[RelabelConfig]| -> Result<Vec<Rule>, String> {
         let compiled = rules.iter().cloned().map(Rule::new);
         let compiled: Result<Vec<_>, _> = compiled.collect();
@@ -45,7 +53,8 @@ fn job(config: &ScrapeConfig, native: bool) -> Result<Job, String> {
         honor_timestamps: config.honor_timestamps,
         track_timestamps_staleness: config.track_timestamps_staleness,
         limits: limits(config),
-        histograms: histograms(config, native),
+        histograms: histograms(config, features.native_histograms),
+        type_and_unit_labels: features.type_and_unit_labels,
         names: Names {
             legacy: config.naming.validation() == "legacy",
             escaping: config.naming.escaping().to_owned(),
@@ -124,7 +133,7 @@ mod tests {
 
     fn jobs_of(text: &str) -> Vec<Job> {
         let config = crate::config::parse(text, Path::new("prometheus.yml"), &Nothing).unwrap();
-        jobs(&config, false).unwrap()
+        jobs(&config, Features::default()).unwrap()
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod pools;
 mod view;
 
 pub use http::{CLUSTER_HEADER, Client, HttpFetch};
-pub use jobs::{Job, jobs};
+pub use jobs::{Features, Job, jobs};
 pub use opened::Opened;
 pub use pools::{Leases, Pools};
 pub use view::{Elsewhere, ExternalUrl, Seen, Told};

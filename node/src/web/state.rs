@@ -64,6 +64,7 @@ impl ApiState {
         ingest::otlp::Settings {
             lookback: self.settings.lookback,
             adds_deltas: self.settings.otlp_deltas,
+            type_and_unit_labels: self.settings.type_and_unit_labels,
             ..settings.clone()
         }
     }
@@ -103,6 +104,8 @@ pub struct Settings {
     pub otlp_receiver: bool,
     /// `otlp-deltatocumulative`: whether it takes those of delta temporality.
     pub otlp_deltas: bool,
+    /// `type-and-unit-labels`: whether type and unit become labels of its series.
+    pub type_and_unit_labels: bool,
     /// `--web.remote-write-receiver.accepted-protobuf-messages`.
     pub remote_write_messages: Vec<Message>,
     /// `--web.enable-lifecycle`.
@@ -138,6 +141,7 @@ impl Default for Settings {
             remote_write_messages: Message::ALL.to_vec(),
             otlp_receiver: true,
             otlp_deltas: false,
+            type_and_unit_labels: false,
             lifecycle: false,
             admin: false,
             per_step_stats: false,

@@ -19,13 +19,21 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks until there is something, or fails with what was waited for.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_longer(1, what, look)
+}
+
+/// The same for what may take so many times as long.
+pub fn wait_longer<T>(times: u32, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begin.elapsed() < DEADLINE, "no {what} within a minute");
+        assert!(
+            begin.elapsed() < times * DEADLINE,
+            "no {what} within {times} minutes"
+        );
         std::thread::sleep(PAUSE);
     }
 }
@@ -56,6 +64,12 @@ impl Home {
 
     /// Starts a node on ports the system chooses.
     pub fn start(&mut self, flags: &[&str]) -> Node {
+        let alone = ["--cluster.listen-address=127.0.0.1:0"];
+        self.start_at(&[&alone, flags].concat())
+    }
+
+    /// The same, but the flags say where it listens for its peers.
+    pub fn start_at(&mut self, flags: &[&str]) -> Node {
         self.starts += 1;
         let log = self.path(&format!("log-{}", self.starts));
         let child = Command::new(env!("CARGO_BIN_EXE_quorate"))
@@ -64,7 +78,6 @@ impl Home {
                 "--storage.tsdb.path=data",
                 "--web.listen-address=127.0.0.1:0",
                 "--push.listen-address=127.0.0.1:0",
-                "--cluster.listen-address=127.0.0.1:0",
                 "--cluster.shards=4",
             ])
             .args(flags)
@@ -108,7 +121,8 @@ impl Node {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    fn wait_ready(&mut self) {
+    /// Until it listens and can do its part.
+    pub fn wait_ready(&mut self) {
         let log = self.log.clone();
         let address = |what: &str| {
             let text = std::fs::read_to_string(&log).ok()?;

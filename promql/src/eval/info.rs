@@ -51,6 +51,7 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let asked = asked(call);
         let is_info = |column: &Column| is_info_series(asked, column);
+        let names_asked = !identifies(&base, is_info);
         let infos = joinable(&base, infos, is_info);
         self.read = vec![0; grid.steps];
         infos
@@ -67,6 +68,7 @@ impl Evaluation<'_> {
         let names: BTreeSet<&str> = infos.iter().map(|c| c.labels.metric_name()).collect();
         let join = Join {
             asked,
+            names_asked,
             infos: &infos,
             known: &known,
             names: &names,
@@ -96,6 +98,12 @@ fn is_info_series(asked: &[Matcher], column: &Column) -> bool {
         (true, _) => name == TARGET_INFO,
         (false, _) => named.any(|m| m.matches(name)),
     }
+}
+
+/// Whether any series that is to be enriched has an identifying label.
+fn identifies(base: &[Column], is_info: impl Fn(&Column) -> bool) -> bool {
+    let mut enriched = base.iter().filter(|c| !is_info(c));
+    enriched.any(|c| IDENTIFYING.iter().any(|name| c.labels.get(name).is_some()))
 }
 
 /// Info series whose identifying labels have values that some base series has.
@@ -142,6 +150,9 @@ fn execution(message: impl Into<String>) -> QueryError {
 
 struct Join<'a> {
     asked: &'a [Matcher],
+    /// No series can be joined. Prometheus does not look for info series then, and takes the matcher
+    /// of their name for one of labels: a series without them goes.
+    names_asked: bool,
     infos: &'a [Column],
     known: &'a Known<'a>,
     names: &'a BTreeSet<&'a str>,
@@ -239,7 +250,9 @@ impl<'a> Join<'a> {
                 }
             }
         }
-        if seen.is_empty() && self.data_asked().any(|m| !m.matches("")) {
+        let mut must_be = self.asked.iter();
+        let is_asked = |m: &Matcher| self.names_asked || m.name != METRIC_NAME;
+        if seen.is_empty() && must_be.any(|m| is_asked(m) && !m.matches("")) {
             return Ok(None);
         }
         let mut builder = base.to_builder();

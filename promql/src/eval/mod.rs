@@ -238,7 +238,9 @@ impl<'a> Evaluation<'a> {
                 operands.clear();
             }
             Op::Call(call) if functions::is_over_windows(call) => {
-                self.pace.current -= operands.iter().map(|t| t.held_within).sum::<u64>();
+                // What `absent_over_time` made was never counted as held.
+                let within = operands.iter().map(|t| t.held_within).sum();
+                self.pace.current = self.pace.current.saturating_sub(within);
             }
             Op::Call(call) if functions::keeps_samples(call) => {}
             Op::Aggregate(aggregate) if aggregate.op == AggregateOp::CountValues => {

@@ -21,9 +21,9 @@ impl Evaluation<'_> {
         if k.iter().any(|&k| k >= 1.0) {
             self.inform_of_ignored(aggregate, &columns);
         }
+        let counts = counts(k, &columns)?;
         let mut columns = columns;
         columns.iter_mut().for_each(Column::drop_histograms);
-        let counts = counts(k, &columns)?;
         let members = Groups::of(aggregate, &columns, &mut self.pace)
             .await?
             .members();
@@ -66,7 +66,7 @@ impl Evaluation<'_> {
 /// `k` at each instant as a number of series. One that is no number is an error only where any
 /// series could be wanted: there are some, and another `k` is one at least.
 pub(super) fn counts(k: &[f64], columns: &[Column]) -> Result<Vec<usize>, QueryError> {
-    if columns.is_empty() || k.iter().all(|&k| k < 1.0) {
+    if !columns.iter().any(Column::has_values) || k.iter().all(|&k| k < 1.0) {
         return Ok(vec![0; k.len()]);
     }
     k.iter().map(|&k| count(k)).collect()
@@ -76,7 +76,7 @@ pub(super) fn counts(k: &[f64], columns: &[Column]) -> Result<Vec<usize>, QueryE
 fn count(k: f64) -> Result<usize, QueryError> {
     let limit = i64::MAX as f64;
     if k.is_nan() || k >= limit || k <= -limit {
-        let shown = crate::printer::format_float(k);
+        let shown = super::short_float(k);
         return Err(QueryError::Execution(format!(
             "Scalar value {shown} overflows int64"
         )));

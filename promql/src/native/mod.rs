@@ -2,7 +2,7 @@
 //!
 //! - [`buckets()`]: bounds and counts, as the HTTP API shows them
 //! - `arithmetic`: sums and differences, whatever the resolution
-//! - [`detects_reset`], `equal`
+//! - [`detects_reset`], `equal`, `counted_same`
 //! - `statistics`: quantile, fraction, variance
 //! - `text`: the one line `count_values` makes of a histogram
 
@@ -18,7 +18,7 @@ pub use buckets::{Bucket, buckets};
 pub use reset::detects_reset;
 
 pub(crate) use arithmetic::{Incompatible, Sum};
-pub(crate) use reset::equal;
+pub(crate) use reset::{counted_same, equal};
 pub(crate) use statistics::{Nans, fraction, quantile, variance};
 pub(crate) use text::text;
 

@@ -1,20 +1,16 @@
 //! Whether a counter began anew between two histograms, and whether two are the same.
 
 use model::Histogram;
-use model::histogram::{ResetHint, Span};
+use model::histogram::Span;
 
 use super::arithmetic::{Sum, reduced};
 use super::bounds;
 use super::buckets::indexed;
 
-/// Whether the counter behind `current` was reset after `previous`: its hint says so, or something
-/// has become smaller that never does.
+/// Whether the counter behind `current` was reset after `previous`: something has become smaller
+/// that never does. What the writer said of resets does not matter: Prometheus' chunks keep of the
+/// hints only whether it is a gauge, and its queries compare the counts.
 pub fn detects_reset(current: &Histogram, previous: &Histogram) -> bool {
-    match current.reset_hint {
-        ResetHint::CounterReset => return true,
-        ResetHint::NotCounterReset => return false,
-        ResetHint::Unknown | ResetHint::Gauge => {}
-    }
     let is_other = current.count < previous.count
         || current.uses_custom_buckets() != previous.uses_custom_buckets()
         || current.custom_values != previous.custom_values
@@ -88,6 +84,29 @@ pub(crate) fn equal(a: &Histogram, b: &Histogram) -> bool {
         && all_same(&a.negative_buckets, &b.negative_buckets)
 }
 
+/// Whether both counted the same, empty buckets aside: what a series' own histograms are compared
+/// by. Prometheus reads those of a chunk with the same buckets, however each was written.
+pub(crate) fn counted_same(a: &Histogram, b: &Histogram) -> bool {
+    a.schema == b.schema
+        && same(a.count, b.count)
+        && same(a.sum, b.sum)
+        && a.zero_threshold == b.zero_threshold
+        && same(a.zero_count, b.zero_count)
+        && all_same(&a.custom_values, &b.custom_values)
+        && full(&a.positive_spans, &a.positive_buckets)
+            .eq(full(&b.positive_spans, &b.positive_buckets))
+        && full(&a.negative_spans, &a.negative_buckets)
+            .eq(full(&b.negative_spans, &b.negative_buckets))
+}
+
+/// Index and bits of the buckets that counted something.
+fn full(spans: &[Span], buckets: &[f64]) -> impl Iterator<Item = (i32, u64)> {
+    let counted = indexed(spans, buckets).into_iter();
+    counted
+        .filter(|(_, count)| *count != 0.0)
+        .map(|(index, count)| (index, count.to_bits()))
+}
+
 fn same(a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits()
 }
@@ -114,6 +133,8 @@ fn same_spans(a: &[Span], b: &[Span]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use model::histogram::ResetHint;
+
     use super::*;
 
     fn of(schema: i32, offset: i32, counts: &[f64]) -> Histogram {
@@ -139,11 +160,38 @@ mod tests {
         // Coarser buckets may come without a reset, finer ones never do.
         assert!(!detects_reset(&of(0, 0, &[3.0, 5.0]), &before));
         assert!(detects_reset(&of(2, 0, &[9.0, 9.0, 9.0]), &before));
-        let hinted = Histogram {
-            reset_hint: ResetHint::NotCounterReset,
-            ..of(2, 0, &[0.0])
+    }
+
+    #[test]
+    fn what_a_writer_says_of_resets_does_not_matter() {
+        let before = of(0, 1, &[2.0]);
+        let hinted = |reset_hint, count| Histogram {
+            reset_hint,
+            ..of(0, 1, &[count])
         };
-        assert!(!detects_reset(&hinted, &before));
+        assert!(!detects_reset(
+            &hinted(ResetHint::CounterReset, 3.0),
+            &before
+        ));
+        assert!(detects_reset(
+            &hinted(ResetHint::NotCounterReset, 1.0),
+            &before
+        ));
+        assert!(detects_reset(&hinted(ResetHint::Gauge, 1.0), &before));
+    }
+
+    #[test]
+    fn an_empty_bucket_is_no_change() {
+        let whole = of(0, 1, &[2.0, 0.0, 1.0, 0.0]);
+        let cut = Histogram {
+            positive_spans: [(1, 1), (1, 1)]
+                .map(|(offset, length)| Span { offset, length })
+                .to_vec(),
+            positive_buckets: vec![2.0, 1.0],
+            ..whole.clone()
+        };
+        assert!(counted_same(&whole, &cut) && !equal(&whole, &cut));
+        assert!(!counted_same(&whole, &of(0, 1, &[2.0, 1.0, 0.0, 0.0])));
     }
 
     #[test]

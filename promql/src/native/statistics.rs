@@ -149,9 +149,12 @@ pub(crate) fn fraction(lower: f64, upper: f64, histogram: &Histogram) -> (f64, b
     if histogram.sum.is_nan() {
         counted = left.fold(counted, |count, bucket| count + bucket.count);
         has_nans = counted < histogram.count;
+    } else {
+        // Buckets may hold fewer: some are lost where one inside the zero bucket was added.
+        counted = histogram.count;
     }
-    let [lower_rank, upper_rank] =
-        [lower_rank, upper_rank].map(|at| at.filter(|&at| at <= counted).unwrap_or(counted));
+    let [lower_rank, upper_rank] = [lower_rank, upper_rank]
+        .map(|at| at.map_or(counted, |at| if at > counted { counted } else { at }));
     ((upper_rank - lower_rank) / histogram.count, has_nans)
 }
 
@@ -207,4 +210,45 @@ fn middle(histogram: &Histogram, bucket: &Bucket) -> f64 {
     }
     let middle = (upper * lower).sqrt();
     if upper < 0.0 { -middle } else { middle }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::histogram::Span;
+
+    use super::*;
+
+    /// Beside the observations in its buckets it counted two more.
+    fn lacking(sum: f64) -> Histogram {
+        Histogram {
+            count: 10.0,
+            sum,
+            positive_spans: vec![Span {
+                offset: 1,
+                length: 2,
+            }],
+            positive_buckets: vec![4.0, 4.0],
+            ..Histogram::default()
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_bucket_counts_as_the_largest() {
+        let infinite = f64::NEG_INFINITY;
+        assert_eq!(fraction(infinite, 1e9, &lacking(1.0)), (1.0, false));
+        assert_eq!(fraction(infinite, 2.0, &lacking(1.0)), (0.4, false));
+        // Far inside the bucket that has no end the numbers overflow, as in Prometheus.
+        let custom = Histogram {
+            schema: model::histogram::CUSTOM_SCHEMA,
+            custom_values: vec![1.0],
+            positive_spans: vec![Span {
+                offset: 0,
+                length: 2,
+            }],
+            ..lacking(1.0)
+        };
+        assert!(fraction(0.0, 1e308, &custom).0.is_nan());
+        // Unless it was NaN, which is told.
+        assert_eq!(fraction(infinite, 1e9, &lacking(f64::NAN)), (0.8, true));
+    }
 }

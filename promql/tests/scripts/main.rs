@@ -15,6 +15,8 @@ mod limits;
 mod memory;
 mod run;
 mod script;
+mod sharded;
+mod spread;
 
 use std::path::{Path, PathBuf};
 

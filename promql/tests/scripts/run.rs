@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::port::Clock;
+use model::source::Source;
 use model::{Labels, Timestamp};
 use promql::{Engine, EngineOptions, QueryError, QueryParams, QueryResult, Value};
 
 use crate::histogram;
 use crate::memory::Memory;
 use crate::script::{Command, Eval, Item, Note, parse};
+use crate::sharded::Shards;
 
 /// How far a value may be from what is expected.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,10 +47,16 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// The outcome of every `eval`, with its line.
-pub fn run(
+pub fn run(text: &str, options: EngineOptions, tolerance: Tolerance) -> Vec<(usize, Outcome)> {
+    run_over(text, options, tolerance, None)
+}
+
+/// The same with the series on so many shards.
+pub fn run_over(
     text: &str,
     mut options: EngineOptions,
     mut tolerance: Tolerance,
+    shards: Option<usize>,
 ) -> Vec<(usize, Outcome)> {
     let mut memory = Memory::default();
     let mut outcomes = Vec::new();
@@ -75,9 +83,13 @@ pub fn run(
                 }
             }
             Command::Eval(eval) => {
+                let sharded = shards.map(|count| Shards::of(&memory, count, Arc::new(Still)));
                 let check = Check {
                     eval: &eval,
-                    memory: &memory,
+                    source: match &sharded {
+                        Some(sharded) => sharded,
+                        None => &memory,
+                    },
                     engine: Engine::new(options.clone(), Arc::new(Still)),
                     tolerance,
                 };
@@ -94,7 +106,7 @@ pub fn run(
 
 struct Check<'a> {
     eval: &'a Eval,
-    memory: &'a Memory,
+    source: &'a dyn Source,
     engine: Engine,
     tolerance: Tolerance,
 }
@@ -111,7 +123,7 @@ impl Check<'_> {
             let params = QueryParams::default();
             let result = self
                 .engine
-                .instant(self.memory, &eval.query, at, &params)
+                .instant(self.source, &eval.query, at, &params)
                 .await;
             return self.compare(result, &|value| rows(value, eval.start, eval.step));
         }
@@ -123,7 +135,7 @@ impl Check<'_> {
         let at = Timestamp(eval.start);
         let result = self
             .engine
-            .instant(self.memory, &eval.query, at, &params)
+            .instant(self.source, &eval.query, at, &params)
             .await;
         let is_plain =
             matches!(&result, Ok(r) if matches!(r.value, Value::Vector(_) | Value::Scalar(..)));
@@ -164,7 +176,7 @@ impl Check<'_> {
         let (start, end) = (Timestamp(start), Timestamp(end));
         let params = QueryParams::default();
         self.engine
-            .range(self.memory, &self.eval.query, start, end, step, &params)
+            .range(self.source, &self.eval.query, start, end, step, &params)
             .await
     }
 

@@ -1,6 +1,7 @@
 //! Functions of histograms: native ones, and classic ones made of series with an `le` label.
 
 use model::hash::Map;
+use model::labels::METRIC_NAME;
 use model::sample::Histograms;
 use model::{Histogram, Labels};
 
@@ -67,7 +68,11 @@ impl Evaluation<'_> {
                 values[step as usize] = number(&histogram);
             }
             column.values = values;
-            self.drop_name(column);
+            // Alone among functions these leave the labels of type and unit where they are.
+            match self.rules.delayed_names {
+                true => self.drop_name(column),
+                false => column.labels = column.labels.without(METRIC_NAME),
+            }
         }
         columns.retain(Column::has_values);
         Ok(Columns::Vector(super::super::merge(columns)?))
@@ -220,8 +225,8 @@ impl Evaluation<'_> {
         let mut places: Map<Labels, usize> = Map::default();
         let mut classics: Vec<Classic> = Vec::new();
         for (at, column) in columns.iter().enumerate() {
-            let is_native = column.histograms.len();
-            if is_native > 0 && is_native == column.present() {
+            // Native ones only, or nothing at all.
+            if column.histograms.len() == column.present() {
                 continue;
             }
             let bound = column.labels.get(UPPER_BOUND).unwrap_or_default();

@@ -35,11 +35,11 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         "asin" => f64::asin,
         "acos" => f64::acos,
         "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
+        "sinh" => sinh,
+        "cosh" => cosh,
         "tanh" => f64::tanh,
         "asinh" => asinh,
-        "acosh" => f64::acosh,
+        "acosh" => acosh,
         "atanh" => f64::atanh,
         "rad" => |v| v * PI / 180.0,
         "deg" => |v| v * 180.0 / PI,
@@ -47,13 +47,42 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
     })
 }
 
+/// Go takes half of the exponential far from zero, which overflows before the function does.
+fn sinh(value: f64) -> f64 {
+    match value.abs() > HALF_IS_ALL {
+        true => (value.abs().exp() * 0.5).copysign(value),
+        false => value.sinh(),
+    }
+}
+
+fn cosh(value: f64) -> f64 {
+    match value.abs() > HALF_IS_ALL {
+        true => value.abs().exp() * 0.5,
+        false => value.cosh(),
+    }
+}
+
+/// From where on the other exponential no longer counts.
+const HALF_IS_ALL: f64 = 21.0;
+
 /// Where the square would overflow it is no different from the logarithm of the double.
 fn asinh(value: f64) -> f64 {
-    match value.abs() > (1_u64 << 28) as f64 && value.is_finite() {
+    match value.abs() > LOGARITHM_OF_DOUBLE && value.is_finite() {
         true => (ln(value.abs()) + std::f64::consts::LN_2).copysign(value),
         false => value.asinh(),
     }
 }
+
+/// Likewise.
+fn acosh(value: f64) -> f64 {
+    match value > LOGARITHM_OF_DOUBLE && value.is_finite() {
+        true => ln(value) + std::f64::consts::LN_2,
+        false => value.acosh(),
+    }
+}
+
+/// Where that is.
+const LOGARITHM_OF_DOUBLE: f64 = (1_u64 << 28) as f64;
 
 /// The natural logarithm in the steps of FreeBSD's `e_log.c` (Sun Microsystems, 1993), which Go
 /// follows: the library's differs in the last bit now and then.

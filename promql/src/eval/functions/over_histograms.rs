@@ -250,7 +250,7 @@ fn count_pairs(mixed: &Mixed<'_>, counts: fn(&Seen<'_>, &Seen<'_>) -> bool) -> f
 fn changed(before: &Seen<'_>, after: &Seen<'_>) -> bool {
     match (before, after) {
         (Seen::Float(before), Seen::Float(after)) => has_changed(*before, *after),
-        (Seen::Histogram(before), Seen::Histogram(after)) => !native::equal(after, before),
+        (Seen::Histogram(before), Seen::Histogram(after)) => !native::counted_same(after, before),
         _ => true,
     }
 }

@@ -14,6 +14,7 @@ use super::{ABSENT, Args, Column, Columns, Evaluation, rate};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
+use crate::printer::format_float;
 
 /// What a window function sees: at least one sample, oldest first.
 pub(super) struct Window<'a> {
@@ -332,8 +333,12 @@ impl Evaluation<'_> {
                     [("smoothing", "sf", smoothing), ("trend", "tf", trending)]
                 {
                     if factor <= 0.0 || factor >= 1.0 {
+                        let got = match factor.is_finite() {
+                            true => format!("{factor:.6}"),
+                            false => format_float(factor),
+                        };
                         return Err(QueryError::Execution(format!(
-                            "invalid {what} factor. Expected: 0 < {short} < 1, got: {factor:.6}"
+                            "invalid {what} factor. Expected: 0 < {short} < 1, got: {got}"
                         )));
                     }
                 }
