@@ -125,9 +125,10 @@ async fn write(sink: &dyn Sink, entry: Entry) {
         true => Ok(Written::default()),
         false => sink.write(entry.batch).await,
     };
-    let refusal = written.as_ref().err().map(|error| {
-        Refusal::Unavailable(format!("pushed, but not stored as samples: {error}"))
-    });
+    let refusal = written
+        .as_ref()
+        .err()
+        .map(|error| Refusal::Unavailable(format!("pushed, but not stored as samples: {error}")));
     let rejected = written.map(|w| w.rejected).unwrap_or_default();
     let lacking = lacking(&entry.stands, &rejected);
     for (pushed, waiting) in entry.pushed {
@@ -139,14 +140,14 @@ async fn write(sink: &dyn Sink, entry: Entry) {
 }
 
 /// The first series that there was no room for, of each group that has one.
-fn lacking<'a>(
-    stands: &'a [Stands],
-    rejected: &[Rejection],
-) -> BTreeMap<&'a GroupingKey, Labels> {
+fn lacking<'a>(stands: &'a [Stands], rejected: &[Rejection]) -> BTreeMap<&'a GroupingKey, Labels> {
     let mut lacking = BTreeMap::new();
     for rejection in rejected {
         let place = stands.partition_point(|stands| stands.rows.end <= rejection.row);
-        let Some(found) = stands.get(place).filter(|s| s.rows.contains(&rejection.row)) else {
+        let Some(found) = stands
+            .get(place)
+            .filter(|s| s.rows.contains(&rejection.row))
+        else {
             continue;
         };
         let is_known = lacking.contains_key(&found.group.key);
@@ -361,10 +362,24 @@ mod tests {
                 answers.push(answer);
                 let room = room.clone().try_acquire_owned().unwrap();
                 let partial = *partial;
-                (pushed.clone(), Waiting { done, room, partial })
+                (
+                    pushed.clone(),
+                    Waiting {
+                        done,
+                        room,
+                        partial,
+                    },
+                )
             });
             let pushed = pushed.collect();
-            (Entry { batch, stands, pushed }, answers)
+            (
+                Entry {
+                    batch,
+                    stands,
+                    pushed,
+                },
+                answers,
+            )
         };
         let known = group("a", &["x"]);
         let lost = group("b", &["never_stored"]);
@@ -384,7 +399,10 @@ mod tests {
         let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
         let refusal = "overloaded: limit of series reached (--cluster.max-series), new series \
                        refused: {__name__=\"y\", job=\"c\"}";
-        let told: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(ToString::to_string)).collect();
+        let told: Vec<_> = answers
+            .iter()
+            .map(|a| a.as_ref().err().map(ToString::to_string))
+            .collect();
         assert_eq!(told, [None, None, Some(refusal.to_owned()), None]);
     }
 }

@@ -25,8 +25,14 @@ fn race(to: SocketAddr, pushes: [(&str, &str); 2]) -> bool {
         let pushers = pushes.map(|(path, body)| scope.spawn(move || push(to, path, body).0));
         pushers.map(|pusher| pusher.join().unwrap())
     });
-    assert!(codes.iter().all(|code| [200, 400].contains(code)), "{codes:?}");
-    assert!(codes.contains(&200), "each was refused for the other's sake");
+    assert!(
+        codes.iter().all(|code| [200, 400].contains(code)),
+        "{codes:?}"
+    );
+    assert!(
+        codes.contains(&200),
+        "each was refused for the other's sake"
+    );
     codes == [200, 200]
 }
 

@@ -282,7 +282,11 @@ mod tests {
         let mut groups = Groups::default();
         let (a, b) = (key(&[("job", "a")]), key(&[("job", "b")]));
         let x = family("x", FamilyKind::Gauge, &[]);
-        put(&mut groups, &a, &[x.clone(), family("y", FamilyKind::Gauge, &[])]);
+        put(
+            &mut groups,
+            &a,
+            &[x.clone(), family("y", FamilyKind::Gauge, &[])],
+        );
         let mortal = PushOptions {
             ttl_ms: Some(5),
             ..PushOptions::default()
