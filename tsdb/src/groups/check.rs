@@ -287,19 +287,20 @@ mod tests {
             &a,
             &[x.clone(), family("y", FamilyKind::Gauge, &[])],
         );
+        let plain = PushOptions::default();
         let mortal = PushOptions {
             ttl_ms: Some(5),
             ..PushOptions::default()
         };
         let post = |families: &[Family]| PushOp::Post(families.to_vec());
         for (key, op, options, held) in [
-            (&a, post(&[x.clone()]), PushOptions::default(), true),
-            (&a, post(&[]), PushOptions::default(), true),
+            (&a, post(std::slice::from_ref(&x)), plain, true),
+            (&a, post(&[]), plain, true),
             // A group has series of its own, the first time to live another one.
             (&a, post(&[]), mortal, false),
-            (&b, post(&[]), PushOptions::default(), false),
-            (&b, PushOp::Delete, PushOptions::default(), true),
-            (&b, PushOp::Reject, PushOptions::default(), true),
+            (&b, post(&[]), plain, false),
+            (&b, PushOp::Delete, plain, true),
+            (&b, PushOp::Reject, plain, true),
         ] {
             assert_eq!(groups.holds(key, &op, options), held, "{key:?} {op:?}");
         }
