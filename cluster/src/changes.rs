@@ -90,7 +90,7 @@ async fn there(
         since: question.since,
         oldest_ms: question.oldest.0,
     };
-    let mut replies = call(peer.data().changes(request)).await?;
+    let mut replies = call(peer.pages().changes(request)).await?;
     let first = next(&mut replies).await?;
     let first = first.ok_or_else(|| Refusal::Unavailable("the answer broke off".to_owned()))?;
     let series = stream::unfold(Some(replies), move |replies| async move {

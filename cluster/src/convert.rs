@@ -402,6 +402,7 @@ pub fn push_to_wire(key: &GroupingKey, op: &PushOp, options: PushOptions) -> wir
         ttl_ms: options.ttl_ms.unwrap_or(0),
         unchecked: options.unchecked,
         brief: options.brief,
+        partial: options.partial,
         ..wire::PushRequest::default()
     }
 }
@@ -415,6 +416,7 @@ pub fn push_from_wire(
         ttl_ms: (request.ttl_ms > 0).then_some(request.ttl_ms),
         unchecked: request.unchecked,
         brief: request.brief,
+        partial: request.partial,
     };
     if !options.is_valid() {
         return Err(Malformed::new("time to live"));
@@ -838,6 +840,7 @@ mod tests {
                     ttl_ms,
                     unchecked: ttl_ms.is_some(),
                     brief: ttl_ms.is_none(),
+                    partial: ttl_ms.is_some(),
                 };
                 let sent = push_to_wire(&key, &op, options);
                 assert_eq!(push_from_wire(sent), Ok((key.clone(), op.clone(), options)));

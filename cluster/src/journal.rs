@@ -7,16 +7,18 @@
 //! one entry the last alone is history: they share their instant.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::group::{Group, GroupingKey};
 use model::hash;
-use model::sink::{Pushed, Sink};
+use model::sink::{Pushed, Reason, Rejection, Sink, Written};
 use model::{Batch, Labels, Timestamp};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::refusal::Refusal;
+use crate::shard::room;
 
 /// Entries waiting; a shard's next one waits for room.
 const ENTRIES_MAX: usize = 256;
@@ -30,6 +32,8 @@ pub struct Waiting {
     pub done: oneshot::Sender<Result<Pushed, Refusal>>,
     /// Of the shard's queue.
     pub room: OwnedSemaphorePermit,
+    /// Whether it is stored enough without series that are too many.
+    pub partial: bool,
 }
 
 impl Waiting {
@@ -39,8 +43,16 @@ impl Waiting {
     }
 }
 
+/// Which rows say what a group now stands for, one for each of [`Group::series`].
+struct Stands {
+    rows: Range<u32>,
+    group: Arc<Group>,
+}
+
 struct Entry {
     batch: Batch,
+    /// By row.
+    stands: Vec<Stands>,
     pushed: Vec<(Pushed, Waiting)>,
 }
 
@@ -63,8 +75,10 @@ impl Default for Journal {
 impl Journal {
     /// Takes over the answers to the pushes of one entry of the log.
     pub async fn note(&self, pushed: Vec<Pushed>, waiting: Vec<Waiting>) {
+        let (batch, stands) = batch_of(&pushed);
         let entry = Entry {
-            batch: batch_of(&pushed),
+            batch,
+            stands,
             pushed: pushed.into_iter().zip(waiting).collect(),
         };
         let sent = self.entries.send(entry).await;
@@ -92,31 +106,65 @@ fn gather(first: Entry, entries: &mut mpsc::Receiver<Entry>) -> Entry {
     let mut gathered = first;
     while gathered.batch.rows.len() < ROWS_MAX {
         let Ok(next) = entries.try_recv() else { break };
+        let before = gathered.batch.rows.len() as u32;
         gathered.batch.append(next.batch);
+        let moved = next.stands.into_iter().map(|stands| Stands {
+            rows: stands.rows.start + before..stands.rows.end + before,
+            ..stands
+        });
+        gathered.stands.extend(moved);
         gathered.pushed.extend(next.pushed);
     }
     gathered
 }
 
-/// Rows that are refused are of no concern: something later is stored already.
+/// Rows that are refused are of no concern, something later is stored already: but for those of series
+/// that are too many. Between the check and here others may have taken the room.
 async fn write(sink: &dyn Sink, entry: Entry) {
     let written = match entry.batch.is_empty() {
-        true => Ok(()),
-        false => sink.write(entry.batch).await.map(drop),
+        true => Ok(Written::default()),
+        false => sink.write(entry.batch).await,
     };
-    let refusal = written.map_err(|error| {
-        Refusal::Unavailable(format!("pushed, but not stored as samples: {error}"))
-    });
+    let refusal = written
+        .as_ref()
+        .err()
+        .map(|error| Refusal::Unavailable(format!("pushed, but not stored as samples: {error}")));
+    let rejected = written.map(|w| w.rejected).unwrap_or_default();
+    let lacking = lacking(&entry.stands, &rejected);
     for (pushed, waiting) in entry.pushed {
-        waiting.answer(refusal.clone().map(|()| pushed));
+        let group = pushed.after.as_ref().filter(|_| !waiting.partial);
+        let lacking = group.and_then(|group| lacking.get(&group.key));
+        let refusal = refusal.clone().or_else(|| lacking.map(room::full));
+        waiting.answer(refusal.map_or(Ok(pushed), Err));
     }
 }
 
+/// The first series that there was no room for, of each group that has one.
+fn lacking<'a>(stands: &'a [Stands], rejected: &[Rejection]) -> BTreeMap<&'a GroupingKey, Labels> {
+    let mut lacking = BTreeMap::new();
+    for rejection in rejected {
+        let place = stands.partition_point(|stands| stands.rows.end <= rejection.row);
+        let Some(found) = stands
+            .get(place)
+            .filter(|s| s.rows.contains(&rejection.row))
+        else {
+            continue;
+        };
+        let is_known = lacking.contains_key(&found.group.key);
+        if rejection.reason == Reason::SeriesLimit && !is_known {
+            let nth = (rejection.row - found.rows.start) as usize;
+            let (labels, _) = found.group.series().swap_remove(nth);
+            lacking.insert(&found.group.key, labels);
+        }
+    }
+    lacking
+}
+
 /// What the pushes of one entry came to.
-fn batch_of(pushed: &[Pushed]) -> Batch {
+fn batch_of(pushed: &[Pushed]) -> (Batch, Vec<Stands>) {
     struct Change<'a> {
         before: Option<&'a Group>,
-        after: Option<&'a Group>,
+        after: Option<&'a Arc<Group>>,
         at: Timestamp,
     }
     let mut changes: BTreeMap<&GroupingKey, Change<'_>> = BTreeMap::new();
@@ -136,18 +184,27 @@ fn batch_of(pushed: &[Pushed]) -> Batch {
             after: None,
             at: one.at,
         });
-        change.after = after.map(|group| &**group);
+        change.after = after;
         change.at = one.at;
     }
-    let mut batch = Batch::default();
+    let (mut batch, mut stands) = (Batch::default(), Vec::new());
     for Change { before, after, at } in changes.into_values() {
-        add_change(&mut batch, before, after, at);
+        let rows = add_change(&mut batch, before, after.map(|group| &**group), at);
+        stands.extend(after.map(|group| Stands {
+            rows,
+            group: group.clone(),
+        }));
     }
-    batch
+    (batch, stands)
 }
 
-/// What a group now stands for, and the end of the series it lost.
-pub fn add_change(batch: &mut Batch, before: Option<&Group>, after: Option<&Group>, at: Timestamp) {
+/// What a group now stands for, behind the end of the series it lost; which rows are the former.
+pub fn add_change(
+    batch: &mut Batch,
+    before: Option<&Group>,
+    after: Option<&Group>,
+    at: Timestamp,
+) -> Range<u32> {
     let now = after.map(Group::series).unwrap_or_default();
     if let Some(before) = before.filter(|before| !keeps_all(before, after)) {
         let kept: hash::Set<&Labels> = now.iter().map(|(labels, _)| labels).collect();
@@ -157,9 +214,11 @@ pub fn add_change(batch: &mut Batch, before: Option<&Group>, after: Option<&Grou
             }
         }
     }
+    let first = batch.rows.len() as u32;
     for (labels, value) in now {
         batch.add_value(labels, at, value);
     }
+    first..batch.rows.len() as u32
 }
 
 /// Whether it is plain that no series was lost: nearly every push has those of the one before, in
@@ -236,26 +295,31 @@ mod tests {
             group("a", &["z"]),
         );
         let other = group("b", &["x"]);
-        let batch = batch_of(&[
+        let (batch, stands) = batch_of(&[
             pushed(5, Some(&one), Some(&two)),
             pushed(6, None, Some(&other)),
             pushed(5, Some(&two), Some(&three)),
         ]);
         assert_eq!(names(&batch), ["-w", "-x", "x", "z"]);
-        let deleted = batch_of(&[
+        let of_group = |stands: &Stands| (stands.group.families[0].name.clone(), stands.rows.len());
+        let of_groups: Vec<_> = stands.iter().map(of_group).collect();
+        assert_eq!(of_groups, [("z".to_owned(), 3), ("x".to_owned(), 3)]);
+        let (deleted, stands) = batch_of(&[
             pushed(5, Some(&one), Some(&two)),
             pushed(5, Some(&two), None),
         ]);
         assert_eq!(names(&deleted), ["-w", "-x"]);
+        assert!(stands.is_empty());
     }
 
     #[test]
     fn what_changed_nothing_is_written_only_when_it_is_repeated() {
         let one = group("a", &["x"]);
         let mut same = pushed(5, Some(&one), Some(&one));
-        assert!(batch_of(&[same.clone(), pushed(5, None, None)]).is_empty());
+        let (batch, _) = batch_of(&[same.clone(), pushed(5, None, None)]);
+        assert!(batch.is_empty());
         same.repeated = true;
-        assert_eq!(names(&batch_of(&[same])), ["x"]);
+        assert_eq!(names(&batch_of(&[same]).0), ["x"]);
     }
 
     #[test]
@@ -263,7 +327,82 @@ mod tests {
         let (one, more) = (group("a", &["x"]), group("a", &["x", "y"]));
         assert!(keeps_all(&one, Some(&more)));
         assert!(!keeps_all(&more, Some(&one)) && !keeps_all(&one, None));
-        let batch = batch_of(&[pushed(5, Some(&one), Some(&more))]);
+        let (batch, _) = batch_of(&[pushed(5, Some(&one), Some(&more))]);
         assert_eq!(names(&batch), ["x", "y"]);
+    }
+
+    /// Refuses every series whose name is not known, as a full shard does.
+    struct Full(&'static [&'static str]);
+
+    #[async_trait::async_trait]
+    impl Sink for Full {
+        async fn write(&self, batch: Batch) -> Result<Written, model::sink::WriteError> {
+            let rows = batch.rows.series.iter().enumerate();
+            let new = rows.filter(|(_, series)| {
+                let name = batch.series[**series as usize].metric_name();
+                !name.starts_with("push_") && !self.0.contains(&name)
+            });
+            let reject = |(row, _): (usize, &u32)| Rejection {
+                row: row as u32,
+                reason: Reason::SeriesLimit,
+            };
+            let rejected = new.map(reject).collect();
+            Ok(Written { rejected })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_without_room_in_the_history_is_not_acknowledged() {
+        let room = Arc::new(tokio::sync::Semaphore::new(9));
+        let entry = |all: &[(Pushed, bool)]| {
+            let mut answers = Vec::new();
+            let (batch, stands) = batch_of(&all.iter().map(|(p, _)| p.clone()).collect::<Vec<_>>());
+            let pushed = all.iter().map(|(pushed, partial)| {
+                let (done, answer) = oneshot::channel();
+                answers.push(answer);
+                let room = room.clone().try_acquire_owned().unwrap();
+                let partial = *partial;
+                (
+                    pushed.clone(),
+                    Waiting {
+                        done,
+                        room,
+                        partial,
+                    },
+                )
+            });
+            let pushed = pushed.collect();
+            (
+                Entry {
+                    batch,
+                    stands,
+                    pushed,
+                },
+                answers,
+            )
+        };
+        let known = group("a", &["x"]);
+        let lost = group("b", &["never_stored"]);
+        let new = group("c", &["x", "y"]);
+        let (first, mut answers) = entry(&[(pushed(5, None, Some(&known)), false)]);
+        let (second, more) = entry(&[
+            // The end of a series that never had room is no reason to refuse its deletion.
+            (pushed(5, Some(&lost), None), false),
+            (pushed(5, None, Some(&new)), false),
+            (pushed(5, Some(&new), Some(&new.clone())), true),
+        ]);
+        answers.extend(more);
+        let (entries, mut receiver) = mpsc::channel(9);
+        entries.try_send(second).ok().unwrap();
+        write(&Full(&["x"]), gather(first, &mut receiver)).await;
+        let answers = futures::future::join_all(answers).await;
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        let refusal = "overloaded: limit of series reached (--cluster.max-series), new series \
+                       refused: {__name__=\"y\", job=\"c\"}";
+        let told: Vec<_> = answers
+            .iter()
+            .map(|a| a.as_ref().err().map(ToString::to_string))
+            .collect();
+        assert_eq!(told, [None, None, Some(refusal.to_owned()), None]);
     }
 }

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::newest::Pages;
 use model::source::{Consistency, SourceError};
-use model::{NewestSelection, ShardId, Timestamp};
+use model::{Labels, NewestSelection, ShardId, Timestamp};
 use proto::node as wire;
 use tokio_stream::once;
 use tonic::Status;
@@ -97,8 +97,9 @@ async fn there(
         end_ms: selection.end.0,
         local: selection.consistency == Consistency::Local,
         since,
+        joined: true,
     };
-    let mut replies = call(peer.data().newest(request)).await?;
+    let mut replies = call(peer.pages().newest(request)).await?;
     // A leader answers with a page even if it has none to give: then it is known to have settled.
     let first = next(&mut replies).await?.unwrap_or_default();
     let (index, whole) = (first.index, first.whole);
@@ -141,7 +142,7 @@ pub async fn replies(
     found: Result<Arc<Replica>, Refusal>,
     request: wire::NewestRequest,
 ) -> BoxStream<'static, Result<wire::NewestReply, Status>> {
-    let since = request.since;
+    let (since, joined) = (request.since, request.joined);
     let found = async {
         let replica = found?;
         let selection =
@@ -157,9 +158,9 @@ pub async fn replies(
                 whole: found.whole,
                 ..wire::NewestReply::default()
             };
-            let pages = found.pages.map(|page| {
+            let pages = found.pages.map(move |page| {
                 Ok(match page {
-                    Ok(page) => page_to_wire(&page),
+                    Ok(page) => page_to_wire(&page, joined),
                     Err(error) => refusal_reply(Refusal::Internal(error.to_string())),
                 })
             });
@@ -187,14 +188,20 @@ fn selection_from_wire(request: wire::NewestRequest) -> Result<NewestSelection, 
     })
 }
 
-fn page_to_wire(page: &[model::Newest]) -> wire::NewestReply {
-    let block = |newest: &model::Newest| Bytes::copy_from_slice(newest.labels.as_canonical());
+fn page_to_wire(page: &[model::Newest], joined: bool) -> wire::NewestReply {
     let mut reply = wire::NewestReply {
-        labels: page.iter().map(block).collect(),
         timestamps: page.iter().map(|newest| newest.at.0).collect(),
         values: page.iter().map(|newest| newest.value).collect(),
         ..wire::NewestReply::default()
     };
+    let blocks = page.iter().map(|newest| newest.labels.as_canonical());
+    match joined {
+        true => {
+            reply.lengths = blocks.clone().map(|block| block.len() as u32).collect();
+            reply.joined = blocks.collect::<Vec<&[u8]>>().concat().into();
+        }
+        false => reply.labels = blocks.map(Bytes::copy_from_slice).collect(),
+    }
     for (row, newest) in page.iter().enumerate() {
         if let Some(histogram) = &newest.histogram {
             reply.histogram_rows.push(row as u32);
@@ -204,8 +211,9 @@ fn page_to_wire(page: &[model::Newest]) -> wire::NewestReply {
     reply
 }
 
-fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<model::Newest>, Malformed> {
-    let rows = reply.labels.len();
+fn page_from_wire(mut reply: wire::NewestReply) -> Result<Vec<model::Newest>, Malformed> {
+    let labels = labels_from_wire(&mut reply)?;
+    let rows = labels.len();
     if reply.timestamps.len() != rows || reply.values.len() != rows {
         return Err(Malformed::new("columns of different length"));
     }
@@ -213,10 +221,10 @@ fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<model::Newest>, Malfor
     let mut histograms = histograms.into_iter().peekable();
     let mut page = Vec::with_capacity(rows);
     let samples = reply.timestamps.into_iter().zip(reply.values);
-    for (row, (block, (at, value))) in reply.labels.iter().zip(samples).enumerate() {
+    for (row, (labels, (at, value))) in labels.into_iter().zip(samples).enumerate() {
         let histogram = histograms.next_if(|(place, _)| *place as usize == row);
         page.push(model::Newest {
-            labels: convert::labels_from_wire(block)?,
+            labels,
             at: Timestamp(at),
             value,
             histogram: histogram.map(|(_, histogram)| histogram),
@@ -228,9 +236,30 @@ fn page_from_wire(reply: wire::NewestReply) -> Result<Vec<model::Newest>, Malfor
     }
 }
 
+/// Those that stand each for itself, then those that stand in one piece.
+fn labels_from_wire(reply: &mut wire::NewestReply) -> Result<Vec<Labels>, Malformed> {
+    let single = std::mem::take(&mut reply.labels);
+    let mut labels = Vec::with_capacity(single.len() + reply.lengths.len());
+    for block in &single {
+        labels.push(convert::labels_from_wire(block)?);
+    }
+    let mut rest = &reply.joined[..];
+    for &length in &reply.lengths {
+        let Some((block, behind)) = rest.split_at_checked(length as usize) else {
+            return Err(Malformed::new("label sets that are cut off"));
+        };
+        labels.push(convert::labels_from_wire(block)?);
+        rest = behind;
+    }
+    match rest.is_empty() {
+        true => Ok(labels),
+        false => Err(Malformed::new("bytes behind the label sets")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use model::{Histogram, Labels};
+    use model::Histogram;
 
     use super::*;
 
@@ -247,12 +276,23 @@ mod tests {
             newest("b", Some(Histogram::default())),
             newest("c", None),
         ];
-        assert_eq!(page_from_wire(page_to_wire(&page)), Ok(page.clone()));
-        let mut short = page_to_wire(&page);
-        short.values.pop();
-        assert!(page_from_wire(short).is_err());
-        let mut beyond = page_to_wire(&page);
-        beyond.histogram_rows[0] = 9;
-        assert!(page_from_wire(beyond).is_err());
+        for joined in [false, true] {
+            let wire = || page_to_wire(&page, joined);
+            assert_eq!(page_from_wire(wire()), Ok(page.clone()));
+            let mut short = wire();
+            short.values.pop();
+            assert!(page_from_wire(short).is_err());
+            let mut beyond = wire();
+            beyond.histogram_rows[0] = 9;
+            assert!(page_from_wire(beyond).is_err());
+        }
+        let joined = || page_to_wire(&page, true);
+        assert!(joined().labels.is_empty() && page_to_wire(&page, false).joined.is_empty());
+        let mut cut = joined();
+        cut.joined.truncate(cut.joined.len() - 1);
+        assert!(page_from_wire(cut).is_err());
+        let mut missing = joined();
+        missing.lengths.pop();
+        assert!(page_from_wire(missing).is_err());
     }
 }

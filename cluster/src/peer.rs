@@ -1,7 +1,7 @@
-//! Connections to other nodes: five of HTTP/2 and one of frames a peer, each made when first used.
+//! Connections to other nodes: six of HTTP/2 and one of frames a peer, each made when first used.
 //!
-//! Control (votes, heartbeats), appends, writes, reads, pushes and files (snapshots) never share a
-//! connection, so that a large snapshot cannot hold a heartbeat back. All go through
+//! Control (votes, heartbeats), appends, writes, reads, pages, pushes and files (snapshots) never
+//! share a connection, so that a large snapshot cannot hold a heartbeat back. All go through
 //! [`model::port::Net`].
 
 use std::collections::BTreeMap;
@@ -30,6 +30,12 @@ use crate::write_link::WriteLink;
 /// HTTP/2 windows: the default of 64 KiB caps one stream at a few MB/s over any delay.
 pub const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Of a stream that is read page by page: two pages or so of a shard wait here, and the peer makes
+/// the next ones when there is room.
+const PAGES_STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// No bound beside that of each stream (RFC 9113, 6.9.1): pages of one shard that are not wanted yet
+/// must not use up the room of another one's that are.
+const PAGES_CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// One other node, by address.
@@ -40,6 +46,7 @@ pub struct Peer {
     pub reads: ReadLink,
     control: Channel,
     data: Channel,
+    pages: Channel,
     files: Channel,
 }
 
@@ -53,6 +60,7 @@ impl Peer {
             reads: ReadLink::new(world.clone(), address),
             control: open(),
             data: open(),
+            pages: channel_with(world, address, PAGES_WINDOWS),
             files: open(),
         }
     }
@@ -70,6 +78,11 @@ impl Peer {
     /// Pushes, and what is asked of one shard.
     pub fn data(&self) -> ShardsClient<Channel> {
         shards_client(self.data.clone())
+    }
+
+    /// What of a shard is read in pages, for as long as whoever wants it takes.
+    pub fn pages(&self) -> ShardsClient<Channel> {
+        shards_client(self.pages.clone())
     }
 
     /// Questions of the program above.
@@ -157,8 +170,18 @@ impl NotConnected {
     }
 }
 
+/// How much may be on its way to a reader that does not take it: of one stream, of a connection.
+type Windows = (u32, u32);
+
+const WINDOWS: Windows = (STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES);
+const PAGES_WINDOWS: Windows = (PAGES_STREAM_WINDOW_BYTES, PAGES_CONNECTION_WINDOW_BYTES);
+
 /// A lazily connected channel to `address`; each call on a broken one tries to connect again.
 pub fn channel(world: &World, address: &str) -> Channel {
+    channel_with(world, address, WINDOWS)
+}
+
+fn channel_with(world: &World, address: &str, (stream, connection): Windows) -> Channel {
     let net = world.net.clone();
     let target = address.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
@@ -176,8 +199,8 @@ pub fn channel(world: &World, address: &str) -> Channel {
     });
     // The connector knows where to go; the URI only has to be one.
     Endpoint::from_static("http://peer")
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(stream)
+        .initial_connection_window_size(connection)
         .http2_keep_alive_interval(std::time::Duration::from_secs(2))
         .keep_alive_timeout(std::time::Duration::from_secs(3))
         .keep_alive_while_idle(false)

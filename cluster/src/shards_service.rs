@@ -98,9 +98,13 @@ impl Service {
 
     async fn check_one(&self, request: wire::PushRequest) -> Result<wire::CheckReply, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
-        let (key, op, _) = convert::push_from_wire(request).map_err(malformed)?;
+        let blocks = request.series.iter();
+        let series = blocks.map(|block| convert::labels_from_wire(block));
+        let series: Vec<_> = series.collect::<Result<_, _>>().map_err(malformed)?;
+        let (key, op, options) = convert::push_from_wire(request).map_err(malformed)?;
+        let conflict = replica.conflict(&key, &op, &series).await?;
         Ok(wire::CheckReply {
-            conflict: replica.conflict(&key, &op).await?.unwrap_or_default(),
+            conflict: conflict.filter(|_| !options.unchecked).unwrap_or_default(),
             refusal: None,
         })
     }

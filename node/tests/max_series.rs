@@ -23,7 +23,13 @@ fn remote_write(node: &Node, names: &[&str], value: f64) -> (u16, String) {
 }
 
 fn push(node: &Node, body: &str) -> u16 {
-    request(node.push(), "POST", "/metrics/job/p", &[], body.as_bytes()).code
+    push_to(node, "p", body).0
+}
+
+fn push_to(node: &Node, path: &str, body: &str) -> (u16, String) {
+    let path = format!("/metrics/job/{path}");
+    let answer = request(node.push(), "POST", &path, &[], body.as_bytes());
+    (answer.code, answer.body)
 }
 
 fn refused(node: &Node) -> f64 {
@@ -34,6 +40,12 @@ fn refused(node: &Node) -> f64 {
         .filter(|line| line.starts_with(wanted) && line.contains("reason=\"series_limit\""));
     let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
     values.sum()
+}
+
+/// What the groups are, without the node's own telemetry.
+fn pushed_lines(page: &str) -> Vec<&str> {
+    let pushed = page.lines().filter(|line| line.contains("job=\""));
+    pushed.collect()
 }
 
 /// New series until every shard refuses them: sixty in a row that all miss one of four shards are
@@ -85,20 +97,28 @@ fn new_series_are_refused_and_known_ones_taken_whichever_way_they_come() {
     assert!(node.query("new_written").is_empty());
     assert!(refused(&node) > before);
 
-    // A push: the group is the Pushgateway's business and is kept whole; of what is new there is no
-    // history.
-    let before = refused(&node);
-    assert_eq!(push(&node, "pushed 2\nnew_pushed 2\n"), 200);
-    assert_eq!(node.query("pushed"), ["2"]);
-    assert!(node.query("new_pushed").is_empty());
-    let page = request(node.push(), "GET", "/metrics", &[], b"").body;
+    // A push that brings a new series is refused whole, one of known series goes on.
+    let groups = || request(node.push(), "GET", "/metrics", &[], b"").body;
+    let before = groups();
+    let (code, why) = push_to(&node, "p", "pushed 2\nnew_pushed 2\n");
+    assert_eq!(code, 429, "{why}");
     assert!(
-        page.contains("new_pushed{instance=\"\",job=\"p\"} 2\n"),
-        "{page}"
+        why.contains("--cluster.max-series") && why.contains("new_pushed"),
+        "{why}"
     );
-    wait_for("a refusal of the push's history", || {
-        (refused(&node) > before).then_some(())
-    });
+    // A group is new series by itself, its time to live is one.
+    for path in ["new_job", "p?ttl=5m"] {
+        let (code, why) = push_to(&node, path, "");
+        assert_eq!(code, 429, "{path}: {why}");
+        assert!(why.contains("push_"), "{why}");
+    }
+    assert_eq!(pushed_lines(&groups()), pushed_lines(&before));
+    assert_eq!(node.query("pushed"), ["1"]);
+    assert!(node.query("new_pushed").is_empty());
+    assert_eq!(push(&node, "pushed 2\n"), 200);
+    assert_eq!(node.query("pushed"), ["2"]);
+    let deleted = request(node.push(), "DELETE", "/metrics/job/not_there", &[], b"");
+    assert_eq!(deleted.code, 202, "{}", deleted.body);
 
     // A scrape: known series go on, the target is up.
     exporter.show("scraped 2\nnew_scraped 2\n");

@@ -29,7 +29,7 @@
 //! - [`swarm`]: what one seed is about
 //! - [`history`]: what clients saw, and whether a correct store may have shown it
 //! - [`trace`], [`record`]: every event, hashed
-//! - [`workload`], [`node`]: the clients, and the life of a node
+//! - [`workload`], [`senders`], [`node`]: the clients, and the life of a node
 //! - [`scene`], [`nemesis`], [`run`]: the machines, what is done to them, one whole run
 //! - [`determinism`], [`batch`]: one process, many processes
 
@@ -47,6 +47,7 @@ pub mod node;
 pub mod record;
 pub mod run;
 pub mod scene;
+pub mod senders;
 pub mod swarm;
 pub mod trace;
 pub mod workload;

@@ -181,6 +181,7 @@ fn client(place: &Place, world: &World, cluster: &Arc<Cluster>, life: u64, index
     let door = Door {
         sink,
         groups: cluster.clone(),
+        metadata: cluster.clone(),
         sources: Arc::new(move || sources.source().into_iter().collect()),
     };
     Client {
@@ -307,6 +308,13 @@ async fn settle(client: &mut Client, cluster: &Cluster) {
     while !client.push(true).await {
         sleep(LOOK).await;
     }
+    // Twice: to what it stands at.
+    for _ in 0..2 {
+        while !client.add().await {
+            sleep(LOOK).await;
+        }
+    }
+    client.describe().await;
 }
 
 /// Everything acknowledged is shown, here too, and all replicas are in one state.
@@ -319,6 +327,9 @@ async fn verify(place: &Place, client: &Client) {
         }
     };
     while !client.read_groups().await {
+        sleep(LOOK).await;
+    }
+    while !client.read_sums().await || !client.read_words().await {
         sleep(LOOK).await;
     }
     // Whatever the strong read showed was applied somewhere; let an observer see that. Replicas

@@ -14,6 +14,8 @@ use crate::history::Violation;
 use crate::history::groups::Groups;
 use crate::history::replicas::Replicas;
 use crate::history::samples::Samples;
+use crate::history::sums::Sums;
+use crate::history::words::Words;
 use crate::swarm::NODES;
 use crate::trace::Trace;
 
@@ -58,6 +60,8 @@ pub struct Record {
     pub trace: Trace,
     pub samples: Samples,
     pub groups: Groups,
+    pub sums: Sums,
+    pub words: Words,
     pub replicas: Replicas,
     pub machines: [Machine; NODES],
     /// The newest leader seen of each group, as a machine, and its term.
@@ -76,6 +80,8 @@ impl Record {
             trace,
             samples: Samples::default(),
             groups: Groups::default(),
+            sums: Sums::default(),
+            words: Words::default(),
             replicas: Replicas::default(),
             machines: std::array::from_fn(|_| Machine::default()),
             leaders: BTreeMap::new(),

@@ -35,6 +35,7 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
     let plan = Arc::new(plan);
     let record = Arc::new(Shared::new(Record::new(Trace::new(out))));
     record.lock().note("--", format_args!("{plan:?}"));
+    record.lock().sums.forgets = plan.forgets();
     let mut scene = Scene::new(plan.clone(), sabotage, record.clone());
     let verdict = play(&mut scene, sabotage);
     scene.note_disks();
@@ -45,7 +46,7 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
     let (stored, refused) = record.samples.counts();
     let summary = format!(
         "{:.1} s, {} shards, {faults} faults, {} lives, {stored} rows stored, {refused} refused, \
-         {} pushes, {} reads, {} events",
+         {} pushes, {} differences, {} words, {} reads, {} events",
         now.as_secs_f64(),
         plan.shards,
         record
@@ -54,6 +55,8 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
             .map(|machine| machine.lives)
             .sum::<u64>(),
         record.groups.acknowledged(),
+        record.sums.counted().len(),
+        record.words.known().len(),
         record.reads,
         record.trace.lines(),
     );

@@ -145,6 +145,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether clocks move so far that the store may forget what a series stands at.
+    pub fn forgets(&self) -> bool {
+        self.haste > 1 || self.kinds.contains(&Kind::ClockJump)
+    }
+}
+
 /// One of a few choices.
 pub fn pick<T: Clone>(dice: &SimDice, choices: &[T]) -> T {
     choices[dice.below(choices.len() as u64) as usize].clone()

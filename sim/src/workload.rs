@@ -12,7 +12,7 @@ use model::labels::METRIC_NAME;
 use model::port::{Clock, Dice};
 use model::sink::{Groups, Sink, WriteError};
 use model::source::{Consistency, Selection, Source, SourceError, Take};
-use model::{Batch, Exemplar, Histogram, Labels, MatchOp, Matcher, Timestamp};
+use model::{Batch, Exemplar, Histogram, Labels, MatchOp, Matcher, MetadataStore, Timestamp};
 use sim_world::SimDice;
 use tokio::time::{sleep, timeout};
 
@@ -27,7 +27,7 @@ const SERIES: &str = "series";
 /// Series behind those of the plan that few samples are taken of.
 pub const FLEETING: u32 = 16;
 /// A client gives up on an answer; the store's own deadlines are shorter.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Unanswered batches a client keeps to send again.
 const RESENDS_MAX: usize = 8;
 
@@ -36,6 +36,7 @@ const RESENDS_MAX: usize = 8;
 pub struct Door {
     pub sink: Arc<dyn Sink>,
     pub groups: Arc<dyn Groups>,
+    pub metadata: Arc<dyn MetadataStore>,
     pub sources: Arc<dyn Fn() -> Vec<Arc<dyn Source>> + Send + Sync>,
 }
 
@@ -67,7 +68,7 @@ impl Client {
     }
 
     async fn act(&mut self) {
-        match self.dice.below(20) {
+        match self.dice.below(24) {
             0..=8 => {
                 let rows = self.fresh_rows();
                 self.write(rows).await;
@@ -88,7 +89,10 @@ impl Client {
                 let rows = self.fleeting_row();
                 self.write(rows).await;
             }
-            _ => drop(self.push(!self.dice.one_in(4)).await),
+            18 | 19 => drop(self.push(!self.dice.one_in(4)).await),
+            20 | 21 => drop(self.add().await),
+            22 => self.describe().await,
+            _ => drop(self.read_sums().await),
         }
     }
 

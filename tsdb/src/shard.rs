@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use model::group::{Family, Group, GroupingKey, PushOp};
+use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::limits::{COLLECT_SERIES_MAX, SUSPECTS_MAX};
 use model::port::{Disk, World};
 use model::sink::Reason;
@@ -334,9 +334,9 @@ impl Shard {
         self.read(|state| state.groups().get(key).cloned())
     }
 
-    /// Whether the group has every series of these families, as the same types.
-    pub fn holds(&self, key: &GroupingKey, families: &[Family]) -> bool {
-        self.read(|state| state.groups().holds(key, families))
+    /// Whether a push brings no series that is new to its group, nor as another type.
+    pub fn holds(&self, key: &GroupingKey, op: &PushOp, options: PushOptions) -> bool {
+        self.read(|state| state.groups().holds(key, op, options))
     }
 
     /// What a push on this group, wherever it lives, contradicts in the groups of this shard.

@@ -14,8 +14,8 @@ bench federate [--quorate PATH] [--prometheus PATH] [--victoria PATH] [--series 
                [--systems quorate-1,quorate-3,prometheus,victoria-metrics] [--rounds 7]
                [--dir DIRECTORY] [--gzip] [--quick]
 
-Each system holds --series series whose newest sample is seconds old, and is asked for all of them
---rounds times, one system after the other. --gzip asks for compressed answers.
+Each system holds --series series whose newest sample is a minute old, and is asked for all of them
+--rounds times once it is at rest, one system after the other. --gzip asks for compressed answers.
 --quick: 5,000 series, three rounds.";
 
 /// Samples of each series: more than one, so that a chunk is there to be read.

@@ -1,6 +1,7 @@
 //! Loads every system, then asks them in turns.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use anyhow::ensure;
 use jepsen_tests::client::wall_ms;
@@ -11,6 +12,13 @@ use super::report::{self, Figure};
 use crate::queries::load;
 use crate::round::Work;
 use crate::system::System;
+
+/// Longer than any system waits before it does what can wait.
+const BEFORE_REST: Duration = Duration::from_secs(40);
+/// How long it is looked at, how often, and what share of a core it may take when it rests.
+const LOOK: Duration = Duration::from_secs(3);
+const LOOKS_MAX: usize = 20;
+const IDLE: f64 = 0.08;
 
 /// Carries out `bench federate`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
@@ -32,16 +40,34 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Figure>> {
         // Whole seconds: the check asks for them.
         let end_ms = wall_ms() / 1000 * 1000;
         let mut system = load(&options.load, *kind, options.shape, end_ms, &work).await?;
+        // Once unmeasured: caches, and the order of series.
+        for target in system.targets() {
+            fetch(target.api, options.gzip)?;
+        }
+        rest(&mut system).await?;
         figures.push(ask(options, &mut system)?);
         system.stop().await?;
     }
     Ok(figures)
 }
 
+/// Until it is done with what loading left to do: a checkpoint of quorate's comes when nothing was
+/// applied for half a minute, and its memory would be taken for that of the answers.
+async fn rest(system: &mut System) -> anyhow::Result<()> {
+    tokio::time::sleep(BEFORE_REST).await;
+    for _ in 0..LOOKS_MAX {
+        let before = system.cpu_seconds()?;
+        tokio::time::sleep(LOOK).await;
+        if system.cpu_seconds()? - before < IDLE * LOOK.as_secs_f64() {
+            return Ok(());
+        }
+    }
+    eprintln!("  {} did not come to rest", system.kind().name());
+    Ok(())
+}
+
 fn ask(options: &Options, system: &mut System) -> anyhow::Result<Figure> {
     let targets = system.targets().to_vec();
-    // Once unmeasured: caches, and the order of series.
-    fetch(targets[0].api, options.gzip)?;
     system.forget_peak_memory()?;
     let held = system.peak_memory_bytes()?;
     let cpu_before = system.cpu_seconds()?;

@@ -5,6 +5,7 @@
 //! agrees, so it goes straight to its shard. Any other is first shown to every shard
 //! ([ADR 21](../../../docs/adr/0021-consistency-of-pushes.md)).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,12 +14,13 @@ use futures::future::join_all;
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::sink::{Groups, Pushed, Sink, WriteError};
 use model::source::SourceError;
-use model::{Batch, ShardId, Timestamp};
+use model::{Batch, Labels, ShardId, Timestamp};
 use proto::node as wire;
 
 use super::{Answer, Router, Whom, call, is_harmless, is_passing, refused, to_source_error};
 use crate::convert;
 use crate::journal::add_change;
+use crate::meta::State;
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::shard::Replica;
@@ -100,12 +102,14 @@ impl Router {
         }))
     }
 
-    /// Shows the push to all shards.
+    /// Shows the push to all shards, and to each of them the series it would write there.
     async fn check(&self, push: &Push) -> Result<(), WriteError> {
         let state = self.state();
-        let questions = state
-            .shards()
-            .map(|shard| async move { (shard, self.conflict_in(shard, push).await) }.boxed());
+        let series = &self.series_of(&state, push);
+        let questions = state.shards().map(|shard| {
+            let series = series.get(&shard).map_or(&[][..], Vec::as_slice);
+            async move { (shard, self.conflict_in(shard, push, series).await) }.boxed()
+        });
         for (shard, answer) in join_all(questions).await {
             match answer.map_err(|refusal| not_pushed(shard, refusal))? {
                 None => {}
@@ -115,13 +119,52 @@ impl Router {
         Ok(())
     }
 
-    async fn conflict_in(&self, shard: ShardId, push: &Push) -> Result<Option<String>, Refusal> {
+    /// Series that the push writes, by shard, where there is a limit of them.
+    fn series_of(&self, state: &State, push: &Push) -> BTreeMap<ShardId, Vec<Labels>> {
+        let mut series: BTreeMap<ShardId, Vec<Labels>> = BTreeMap::new();
+        if !self.needs_room(push) {
+            return series;
+        }
+        let group = Group {
+            families: push.op.families().to_vec(),
+            expires: push.options.ttl_ms.map(|_| Timestamp::MAX),
+            ..Group::new(push.key.clone())
+        };
+        for (labels, _) in group.series() {
+            let shard = state.shard_of(labels.as_canonical());
+            series.entry(shard).or_default().push(labels);
+        }
+        for of_shard in series.values_mut() {
+            of_shard.sort_unstable();
+            of_shard.dedup();
+        }
+        series
+    }
+
+    fn needs_room(&self, push: &Push) -> bool {
+        self.windows.series_max() > 0 && !push.options.partial
+    }
+
+    /// What a push that is to agree with others contradicts in a shard; an error without room there.
+    async fn conflict_in(
+        &self,
+        shard: ShardId,
+        push: &Push,
+        series: &[Labels],
+    ) -> Result<Option<String>, Refusal> {
         let question = |whom| -> Answer<'_, Option<String>> {
             Box::pin(async move {
                 match whom {
-                    Whom::Here(replica) => replica.conflict(&push.key, &push.op).await,
+                    Whom::Here(replica) => {
+                        let conflict = replica.conflict(&push.key, &push.op, series).await?;
+                        Ok(conflict.filter(|_| !push.options.unchecked))
+                    }
                     Whom::There(peer) => {
-                        let reply = call(peer.data().check(self.request(shard, push))).await?;
+                        let request = wire::PushRequest {
+                            series: series.iter().map(convert::labels_to_wire).collect(),
+                            ..self.request(shard, push)
+                        };
+                        let reply = call(peer.data().check(request)).await?;
                         refused(reply.refusal)?;
                         Ok(Some(reply.conflict).filter(|conflict| !conflict.is_empty()))
                     }
@@ -213,8 +256,11 @@ impl Groups for Router {
         }
         let shard = state.shard_of(&key.canonical());
         let mut push = Push { key, op, options };
+        // Nobody checks it, but it may need room.
+        push.options.unchecked = options.unchecked && !self.needs_room(&push);
         let mut pushed = self.push_to(shard, &push).await?;
         if pushed.is_none() {
+            push.options.unchecked = options.unchecked;
             self.check(&push).await?;
             push.options.unchecked = true;
             pushed = self.push_to(shard, &push).await?;

@@ -6,6 +6,7 @@ pub mod machine;
 pub mod proposer;
 pub mod pushes;
 pub mod replica;
+pub mod room;
 pub mod scrub;
 pub mod upkeep;
 

@@ -6,7 +6,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use model::batch::{DeltaSpan, Fence};
@@ -23,6 +22,7 @@ use crate::convert::scoped;
 use crate::raft::group;
 use crate::raft::types::{Raft, Reply};
 use crate::refusal::Refusal;
+use crate::shard::room::Room;
 
 /// Requests waiting, whatever their size.
 const REQUESTS_MAX: usize = 4096;
@@ -70,6 +70,7 @@ impl Proposer {
         world: &World,
         raft: Raft,
         engine: Arc<Shard>,
+        room: Arc<Room>,
         windows: Arc<dyn Windows>,
         shards: usize,
     ) -> Self {
@@ -80,7 +81,7 @@ impl Proposer {
             windows,
             shards: shards.max(1) as u64,
             clock: world.clock.clone(),
-            new_under_way: AtomicU64::new(0),
+            room,
         };
         let task = scoped(&world.dice, worker.run(receiver));
         Self {
@@ -132,8 +133,7 @@ struct Worker {
     windows: Arc<dyn Windows>,
     shards: u64,
     clock: Arc<dyn Clock>,
-    /// Series of commands that are not applied yet.
-    new_under_way: AtomicU64,
+    room: Arc<Room>,
 }
 
 impl Worker {
@@ -158,14 +158,14 @@ impl Worker {
         loop {
             let (command, spans) = self.merge(&mut requests);
             let new = command.labels.len() as u64;
-            self.new_under_way.fetch_add(new, Ordering::Relaxed);
+            self.room.begin(new);
             let deltas = deltas_of(&requests);
             let command = match deltas.is_empty() {
                 true => Command::Write(command),
                 false => Command::Add(add_command(command, deltas)),
             };
             let proposed = group::propose(&self.raft, command.encode()).await;
-            self.new_under_way.fetch_sub(new, Ordering::Relaxed);
+            self.room.end(new);
             match proposed {
                 Ok(Reply::Shard(Outcome::Written { rejected })) => {
                     return answer(requests, &spans, &rejected);
@@ -195,7 +195,7 @@ impl Worker {
         let mut spans = Vec::with_capacity(requests.len());
         for request in requests {
             let start = command.rows.len() as u32;
-            let new_max = self.new_max();
+            let new_max = self.room.left();
             request.refused = self.add(&mut command, &mut unknown, &request.batch, new_max);
             let span = start..command.rows.len() as u32;
             if let Some(Fence { target, epoch }) = request.batch.fence {
@@ -204,17 +204,6 @@ impl Worker {
             spans.push(span);
         }
         (command, spans)
-    }
-
-    /// How many series a command may register now: what is left of this shard's share.
-    fn new_max(&self) -> usize {
-        let share = match self.windows.series_max() {
-            0 => return usize::MAX,
-            all => all.div_ceil(self.shards),
-        };
-        let there = self.engine.series_count() as u64;
-        let under_way = self.new_under_way.load(Ordering::Relaxed);
-        usize::try_from(share.saturating_sub(there + under_way)).unwrap_or(usize::MAX)
     }
 
     /// This shard's share, rounded up.

@@ -74,7 +74,12 @@ impl Pushes {
         let bytes = size_of(&push);
         let room = self.take_room(bytes)?;
         let (done, answer) = oneshot::channel();
-        let waiting = Waiting { done, room };
+        let partial = options.partial;
+        let waiting = Waiting {
+            done,
+            room,
+            partial,
+        };
         let request = Request {
             push,
             bytes,

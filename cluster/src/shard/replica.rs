@@ -8,7 +8,7 @@ use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
-use model::{Batch, FamilyMetadata, GroupId, ShardId};
+use model::{Batch, FamilyMetadata, GroupId, Labels, ShardId};
 use tsdb::collecting::Looked;
 use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
@@ -16,6 +16,7 @@ use super::describing::Describing;
 use super::machine::ShardMachine;
 use super::proposer::{Proposer, Windows};
 use super::pushes::Pushes;
+use super::room::Room;
 use crate::convert::scoped;
 use crate::journal::Journal;
 use crate::peer::Peers;
@@ -57,6 +58,7 @@ pub struct Replica {
     pub looked: Mutex<Looked>,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
+    room: Arc<Room>,
     pushes: Pushes,
     describing: Describing,
     world: World,
@@ -99,7 +101,15 @@ impl Replica {
             timing,
         };
         let (raft, standing) = group::start(parts).await?;
-        let proposer = Proposer::start(&world, raft.clone(), engine.clone(), windows, shards);
+        let room = Arc::new(Room::new(engine.clone(), windows.clone(), shards));
+        let proposer = Proposer::start(
+            &world,
+            raft.clone(),
+            engine.clone(),
+            room.clone(),
+            windows,
+            shards,
+        );
         let pushes = Pushes::start(&world, raft.clone(), journal);
         let describing = Describing::new(&world, raft.clone(), engine.clone());
         Ok(Self {
@@ -110,6 +120,7 @@ impl Replica {
             looked: Mutex::default(),
             machine,
             proposer,
+            room,
             pushes,
             describing,
             world,
@@ -140,21 +151,25 @@ impl Replica {
         options: PushOptions,
     ) -> Result<Option<Pushed>, Refusal> {
         self.must_lead()?;
-        if !options.unchecked && !self.engine.holds(&key, op.families()) {
+        if !options.unchecked && !self.engine.holds(&key, &op, options) {
             return Ok(None);
         }
         self.pushes.push(key, op, options).await.map(Some)
     }
 
     /// What a push contradicts in the groups of this shard, all that was acknowledged before
-    /// among them.
+    /// among them. `series` are those that it would write here: without room for them it is refused.
     pub async fn conflict(
         &self,
         key: &GroupingKey,
         op: &PushOp,
+        series: &[Labels],
     ) -> Result<Option<String>, Refusal> {
         self.settle(Consistency::Strong).await?;
-        Ok(self.engine.conflict(key, op))
+        match self.engine.conflict(key, op) {
+            None => self.room.holds(series).map(|()| None),
+            conflict => Ok(conflict),
+        }
     }
 
     /// Removes every group of the shard.

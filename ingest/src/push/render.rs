@@ -3,8 +3,8 @@
 //! Laid out as client_golang does: families by name, metrics of a family by number of labels and
 //! then by label values, a metric's `le` or `quantile` behind its other labels. What two groups
 //! say differently is settled here, by group key order and never by an error: the first HELP
-//! stays, and a family that groups give different types is shown `untyped`. Not here: whether that
-//! is an error ([`super::contradictions`]).
+//! stays, so does the first of a series that two have, and a family that groups give different types is
+//! shown `untyped`. Not here: whether that is an error ([`super::contradictions`]).
 //!
 //! Names outside the legacy alphabet are quoted, unless the reader's scheme has another form of
 //! them.
@@ -179,12 +179,15 @@ impl<'a> Merged<'a> {
         self.help
     }
 
-    /// By number of labels, then by their values.
+    /// By number of labels, then by their values. Of a series that two groups hold the first one's
+    /// stays: a page with one twice is none.
     pub fn sort(&mut self) {
         self.metrics.sort_by(|a, b| {
             let by_count = a.labels.len().cmp(&b.labels.len());
-            by_count.then_with(|| a.labels.values().cmp(b.labels.values()))
+            let by_values = by_count.then_with(|| a.labels.values().cmp(b.labels.values()));
+            by_values.then_with(|| a.labels.keys().cmp(b.labels.keys()))
         });
+        self.metrics.dedup_by(|later, first| later.repeats(first));
     }
 
     fn write(&mut self, name: &str, escaped: Escape<'_>, out: &mut String) {
@@ -205,6 +208,15 @@ impl<'a> Merged<'a> {
 }
 
 impl Metric<'_> {
+    /// Whether a line of it is one of the other's.
+    fn repeats(&self, other: &Self) -> bool {
+        let has = |line: &Line<'_>| {
+            let mut lines = other.lines.iter();
+            lines.any(|l| (l.suffix, l.bound) == (line.suffix, line.bound))
+        };
+        self.labels == other.labels && self.lines.iter().any(has)
+    }
+
     fn write(&self, family: &str, escaped: Escape<'_>, out: &mut String) {
         for line in &self.lines {
             let legacy = is_legacy(family, true);

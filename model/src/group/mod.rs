@@ -200,6 +200,9 @@ pub struct PushOptions {
     pub unchecked: bool,
     /// Whether nobody looks at the groups of [`Pushed`](crate::sink::Pushed): they may be left out.
     pub brief: bool,
+    /// Whether the history may lack series that are too many (`--cluster.max-series`); else such a
+    /// push is refused.
+    pub partial: bool,
 }
 
 impl PushOptions {

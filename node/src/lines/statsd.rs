@@ -201,9 +201,11 @@ async fn push_until_done(
             families: families.clone(),
             id: id.clone(),
         };
-        // Unchecked: nobody would hear of a refusal, and one name would lose all others.
+        // Unchecked, and without series that are too many: nobody would hear of a refusal, and one
+        // name would lose all others.
         let options = PushOptions {
             unchecked: true,
+            partial: true,
             ..PushOptions::default()
         };
         match groups.push(key(), op, options).await {

@@ -165,6 +165,7 @@ async fn push(
         ttl_ms: wishes.ttl_ms,
         unchecked: api.settings.push_unchecked,
         brief: true,
+        partial: false,
     };
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let plain = decompress(headers, &bytes)?;
@@ -269,6 +270,7 @@ async fn note_rejection(api: &Shared, key: GroupingKey) {
     let options = PushOptions {
         unchecked: true,
         brief: true,
+        partial: true,
         ..PushOptions::default()
     };
     if let Err(error) = api.groups.push(key, PushOp::Reject, options).await {

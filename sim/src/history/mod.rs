@@ -5,11 +5,15 @@
 //!
 //! - [`samples`]: nothing acknowledged is lost, nothing is invented, one value an instant
 //! - [`groups`]: each push group is one register
+//! - [`sums`]: each difference counts once
+//! - [`words`]: what was told of metrics stays told
 //! - [`replicas`]: leaders in order, one state an index
 
 pub mod groups;
 pub mod replicas;
 pub mod samples;
+pub mod sums;
+pub mod words;
 
 /// The store broke a promise; the text says which and shows the evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]

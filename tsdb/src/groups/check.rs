@@ -2,23 +2,32 @@
 //! is taken by a histogram's or summary's parts, and no series stands in two groups. The words are
 //! those of client_golang, which Pushgateway answers with; which group it is stands behind them.
 
-use model::group::{Family, FamilyKind, FamilySample, Group, GroupingKey, PushOp};
+use model::group::{Family, FamilyKind, FamilySample, Group, GroupingKey, PushOp, PushOptions};
 use model::number;
 
 use super::Groups;
 use super::index::job_of;
 
 impl Groups {
-    /// Whether the group has every series of the push, as the same type: then the push agrees with
-    /// every other group as long as what is stored agrees.
-    pub fn holds(&self, key: &GroupingKey, families: &[Family]) -> bool {
-        let Some(group) = self.get(key) else {
-            return families.is_empty();
+    /// Whether the group has every series of the push, as the same type, or the push brings none:
+    /// then it agrees with every other group as long as what is stored agrees, and needs no room.
+    pub fn holds(&self, key: &GroupingKey, op: &PushOp, options: PushOptions) -> bool {
+        let families = match op {
+            PushOp::Put(families) | PushOp::Post(families) | PushOp::Add { families, .. } => {
+                families
+            }
+            PushOp::Delete | PushOp::Expire | PushOp::Reject => return true,
         };
-        families.iter().all(|family| {
-            let own = group.family(&family.name);
-            own.is_some_and(|own| own.kind == family.kind && holds_series(own, family))
-        })
+        let Some(group) = self.get(key) else {
+            return false;
+        };
+        // When it expires is a series too.
+        let expires = options.ttl_ms.is_none() || group.expires.is_some();
+        expires
+            && families.iter().all(|family| {
+                let own = group.family(&family.name);
+                own.is_some_and(|own| own.kind == family.kind && holds_series(own, family))
+            })
     }
 
     /// What the push contradicts here; `None` when nothing.
@@ -213,7 +222,6 @@ fn describe(family: &Family) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::group::PushOptions;
     use model::{Labels, Timestamp};
 
     use super::*;
@@ -265,7 +273,37 @@ mod tests {
         assert_eq!(groups.conflict(&a, &PushOp::Put(vec![gauge.clone()])), None);
         put(&mut groups, &a, &[]);
         assert_eq!(groups.conflict(&b, &PushOp::Put(vec![gauge])), None);
-        assert!(!groups.holds(&a, &[counter]));
+        let put = PushOp::Put(vec![counter]);
+        assert!(!groups.holds(&a, &put, PushOptions::default()));
+    }
+
+    #[test]
+    fn a_push_is_held_when_it_brings_no_series() {
+        let mut groups = Groups::default();
+        let (a, b) = (key(&[("job", "a")]), key(&[("job", "b")]));
+        let x = family("x", FamilyKind::Gauge, &[]);
+        put(
+            &mut groups,
+            &a,
+            &[x.clone(), family("y", FamilyKind::Gauge, &[])],
+        );
+        let plain = PushOptions::default();
+        let mortal = PushOptions {
+            ttl_ms: Some(5),
+            ..PushOptions::default()
+        };
+        let post = |families: &[Family]| PushOp::Post(families.to_vec());
+        for (key, op, options, held) in [
+            (&a, post(std::slice::from_ref(&x)), plain, true),
+            (&a, post(&[]), plain, true),
+            // A group has series of its own, the first time to live another one.
+            (&a, post(&[]), mortal, false),
+            (&b, post(&[]), plain, false),
+            (&b, PushOp::Delete, plain, true),
+            (&b, PushOp::Reject, plain, true),
+        ] {
+            assert_eq!(groups.holds(key, &op, options), held, "{key:?} {op:?}");
+        }
     }
 
     #[test]
