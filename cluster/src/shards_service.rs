@@ -537,7 +537,8 @@ impl Shards for Service {
             world: self.world.clone(),
             replicas: self.replicas.clone(),
         };
-        Ok(Response::new(reads::serve(server, request).await))
+        let replies = reads::serve(server, request).await;
+        Ok(Response::new(replies.map(Ok).boxed()))
     }
 
     async fn evaluate(

@@ -10,7 +10,6 @@ use model::fragment::FragmentError;
 use model::source::{Consistency, Source};
 use model::{NodeId, ShardId};
 use proto::node as messages;
-use tonic::Status;
 
 use super::votes::Standings;
 use super::{Found, Question, wire};
@@ -143,7 +142,7 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 pub async fn serve(
     server: Server,
     request: messages::ReadRequest,
-) -> BoxStream<'static, Result<messages::ReadReply, Status>> {
+) -> BoxStream<'static, messages::ReadReply> {
     let confirm = request.confirm.iter().copied().map(ShardId);
     let votes = wire::votes_to_wire(seen_here(&server.replicas, confirm));
     let votes = messages::ReadReply {
@@ -151,7 +150,7 @@ pub async fn serve(
         end: request.shards.is_empty(),
         ..Default::default()
     };
-    let all = |replies: Vec<_>| futures::stream::iter(replies.into_iter().map(Ok));
+    let all = futures::stream::iter;
     if request.shards.is_empty() {
         return all(vec![votes]).boxed();
     }

@@ -1,14 +1,16 @@
 //! The answering side of a connection that carries reads.
 //!
-//! A question is worked on right here, in the task that took it from the wire, as long as that needs
-//! no waiting; one that takes longer gets a task of its own, which ends when the asker gives up or the
-//! connection ends.
+//! A question is worked on right here, in the task that took it from the wire, and its answer written,
+//! as long as that needs no waiting; one that takes longer gets a task of its own, which ends when the
+//! asker gives up or the connection ends.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::ShardId;
 use model::limits::{READS_MAX, RPC_BYTES_MAX};
@@ -108,10 +110,18 @@ impl Served {
         }
         let server = self.answerer.server.clone();
         let spawn = server.world.spawn.clone();
-        let mut work = answer(server, number, request, self.outgoing.clone()).boxed();
-        if futures::poll!(&mut work).is_pending() {
-            self.open.insert(number, spawn.spawn("read", work));
+        let mut messages = answer(server, number, request);
+        // What is there at once is written here: a task that wakes itself, as one does that sends
+        // into a channel it reads from, wakes another thread to help it.
+        for _ in 0..OUTGOING_MAX {
+            match futures::poll!(messages.next()) {
+                Poll::Ready(Some(bytes)) => self.writer.write_all(&bytes).await?,
+                Poll::Ready(None) => return Ok(()),
+                Poll::Pending => break,
+            }
         }
+        let sending = send(messages, self.outgoing.clone()).boxed();
+        self.open.insert(number, spawn.spawn("read", sending));
         Ok(())
     }
 
@@ -133,16 +143,22 @@ fn of_all(shards: &[u32], refusal: &Refusal) -> Vec<(ShardId, Refusal)> {
     shards.map(|&s| (ShardId(s), refusal.clone())).collect()
 }
 
-/// Sends all messages of one answer.
-async fn answer(server: Server, number: u64, request: ReadRequest, outgoing: mpsc::Sender<Bytes>) {
+/// All messages of one answer.
+fn answer(server: Server, number: u64, request: ReadRequest) -> BoxStream<'static, Bytes> {
     let shards = request.shards.clone();
-    let mut replies = serve(server, request).await;
-    while let Some(Ok(reply)) = replies.next().await {
-        let bytes = encoded(number, &reply).unwrap_or_else(|_| {
+    let replies = serve(server, request).into_stream().flatten();
+    let encoded = move |reply| {
+        encoded(number, &reply).unwrap_or_else(|_| {
             let large = Refusal::TooLarge(format!("one series of more than {RPC_BYTES_MAX} bytes"));
             let refused = wire::refused(of_all(&shards, &large));
             encoded(number, &refused).expect("refusals are short")
-        });
+        })
+    };
+    replies.map(encoded).boxed()
+}
+
+async fn send(mut messages: BoxStream<'static, Bytes>, outgoing: mpsc::Sender<Bytes>) {
+    while let Some(bytes) = messages.next().await {
         // Fails when the connection is gone.
         if outgoing.send(bytes).await.is_err() {
             return;
