@@ -537,7 +537,7 @@ impl Shards for Service {
             world: self.world.clone(),
             replicas: self.replicas.clone(),
         };
-        let replies = reads::serve(server, request).await;
+        let replies = reads::Answering::new(server, request).messages().await;
         Ok(Response::new(replies.map(Ok).boxed()))
     }
 

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
@@ -20,7 +19,7 @@ use proto::node::{ReadReply, ReadRequest};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::answer::{Server, serve};
+use super::answer::{Answering, Server};
 use super::frame::{Frame, Frames, Kind, MAGIC, put_bare, put_message};
 use super::wire;
 use crate::convert;
@@ -110,18 +109,24 @@ impl Served {
         }
         let server = self.answerer.server.clone();
         let spawn = server.world.spawn.clone();
-        let mut messages = answer(server, number, request);
+        let shards = request.shards.clone();
+        let encoded = move |reply| encoded_or_refused(number, &shards, &reply);
+        let mut answering = Answering::new(server, request);
         // What is there at once is written here: a task that wakes itself, as one does that sends
         // into a channel it reads from, wakes another thread to help it.
-        for _ in 0..OUTGOING_MAX {
-            match futures::poll!(messages.next()) {
-                Poll::Ready(Some(bytes)) => self.writer.write_all(&bytes).await?,
-                Poll::Ready(None) => return Ok(()),
-                Poll::Pending => break,
+        let messages = match answering.at_once().await {
+            Some(replies) if replies.len() <= OUTGOING_MAX => {
+                for reply in replies {
+                    self.writer.write_all(&encoded(reply)).await?;
+                }
+                return Ok(());
             }
-        }
-        let sending = send(messages, self.outgoing.clone()).boxed();
-        self.open.insert(number, spawn.spawn("read", sending));
+            Some(replies) => futures::stream::iter(replies).boxed(),
+            None => answering.messages().into_stream().flatten().boxed(),
+        };
+        let sending = send(messages.map(encoded).boxed(), self.outgoing.clone());
+        self.open
+            .insert(number, spawn.spawn("read", sending.boxed()));
         Ok(())
     }
 
@@ -143,18 +148,12 @@ fn of_all(shards: &[u32], refusal: &Refusal) -> Vec<(ShardId, Refusal)> {
     shards.map(|&s| (ShardId(s), refusal.clone())).collect()
 }
 
-/// All messages of one answer.
-fn answer(server: Server, number: u64, request: ReadRequest) -> BoxStream<'static, Bytes> {
-    let shards = request.shards.clone();
-    let replies = serve(server, request).into_stream().flatten();
-    let encoded = move |reply| {
-        encoded(number, &reply).unwrap_or_else(|_| {
-            let large = Refusal::TooLarge(format!("one series of more than {RPC_BYTES_MAX} bytes"));
-            let refused = wire::refused(of_all(&shards, &large));
-            encoded(number, &refused).expect("refusals are short")
-        })
-    };
-    replies.map(encoded).boxed()
+fn encoded_or_refused(number: u64, shards: &[u32], reply: &ReadReply) -> Bytes {
+    encoded(number, reply).unwrap_or_else(|_| {
+        let large = Refusal::TooLarge(format!("one series of more than {RPC_BYTES_MAX} bytes"));
+        let refused = wire::refused(of_all(shards, &large));
+        encoded(number, &refused).expect("refusals are short")
+    })
 }
 
 async fn send(mut messages: BoxStream<'static, Bytes>, outgoing: mpsc::Sender<Bytes>) {
