@@ -89,9 +89,10 @@ struct Notes<'a> {
 impl<'a> Notes<'a> {
     fn of(source: &'a AllShards, question: &Question) -> Self {
         let clock = &*source.router.world.clock;
-        let trail = source.trail.as_deref().zip(question.asked());
+        let trail = source.trail.as_deref();
+        let noted = |trail: &'a Trail| Some((trail, trail.begin(question.asked()?)));
         Self {
-            trail: trail.map(|(trail, asked)| (trail, trail.begin(asked))),
+            trail: trail.and_then(noted),
             clock,
             began: clock.monotonic(),
         }

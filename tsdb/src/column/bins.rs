@@ -16,8 +16,8 @@ const EVEN: u8 = 1;
 const LOG: u8 = 2;
 const LOG_BITS_MAX: u32 = 2;
 
-/// The scale of frequencies that are not written because all classes come alike.
-const FLAT_SCALE: u32 = 11;
+/// Symbols are read so many at a time, and then what they stand for: two short loops.
+const BLOCK_SYMBOLS: usize = 256;
 /// Kind, base, shift and the table's own words: about what a coded form costs before its first bit.
 const CODED_HEADER_BITS: u64 = 10 * 8;
 const PACKED_HEADER_BITS: u64 = 4 * 8;
@@ -338,7 +338,7 @@ fn put_classes(
     counts.truncate(last + 1);
     let counts = &mut counts[first..];
     let table = match flat {
-        true => Table::flat(counts.len(), FLAT_SCALE),
+        true => Table::flat(counts.len()),
         false => Table::of(counts, scale_of(numbers.len())),
     };
     put_table(&table, first, last, flat, out);
@@ -377,7 +377,7 @@ fn take_table(fields: &mut Fields<'_>) -> Result<(u8, Table), Malformed> {
     }
     let classes = usize::from(last - first) + 1;
     if width == 0 {
-        return Ok((first, Table::flat(classes, FLAT_SCALE)));
+        return Ok((first, Table::flat(classes)));
     }
     let scale = u32::from(fields.u8()?);
     let bytes = fields.take((classes * width as usize).div_ceil(8))?;
@@ -398,11 +398,17 @@ fn take_classes(
     let classes: Vec<Class> = (first..=last).map(class_of).collect();
     let mut symbols = table.decoder(fields.bytes()?)?;
     let mut low = Unpacker::new(fields.take(fields.remaining())?);
-    numbers.reserve(count);
-    symbols.symbols(count, |symbol| {
-        let class = classes[usize::from(symbol)];
-        numbers.push(class.number(low.read(class.bits)));
-    });
+    let mut block = [0; BLOCK_SYMBOLS];
+    let mut left = count;
+    while left > 0 {
+        let block = &mut block[..left.min(BLOCK_SYMBOLS)];
+        symbols.fill(block);
+        numbers.extend(block.iter().map(|&symbol| {
+            let class = &classes[usize::from(symbol)];
+            class.number(low.read(class.bits))
+        }));
+        left -= block.len();
+    }
     symbols.end()?;
     low.end()
 }

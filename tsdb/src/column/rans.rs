@@ -1,18 +1,24 @@
 //! Symbols by how often they come: range asymmetric numeral systems (J. Duda, "Asymmetric numeral
 //! systems", arXiv:1311.2540) with a table of fixed frequencies and whole numbers throughout.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use crate::fields::Malformed;
 
 /// Symbols of a table, at most.
 pub const SYMBOLS_MAX: usize = 256;
 /// The state lies in `FLOOR .. FLOOR << 16` between symbols; words of 16 bits leave and enter.
 const FLOOR: u32 = 1 << 16;
+/// The scale of tables whose symbols all come alike.
+pub const FLAT_SCALE: u32 = 11;
 
 /// Frequencies that add up to `1 << scale`; a symbol that never comes has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     freqs: Vec<u16>,
     scale: u32,
+    is_flat: bool,
 }
 
 impl Table {
@@ -48,17 +54,22 @@ impl Table {
             }
             freqs[place] -= 1;
         }
-        Self { freqs, scale }
+        Self {
+            freqs,
+            scale,
+            is_flat: false,
+        }
     }
 
-    /// As [`Table::of`] `classes` counts that are all the same.
-    pub fn flat(classes: usize, scale: u32) -> Self {
-        let whole = 1usize << scale;
+    /// As [`Table::of`] `classes` counts that are all the same, `1 ..= SYMBOLS_MAX`.
+    pub fn flat(classes: usize) -> Self {
+        let whole = 1usize << FLAT_SCALE;
         let (share, left) = (whole / classes, whole % classes);
         let freqs = (0..classes).map(|at| (share + usize::from(at < left)) as u16);
         Self {
             freqs: freqs.collect(),
-            scale,
+            scale: FLAT_SCALE,
+            is_flat: true,
         }
     }
 
@@ -66,7 +77,11 @@ impl Table {
     pub fn check(freqs: Vec<u16>, scale: u32) -> Result<Self, Malformed> {
         let sum: u64 = freqs.iter().map(|&f| u64::from(f)).sum();
         match (1..=12).contains(&scale) && sum == 1 << scale && freqs.len() <= SYMBOLS_MAX {
-            true => Ok(Self { freqs, scale }),
+            true => Ok(Self {
+                freqs,
+                scale,
+                is_flat: false,
+            }),
             false => Err(Malformed("frequencies do not add up")),
         }
     }
@@ -107,11 +122,12 @@ impl Table {
     /// A reader of what [`Table::encode`] made.
     pub fn decoder<'a>(&self, bytes: &'a [u8]) -> Result<Decoder<'a>, Malformed> {
         let (state, words) = bytes.split_first_chunk::<4>().ok_or(ENDS_EARLY)?;
-        let mut slots = Vec::with_capacity(1 << self.scale);
-        for (symbol, &freq) in self.freqs.iter().enumerate().filter(|(_, freq)| **freq > 0) {
-            let slot = Slot::new(symbol as u8, freq, slots.len());
-            slots.resize(slots.len() + usize::from(freq), slot);
-        }
+        let slots = match self.is_flat {
+            true => FLAT_SLOTS[self.freqs.len()]
+                .get_or_init(|| self.slots())
+                .into(),
+            false => self.slots().into(),
+        };
         Ok(Decoder {
             slots,
             scale: self.scale,
@@ -120,7 +136,20 @@ impl Table {
             short: false,
         })
     }
+
+    fn slots(&self) -> Vec<Slot> {
+        let mut slots = Vec::with_capacity(1 << self.scale);
+        for (symbol, &freq) in self.freqs.iter().enumerate().filter(|(_, freq)| **freq > 0) {
+            let slot = Slot::new(symbol as u8, freq, slots.len());
+            slots.resize(slots.len() + usize::from(freq), slot);
+        }
+        slots
+    }
 }
+
+/// Of flat tables, by how many symbols they have: no more than 2 MiB, and made once.
+static FLAT_SLOTS: [OnceLock<Vec<Slot>>; SYMBOLS_MAX + 1] =
+    [const { OnceLock::new() }; SYMBOLS_MAX + 1];
 
 const ENDS_EARLY: Malformed = Malformed("symbols end early");
 
@@ -151,10 +180,10 @@ impl Slot {
     }
 }
 
-/// Gives symbols one by one. Wrong bytes give wrong symbols, and [`Decoder::end`] an error.
+/// Gives symbols. Wrong bytes give wrong symbols, and [`Decoder::end`] an error.
 pub struct Decoder<'a> {
     /// As many as `1 << scale`.
-    slots: Vec<Slot>,
+    slots: Cow<'static, [Slot]>,
     scale: u32,
     state: u32,
     words: &'a [u8],
@@ -162,51 +191,34 @@ pub struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// The next `count` symbols, one after the other to `each`.
-    #[inline]
-    pub fn symbols(&mut self, count: usize, mut each: impl FnMut(u8)) {
-        let mut left = count;
+    /// Fills `symbols` with the next ones.
+    pub fn fill(&mut self, symbols: &mut [u8]) {
+        let (slots, scale, mut state) = (&*self.slots, self.scale, self.state);
+        let mut rest = symbols;
         // A symbol takes one word or none: for so many there is one in any case. Which it is nobody can
         // guess, so that there is no branch.
-        loop {
-            let sure = left.min(self.words.len() / 2);
-            if sure == 0 {
-                break;
-            }
-            let (mut state, mut at) = (self.state, 0);
-            for _ in 0..sure {
-                let (symbol, next) = self.step(state);
-                let word = match self.words.get(at..at + 2) {
-                    Some(word) => u32::from(u16::from_le_bytes([word[0], word[1]])),
-                    None => unreachable!("no symbol takes more than a word"),
-                };
+        while rest.len().min(self.words.len() / 2) > 0 {
+            let (sure, later) = rest.split_at_mut(rest.len().min(self.words.len() / 2));
+            let mut at = 0;
+            for place in sure {
+                let (symbol, next) = step(slots, scale, state);
+                let word = u32::from(u16::from_le_bytes([self.words[at], self.words[at + 1]]));
                 let is_low = next < FLOOR;
                 state = if is_low { next << 16 | word } else { next };
                 at += 2 * usize::from(is_low);
-                each(symbol);
+                *place = symbol;
             }
-            self.state = state;
             self.words = &self.words[at..];
-            left -= sure;
+            rest = later;
         }
-        for _ in 0..left {
-            let (symbol, next) = self.step(self.state);
+        for place in rest {
+            let (symbol, next) = step(slots, scale, state);
             // No word is left.
             self.short |= next < FLOOR;
-            self.state = if next < FLOOR { next | FLOOR } else { next };
-            each(symbol);
+            state = if next < FLOOR { next | FLOOR } else { next };
+            *place = symbol;
         }
-    }
-
-    /// The symbol that `state` tells, and the state behind it before a word enters.
-    #[inline]
-    fn step(&self, state: u32) -> (u8, u32) {
-        let low = state & ((1 << self.scale) - 1);
-        let slot = self.slots[low as usize];
-        let high = state >> self.scale;
-        // Never above 32 bits: a frequency is at most the scale's whole.
-        let next = (slot.freq().wrapping_mul(high)).wrapping_add(low.wrapping_sub(slot.start()));
-        (slot.symbol(), next)
+        self.state = state;
     }
 
     /// All symbols were read: the state is back where the writer began, and nothing is left.
@@ -217,6 +229,17 @@ impl Decoder<'_> {
             _ => Err(Malformed("bytes behind the last symbol")),
         }
     }
+}
+
+/// The symbol that `state` tells, and the state behind it before a word enters.
+#[inline]
+fn step(slots: &[Slot], scale: u32, state: u32) -> (u8, u32) {
+    let low = state & ((1 << scale) - 1);
+    let slot = slots[low as usize];
+    let high = state >> scale;
+    // Never above 32 bits: a frequency is at most the scale's whole.
+    let next = (slot.freq().wrapping_mul(high)).wrapping_add(low.wrapping_sub(slot.start()));
+    (slot.symbol(), next)
 }
 
 #[cfg(test)]
@@ -233,8 +256,11 @@ mod tests {
 
     fn decode(table: &Table, bytes: &[u8], count: usize) -> Result<Vec<u8>, Malformed> {
         let mut decoder = table.decoder(bytes)?;
-        let mut symbols = Vec::new();
-        decoder.symbols(count, |symbol| symbols.push(symbol));
+        let mut symbols = vec![0; count];
+        // In two goes, as callers may.
+        let (first, rest) = symbols.split_at_mut(count / 3);
+        decoder.fill(first);
+        decoder.fill(rest);
         decoder.end().map(|()| symbols)
     }
 
@@ -260,8 +286,12 @@ mod tests {
     #[test]
     fn a_flat_table_is_that_of_counts_that_are_all_the_same() {
         for classes in 1..=SYMBOLS_MAX {
-            let alike = Table::of(&vec![1; classes], 11);
-            assert_eq!(Table::flat(classes, 11), alike);
+            let alike = Table::of(&vec![1; classes], FLAT_SCALE);
+            let flat = Table::flat(classes);
+            assert_eq!((flat.freqs(), flat.scale), (alike.freqs(), alike.scale));
+            let symbols: Vec<u8> = (0..classes).map(|symbol| symbol as u8).collect();
+            let bytes = alike.encode(&symbols);
+            assert_eq!(decode(&flat, &bytes, classes), Ok(symbols));
         }
     }
 
