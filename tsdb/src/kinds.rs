@@ -24,7 +24,7 @@ impl Kinds {
     }
 
     /// How many kinds there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.kinds.len()
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let names = |kind| kinds.names(kind).collect::<Vec<_>>();
         assert_eq!(names(0), ["a", "b"]);
         assert_eq!((names(2), names(3)), (vec!["ab"], Vec::new()));
-        assert_eq!(kinds.len(), 4);
+        assert_eq!(kinds.count(), 4);
     }
 
     #[test]
@@ -99,6 +99,6 @@ mod tests {
         kinds.extend(&entries);
         assert_eq!(kinds.series(), LOOKED_AT_MAX);
         kinds.extend(&entries);
-        assert_eq!((kinds.series(), kinds.len()), (LOOKED_AT_MAX + 1, 1));
+        assert_eq!((kinds.series(), kinds.count()), (LOOKED_AT_MAX + 1, 1));
     }
 }

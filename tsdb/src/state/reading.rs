@@ -174,7 +174,7 @@ impl State {
             return index.names().filter(stands).for_each(each);
         }
         let kinds = self.table.kinds();
-        let mut met = vec![false; kinds.len()];
+        let mut met = vec![false; kinds.count()];
         let mut names: Vec<&str> = Vec::new();
         for id in self.select_any(any_of) {
             let kind = self.table.place(id).and_then(|place| kinds.at(place));
