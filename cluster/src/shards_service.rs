@@ -562,7 +562,8 @@ impl Shards for Service {
             world: self.world.clone(),
             replicas: self.replicas.clone(),
         };
-        Ok(Response::new(reads::serve(server, request).await))
+        let replies = reads::Answering::new(server, request).messages().await;
+        Ok(Response::new(replies.map(Ok).boxed()))
     }
 
     async fn evaluate(

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use model::fragment::Fragment;
 use model::limits::{
     QUERY_BYTES_HELD_MAX, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX,
@@ -19,6 +18,7 @@ use crate::eval::{
     Bounds, Columns, Counts, Data, Evaluation, Notes, Pace, Parts, Rules, samples_bytes,
 };
 use crate::fragment::Features;
+use crate::in_order::InOrder;
 use crate::local::Numbers;
 use crate::parsed::Parsed;
 use crate::parser::ParseOptions;
@@ -391,8 +391,12 @@ impl Run<'_> {
             .iter()
             .map(|plan| fetch_part(source, &whole, plan))
             .collect();
-        let fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
-        fetched.try_collect().await
+        let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_MAX);
+        let mut all = Vec::with_capacity(plans.len());
+        while let Some(parts) = fetched.next().await {
+            all.push(parts?);
+        }
+        Ok(all)
     }
 }
 
@@ -432,9 +436,10 @@ async fn select(
 ) -> Result<Vec<Vec<Series>>, QueryError> {
     // A list, not the lazy map: through its closure the compiler cannot see that a query is Send.
     let fetches: Vec<_> = selections.iter().map(|s| source.select(s)).collect();
-    let mut fetched = futures::stream::iter(fetches).buffered(QUERY_SELECTIONS_MAX);
+    let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_MAX);
     let (mut sets, mut bytes) = (Vec::with_capacity(selections.len()), 0);
-    while let Some(series) = fetched.try_next().await? {
+    while let Some(series) = fetched.next().await {
+        let series = series?;
         bytes += series
             .iter()
             .map(|s| samples_bytes(&s.samples))

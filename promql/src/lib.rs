@@ -21,6 +21,7 @@ mod eval;
 pub mod fragment;
 pub mod function;
 mod histogram;
+mod in_order;
 mod lexer;
 mod local;
 pub mod native;

@@ -18,7 +18,7 @@
 //! It knows neither Raft nor HTTP. In reading order:
 //! - [`command`]: what the log holds; [`state`]: what applying it does
 //! - [`head`], [`chunk`], [`bits`], [`histogram`], [`value`]: recent samples in memory
-//! - [`series`], [`index`], [`by_id`]: label sets, ids, and how matchers find them
+//! - [`series`], [`index`], [`kinds`], [`by_id`]: label sets, ids, and how matchers find them
 //! - [`groups`], [`fences`], [`exemplars`]: push groups, scrape leases, what traces left
 //! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
@@ -54,6 +54,7 @@ pub mod groups;
 pub mod head;
 pub mod histogram;
 pub mod index;
+pub mod kinds;
 pub mod manifest;
 pub mod metrics;
 pub mod newest;

@@ -30,7 +30,7 @@ pub(crate) struct Pieces {
     pages: Vec<HeldPage>,
     /// Of all pieces so far, in floats.
     weight: usize,
-    /// Where chunks are decoded to: of many samples mostly few are wanted.
+    /// Where chunks are decoded to when of many samples few are wanted.
     scratch: Samples,
 }
 
@@ -38,6 +38,10 @@ struct Stretch {
     block: Arc<Reader>,
     offset: u64,
     bytes: Bytes,
+}
+
+fn lies_in(part: (Timestamp, Timestamp), range: (Timestamp, Timestamp)) -> bool {
+    range.0 <= part.0 && part.1 <= range.1
 }
 
 struct HeldPage {
@@ -120,29 +124,23 @@ impl Pieces {
         if !parts.iter().all(plain) || !parts.windows(2).all(ordered) {
             return Ok(None);
         }
+        let all: usize = parts.iter().map(Part::count).sum();
+        let range = (self.start, self.end);
+        let inside = parts.iter().filter(|part| lies_in(part.range(), range));
+        if 2 * inside.map(Part::count).sum::<usize>() >= all {
+            // Most of them are wanted: room for all wastes little, and nothing is copied.
+            let mut samples = Samples {
+                timestamps: Vec::with_capacity(all),
+                values: Vec::with_capacity(all),
+                ..Samples::default()
+            };
+            self.decode(parts, &mut samples).await?;
+            return Ok(Some(samples));
+        }
         let mut samples = std::mem::take(&mut self.scratch);
         samples.timestamps.clear();
         samples.values.clear();
-        for part in parts {
-            match part {
-                Part::Stored(block, stored) if stored.slot.is_some() => {
-                    let page = self.page(block, stored).await?;
-                    let range = (self.start, self.end);
-                    block.read_slot(stored, &page, range, &mut samples)?;
-                }
-                Part::Stored(block, stored) => {
-                    let bytes = self.bytes(block, stored).await?;
-                    let chunk = block.floats(stored, bytes)?;
-                    chunk
-                        .decode_into(self.start, self.end, &mut samples)
-                        .map_err(|e| block.corrupt(e))?;
-                }
-                Part::Chunk(chunk) => chunk
-                    .decode_into(self.start, self.end, &mut samples)
-                    .expect("a chunk in memory decodes"),
-                _ => unreachable!("only chunks are plain"),
-            }
-        }
+        self.decode(parts, &mut samples).await?;
         let found = Samples {
             timestamps: samples.timestamps.as_slice().to_vec(),
             values: samples.values.as_slice().to_vec(),
@@ -150,6 +148,31 @@ impl Pieces {
         };
         self.scratch = samples;
         Ok(Some(found))
+    }
+
+    /// Adds the samples of chunks of floats.
+    async fn decode(&mut self, parts: &[Part], samples: &mut Samples) -> Result<(), StorageError> {
+        for part in parts {
+            match part {
+                Part::Stored(block, stored) if stored.slot.is_some() => {
+                    let page = self.page(block, stored).await?;
+                    let range = (self.start, self.end);
+                    block.read_slot(stored, &page, range, samples)?;
+                }
+                Part::Stored(block, stored) => {
+                    let bytes = self.bytes(block, stored).await?;
+                    let chunk = block.floats(stored, bytes)?;
+                    chunk
+                        .decode_into(self.start, self.end, samples)
+                        .map_err(|e| block.corrupt(e))?;
+                }
+                Part::Chunk(chunk) => chunk
+                    .decode_into(self.start, self.end, samples)
+                    .expect("a chunk in memory decodes"),
+                _ => unreachable!("only chunks are plain"),
+            }
+        }
+        Ok(())
     }
 
     /// The page a stored chunk stands in: the one of the series before, or from the disk.

@@ -11,6 +11,7 @@ use model::{Labels, Matcher, SeriesId};
 
 use crate::by_id::ById;
 use crate::index::Index;
+use crate::kinds::Kinds;
 use crate::order::Order;
 
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub struct SeriesTable {
     index: Index,
     /// Made when it is first asked for. Nothing that is replicated.
     order: Mutex<Arc<Order>>,
+    /// The same holds of it.
+    kinds: Mutex<Arc<Kinds>>,
     /// Ids stand as memos beside the label sets they were asked for.
     giver: Giver,
 }
@@ -75,6 +78,7 @@ impl SeriesTable {
         }
         let order = self.order.get_mut().expect("sorting does not panic");
         *order = Arc::new(order.without(&places));
+        *self.kinds.get_mut().expect("counting does not panic") = Arc::default();
         let labels = self.labels.remove(&gone);
         labels.iter().for_each(|labels| {
             self.ids.remove(labels);
@@ -101,6 +105,20 @@ impl SeriesTable {
             *order = Arc::new(order.extended(self.labels.entries()));
         }
         order.clone()
+    }
+
+    /// What is known of the series' names, by [`SeriesTable::place`].
+    pub fn kinds(&self) -> Arc<Kinds> {
+        let mut kinds = self.kinds.lock().expect("counting does not panic");
+        if kinds.series() < self.labels.len() {
+            Arc::make_mut(&mut kinds).extend(self.labels.entries());
+        }
+        kinds.clone()
+    }
+
+    /// Where a series stands among all.
+    pub fn place(&self, id: SeriesId) -> Option<usize> {
+        self.labels.place(id)
     }
 
     /// How many ids were given ever.
@@ -177,6 +195,7 @@ mod tests {
         );
         assert_eq!(by_name(&table), [3, 0].map(SeriesId));
         assert_eq!(table.select(&[Matcher::equal("__name__", "c")]), []);
+        assert_eq!((table.kinds().series(), table.place(ids[3])), (2, Some(1)));
         assert_eq!(table.index().value_count("__name__"), 2);
         assert_eq!(table.register(&all[1]), (SeriesId(4), true));
         assert_eq!(by_name(&table), [3, 4, 0].map(SeriesId));

@@ -135,13 +135,10 @@ impl Claim {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use super::*;
-    use crate::raft::types::Members;
-
-    fn claim(configs: &[&[u64]]) -> Claim {
+impl Claim {
+    /// Of node 1, in groups of these voters, for term 5.
+    pub fn of_first(configs: &[&[u64]]) -> Self {
+        use std::collections::{BTreeMap, BTreeSet};
         let configs: Vec<BTreeSet<u64>> = configs
             .iter()
             .map(|c| c.iter().copied().collect())
@@ -151,13 +148,20 @@ mod tests {
             .into_iter()
             .map(|id| (id, openraft::impls::BasicNode::default()))
             .collect();
-        let members = Members::new(configs, nodes).unwrap();
-        Claim {
+        let members = super::types::Members::new(configs, nodes).unwrap();
+        Self {
             leadership: Leadership { term: 5, node: 1 },
             node: 1,
             members: Arc::new(StoredMembers::new(None, members)),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
 
     #[test]
     fn a_majority_must_have_seen_nothing_higher() {
@@ -166,8 +170,8 @@ mod tests {
             let votes: BTreeMap<_, _> = votes.iter().copied().collect();
             move |node| votes.get(&node).copied().flatten()
         };
-        assert!(claim(&[&[1]]).holds(seen(&[])));
-        let three = claim(&[&[1, 2, 3]]);
+        assert!(Claim::of_first(&[&[1]]).holds(seen(&[])));
+        let three = Claim::of_first(&[&[1, 2, 3]]);
         assert!(!three.holds(seen(&[])));
         assert!(three.holds(seen(&[(2, at(5, 1))])));
         assert!(three.holds(seen(&[(2, at(4, 3)), (3, at(6, 3))])));
@@ -176,7 +180,7 @@ mod tests {
         assert!(!three.holds(seen(&[(2, at(5, 2))])));
         // Who is no voter does not count.
         assert!(!three.holds(seen(&[(4, at(5, 1)), (5, at(5, 1))])));
-        let changing = claim(&[&[1, 2, 3], &[1, 4, 5]]);
+        let changing = Claim::of_first(&[&[1, 2, 3], &[1, 4, 5]]);
         assert!(!changing.holds(seen(&[(2, at(5, 1)), (3, at(5, 1))])));
         assert!(changing.holds(seen(&[(2, at(5, 1)), (5, at(5, 1))])));
     }

@@ -1,16 +1,16 @@
 //! The answer of this node's replicas, for itself and for others.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::fragment::FragmentError;
 use model::source::{Consistency, Source};
 use model::{NodeId, ShardId};
 use proto::node as messages;
-use tonic::Status;
 
 use super::votes::Standings;
 use super::{Found, Question, wire};
@@ -139,33 +139,58 @@ pub struct Server {
 /// the asker then wakes once.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
-/// The messages that answer a request of this cluster. What takes long is preceded by the votes.
-pub async fn serve(
-    server: Server,
-    request: messages::ReadRequest,
-) -> BoxStream<'static, Result<messages::ReadReply, Status>> {
-    let confirm = request.confirm.iter().copied().map(ShardId);
-    let votes = wire::votes_to_wire(seen_here(&server.replicas, confirm));
-    let votes = messages::ReadReply {
-        votes,
-        end: request.shards.is_empty(),
-        ..Default::default()
-    };
-    let all = |replies: Vec<_>| futures::stream::iter(replies.into_iter().map(Ok));
-    if request.shards.is_empty() {
-        return all(vec![votes]).boxed();
-    }
-    let mut answer = async move { server.replies(request).await }.boxed();
-    match tokio::time::timeout(AT_ONCE, &mut answer).await {
-        Ok(mut replies) => {
-            if let Some(first) = replies.first_mut() {
-                first.votes = votes.votes;
-            }
-            all(replies).boxed()
+/// A request of this cluster that is being answered.
+pub struct Answering {
+    votes: messages::ReadReply,
+    /// None where only votes are asked for.
+    answer: Option<BoxFuture<'static, Vec<messages::ReadReply>>>,
+}
+
+impl Answering {
+    pub fn new(server: Server, request: messages::ReadRequest) -> Self {
+        let confirm = request.confirm.iter().copied().map(ShardId);
+        let votes = wire::votes_to_wire(seen_here(&server.replicas, confirm));
+        let asks = !request.shards.is_empty();
+        Self {
+            votes: messages::ReadReply {
+                votes,
+                end: !asks,
+                ..Default::default()
+            },
+            answer: asks.then(|| async move { server.replies(request).await }.boxed()),
         }
-        Err(_elapsed) => all(vec![votes])
-            .chain(answer.map(all).into_stream().flatten())
-            .boxed(),
+    }
+
+    /// All messages, where nothing has to be waited for.
+    pub async fn at_once(&mut self) -> Option<Vec<messages::ReadReply>> {
+        let Some(answer) = &mut self.answer else {
+            return Some(vec![std::mem::take(&mut self.votes)]);
+        };
+        match futures::poll!(answer) {
+            Poll::Ready(replies) => Some(self.with_votes(replies)),
+            Poll::Pending => None,
+        }
+    }
+
+    fn with_votes(&mut self, mut replies: Vec<messages::ReadReply>) -> Vec<messages::ReadReply> {
+        if let Some(first) = replies.first_mut() {
+            first.votes = std::mem::take(&mut self.votes.votes);
+        }
+        replies
+    }
+
+    /// The messages as they come. What takes long is preceded by the votes.
+    pub async fn messages(mut self) -> BoxStream<'static, messages::ReadReply> {
+        let all = futures::stream::iter::<Vec<_>>;
+        let Some(mut answer) = self.answer.take() else {
+            return all(vec![self.votes]).boxed();
+        };
+        match tokio::time::timeout(AT_ONCE, &mut answer).await {
+            Ok(replies) => all(self.with_votes(replies)).boxed(),
+            Err(_elapsed) => all(vec![self.votes])
+                .chain(answer.map(all).into_stream().flatten())
+                .boxed(),
+        }
     }
 }
 

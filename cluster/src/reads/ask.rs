@@ -1,11 +1,14 @@
 //! Asking: this node's own replicas and every other leader, all at once.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, join_all, try_join_all};
+use futures::future::{FusedFuture, join_all, try_join, try_join_all};
 use model::fragment::FragmentError;
 use model::port::Clock;
 use model::source::{Consistency, Source};
@@ -15,12 +18,11 @@ use proto::node as messages;
 
 use super::answer::{self, Answer, seen_here};
 use super::link::{LinkError, Replies};
-use super::votes::{Standings, Teller, Votes};
+use super::votes::{Standings, Votes};
 use super::{AllShards, Found, Question, wire};
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::router::{ASK_TIMEOUT, Router, ShardSource, call_within, is_passing, to_source_error};
-use crate::shard::Replica;
 
 /// What one node found, and the shards it would not speak for.
 type Share = (Found, Vec<ShardId>);
@@ -87,9 +89,10 @@ struct Notes<'a> {
 impl<'a> Notes<'a> {
     fn of(source: &'a AllShards, question: &Question) -> Self {
         let clock = &*source.router.world.clock;
-        let trail = source.trail.as_deref().zip(question.asked());
+        let trail = source.trail.as_deref();
+        let noted = |trail: &'a Trail| Some((trail, trail.begin(question.asked()?)));
         Self {
-            trail: trail.map(|(trail, asked)| (trail, trail.begin(asked))),
+            trail: trail.and_then(noted),
             clock,
             began: clock.monotonic(),
         }
@@ -177,29 +180,34 @@ impl<'a> Round<'a> {
     }
 
     async fn ask(&self) -> Result<Share, FragmentError> {
-        let votes = Votes::new();
+        let votes = Votes::default();
         let (asked, told): (Vec<&Other>, Vec<&Other>) = self
             .others
             .iter()
             .partition(|other| !other.shards.is_empty());
-        let mut needed: Vec<BoxFuture<'_, Result<Share, FragmentError>>> = asked
-            .into_iter()
-            .map(|other| self.there(other, votes.teller(other.node)).boxed())
-            .collect();
-        let told = told
-            .into_iter()
-            .map(|other| self.there(other, votes.teller(other.node)).map(drop));
-        let told: Vec<_> = told.collect();
-        needed.push(self.here(&votes).boxed());
-        // Nobody waits for those who only tell votes.
-        let telling = join_all(told).then(|_| std::future::pending::<()>());
-        let shares = tokio::select! {
-            // First, so that they are on their way while this node computes.
-            biased;
-            () = telling => unreachable!("it never ends"),
-            shares = try_join_all(needed) => shares?,
+        let told = told.into_iter().map(|other| self.there(other, &votes));
+        let mut told = pin!(join_all(told).map(drop).fuse());
+        let asked = asked.into_iter().map(|other| self.there(other, &votes));
+        let mut needed = pin!(try_join(try_join_all(asked), self.here().map(Ok)));
+        // Those who only tell votes are asked first, so that they are on their way while this node
+        // computes, and waited for last.
+        let (shares, here) = poll_fn(|context| {
+            let _not_waited_for = told.as_mut().poll(context);
+            needed.as_mut().poll(context)
+        })
+        .await?;
+        let leads = poll_fn(|context| {
+            let _is_terminated = told.as_mut().poll(context);
+            match votes.confirm(&self.here.claims) {
+                true => Poll::Ready(true),
+                false if told.is_terminated() => Poll::Ready(false),
+                false => Poll::Pending,
+            }
+        });
+        let (mut found, mut left) = match here {
+            Some(answer) => self.share_of_here(answer, leads.await)?,
+            None => Share::default(),
         };
-        let (mut found, mut left) = Share::default();
         for (more, refused) in shares {
             found.extend(more);
             left.extend(refused);
@@ -207,12 +215,12 @@ impl<'a> Round<'a> {
         Ok((found, left))
     }
 
-    /// What the replicas here say, once they are confirmed to lead. They may answer before that:
-    /// what is confirmed is that nobody else led when the question began.
-    async fn here(&self, votes: &Votes) -> Result<Share, FragmentError> {
+    /// What the replicas here say, before it is confirmed that they lead: what is confirmed is that
+    /// nobody else led when the question began. None where there are none.
+    async fn here(&self) -> Option<Result<Answer, Refusal>> {
         let (router, here) = (self.router, &self.here);
         if here.replicas.is_empty() {
-            return Ok(Share::default());
+            return None;
         }
         let answer = answer::of(
             &router.evaluator,
@@ -220,26 +228,29 @@ impl<'a> Round<'a> {
             &here.replicas,
             self.question,
         );
-        let answer = answer.await;
-        let shards = here
-            .replicas
-            .iter()
-            .map(|replica: &Arc<Replica>| replica.shard);
-        match votes.confirm(&here.claims).await {
-            true => {
-                let shards: Vec<ShardId> = shards.collect();
-                if let Ok(Ok(found)) = &answer {
-                    self.notes.add(Some(router.node), shards.clone(), found, 0);
-                }
-                share(shards, answer)
-            }
-            false => Ok((Found::default(), shards.collect())),
-        }
+        Some(answer.await)
     }
 
-    async fn there(&self, other: &Other, teller: Teller<'_>) -> Result<Share, FragmentError> {
+    fn share_of_here(
+        &self,
+        answer: Result<Answer, Refusal>,
+        leads: bool,
+    ) -> Result<Share, FragmentError> {
+        let replicas = self.here.replicas.iter();
+        let shards: Vec<ShardId> = replicas.map(|replica| replica.shard).collect();
+        if !leads {
+            return Ok((Found::default(), shards));
+        }
+        if let Ok(Ok(found)) = &answer {
+            let node = Some(self.router.node);
+            self.notes.add(node, shards.clone(), found, 0);
+        }
+        share(shards, answer)
+    }
+
+    async fn there(&self, other: &Other, votes: &Votes) -> Result<Share, FragmentError> {
         let shards = other.shards.clone();
-        let answer = self.ask_peer(other, teller).await;
+        let answer = self.ask_peer(other, votes).await;
         let (answer, refused) = match answer {
             Ok((answer, refused)) => (Ok(answer), refused),
             Err(refusal) => (Err(refusal), Vec::new()),
@@ -266,7 +277,7 @@ impl<'a> Round<'a> {
     async fn ask_peer(
         &self,
         other: &Other,
-        mut teller: Teller<'_>,
+        votes: &Votes,
     ) -> Result<(Answer, Vec<(ShardId, Refusal)>), Refusal> {
         let router = self.router;
         let confirm = self.here.claims.iter().map(|(shard, _)| shard.0);
@@ -293,7 +304,7 @@ impl<'a> Round<'a> {
             let next = tokio::time::timeout(patience, replies.next()).await;
             let reply = next.map_err(|_| too_slow())??;
             if !reply.votes.is_empty() {
-                teller.tell(wire::votes_from_wire(&reply.votes));
+                votes.tell(other.node, wire::votes_from_wire(&reply.votes));
             }
             if arriving.has_begun(&reply) {
                 patience = ASK_TIMEOUT;

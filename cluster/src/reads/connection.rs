@@ -1,14 +1,15 @@
 //! The answering side of a connection that carries reads.
 //!
-//! A question is worked on right here, in the task that took it from the wire, as long as that needs
-//! no waiting; one that takes longer gets a task of its own, which ends when the asker gives up or the
-//! connection ends.
+//! A question is worked on right here, in the task that took it from the wire, and its answer written,
+//! as long as that needs no waiting; one that takes longer gets a task of its own, which ends when the
+//! asker gives up or the connection ends.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::ShardId;
 use model::limits::{READS_MAX, RPC_BYTES_MAX};
@@ -18,7 +19,7 @@ use proto::node::{ReadReply, ReadRequest};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::answer::{Server, serve};
+use super::answer::{Answering, Server};
 use super::frame::{Frame, Frames, Kind, MAGIC, put_bare, put_message};
 use super::wire;
 use crate::convert;
@@ -108,10 +109,24 @@ impl Served {
         }
         let server = self.answerer.server.clone();
         let spawn = server.world.spawn.clone();
-        let mut work = answer(server, number, request, self.outgoing.clone()).boxed();
-        if futures::poll!(&mut work).is_pending() {
-            self.open.insert(number, spawn.spawn("read", work));
-        }
+        let shards = request.shards.clone();
+        let encoded = move |reply| encoded_or_refused(number, &shards, &reply);
+        let mut answering = Answering::new(server, request);
+        // What is there at once is written here: a task that wakes itself, as one does that sends
+        // into a channel it reads from, wakes another thread to help it.
+        let messages = match answering.at_once().await {
+            Some(replies) if replies.len() <= OUTGOING_MAX => {
+                for reply in replies {
+                    self.writer.write_all(&encoded(reply)).await?;
+                }
+                return Ok(());
+            }
+            Some(replies) => futures::stream::iter(replies).boxed(),
+            None => answering.messages().into_stream().flatten().boxed(),
+        };
+        let sending = send(messages.map(encoded).boxed(), self.outgoing.clone());
+        self.open
+            .insert(number, spawn.spawn("read", sending.boxed()));
         Ok(())
     }
 
@@ -133,16 +148,16 @@ fn of_all(shards: &[u32], refusal: &Refusal) -> Vec<(ShardId, Refusal)> {
     shards.map(|&s| (ShardId(s), refusal.clone())).collect()
 }
 
-/// Sends all messages of one answer.
-async fn answer(server: Server, number: u64, request: ReadRequest, outgoing: mpsc::Sender<Bytes>) {
-    let shards = request.shards.clone();
-    let mut replies = serve(server, request).await;
-    while let Some(Ok(reply)) = replies.next().await {
-        let bytes = encoded(number, &reply).unwrap_or_else(|_| {
-            let large = Refusal::TooLarge(format!("one series of more than {RPC_BYTES_MAX} bytes"));
-            let refused = wire::refused(of_all(&shards, &large));
-            encoded(number, &refused).expect("refusals are short")
-        });
+fn encoded_or_refused(number: u64, shards: &[u32], reply: &ReadReply) -> Bytes {
+    encoded(number, reply).unwrap_or_else(|_| {
+        let large = Refusal::TooLarge(format!("one series of more than {RPC_BYTES_MAX} bytes"));
+        let refused = wire::refused(of_all(shards, &large));
+        encoded(number, &refused).expect("refusals are short")
+    })
+}
+
+async fn send(mut messages: BoxStream<'static, Bytes>, outgoing: mpsc::Sender<Bytes>) {
+    while let Some(bytes) = messages.next().await {
         // Fails when the connection is gone.
         if outgoing.send(bytes).await.is_err() {
             return;

@@ -20,8 +20,10 @@ pub const MAGIC: [u8; 4] = *b"QRD1";
 
 /// Kind and number.
 const HEAD_BYTES: usize = 1 + 8;
-/// Room that is made for what comes next.
+/// Room that is made for what comes next, and what of it may be used up before more is made: small
+/// frames, whose bodies still lie in it, share one.
 const READ_BYTES: usize = 16 << 10;
+const READ_BYTES_MIN: usize = 2 << 10;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +118,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             if let Some(frame) = take(&mut self.held)? {
                 return Ok(Some(frame));
             }
-            self.held.reserve(READ_BYTES);
+            if self.held.capacity() - self.held.len() < READ_BYTES_MIN {
+                self.held.reserve(READ_BYTES);
+            }
             if self.from.read_buf(&mut self.held).await? == 0 {
                 return match self.held.is_empty() {
                     true => Ok(None),

@@ -29,7 +29,7 @@ use model::{ExemplarSeries, Labels, Series, ShardId};
 
 use crate::router::Router;
 
-pub use answer::{Server, serve};
+pub use answer::{Answering, Server};
 pub use connection::{Answerer, answer_all};
 pub use frame::MAGIC;
 pub use link::ReadLink;

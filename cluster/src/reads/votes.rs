@@ -1,83 +1,40 @@
 //! Votes that other nodes tell, gathered until they confirm what this node claims.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::ShardId;
 use model::source::Consistency;
-use tokio::sync::watch;
 
 use crate::raft::standing::{Claim, Leadership};
 use crate::shard::Replica;
 
-/// What is known so far.
+type Seen = BTreeMap<(u64, ShardId), Leadership>;
+
+/// The votes of a question, by node and shard. They are told and looked at within one task: waking
+/// it from within itself would cost a turn of another thread.
 #[derive(Debug, Default)]
-struct Known {
-    /// By node and shard.
-    seen: BTreeMap<(u64, ShardId), Leadership>,
-    /// Nodes that were asked and have not told yet.
-    open: usize,
-}
-
-/// The votes of a question.
-pub struct Votes(watch::Sender<Known>);
-
-/// One node that will tell its votes, or not.
-pub struct Teller<'a> {
-    votes: &'a Votes,
-    node: u64,
-    is_done: bool,
-}
+pub struct Votes(Mutex<Seen>);
 
 impl Votes {
-    pub fn new() -> Self {
-        Self(watch::Sender::default())
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Votes of `node` will be told through this; dropping it says that they will not.
-    pub fn teller(&self, node: u64) -> Teller<'_> {
-        self.0.send_modify(|known| known.open += 1);
-        Teller {
-            votes: self,
-            node,
-            is_done: false,
+    /// What `node` tells first counts: later it tells no more of the time before the question.
+    pub fn tell(&self, node: u64, seen: impl IntoIterator<Item = (ShardId, Leadership)>) {
+        let mut all = self.seen();
+        for (shard, seen) in seen {
+            all.entry((node, shard)).or_insert(seen);
         }
     }
 
-    /// Waits until all claims hold, or nobody is left who could tell more. Whether they hold.
-    pub async fn confirm(&self, claims: &[(ShardId, Claim)]) -> bool {
-        let holds = |known: &Known| {
-            claims
-                .iter()
-                .all(|(shard, claim)| claim.holds(|node| known.seen.get(&(node, *shard)).copied()))
-        };
-        let mut receiver = self.0.subscribe();
-        let end = receiver
-            .wait_for(|known| known.open == 0 || holds(known))
-            .await;
-        end.is_ok_and(|known| holds(&known))
-    }
-}
-
-impl Teller<'_> {
-    pub fn tell(&mut self, seen: impl IntoIterator<Item = (ShardId, Leadership)>) {
-        if std::mem::replace(&mut self.is_done, true) {
-            return;
-        }
-        let node = self.node;
-        self.votes.0.send_modify(|known| {
-            known.open -= 1;
-            let seen = seen.into_iter();
-            known
-                .seen
-                .extend(seen.map(|(shard, seen)| ((node, shard), seen)));
-        });
-    }
-}
-
-impl Drop for Teller<'_> {
-    fn drop(&mut self) {
-        self.tell([]);
+    /// Whether what was told so far confirms all claims.
+    pub fn confirm(&self, claims: &[(ShardId, Claim)]) -> bool {
+        let told = self.seen();
+        claims
+            .iter()
+            .all(|(shard, claim)| claim.holds(|node| told.get(&(node, *shard)).copied()))
     }
 }
 
@@ -124,18 +81,21 @@ impl Standings {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn without_claims_nobody_is_waited_for_and_silence_ends_the_waiting() {
-        let votes = Votes::new();
-        let teller = votes.teller(2);
-        assert!(votes.confirm(&[]).await);
-        drop(teller);
-        assert!(votes.confirm(&[]).await);
-        let mut twice = votes.teller(3);
-        twice.tell([(ShardId(1), Leadership::default())]);
-        twice.tell([(ShardId(2), Leadership::default())]);
-        drop(twice);
-        let known = votes.0.borrow();
-        assert_eq!((known.open, known.seen.len()), (0, 1));
+    #[test]
+    fn claims_hold_once_a_majority_told_of_each_shard() {
+        let votes = Votes::default();
+        assert!(votes.confirm(&[]));
+        let claim = || Claim::of_first(&[&[1, 2, 3]]);
+        let claims = [(ShardId(1), claim()), (ShardId(2), claim())];
+        let at = |term| Leadership { term, node: 1 };
+        assert!(!votes.confirm(&claims));
+        votes.tell(2, [(ShardId(1), at(5)), (ShardId(2), at(6))]);
+        assert!(!votes.confirm(&claims));
+        assert!(votes.confirm(&claims[..1]));
+        // Who was told higher at first is not heard when he is told lower.
+        votes.tell(2, [(ShardId(2), at(5))]);
+        assert!(!votes.confirm(&claims));
+        votes.tell(3, [(ShardId(2), at(4))]);
+        assert!(votes.confirm(&claims));
     }
 }

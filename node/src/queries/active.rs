@@ -25,8 +25,10 @@ use tracing::warn;
 
 const FILE: &str = "queries.active";
 
-/// How long a query runs before it is noted.
-const NOTED_AFTER: Duration = Duration::from_millis(1);
+/// How long a query runs before it is noted. A timer that is due before all others wakes the thread
+/// that sleeps until those, so this is longer than it mostly sleeps; and two writes to a file, each on a
+/// thread of its own, are much beside a query of a few milliseconds.
+const NOTED_AFTER: Duration = Duration::from_millis(20);
 
 /// An end is written with the next beginning; this late when there is none, or with this many.
 const END_DELAY: Duration = Duration::from_millis(20);

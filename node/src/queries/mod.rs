@@ -3,7 +3,7 @@
 //! Promise: no more than `--query.max-concurrency` at a time, the others wait in order and within
 //! their own time; together they hold no more than [`QUERIES_BYTES_MAX`] of selected data; a query
 //! whose asker went away ends at once, since dropping the future ends it everywhere. What runs for
-//! longer than a millisecond is noted in a file, so that a crash tells what it died of.
+//! longer than 20 ms is noted in a file, so that a crash tells what it died of.
 //!
 //! In reading order: [`memory`], [`active`], [`log`], [`metrics`].
 //!

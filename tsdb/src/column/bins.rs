@@ -16,8 +16,8 @@ const EVEN: u8 = 1;
 const LOG: u8 = 2;
 const LOG_BITS_MAX: u32 = 2;
 
-/// The scale of frequencies that are not written because all classes come alike.
-const FLAT_SCALE: u32 = 11;
+/// Symbols are read so many at a time, and then what they stand for: two short loops.
+const BLOCK_SYMBOLS: usize = 256;
 /// Kind, base, shift and the table's own words: about what a coded form costs before its first bit.
 const CODED_HEADER_BITS: u64 = 10 * 8;
 const PACKED_HEADER_BITS: u64 = 4 * 8;
@@ -76,47 +76,66 @@ pub fn encode(numbers: &[i64], out: &mut Vec<u8>) {
 }
 
 /// Reads `count` numbers; nothing may follow them.
+#[cfg(test)]
 pub fn decode(bytes: &[u8], count: usize) -> Result<Vec<i64>, Malformed> {
+    decode_behind(&[], bytes, count)
+}
+
+/// `front`, and behind it `count` numbers that are read; nothing may follow them.
+pub fn decode_behind(front: &[i64], bytes: &[u8], count: usize) -> Result<Vec<i64>, Malformed> {
+    let mut numbers = Vec::with_capacity(front.len() + count);
+    numbers.extend_from_slice(front);
+    read(bytes, count, &mut numbers)?;
+    Ok(numbers)
+}
+
+fn read(bytes: &[u8], count: usize, numbers: &mut Vec<i64>) -> Result<(), Malformed> {
     let mut fields = Fields::new(bytes);
     let kind = fields.u8()?;
     let base = fields.zigzag()?;
     match kind {
-        PACKED => decode_packed(&mut fields, base, count),
+        PACKED => decode_packed(&mut fields, base, count, numbers),
         EVEN => {
             let shift = u32::from(fields.u8()?);
             if shift >= 64 {
                 return Err(Malformed("shift above 63"));
             }
-            take_classes(&mut fields, count, |class| Class {
+            let class = |class| Class {
                 low: base.wrapping_add((u64::from(class) << shift) as i64) as u64,
                 bits: shift,
                 zigzag: None,
-            })
+            };
+            take_classes(&mut fields, count, class, numbers)
         }
         _ => {
             let bits = u32::from(kind.wrapping_sub(LOG));
             if bits > LOG_BITS_MAX {
                 return Err(Malformed("unknown form of numbers"));
             }
-            take_classes(&mut fields, count, |class| class_log(class, base, bits))
+            let class = |class| class_log(class, base, bits);
+            take_classes(&mut fields, count, class, numbers)
         }
     }
 }
 
-fn decode_packed(fields: &mut Fields<'_>, base: i64, count: usize) -> Result<Vec<i64>, Malformed> {
+fn decode_packed(
+    fields: &mut Fields<'_>,
+    base: i64,
+    count: usize,
+    numbers: &mut Vec<i64>,
+) -> Result<(), Malformed> {
     let width = u32::from(fields.u8()?);
     let bytes = fields.take(fields.remaining())?;
     if width > 64 || bytes.len() != (count * width as usize).div_ceil(8) {
         return Err(Malformed("words are not as many as they should be"));
     }
     if width == 0 {
-        return Ok(vec![base; count]);
+        numbers.resize(numbers.len() + count, base);
+        return Ok(());
     }
     let mut words = Unpacker::new(bytes);
-    let numbers = (0..count).map(|_| base.wrapping_add(words.read(width) as i64));
-    let numbers = numbers.collect();
-    words.end()?;
-    Ok(numbers)
+    numbers.extend((0..count).map(|_| base.wrapping_add(words.read(width) as i64)));
+    words.end()
 }
 
 fn choose(numbers: &[i64]) -> Form {
@@ -319,7 +338,7 @@ fn put_classes(
     counts.truncate(last + 1);
     let counts = &mut counts[first..];
     let table = match flat {
-        true => Table::of(&vec![1; counts.len()], FLAT_SCALE),
+        true => Table::flat(counts.len()),
         false => Table::of(counts, scale_of(numbers.len())),
     };
     put_table(&table, first, last, flat, out);
@@ -358,7 +377,7 @@ fn take_table(fields: &mut Fields<'_>) -> Result<(u8, Table), Malformed> {
     }
     let classes = usize::from(last - first) + 1;
     if width == 0 {
-        return Ok((first, Table::of(&vec![1; classes], FLAT_SCALE)));
+        return Ok((first, Table::flat(classes)));
     }
     let scale = u32::from(fields.u8()?);
     let bytes = fields.take((classes * width as usize).div_ceil(8))?;
@@ -372,20 +391,26 @@ fn take_classes(
     fields: &mut Fields<'_>,
     count: usize,
     class_of: impl Fn(u8) -> Class,
-) -> Result<Vec<i64>, Malformed> {
+    numbers: &mut Vec<i64>,
+) -> Result<(), Malformed> {
     let (first, table) = take_table(fields)?;
     let last = first.saturating_add((table.freqs().len() - 1) as u8);
     let classes: Vec<Class> = (first..=last).map(class_of).collect();
     let mut symbols = table.decoder(fields.bytes()?)?;
     let mut low = Unpacker::new(fields.take(fields.remaining())?);
-    let mut numbers = Vec::with_capacity(count);
-    for _ in 0..count {
-        let class = classes[usize::from(symbols.next_symbol())];
-        numbers.push(class.number(low.read(class.bits)));
+    let mut block = [0; BLOCK_SYMBOLS];
+    let mut left = count;
+    while left > 0 {
+        let block = &mut block[..left.min(BLOCK_SYMBOLS)];
+        symbols.fill(block);
+        numbers.extend(block.iter().map(|&symbol| {
+            let class = &classes[usize::from(symbol)];
+            class.number(low.read(class.bits))
+        }));
+        left -= block.len();
     }
     symbols.end()?;
-    low.end()?;
-    Ok(numbers)
+    low.end()
 }
 
 #[cfg(test)]

@@ -119,28 +119,23 @@ fn encode_row(numbers: &[i64], flags: u8, out: &mut Vec<u8>, head: impl FnOnce(&
 
 fn decode_row(rule: u8, fields: &mut Fields<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
     let mut numbers = match rule {
-        PLAIN => bins::decode(fields.take(fields.remaining())?, count)?,
+        PLAIN => bins::decode_behind(&[], fields.take(fields.remaining())?, count)?,
         DELTA => {
             let first = fields.zigzag()?;
-            let rests = bins::decode(fields.take(fields.remaining())?, count - 1)?;
-            let mut numbers = Vec::with_capacity(count);
-            numbers.push(first);
-            numbers.extend(rests);
-            numbers
+            bins::decode_behind(&[first], fields.take(fields.remaining())?, count - 1)?
         }
         DELTA_OF_DELTA => {
             let (first, delta) = (fields.zigzag()?, fields.zigzag()?);
-            let rests = bins::decode(fields.take(fields.remaining())?, count.saturating_sub(2))?;
-            let mut numbers = Vec::with_capacity(count);
-            numbers.push(first);
-            numbers.extend((count > 1).then_some(delta));
-            numbers.extend(rests);
+            let front = &[first, delta][..count.min(2)];
+            let bytes = fields.take(fields.remaining())?;
+            let mut numbers = bins::decode_behind(front, bytes, count.saturating_sub(2))?;
             sum_up(&mut numbers[1..]);
             numbers
         }
         LINE => {
             let slope = fields.zigzag()?;
-            let mut numbers = bins::decode(fields.take(fields.remaining())?, count)?;
+            let bytes = fields.take(fields.remaining())?;
+            let mut numbers = bins::decode_behind(&[], bytes, count)?;
             for (place, number) in numbers.iter_mut().enumerate() {
                 *number = number.wrapping_add(on_line(slope, place));
             }

@@ -80,6 +80,12 @@ impl<'a> Unpacker<'a> {
 
     #[cold]
     fn tail(&self, from: usize) -> u64 {
+        if let Some(last) = self.bytes.last_chunk::<8>() {
+            // Of the last eight those before `from` go; all, where it lies behind them.
+            let gone = 8 * (from + 8 - self.bytes.len());
+            let last = u64::from_le_bytes(*last);
+            return last.checked_shr(gone as u32).unwrap_or(0);
+        }
         let rest = self.bytes.get(from..).unwrap_or_default();
         let mut word = [0; 8];
         word[..rest.len()].copy_from_slice(rest);

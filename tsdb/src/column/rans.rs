@@ -1,18 +1,24 @@
 //! Symbols by how often they come: range asymmetric numeral systems (J. Duda, "Asymmetric numeral
 //! systems", arXiv:1311.2540) with a table of fixed frequencies and whole numbers throughout.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use crate::fields::Malformed;
 
 /// Symbols of a table, at most.
 pub const SYMBOLS_MAX: usize = 256;
 /// The state lies in `FLOOR .. FLOOR << 16` between symbols; words of 16 bits leave and enter.
 const FLOOR: u32 = 1 << 16;
+/// The scale of tables whose symbols all come alike.
+pub const FLAT_SCALE: u32 = 11;
 
 /// Frequencies that add up to `1 << scale`; a symbol that never comes has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     freqs: Vec<u16>,
     scale: u32,
+    is_flat: bool,
 }
 
 impl Table {
@@ -48,14 +54,34 @@ impl Table {
             }
             freqs[place] -= 1;
         }
-        Self { freqs, scale }
+        Self {
+            freqs,
+            scale,
+            is_flat: false,
+        }
+    }
+
+    /// As [`Table::of`] `classes` counts that are all the same, `1 ..= SYMBOLS_MAX`.
+    pub fn flat(classes: usize) -> Self {
+        let whole = 1usize << FLAT_SCALE;
+        let (share, left) = (whole / classes, whole % classes);
+        let freqs = (0..classes).map(|at| (share + usize::from(at < left)) as u16);
+        Self {
+            freqs: freqs.collect(),
+            scale: FLAT_SCALE,
+            is_flat: true,
+        }
     }
 
     /// Takes frequencies from a disk.
     pub fn check(freqs: Vec<u16>, scale: u32) -> Result<Self, Malformed> {
         let sum: u64 = freqs.iter().map(|&f| u64::from(f)).sum();
         match (1..=12).contains(&scale) && sum == 1 << scale && freqs.len() <= SYMBOLS_MAX {
-            true => Ok(Self { freqs, scale }),
+            true => Ok(Self {
+                freqs,
+                scale,
+                is_flat: false,
+            }),
             false => Err(Malformed("frequencies do not add up")),
         }
     }
@@ -96,15 +122,12 @@ impl Table {
     /// A reader of what [`Table::encode`] made.
     pub fn decoder<'a>(&self, bytes: &'a [u8]) -> Result<Decoder<'a>, Malformed> {
         let (state, words) = bytes.split_first_chunk::<4>().ok_or(ENDS_EARLY)?;
-        let mut slots = Vec::with_capacity(1 << self.scale);
-        for (symbol, (&freq, start)) in self.freqs.iter().zip(self.starts()).enumerate() {
-            let slot = Slot {
-                symbol: symbol as u8,
-                freq,
-                start: start as u16,
-            };
-            slots.resize(slots.len() + usize::from(freq), slot);
-        }
+        let slots = match self.is_flat {
+            true => FLAT_SLOTS[self.freqs.len()]
+                .get_or_init(|| self.slots())
+                .into(),
+            false => self.slots().into(),
+        };
         Ok(Decoder {
             slots,
             scale: self.scale,
@@ -113,21 +136,54 @@ impl Table {
             short: false,
         })
     }
+
+    fn slots(&self) -> Vec<Slot> {
+        let mut slots = Vec::with_capacity(1 << self.scale);
+        for (symbol, &freq) in self.freqs.iter().enumerate().filter(|(_, freq)| **freq > 0) {
+            let slot = Slot::new(symbol as u8, freq, slots.len());
+            slots.resize(slots.len() + usize::from(freq), slot);
+        }
+        slots
+    }
 }
+
+/// Of flat tables, by how many symbols they have: no more than 2 MiB, and made once.
+static FLAT_SLOTS: [OnceLock<Vec<Slot>>; SYMBOLS_MAX + 1] =
+    [const { OnceLock::new() }; SYMBOLS_MAX + 1];
 
 const ENDS_EARLY: Malformed = Malformed("symbols end early");
 
+/// Symbol, its frequency less one, and where it starts, in 8, 12 and 12 bits: tables are filled in long
+/// strides, and stay in a core's nearest cache.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
-    symbol: u8,
-    freq: u16,
-    start: u16,
+struct Slot(u32);
+
+impl Slot {
+    /// A frequency is `1 ..= 1 << 12`, and what starts lies below that.
+    fn new(symbol: u8, freq: u16, start: usize) -> Self {
+        Self(u32::from(symbol) << 24 | u32::from(freq - 1) << 12 | start as u32)
+    }
+
+    #[inline]
+    fn symbol(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    #[inline]
+    fn freq(self) -> u32 {
+        (self.0 >> 12 & 0xfff) + 1
+    }
+
+    #[inline]
+    fn start(self) -> u32 {
+        self.0 & 0xfff
+    }
 }
 
-/// Gives symbols one by one. Wrong bytes give wrong symbols, and [`Decoder::end`] an error.
+/// Gives symbols. Wrong bytes give wrong symbols, and [`Decoder::end`] an error.
 pub struct Decoder<'a> {
     /// As many as `1 << scale`.
-    slots: Vec<Slot>,
+    slots: Cow<'static, [Slot]>,
     scale: u32,
     state: u32,
     words: &'a [u8],
@@ -135,27 +191,34 @@ pub struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    #[inline]
-    pub fn next_symbol(&mut self) -> u8 {
-        let low = self.state & ((1 << self.scale) - 1);
-        let slot = self.slots[low as usize];
-        let high = self.state >> self.scale;
-        // Never above 32 bits: a frequency is at most the scale's whole.
-        self.state = (u32::from(slot.freq).wrapping_mul(high))
-            .wrapping_add(low.wrapping_sub(u32::from(slot.start)));
-        if self.state < FLOOR {
-            match self.words.split_first_chunk::<2>() {
-                Some((word, rest)) => {
-                    self.state = self.state << 16 | u32::from(u16::from_le_bytes(*word));
-                    self.words = rest;
-                }
-                None => {
-                    self.short = true;
-                    self.state |= FLOOR;
-                }
+    /// Fills `symbols` with the next ones.
+    pub fn fill(&mut self, symbols: &mut [u8]) {
+        let (slots, scale, mut state) = (&*self.slots, self.scale, self.state);
+        let mut rest = symbols;
+        // A symbol takes one word or none: for so many there is one in any case. Which it is nobody can
+        // guess, so that there is no branch.
+        while rest.len().min(self.words.len() / 2) > 0 {
+            let (sure, later) = rest.split_at_mut(rest.len().min(self.words.len() / 2));
+            let mut at = 0;
+            for place in sure {
+                let (symbol, next) = step(slots, scale, state);
+                let word = u32::from(u16::from_le_bytes([self.words[at], self.words[at + 1]]));
+                let is_low = next < FLOOR;
+                state = if is_low { next << 16 | word } else { next };
+                at += 2 * usize::from(is_low);
+                *place = symbol;
             }
+            self.words = &self.words[at..];
+            rest = later;
         }
-        slot.symbol
+        for place in rest {
+            let (symbol, next) = step(slots, scale, state);
+            // No word is left.
+            self.short |= next < FLOOR;
+            state = if next < FLOOR { next | FLOOR } else { next };
+            *place = symbol;
+        }
+        self.state = state;
     }
 
     /// All symbols were read: the state is back where the writer began, and nothing is left.
@@ -166,6 +229,17 @@ impl Decoder<'_> {
             _ => Err(Malformed("bytes behind the last symbol")),
         }
     }
+}
+
+/// The symbol that `state` tells, and the state behind it before a word enters.
+#[inline]
+fn step(slots: &[Slot], scale: u32, state: u32) -> (u8, u32) {
+    let low = state & ((1 << scale) - 1);
+    let slot = slots[low as usize];
+    let high = state >> scale;
+    // Never above 32 bits: a frequency is at most the scale's whole.
+    let next = (slot.freq().wrapping_mul(high)).wrapping_add(low.wrapping_sub(slot.start()));
+    (slot.symbol(), next)
 }
 
 #[cfg(test)]
@@ -182,7 +256,11 @@ mod tests {
 
     fn decode(table: &Table, bytes: &[u8], count: usize) -> Result<Vec<u8>, Malformed> {
         let mut decoder = table.decoder(bytes)?;
-        let symbols = (0..count).map(|_| decoder.next_symbol()).collect();
+        let mut symbols = vec![0; count];
+        // In two goes, as callers may.
+        let (first, rest) = symbols.split_at_mut(count / 3);
+        decoder.fill(first);
+        decoder.fill(rest);
         decoder.end().map(|()| symbols)
     }
 
@@ -202,6 +280,18 @@ mod tests {
             let _ = Table::check(freqs, scale);
             let table = Table::of(&[3, 0, 1, 100], 8);
             let _ = decode(&table, &bytes, 300);
+        }
+    }
+
+    #[test]
+    fn a_flat_table_is_that_of_counts_that_are_all_the_same() {
+        for classes in 1..=SYMBOLS_MAX {
+            let alike = Table::of(&vec![1; classes], FLAT_SCALE);
+            let flat = Table::flat(classes);
+            assert_eq!((flat.freqs(), flat.scale), (alike.freqs(), alike.scale));
+            let symbols: Vec<u8> = (0..classes).map(|symbol| symbol as u8).collect();
+            let bytes = alike.encode(&symbols);
+            assert_eq!(decode(&flat, &bytes, classes), Ok(symbols));
         }
     }
 

@@ -133,10 +133,10 @@ fn decode_decimals(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Ma
     }
     let digits = ints::decode(fields.take(fields.remaining())?, count)?;
     let mut values: Vec<u64> = match places {
-        0 => digits.iter().map(|&d| (d as f64).to_bits()).collect(),
+        0 => digits.into_iter().map(|d| (d as f64).to_bits()).collect(),
         _ => digits
-            .iter()
-            .map(|&d| (d as f64 / power).to_bits())
+            .into_iter()
+            .map(|d| (d as f64 / power).to_bits())
             .collect(),
     };
     for (place, bits) in odd {

@@ -173,18 +173,22 @@ impl State {
             };
             return index.names().filter(stands).for_each(each);
         }
-        let chosen = self.select_any(any_of).into_iter();
+        let kinds = self.table.kinds();
+        let mut met = vec![false; kinds.count()];
         let mut names: Vec<&str> = Vec::new();
-        let mut before: Option<&Labels> = None;
-        for labels in chosen
-            .filter(|&id| places.have(id))
-            .filter_map(|id| self.table.labels(id))
-        {
-            // Series that are chosen together mostly have the same names.
-            if !before.is_some_and(|before| before.has_names_of(labels)) {
-                names.extend(labels.iter().map(|(name, _)| name));
+        for id in self.select_any(any_of) {
+            let kind = self.table.place(id).and_then(|place| kinds.at(place));
+            if kind.is_some_and(|kind| met[kind]) || !places.have(id) {
+                continue;
             }
-            before = Some(labels);
+            match (kind, self.table.labels(id)) {
+                (Some(kind), _) => {
+                    met[kind] = true;
+                    names.extend(kinds.names(kind));
+                }
+                (None, Some(labels)) => names.extend(labels.iter().map(|(name, _)| name)),
+                (None, None) => {}
+            }
         }
         distinct(names).into_iter().for_each(each);
     }
