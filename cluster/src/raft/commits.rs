@@ -3,9 +3,17 @@
 //! A follower learns what is committed from the next AppendEntries. Under load that one has entries,
 //! but the commit of an entry comes first, and openraft sends it at once in a request of its own: a
 //! second round for each entry to each follower. Here such a request waits a little for one that says
-//! the same and more. What is left out is subsumed by what is sent, as if the network had lost it, and
-//! openraft's bookkeeping takes an answer for all requests up to the index it names.
+//! the same and more. What is left out is subsumed by what is sent, as if the network had lost it.
+//!
+//! openraft's bookkeeping needs care here: it takes an answer for all requests up to the index it
+//! names, also for those without entries that it made after the answered one was sent, and believes
+//! that the follower followed when those were made. A leader that was stopped for some time, while another
+//! one was elected, would take an answer of the time before for one of now, and confirm a read that
+//! misses what the other one has acknowledged. So an answer counts only when no request was made behind
+//! its own that it would answer too ([`Followed`]); the answer to the last one always counts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
@@ -16,27 +24,52 @@ use super::types::AppendRequest;
 /// How long news may wait: what a follower applies is late by that much when no entry follows.
 pub const HOLD: Duration = Duration::from_millis(50);
 
-/// `requests` without those that the next within `hold` makes needless.
-pub fn riding<S>(requests: S, hold: Duration) -> BoxStream<'static, AppendRequest>
+/// Whether a request without entries was made right behind one: an answer to it would be taken for an
+/// answer to that as well.
+#[derive(Debug, Default, Clone)]
+pub struct Followed(Arc<AtomicBool>);
+
+impl Followed {
+    pub fn is_followed(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// `requests` without those that the next within `hold` makes needless; without any hold all of them.
+pub fn riding<S>(
+    requests: S,
+    hold: Option<Duration>,
+) -> BoxStream<'static, (AppendRequest, Followed)>
 where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
-    let requests = requests.fuse();
-    let next = move |mut requests: stream::Fuse<S>| async move {
-        let request = next(&mut requests, hold).await?;
-        Some((request, requests))
+    let state = (requests.fuse(), Followed::default());
+    let next = move |(mut requests, before): (stream::Fuse<S>, Followed)| async move {
+        let request = next(&mut requests, hold, &before).await?;
+        let followed = Followed::default();
+        Some(((request, followed.clone()), (requests, followed)))
     };
-    stream::unfold(requests, next).boxed()
+    stream::unfold(state, next).boxed()
 }
 
+/// The next request to be sent behind the one that `before` belongs to.
 async fn next(
     requests: &mut (impl Stream<Item = AppendRequest> + Unpin),
-    hold: Duration,
+    hold: Option<Duration>,
+    before: &Followed,
 ) -> Option<AppendRequest> {
     let mut request = requests.next().await?;
     if !is_news_only(&request) {
         return Some(request);
     }
+    before.set();
+    let Some(hold) = hold else {
+        return Some(request);
+    };
     let deadline = tokio::time::sleep(hold);
     tokio::pin!(deadline);
     while is_news_only(&request) {
@@ -104,15 +137,19 @@ mod tests {
             request(4, false, 3),
             request(4, false, 4),
         ];
-        let riding: Vec<_> = riding(stream::iter(sent), HOLD).collect().await;
-        let seen: Vec<_> = riding.iter().map(seen).collect();
+        let riding: Vec<_> = riding(stream::iter(sent), Some(HOLD)).collect().await;
+        let seen: Vec<_> = riding.iter().map(|(request, _)| seen(request)).collect();
         assert_eq!(seen, [(1, 1, 1), (2, 1, 2), (3, 1, 2), (4, 0, 4)]);
+        // Answers to the first and to the one before the last news would be taken for answers to both.
+        let followed: Vec<_> = riding.iter().map(|(_, f)| f.is_followed()).collect();
+        assert_eq!(followed, [true, false, true, false]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn news_alone_waits_no_longer_than_the_hold() {
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
-        let mut riding = riding(ReceiverStream::new(receiver), HOLD);
+        let riding = riding(ReceiverStream::new(receiver), Some(HOLD));
+        let mut riding = riding.map(|(request, _)| request);
         sender.send(request(7, false, 6)).await.unwrap();
         let mut news = riding.next();
         assert!((&mut news).now_or_never().is_none());

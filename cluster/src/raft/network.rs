@@ -217,12 +217,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let cluster_id = self.cluster_id();
         let (group, to) = (self.group.0, self.to);
         let peer = self.peer.clone();
-        let requests = match self.group {
+        let hold = match self.group {
             // Seldom written, and what follows from it should not wait.
-            GroupId::META => input.boxed(),
-            _ => commits::riding(input, commits::HOLD),
+            GroupId::META => None,
+            _ => Some(commits::HOLD),
         };
-        let sent = requests.then(move |request| {
+        let sent = commits::riding(input, hold).then(move |(request, followed)| {
             let frame = wire::AppendFrame {
                 cluster_id: cluster_id.clone(),
                 group,
@@ -231,12 +231,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 append: Some(append_to_wire(request)),
             };
             let peer = peer.clone();
-            async move { peer.append.ask(frame).await }
+            async move { (peer.append.ask(frame).await, followed) }
         });
         let ttl = option.hard_ttl();
         let answers = sent
-            .map(move |asked| -> BoxFuture<'static, _> {
-                async move {
+            .map(move |(asked, followed)| -> BoxFuture<'static, _> {
+                let answer = async move {
                     let broken = |e: Broken| unreachable_because(&e);
                     let timed_out = |_| unreachable_because(&Broken("no answer in time".into()));
                     let answer = asked.map_err(broken)?.answer();
@@ -245,10 +245,16 @@ impl RaftNetworkV2<TypeConfig> for Client {
                         .map_err(timed_out)?
                         .map_err(broken)?;
                     stream_result(reply)
-                }
-                .boxed()
+                };
+                answer.map(|answer| (answer, followed)).boxed()
             })
-            .buffered(APPENDS_IN_FLIGHT_MAX);
+            .buffered(APPENDS_IN_FLIGHT_MAX)
+            // Looked at when the answer is handed on: until openraft asks for the next one, it makes no
+            // request.
+            .filter_map(|(answer, followed)| {
+                let is_early = matches!(answer, Ok(Ok(_))) && followed.is_followed();
+                std::future::ready((!is_early).then_some(answer))
+            });
         let answers: BoxStream<'s, _> = answers.boxed();
         async move { Ok(answers) }.boxed()
     }
