@@ -86,6 +86,17 @@ async fn next(
     Some(request)
 }
 
+/// Of `answers`, in the order of the requests, those that count. Whether one was followed is looked at
+/// when it is handed on: openraft makes no request before it asks for the next answer.
+pub fn counting<T, E, F>(
+    answers: impl Stream<Item = (Result<Result<T, F>, E>, Followed)>,
+) -> impl Stream<Item = Result<Result<T, F>, E>> {
+    answers.filter_map(|(answer, followed)| {
+        let is_early = matches!(answer, Ok(Ok(_))) && followed.is_followed();
+        std::future::ready((!is_early).then_some(answer))
+    })
+}
+
 fn is_news_only(request: &AppendRequest) -> bool {
     request.entries.is_empty()
 }
@@ -143,6 +154,44 @@ mod tests {
         // Answers to the first and to the one before the last news would be taken for answers to both.
         let followed: Vec<_> = riding.iter().map(|(_, f)| f.is_followed()).collect();
         assert_eq!(followed, [true, false, true, false]);
+    }
+
+    /// What openraft 0.10.0-alpha.37 makes of it: `drain_acked` in its queue of requests in flight takes
+    /// one answer for the requests of both, and the time of the later one.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_for_no_request_that_was_made_after_it() {
+        type Answer = Result<Result<u64, ()>, &'static str>;
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let (reply, mut replies) = tokio::sync::mpsc::unbounded_channel();
+        let sent = riding(ReceiverStream::new(receiver), Some(HOLD)).map(move |(_, followed)| {
+            let (answer, waiting) = tokio::sync::oneshot::channel::<Answer>();
+            reply.send(answer).unwrap();
+            waiting.map(|answer| (answer.unwrap(), followed))
+        });
+        let answers = counting(sent.buffered(4));
+        tokio::pin!(answers);
+        let mut answered = || answers.next().now_or_never().flatten();
+        sender.send(request(1, true, 1)).await.unwrap();
+        assert_eq!(answered(), None);
+        // Asked for while the answer to the first is on its way, and not sent yet.
+        sender.send(request(2, false, 2)).await.unwrap();
+        assert_eq!(answered(), None);
+        replies.recv().await.unwrap().send(Ok(Ok(2))).unwrap();
+        assert_eq!(
+            answered(),
+            None,
+            "it is of the time before the second request"
+        );
+        tokio::time::sleep(HOLD + Duration::from_millis(1)).await;
+        assert_eq!(answered(), None);
+        replies.recv().await.unwrap().send(Ok(Ok(2))).unwrap();
+        assert_eq!(answered(), Some(Ok(Ok(2))));
+        // What went wrong is told whatever follows.
+        sender.send(request(2, true, 2)).await.unwrap();
+        sender.send(request(3, false, 3)).await.unwrap();
+        assert_eq!(answered(), None);
+        replies.recv().await.unwrap().send(Err("gone")).unwrap();
+        assert_eq!(answered(), Some(Err("gone")));
     }
 
     #[tokio::test(start_paused = true)]

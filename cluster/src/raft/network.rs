@@ -248,14 +248,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 };
                 answer.map(|answer| (answer, followed)).boxed()
             })
-            .buffered(APPENDS_IN_FLIGHT_MAX)
-            // Looked at when the answer is handed on: until openraft asks for the next one, it makes no
-            // request.
-            .filter_map(|(answer, followed)| {
-                let is_early = matches!(answer, Ok(Ok(_))) && followed.is_followed();
-                std::future::ready((!is_early).then_some(answer))
-            });
-        let answers: BoxStream<'s, _> = answers.boxed();
+            .buffered(APPENDS_IN_FLIGHT_MAX);
+        let answers: BoxStream<'s, _> = commits::counting(answers).boxed();
         async move { Ok(answers) }.boxed()
     }
 
