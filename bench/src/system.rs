@@ -100,31 +100,23 @@ impl System {
 
     /// Makes what was written visible where that takes an extra step.
     pub async fn flush(&self) -> anyhow::Result<()> {
-        if self.kind != Kind::VictoriaMetrics {
-            return Ok(());
-        }
-        let mut connection = Connection::new(self.targets[0].api);
-        match connection
-            .get("/internal/force_flush", READY_DEADLINE)
-            .await
-        {
-            Reply::Answer { status: 200, .. } => Ok(()),
-            other => bail!("flush: {other:?}"),
-        }
+        self.ask_victoria("/internal/force_flush").await
     }
 
     /// Makes few files of many where that is only done when asked for.
     pub async fn merge(&self) -> anyhow::Result<()> {
+        self.ask_victoria("/internal/force_merge").await
+    }
+
+    /// What the others do by themselves.
+    async fn ask_victoria(&self, path: &str) -> anyhow::Result<()> {
         if self.kind != Kind::VictoriaMetrics {
             return Ok(());
         }
         let mut connection = Connection::new(self.targets[0].api);
-        match connection
-            .get("/internal/force_merge", READY_DEADLINE)
-            .await
-        {
+        match connection.get(path, READY_DEADLINE).await {
             Reply::Answer { status: 200, .. } => Ok(()),
-            other => bail!("merge: {other:?}"),
+            other => bail!("{path}: {other:?}"),
         }
     }
 

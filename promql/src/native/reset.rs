@@ -72,12 +72,7 @@ fn has_lost(now: &[(i32, f64)], before: &[(i32, f64)]) -> bool {
 /// Whether both have the same layout and counts; reset hints do not matter, and NaN counts equal
 /// themselves by their bits.
 pub(crate) fn equal(a: &Histogram, b: &Histogram) -> bool {
-    a.schema == b.schema
-        && same(a.count, b.count)
-        && same(a.sum, b.sum)
-        && a.zero_threshold == b.zero_threshold
-        && same(a.zero_count, b.zero_count)
-        && all_same(&a.custom_values, &b.custom_values)
+    same_beside_buckets(a, b)
         && same_spans(&a.positive_spans, &b.positive_spans)
         && same_spans(&a.negative_spans, &b.negative_spans)
         && all_same(&a.positive_buckets, &b.positive_buckets)
@@ -87,16 +82,21 @@ pub(crate) fn equal(a: &Histogram, b: &Histogram) -> bool {
 /// Whether both counted the same, empty buckets aside: what a series' own histograms are compared
 /// by. Prometheus reads those of a chunk with the same buckets, however each was written.
 pub(crate) fn counted_same(a: &Histogram, b: &Histogram) -> bool {
+    same_beside_buckets(a, b)
+        && full(&a.positive_spans, &a.positive_buckets)
+            .eq(full(&b.positive_spans, &b.positive_buckets))
+        && full(&a.negative_spans, &a.negative_buckets)
+            .eq(full(&b.negative_spans, &b.negative_buckets))
+}
+
+/// Whether all is the same but what stands in buckets with a sign.
+fn same_beside_buckets(a: &Histogram, b: &Histogram) -> bool {
     a.schema == b.schema
         && same(a.count, b.count)
         && same(a.sum, b.sum)
         && a.zero_threshold == b.zero_threshold
         && same(a.zero_count, b.zero_count)
         && all_same(&a.custom_values, &b.custom_values)
-        && full(&a.positive_spans, &a.positive_buckets)
-            .eq(full(&b.positive_spans, &b.positive_buckets))
-        && full(&a.negative_spans, &a.negative_buckets)
-            .eq(full(&b.negative_spans, &b.negative_buckets))
 }
 
 /// Index and bits of the buckets that counted something.
