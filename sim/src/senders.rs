@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::join_all;
 use model::labels::METRIC_NAME;
 use model::port::Dice;
 use model::sink::WriteError;
@@ -126,15 +125,10 @@ fn batch_of(sender: u64, delta: &Delta) -> Batch {
 
 type Found = Result<BTreeMap<Place, f64>, Violation>;
 
-/// Asks every shard.
+/// What every shard has of the differences' sums.
 async fn select(door: &Door, selection: &Selection) -> Result<Found, SourceError> {
-    let sources = (door.sources)();
-    if sources.is_empty() {
-        return Err(SourceError::Unavailable(Vec::new()));
-    }
-    let answers = join_all(sources.iter().map(|source| source.select(selection))).await;
     let mut found = BTreeMap::new();
-    for answer in answers {
+    for answer in door.select(selection).await? {
         for series in answer? {
             let sender = series.labels.get(SENDER).and_then(|n| n.parse().ok());
             let Some(sender) = sender else {

@@ -12,7 +12,9 @@ use model::labels::METRIC_NAME;
 use model::port::{Clock, Dice};
 use model::sink::{Groups, Sink, WriteError};
 use model::source::{Consistency, Selection, Source, SourceError, Take};
-use model::{Batch, Exemplar, Histogram, Labels, MatchOp, Matcher, MetadataStore, Timestamp};
+use model::{
+    Batch, Exemplar, Histogram, Labels, MatchOp, Matcher, MetadataStore, Series, Timestamp,
+};
 use sim_world::SimDice;
 use tokio::time::{sleep, timeout};
 
@@ -39,6 +41,20 @@ pub struct Door {
     pub metadata: Arc<dyn MetadataStore>,
     pub sources: Arc<dyn Fn() -> Vec<Arc<dyn Source>> + Send + Sync>,
 }
+
+impl Door {
+    /// Asks every shard; an error when none is known.
+    pub async fn select(&self, selection: &Selection) -> Result<Vec<Answer>, SourceError> {
+        let sources = (self.sources)();
+        if sources.is_empty() {
+            return Err(SourceError::Unavailable(Vec::new()));
+        }
+        Ok(join_all(sources.iter().map(|source| source.select(selection))).await)
+    }
+}
+
+/// What one shard has.
+type Answer = Result<Vec<Series>, SourceError>;
 
 /// One client.
 pub struct Client {
@@ -380,13 +396,8 @@ type Found = Result<BTreeMap<Place, f64>, Violation>;
 
 /// Asks every shard. A series that is sent twice or out of order is a violation.
 async fn select(door: &Door, selection: &Selection) -> Result<Found, SourceError> {
-    let sources = (door.sources)();
-    if sources.is_empty() {
-        return Err(SourceError::Unavailable(Vec::new()));
-    }
-    let answers = join_all(sources.iter().map(|source| source.select(selection))).await;
     let mut found = BTreeMap::new();
-    for answer in answers {
+    for answer in door.select(selection).await? {
         for series in answer? {
             let number = series
                 .labels
