@@ -52,7 +52,7 @@ impl Newest {
 
     /// Whether it is neither nameless nor the end of its series.
     pub fn is_shown(&self) -> bool {
-        !is_stale(self.value) && !self.labels.metric_name().is_empty()
+        !is_stale(self.value) && self.labels.has_name()
     }
 }
 

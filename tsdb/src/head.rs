@@ -235,6 +235,12 @@ impl HeadSeries {
         self.last
     }
 
+    /// Reads where [`HeadSeries::latest`] will.
+    pub fn touch_newest(&self) -> u8 {
+        let open = self.open.as_ref().map_or(0, |open| open.last().bits);
+        (open ^ self.last.map_or(0, |at| at.0.cast_unsigned()) ^ self.late.len() as u64) as u8
+    }
+
     /// The newest sample that stands in the head; nothing is decoded.
     pub fn latest(&self) -> Option<(Timestamp, Value)> {
         let open = self.open.as_ref().map(Appender::last);

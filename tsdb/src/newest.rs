@@ -17,6 +17,9 @@ use crate::shard::Shard;
 use crate::state::Standing;
 use crate::value::Value;
 
+/// Series that are fetched from memory together: about as many as a core waits for at once.
+const TOUCHED_SERIES: usize = 16;
+
 /// The chosen series that are not read yet.
 pub struct Pages {
     shard: Arc<Shard>,
@@ -91,15 +94,20 @@ impl Pages {
 
     fn look(&mut self) -> Vec<Found> {
         let (start, end) = (self.start, self.end);
-        let ids = self.ids.by_ref().take(NEWEST_PAGE_SERIES);
+        let page = self.ids.len().min(NEWEST_PAGE_SERIES);
+        let ids: Vec<SeriesId> = self.ids.by_ref().take(page).collect();
         self.shard.read(|state| {
-            let found = ids.filter_map(|id| {
-                let labels = state.table().labels(id)?.clone();
-                match state.standing(id, start, end) {
-                    Standing::Nowhere => None,
-                    Standing::Here(at, value) => Some(Found::Ready(labels, at, value)),
-                    Standing::Among(parts) => Some(Found::Among(labels, parts)),
-                }
+            let found = ids.chunks(TOUCHED_SERIES).flat_map(|ids| {
+                state.touch_newest(ids);
+                ids.iter().filter_map(|&id| {
+                    let standing = state.standing(id, start, end);
+                    let labels = state.table().labels(id)?;
+                    match standing {
+                        Standing::Nowhere => None,
+                        Standing::Here(at, value) => Some(Found::Ready(labels.clone(), at, value)),
+                        Standing::Among(parts) => Some(Found::Among(labels.clone(), parts)),
+                    }
+                })
             });
             found.collect()
         })
