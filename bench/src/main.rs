@@ -6,7 +6,8 @@
 //! [`measure`] the processes, ask [`query`]s -> medians in a [`table`]. [`queries`] is the other half:
 //! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much;
 //! [`federate`] is what `/federate` costs, [`pushes`] what pushes do beside Pushgateway,
-//! [`restart`] what a killed one does when it is started again, [`disk`] what is left of it all there.
+//! [`restart`] what a killed one does when it is started again, or one whose [`power`] was cut,
+//! [`disk`] what is left of it all there.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -18,6 +19,7 @@ mod disk;
 mod federate;
 mod measure;
 mod options;
+mod power;
 mod pushes;
 mod queries;
 mod query;
@@ -35,6 +37,7 @@ use anyhow::Context;
 use jepsen_tests::process::{BECOME_NODE, become_node};
 
 use options::Options;
+use restart::End;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -44,15 +47,24 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = arguments.next_if(|first| {
-        ["queries", "bombs", "federate", "pushes", "restart", "disk"]
-            .iter()
-            .any(|known| first == known)
+        [
+            "queries",
+            "bombs",
+            "federate",
+            "pushes",
+            "restart",
+            "power-cut",
+            "disk",
+        ]
+        .iter()
+        .any(|known| first == known)
     });
     let done = match command.as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("queries") => queries::main(arguments),
         Some("federate") => federate::main(arguments),
         Some("pushes") => pushes::main(arguments),
-        Some("restart") => restart::main(arguments),
+        Some("restart") => restart::main(arguments, End::Killed),
+        Some("power-cut") => restart::main(arguments, End::PowerCut),
         Some("disk") => disk::main(arguments),
         Some(_) => bombs::main(arguments),
         None => Options::parse(arguments).and_then(|options| bench(&options)),

@@ -1,8 +1,8 @@
-//! `bench restart`: how long a system that was killed with everything loaded takes until it answers
-//! completely, and what it lost of what it had acknowledged.
+//! `bench restart` and `bench power-cut`: how long a system that ended abruptly with everything loaded
+//! takes until it answers completely, and what it lost of what it had acknowledged.
 //!
 //! All its processes get SIGKILL right behind the last acknowledgement, which leaves none of them time
-//! to tidy up, and are started again. Then every target is asked, over and over, how many samples of
+//! to tidy up, and are started again. In a power cut their file systems go first, all at once. Then every target is asked, over and over, how many samples of
 //! one metric it has. An answer is complete when it counts all that were acknowledged; a system that
 //! goes on counting fewer has lost the rest.
 
@@ -16,6 +16,7 @@ use jepsen_tests::cluster::Target;
 use serde::Serialize;
 
 use crate::options::Options;
+use crate::power::Disks;
 use crate::query::{self, metrics};
 use crate::round::Work;
 use crate::send::{Sent, send};
@@ -29,6 +30,30 @@ const STEADY: Duration = Duration::from_secs(10);
 /// So long nothing but errors is.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
 
+/// How a system ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Killed,
+    /// Its data lie on file systems of their own.
+    PowerCut,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "restart",
+            Self::PowerCut => "power-cut",
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Killed => "Killed",
+            Self::PowerCut => "Power cut",
+        }
+    }
+}
+
 /// What one round measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Figure {
@@ -40,7 +65,7 @@ struct Figure {
     answer_s: f64,
 }
 
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+pub fn main(arguments: impl IntoIterator<Item = OsString>, end: End) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
     std::fs::create_dir_all(&options.directory)
         .with_context(|| format!("create {}", options.directory.display()))?;
@@ -52,7 +77,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
     for n in 0..options.runs {
         for &kind in &options.systems {
             eprintln!("run {} of {}: {}", n + 1, options.runs, kind.name());
-            let figure = runtime.block_on(round(&options, kind));
+            let figure = runtime.block_on(round(&options, kind, end));
             let figure = figure.with_context(|| kind.name())?;
             eprintln!(
                 "  {:.2} s to the whole answer, {} of {} samples lost",
@@ -61,18 +86,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
             figures.push(figure);
         }
     }
-    let text = markdown(&facts, &options.systems, &figures);
-    let stem = options.directory.join(format!("{}-restart", facts.began_s));
+    let text = markdown(end, &facts, &options.systems, &figures);
+    let stem = options
+        .directory
+        .join(format!("{}-{}", facts.began_s, end.name()));
     let json = serde_json::json!({"facts": facts, "figures": figures});
     table::write(&stem, &text, &json)
 }
 
-async fn round(options: &Options, kind: Kind) -> anyhow::Result<Figure> {
+async fn round(options: &Options, kind: Kind, end: End) -> anyhow::Result<Figure> {
     let work = Work::create(&options.directory)?;
+    let disks = match end {
+        End::Killed => None,
+        End::PowerCut => Some(Disks::mount(kind.data_below(&work.0), &work.0)?),
+    };
     let mut system = System::start(&options.programs(), kind, &work.0).await?;
     let base_ms = wall_ms() - i64::from(options.rounds) * INTERVAL_MS;
     let sent = send(&options.load(), Shape::Wide, system.targets(), base_ms)?;
+    disks.as_ref().map_or(Ok(()), Disks::cut)?;
     system.kill()?;
+    disks.as_ref().map_or(Ok(()), Disks::restore)?;
     if sent.rounds == 0 {
         bail!("nothing was sent in {:?}", options.send_max);
     }
@@ -143,10 +176,11 @@ impl Loaded {
     }
 }
 
-fn markdown(facts: &Facts, systems: &[Kind], figures: &[Figure]) -> String {
+fn markdown(end: End, facts: &Facts, systems: &[Kind], figures: &[Figure]) -> String {
     let mut text = format!(
-        "Killed with {} series of {} samples, median of {}; {}; {}\n\n\
+        "{} with {} series of {} samples, median of {}; {}; {}\n\n\
          | system | to the whole answer, s | acknowledged samples lost |\n|---|---:|---:|\n",
+        end.told(),
         facts.series,
         facts.rounds,
         facts.runs,
@@ -185,7 +219,7 @@ mod tests {
             senders: 4,
         };
         let figures = [figure(0, 1.0), figure(4, 9.0), figure(0, 2.0)];
-        let text = markdown(&facts, &[Kind::Prometheus], &figures);
+        let text = markdown(End::PowerCut, &facts, &[Kind::Prometheus], &figures);
         assert!(text.contains("| Prometheus | 2.00 | 0, 4, 0 |\n"), "{text}");
     }
 }

@@ -51,6 +51,17 @@ impl Kind {
         }
     }
 
+    /// Its data directories, if it is started below `directory`.
+    pub fn data_below(self, directory: &Path) -> Vec<PathBuf> {
+        match self {
+            Self::Quorate { nodes } => {
+                let data = |n| directory.join(format!("node-{n}/data"));
+                (0..nodes).map(data).collect()
+            }
+            _ => vec![directory.join("data")],
+        }
+    }
+
     pub fn name(self) -> String {
         match self {
             Self::Quorate { nodes: 1 } => "quorate, 1 node".to_owned(),
@@ -233,9 +244,7 @@ fn quorate(programs: &Programs, nodes: usize, directory: &Path) -> anyhow::Resul
         kind: Kind::Quorate { nodes },
         targets: cluster.targets(),
         processes: Processes::Cluster(cluster),
-        data: (0..nodes)
-            .map(|n| directory.join(format!("node-{n}/data")))
-            .collect(),
+        data: Kind::Quorate { nodes }.data_below(directory),
     })
 }
 

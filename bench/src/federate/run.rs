@@ -15,7 +15,8 @@ use crate::system::System;
 
 /// Longer than any system waits before it does what can wait.
 const BEFORE_REST: Duration = Duration::from_secs(40);
-/// How long it is looked at, how often, and what share of a core it may take when it rests.
+/// How long it is looked at, how often, and what share of a core each of its processes may take when
+/// it rests.
 const LOOK: Duration = Duration::from_secs(3);
 const LOOKS_MAX: usize = 20;
 const IDLE: f64 = 0.08;
@@ -55,10 +56,11 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Figure>> {
 /// applied for half a minute, and its memory would be taken for that of the answers.
 async fn rest(system: &mut System) -> anyhow::Result<()> {
     tokio::time::sleep(BEFORE_REST).await;
+    let idle_s = IDLE * system.targets().len() as f64 * LOOK.as_secs_f64();
     for _ in 0..LOOKS_MAX {
         let before = system.cpu_seconds()?;
         tokio::time::sleep(LOOK).await;
-        if system.cpu_seconds()? - before < IDLE * LOOK.as_secs_f64() {
+        if system.cpu_seconds()? - before < idle_s {
             return Ok(());
         }
     }
