@@ -83,7 +83,11 @@ pub async fn count_of(target: Target, name: &str, end_ms: i64, rounds: u32) -> a
     let path = format!("/api/v1/query?query={query}&time={}", end_ms / 1000);
     let body = get(&mut Connection::new(target.api), &path).await?;
     let answer: serde_json::Value = serde_json::from_slice(&body)?;
-    let text = answer["data"]["result"][0]["value"][1]
+    let result = &answer["data"]["result"];
+    if result.as_array().is_some_and(Vec::is_empty) {
+        return Ok(0);
+    }
+    let text = result[0]["value"][1]
         .as_str()
         .with_context(|| format!("no value in {answer}"))?;
     Ok(text.parse::<f64>()? as u64)
