@@ -154,11 +154,9 @@ pub fn version(binary: &Path) -> String {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     let output = std::process::Command::new(binary).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    match text
-        .ok()
-        .and_then(|text| text.lines().next().map(str::to_owned))
-    {
-        Some(line) => line,
+    let text = text.unwrap_or_default();
+    match text.lines().find(|line| !line.trim().is_empty()) {
+        Some(line) => line.to_owned(),
         None => format!("{name}, version unknown"),
     }
 }

@@ -6,6 +6,8 @@
 //! quorate's own command line. Every metric is then asked of both: all samples as they are, and a
 //! range with steps. An import that is run again must store the same and refuse nothing.
 
+mod said;
+
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -70,6 +72,7 @@ async fn course(programs: &Programs, promtool: Option<&Path>, seed: u64) -> anyh
     let prometheus = Prometheus::start(programs).await?;
     let mut client = Client::new(prometheus.address);
     client.load(&data.slices()).await?;
+    said::tell(&mut client).await?;
     client.order(&deletion(&data.series[0])).await?;
     let snapshot = client.order("/api/v1/admin/tsdb/snapshot").await?;
     let snapshot: serde_json::Value = serde_json::from_slice(&snapshot)?;
@@ -130,6 +133,10 @@ async fn side_by_side(
     println!("{what}: {told} flipped bytes were told or changed nothing");
     let prometheus = Prometheus::start_in(programs, folder).await?;
     let differences = compare(prometheus.address, address, data, what).await?;
+    if what == HEAD {
+        let (mut reference, mut own) = (Client::new(prometheus.address), Client::new(address));
+        said::compare(&mut reference, &mut own).await?;
+    }
     println!("{what}: {}; {differences} differences", first.trim());
     Ok(differences)
 }

@@ -21,7 +21,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What both must have switched on so that every feature can be asked for.
 const FEATURES: &str = "--enable-feature=native-histograms,promql-experimental-functions,\
-                        promql-duration-expr";
+                        promql-duration-expr,exemplar-storage,metadata-wal-records";
 
 fn configuration() -> String {
     format!(
@@ -212,13 +212,25 @@ impl Client {
     }
 
     pub async fn write(&mut self, series: &[Series]) -> anyhow::Result<()> {
-        let body = wire::body(series)?;
+        self.write_body(&wire::HEADERS, wire::body(series)?).await
+    }
+
+    /// A request of remote write 2.0, compressed already.
+    pub async fn write_v2(&mut self, body: bytes::Bytes) -> anyhow::Result<()> {
+        self.write_body(&wire::HEADERS_V2, body).await
+    }
+
+    async fn write_body(
+        &mut self,
+        headers: &[(&str, &str)],
+        body: bytes::Bytes,
+    ) -> anyhow::Result<()> {
         for _ in 0..20 {
             let path = "/api/v1/write";
             let body = body.clone();
             let sent = self
                 .0
-                .send(Method::POST, path, &wire::HEADERS, body, REQUEST_DEADLINE);
+                .send(Method::POST, path, headers, body, REQUEST_DEADLINE);
             match sent.await {
                 Reply::Answer {
                     status: 200..=299, ..

@@ -18,6 +18,16 @@ pub const HEADERS: [(&str, &str); 3] = [
     ("x-prometheus-remote-write-version", "0.1.0"),
 ];
 
+/// Those of a request of version 2.0.
+pub const HEADERS_V2: [(&str, &str); 3] = [
+    (
+        "content-type",
+        "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+    ),
+    ("content-encoding", "snappy"),
+    ("x-prometheus-remote-write-version", "2.0.0"),
+];
+
 /// The compressed request that carries `series`.
 pub fn body(series: &[Series]) -> anyhow::Result<Bytes> {
     let mut message = Vec::new();

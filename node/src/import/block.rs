@@ -220,3 +220,58 @@ fn read_tombstones(content: &[u8]) -> Result<BTreeMap<u64, Vec<(i64, i64)>>, Bad
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::index::tests::two_series;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_tombstones_or_told(
+            content in prop::collection::vec(any::<u8>(), 0..60),
+            is_summed: bool,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("tombstones");
+            let sum = match is_summed {
+                true => crc32c::crc32c(&content).to_be_bytes(),
+                false => [0; 4],
+            };
+            let magic = TOMBSTONES_MAGIC.to_be_bytes();
+            std::fs::write(&path, [&magic[..], &[VERSION], &content[..], &sum].concat()).unwrap();
+            let expected = read_tombstones(&content);
+            match tombstones(&path) {
+                Ok(found) => prop_assert_eq!(Ok(found), expected),
+                Err(_) => prop_assert!(!is_summed || expected.is_err()),
+            }
+        }
+
+        /// A segment with any chunk, and any place to look for it.
+        #[test]
+        fn arbitrary_bytes_are_a_chunk_or_told(
+            content in prop::collection::vec(any::<u8>(), 1..80),
+            len in 0u8..90,
+            place in 0u64..20,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let chunk = Chunk { min: 0, max: 0, place };
+            let magic = CHUNKS_MAGIC.to_be_bytes();
+            let sum = crc32c::crc32c(&content).to_be_bytes();
+            let file = [&magic[..], &[VERSION, 0, 0, 0, len], &content[..], &sum].concat();
+            std::fs::write(dir.path().join("000001"), file).unwrap();
+            std::fs::write(dir.path().join("index"), two_series()).unwrap();
+            let block = Block {
+                index: Reader::open(&dir.path().join("index")).unwrap(),
+                segments: segments(dir.path()).unwrap(),
+                tombstones: BTreeMap::new(),
+            };
+            let mut samples = Samples::default();
+            let read = block.read(&chunk, &mut samples);
+            let whole = place == 8 && usize::from(len) + 1 == content.len();
+            prop_assert!(whole || read.is_err() || samples.is_empty());
+        }
+    }
+}

@@ -6,11 +6,14 @@
 //! The chunks hold nothing that the logs lack; they are read first because they are smaller, and where
 //! one is damaged the log tells the rest.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use model::hash::Map;
-use proto::remote::Label;
+use model::labels::METRIC_NAME;
+use proto::remote::metric_metadata::MetricType;
+use proto::remote::{Exemplar, Label, MetricMetadata};
 
 use super::block::{check_magic, covers, numbered};
 use super::chunk::{self, Samples};
@@ -57,6 +60,9 @@ struct Series {
     last: Option<i64>,
     deleted: Vec<(i64, i64)>,
     gathered: Samples,
+    exemplars: Vec<Exemplar>,
+    /// What was said last.
+    said: Option<MetricMetadata>,
 }
 
 /// What is known while the head is read.
@@ -101,6 +107,7 @@ pub async fn import(places: &Places, oldest: i64, sender: &mut Sender) -> anyhow
         }
     }
     head.flush().await?;
+    head.describe().await?;
     if head.unknown > 0 {
         eprintln!(
             "{} samples of series that the log does not name are left out",
@@ -180,6 +187,8 @@ impl Head<'_> {
                                     last: None,
                                     deleted: Vec::new(),
                                     gathered: Samples::default(),
+                                    exemplars: Vec::new(),
+                                    said: None,
                                 });
                                 self.series.len() - 1
                             });
@@ -193,7 +202,17 @@ impl Head<'_> {
                             }
                         }
                     }
-                    Record::Floats(_) | Record::Histograms(_) | Record::Other => {}
+                    Record::Metadata(all) => {
+                        for (reference, said) in all {
+                            if let Some(place) = self.references.get(&reference) {
+                                self.series[*place].said = Some(said);
+                            }
+                        }
+                    }
+                    Record::Floats(_)
+                    | Record::Histograms(_)
+                    | Record::Exemplars(_)
+                    | Record::Other => {}
                 }
             }
         }
@@ -219,7 +238,15 @@ impl Head<'_> {
                     }
                 }
             }
-            Record::Series(_) | Record::Tombstones(_) | Record::Other => {}
+            Record::Exemplars(all) => {
+                for (reference, exemplar) in all {
+                    if let Some(place) = self.references.get(&reference) {
+                        self.series[*place].exemplars.push(exemplar);
+                        self.gathered += 1;
+                    }
+                }
+            }
+            Record::Series(_) | Record::Tombstones(_) | Record::Metadata(_) | Record::Other => {}
         }
         if self.gathered >= GATHERED_MAX {
             self.flush().await?;
@@ -243,6 +270,7 @@ impl Head<'_> {
         (!covers(&series.deleted, at)).then_some(series)
     }
 
+    /// Samples, and once they are stored the exemplars, which need a series.
     async fn flush(&mut self) -> anyhow::Result<()> {
         for series in &mut self.series {
             if !series.gathered.is_empty() {
@@ -250,7 +278,40 @@ impl Head<'_> {
                 self.sender.push(&series.labels, samples).await?;
             }
         }
+        if self
+            .series
+            .iter()
+            .any(|series| !series.exemplars.is_empty())
+        {
+            self.sender.flush().await?;
+        }
+        for series in &mut self.series {
+            let exemplars = std::mem::take(&mut series.exemplars);
+            self.sender
+                .push_exemplars(&series.labels, exemplars)
+                .await?;
+        }
         self.gathered = 0;
+        Ok(())
+    }
+
+    /// What was said of the metrics, each once.
+    async fn describe(&mut self) -> anyhow::Result<()> {
+        let mut families = BTreeMap::new();
+        for series in &mut self.series {
+            if let Some(said) = series.said.take()
+                && let Some(name) = family_of(&series.labels, said.r#type())
+            {
+                families.insert(name.to_owned(), said);
+            }
+        }
+        for (metric_family_name, said) in families {
+            let said = MetricMetadata {
+                metric_family_name,
+                ..said
+            };
+            self.sender.push_metadata(&said).await?;
+        }
         Ok(())
     }
 
@@ -305,6 +366,20 @@ impl Head<'_> {
         let labels = &series.labels;
         self.sender.push(labels, samples).await
     }
+}
+
+/// The log says of series what a scrape said of their family.
+fn family_of(labels: &[Label], kind: MetricType) -> Option<&str> {
+    let name = labels.iter().find(|label| label.name == METRIC_NAME)?;
+    let parts: &[&str] = match kind {
+        MetricType::Histogram | MetricType::Gaugehistogram => &["_bucket", "_count", "_sum"],
+        MetricType::Summary => &["_count", "_sum"],
+        _ => &[],
+    };
+    let mut families = parts
+        .iter()
+        .filter_map(|part| name.value.strip_suffix(part));
+    Some(families.next().unwrap_or(&name.value))
 }
 
 fn key_of(labels: &[Label]) -> Vec<u8> {
@@ -364,4 +439,57 @@ fn read_chunk(input: &Input, at: u64) -> Result<Option<(HeadChunk, u64)>, Broken
         samples,
     };
     Ok(Some((chunk, at + whole)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_a_chunk_of_the_head_or_told(
+            encoding: u8,
+            data in prop::collection::vec(any::<u8>(), 0..60),
+            len in 0u8..70,
+            is_summed: bool,
+        ) {
+            let content = [&[7; 24][..], &[encoding, len], &data].concat();
+            let sum = match is_summed {
+                true => crc32c::crc32c(&content),
+                false => 0,
+            };
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("000001");
+            std::fs::write(&path, [&content[..], &sum.to_be_bytes()].concat()).unwrap();
+            let input = Input::open(&path).unwrap();
+            if let Ok(Some((chunk, next))) = read_chunk(&input, 0) {
+                prop_assert!(is_summed || usize::from(len) != data.len());
+                prop_assert_eq!(chunk.reference, u64::from_be_bytes([7; 8]));
+                prop_assert!(next <= input.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_family_is_what_its_series_are_parts_of() {
+        let family = |name: &str, kind| {
+            let label = Label {
+                name: METRIC_NAME.to_owned(),
+                value: name.to_owned(),
+            };
+            family_of(&[label], kind).map(str::to_owned)
+        };
+        for (name, kind, expected) in [
+            ("h_bucket", MetricType::Histogram, "h"),
+            ("h", MetricType::Histogram, "h"),
+            ("s_sum", MetricType::Summary, "s"),
+            ("s_bucket", MetricType::Summary, "s_bucket"),
+            ("c_count", MetricType::Counter, "c_count"),
+        ] {
+            assert_eq!(family(name, kind).as_deref(), Some(expected));
+        }
+        assert_eq!(family_of(&[], MetricType::Gauge), None);
+    }
 }

@@ -228,3 +228,112 @@ fn section(input: &Input, at: u64) -> Result<Vec<u8>, Broken> {
     bytes.truncate(len as usize);
     Ok(bytes)
 }
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+    use tsdb::fields::put_varint;
+
+    use super::*;
+
+    fn put_checked(file: &mut Vec<u8>, content: &[u8]) {
+        file.extend(content);
+        file.extend(crc32c::crc32c(content).to_be_bytes());
+    }
+
+    /// An index as Prometheus writes it, but for the sections that are not read.
+    fn index(symbols: &[u8], series: &[Vec<u8>]) -> Vec<u8> {
+        let mut file = MAGIC.to_be_bytes().to_vec();
+        file.push(VERSION);
+        let symbols_at = file.len() as u64;
+        file.extend((symbols.len() as u32).to_be_bytes());
+        put_checked(&mut file, symbols);
+        let align = |file: &mut Vec<u8>| file.resize(file.len().next_multiple_of(16), 0);
+        align(&mut file);
+        let series_at = file.len() as u64;
+        for content in series {
+            put_varint(&mut file, content.len() as u64);
+            put_checked(&mut file, content);
+            align(&mut file);
+        }
+        let behind = file.len() as u64;
+        let places = [symbols_at, series_at, behind, behind, behind, behind];
+        let places = places.iter().flat_map(|place| place.to_be_bytes());
+        put_checked(&mut file, &places.collect::<Vec<u8>>());
+        file
+    }
+
+    fn all(file: &[u8]) -> Result<Vec<Series>, Broken> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        std::fs::write(&path, file).unwrap();
+        let mut reader = Reader::open(&path)?;
+        std::iter::from_fn(|| reader.next().transpose()).collect()
+    }
+
+    /// `{a="b"}` with two chunks, `{a="cc"}` with one.
+    pub fn two_series() -> Vec<u8> {
+        let symbols = b"\0\0\0\x03\x01a\x01b\x02cc";
+        // Labels; chunks: first, length and place, then what is between, length and how much further.
+        let first = vec![1, 0, 1, 2, 20, 5, 8, 3, 4, 6];
+        let second = vec![1, 0, 2, 1, 1, 0, 30];
+        index(symbols, &[first, second])
+    }
+
+    #[test]
+    fn series_have_labels_and_chunks() {
+        let label = |value: &str| Label {
+            name: "a".to_owned(),
+            value: value.to_owned(),
+        };
+        let chunk = |min, max, place| Chunk { min, max, place };
+        let expected = vec![
+            Series {
+                reference: 2,
+                labels: vec![label("b")],
+                chunks: vec![chunk(10, 15, 8), chunk(18, 22, 11)],
+            },
+            Series {
+                reference: 3,
+                labels: vec![label("cc")],
+                chunks: vec![chunk(-1, -1, 30)],
+            },
+        ];
+        assert_eq!(all(&two_series()), Ok(expected));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_told_or_says_nothing() {
+        let whole = two_series();
+        let expected = all(&whole);
+        let mut told = 0;
+        for place in 0..whole.len() * 8 {
+            let mut file = whole.clone();
+            file[place / 8] ^= 1 << (place % 8);
+            match all(&file) {
+                Err(_) => told += 1,
+                // Zeros between sections are looked at by nobody.
+                found => assert_eq!(found, expected, "bit {place}"),
+            }
+        }
+        assert!(told > whole.len() * 4, "{told} of {} bits", whole.len() * 8);
+    }
+
+    proptest! {
+        /// With right checksums, as whoever means harm would have them.
+        #[test]
+        fn arbitrary_bytes_are_series_or_told(
+            symbols in prop::collection::vec(any::<u8>(), 0..40),
+            count in 0u8..4,
+            series in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
+            cut in 0usize..400,
+        ) {
+            let symbols = [&[0, 0, 0, count], &symbols[..]].concat();
+            let file = index(&symbols, &series);
+            all(&file).ok();
+            if cut < file.len() {
+                prop_assert!(all(&file[..cut]).is_err());
+            }
+        }
+    }
+}

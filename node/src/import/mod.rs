@@ -3,7 +3,8 @@
 //!
 //! One way: files of a data directory → series with their samples → [`send`]. Nothing is written
 //! into the directory that is read, and no lock is taken. An import that was interrupted is run
-//! again: what is stored already counts as stored. Exemplars and metadata are left out.
+//! again: what is stored already counts as stored. Exemplars and what was said of metrics are taken where
+//! the log has them.
 //!
 //! In reading order: [`input`] is bytes with bounds; [`index`], [`chunk`] and [`block`] are blocks;
 //! [`native`] gives histograms one form; [`log`], [`records`] and [`head`] what is in no block yet; [`openmetrics`] a file of text.
@@ -44,7 +45,8 @@ usage: quorate tsdb import-blocks --from <data directory> [--no-head] [options]
 
 Writes what a Prometheus has stored into a running cluster, without touching it: all blocks of a data
 directory and then what is in no block yet (wal, wbl, chunks_head), or one log, or a file of
-OpenMetrics with times. Native histograms are taken along; exemplars and metadata are not. Stop the
+OpenMetrics with times. Native histograms are taken along, and of a log its exemplars and its metadata
+(--enable-feature=exemplar-storage, metadata-wal-records); blocks have none. Stop the
 Prometheus first, or copy its snapshot: files that change while they are read are told as damaged.
 
 An import that was interrupted is run again: a sample that is stored already counts as stored.

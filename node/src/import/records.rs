@@ -29,7 +29,10 @@ pub enum Record {
     Histograms(Vec<(u64, wire::Histogram)>),
     /// Series, first and last instant deleted.
     Tombstones(Vec<(u64, i64, i64)>),
-    /// Exemplars, metadata, and where chunks were put.
+    Exemplars(Vec<(u64, wire::Exemplar)>),
+    /// What was said of the series' metrics; of no family yet.
+    Metadata(Vec<(u64, wire::MetricMetadata)>),
+    /// Where chunks were put.
     Other,
 }
 
@@ -54,7 +57,9 @@ pub fn decode(record: &[u8]) -> Result<Record, Bad> {
                 histogram(cursor, at, false)
             })?)
         }
-        EXEMPLARS | MMAP_MARKERS | METADATA => Record::Other,
+        EXEMPLARS => Record::Exemplars(samples(&mut cursor, exemplar)?),
+        METADATA => Record::Metadata(until_end(&mut cursor, metadata)?),
+        MMAP_MARKERS => Record::Other,
         _ => {
             return Err(Bad {
                 at: 0,
@@ -76,13 +81,42 @@ fn until_end<T>(
 }
 
 fn series(cursor: &mut Cursor<'_>) -> Result<(u64, Vec<Label>), Bad> {
-    let reference = cursor.be64()?;
-    let labels = (0..cursor.count(2)?).map(|_| {
+    Ok((cursor.be64()?, labels(cursor)?))
+}
+
+fn labels(cursor: &mut Cursor<'_>) -> Result<Vec<Label>, Bad> {
+    list(cursor, 2, |cursor| {
         let name = cursor.text()?.to_owned();
         let value = cursor.text()?.to_owned();
         Ok(Label { name, value })
-    });
-    Ok((reference, labels.collect::<Result<_, Bad>>()?))
+    })
+}
+
+fn exemplar(cursor: &mut Cursor<'_>, timestamp: i64) -> Result<wire::Exemplar, Bad> {
+    let value = cursor.float()?;
+    let labels = labels(cursor)?;
+    Ok(wire::Exemplar {
+        labels,
+        value,
+        timestamp,
+    })
+}
+
+/// Kinds have the numbers that remote write gives them; later fields may come.
+fn metadata(cursor: &mut Cursor<'_>) -> Result<(u64, wire::MetricMetadata), Bad> {
+    let reference = cursor.uvarint()?;
+    let mut said = wire::MetricMetadata {
+        r#type: cursor.u8()?.into(),
+        ..wire::MetricMetadata::default()
+    };
+    for field in labels(cursor)? {
+        match &*field.name {
+            "UNIT" => said.unit = field.value,
+            "HELP" => said.help = field.value,
+            _ => {}
+        }
+    }
+    Ok((reference, said))
 }
 
 /// References and times as differences from those in front.
@@ -205,6 +239,34 @@ mod tests {
         assert_eq!(decode(&bytes), Ok(Record::Floats(expected)));
         bytes.pop();
         assert!(decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn exemplars_and_metadata() {
+        let mut bytes = vec![EXEMPLARS];
+        bytes.extend(7u64.to_be_bytes());
+        bytes.extend(1000i64.to_be_bytes());
+        bytes.extend([2, 3]);
+        bytes.extend(0.5f64.to_be_bytes());
+        bytes.extend([1, 1, b't', 1, b'x']);
+        let exemplar = wire::Exemplar {
+            labels: vec![Label {
+                name: "t".to_owned(),
+                value: "x".to_owned(),
+            }],
+            value: 0.5,
+            timestamp: 998,
+        };
+        let expected = Record::Exemplars(vec![(8, exemplar)]);
+        assert_eq!(decode(&bytes), Ok(expected));
+        let bytes = b"\x06\x03\x01\x02\x04UNIT\x01s\x04HELP\x02Hi";
+        let said = wire::MetricMetadata {
+            r#type: wire::metric_metadata::MetricType::Counter.into(),
+            unit: "s".to_owned(),
+            help: "Hi".to_owned(),
+            ..wire::MetricMetadata::default()
+        };
+        assert_eq!(decode(bytes), Ok(Record::Metadata(vec![(3, said)])));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use model::hash::{Set, xxh3};
-use proto::remote::Label;
+use proto::remote::{Exemplar, Label, MetricMetadata};
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -28,6 +28,8 @@ use super::{native, wire};
 const PATH: &str = "/api/v1/import/write";
 /// Of one request.
 const ROWS_MAX: usize = 10_000;
+/// Of one series at a time.
+const EXEMPLARS_MAX: usize = 1_000;
 /// Buckets and labels count too: a request stays far below what a node takes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Requests under way: enough that every shard has work while one is read.
@@ -56,6 +58,10 @@ pub struct Target {
 pub struct Report {
     pub samples: u64,
     pub histograms: u64,
+    /// Taken; one that its series has already counts as well.
+    pub exemplars: u64,
+    /// Metrics of which something was said.
+    pub described: u64,
     /// By reason: how many, and the first.
     pub refused: BTreeMap<String, (u64, String)>,
     /// Distinct ones.
@@ -71,11 +77,14 @@ impl Report {
 
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{} series, {} samples and {} native histograms stored, {} refused\n",
+            "{} series, {} samples and {} native histograms stored, {} refused; {} exemplars; \
+             {} metrics described\n",
             self.series,
             self.samples,
             self.histograms,
-            self.refused()
+            self.refused(),
+            self.exemplars,
+            self.described
         );
         for (reason, (count, first)) in &self.refused {
             text += &format!("refused: {count} {reason}; the first: {first}\n");
@@ -94,6 +103,7 @@ struct Answer {
 struct Counts {
     samples: u64,
     histograms: u64,
+    exemplars: u64,
     refused: Vec<Refused>,
 }
 
@@ -156,11 +166,39 @@ impl Sender {
                 histograms: std::mem::replace(&mut histograms, later),
             };
             wire::put_series(&mut self.request, &labels, &samples);
-            if self.rows >= ROWS_MAX || self.request.len() >= REQUEST_BYTES_MAX {
-                self.send().await?;
-            }
+            self.send_if_full().await?;
         }
         Ok(())
+    }
+
+    /// Adds exemplars of a series that is stored.
+    pub async fn push_exemplars(
+        &mut self,
+        labels: &[Label],
+        exemplars: Vec<Exemplar>,
+    ) -> anyhow::Result<()> {
+        let labels = self.with_extra(labels);
+        for some in exemplars.chunks(EXEMPLARS_MAX) {
+            wire::put_exemplars(&mut self.request, &labels, some);
+            self.rows += some.len();
+            self.send_if_full().await?;
+        }
+        Ok(())
+    }
+
+    /// Adds what is said of a metric.
+    pub async fn push_metadata(&mut self, said: &MetricMetadata) -> anyhow::Result<()> {
+        wire::put_metadata(&mut self.request, said);
+        self.rows += 1;
+        self.report.described += 1;
+        self.send_if_full().await
+    }
+
+    async fn send_if_full(&mut self) -> anyhow::Result<()> {
+        match self.rows >= ROWS_MAX || self.request.len() >= REQUEST_BYTES_MAX {
+            true => self.send().await,
+            false => Ok(()),
+        }
     }
 
     /// Sends what is left and waits for all answers.
@@ -244,6 +282,7 @@ impl Sender {
         report.repeated += repeated;
         report.samples += counts.samples;
         report.histograms += counts.histograms;
+        report.exemplars += counts.exemplars;
         for refused in counts.refused {
             let entry = report.refused.entry(refused.reason);
             let (count, _) = entry.or_insert((0, refused.first));

@@ -2,7 +2,7 @@
 //! fields out that are equal to zero, and so the sign of a zero.
 
 use prost::Message;
-use proto::remote::Label;
+use proto::remote::{Exemplar, Label, MetricMetadata};
 use tsdb::fields::put_varint;
 
 use super::chunk::Samples;
@@ -10,7 +10,9 @@ use super::chunk::Samples;
 const SERIES: u8 = 1 << 3 | 2;
 const LABELS: u8 = 1 << 3 | 2;
 const SAMPLES: u8 = 2 << 3 | 2;
+const EXEMPLARS: u8 = 3 << 3 | 2;
 const HISTOGRAMS: u8 = 4 << 3 | 2;
+const METADATA: u8 = 3 << 3 | 2;
 /// Of a sample.
 const VALUE: u8 = 1 << 3 | 1;
 const TIMESTAMP: u8 = 2 << 3;
@@ -37,6 +39,23 @@ pub fn put_series(request: &mut Vec<u8>, labels: &[Label], samples: &Samples) {
         put_message(&mut series, HISTOGRAMS, &message);
     }
     put_message(request, SERIES, &series);
+}
+
+/// Appends exemplars of one series. Of their values a zero's sign is lost.
+pub fn put_exemplars(request: &mut Vec<u8>, labels: &[Label], exemplars: &[Exemplar]) {
+    let mut series = Vec::new();
+    for label in labels {
+        put_message(&mut series, LABELS, &label.encode_to_vec());
+    }
+    for exemplar in exemplars {
+        put_message(&mut series, EXEMPLARS, &exemplar.encode_to_vec());
+    }
+    put_message(request, SERIES, &series);
+}
+
+/// Appends what is said of one metric.
+pub fn put_metadata(request: &mut Vec<u8>, said: &MetricMetadata) {
+    put_message(request, METADATA, &said.encode_to_vec());
 }
 
 fn put_message(out: &mut Vec<u8>, tag: u8, message: &[u8]) {

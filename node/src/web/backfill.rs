@@ -2,7 +2,7 @@
 //!
 //! Promise: as `/api/v1/write`, but that no window refuses a sample for its age or its order;
 //! (series, timestamp) is still written once. Whatever is decided is answered with 200 and counts:
-//! how much is stored, and of what is not, each reason with the first sample. 429 and 503 mean that
+//! how much is stored, and of what is not, each reason with the first sample. Exemplars count as they are taken. 429 and 503 mean that
 //! the same request may be sent again.
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub async fn write(
         mut batch,
         problems,
         invalid,
-        ..
+        metadata,
     } = remote::decode(&bytes)?;
     batch.backfill = true;
     let mut refused = Refused::default();
@@ -53,10 +53,16 @@ pub async fn write(
         true => Written::default(),
         false => api.sink.write(batch.clone()).await?,
     };
+    api.describe(&metadata).await?;
     let (samples, histograms) = refused.judge(&batch, &written);
     let body = json!({
         "status": "success",
-        "data": {"samples": samples, "histograms": histograms, "refused": refused.list()},
+        "data": {
+            "samples": samples,
+            "histograms": histograms,
+            "exemplars": batch.exemplars.len(),
+            "refused": refused.list(),
+        },
     });
     let kind = [(header::CONTENT_TYPE, "application/json")];
     Ok((kind, body.to_string()).into_response())
@@ -142,7 +148,7 @@ mod tests {
             answer.seen(),
             (
                 200,
-                "{\"data\":{\"histograms\":0,\"refused\":[{\"count\":1,\"first\":\"{__name__=\\\"up\\\"} \
+                "{\"data\":{\"exemplars\":0,\"histograms\":0,\"refused\":[{\"count\":1,\"first\":\"{__name__=\\\"up\\\"} \
                  at 1795233379500\",\"reason\":\"duplicate sample for timestamp\"}],\"samples\":1},\
                  \"status\":\"success\"}"
             )
