@@ -37,6 +37,7 @@ use crate::evaluate;
 use crate::meta::State;
 use crate::newest;
 use crate::peer::{NotConnected, Peer, Peers};
+use crate::reads::Near;
 use crate::refusal::Refusal;
 use crate::shard::Replica;
 use crate::shard::proposer::Windows;
@@ -68,6 +69,8 @@ pub struct Router {
     shards: Giver,
     /// Leaders that answers named, for shards without a replica here.
     hints: Mutex<Map<ShardId, u64>>,
+    /// Of reads that this node's replicas answer.
+    pub(crate) near: Near,
 }
 
 /// What a shard's leader will say.
@@ -100,6 +103,7 @@ impl Router {
             windows,
             shards: Giver::new(),
             hints: Mutex::default(),
+            near: Near::default(),
         }
     }
 

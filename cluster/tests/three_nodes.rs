@@ -209,6 +209,33 @@ async fn explain(cluster: &Cluster) {
     .await;
 }
 
+/// Once a node has applied all there is, its own replicas answer, and nothing travels.
+async fn near(cluster: &Cluster) {
+    let selection = Selection {
+        matchers: vec![Matcher::equal("__name__", "m")],
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+        take: Take::All,
+        consistency: Consistency::Strong,
+    };
+    let trail = Arc::new(Trail::default());
+    let source = cluster.source().expect("formed").noting(trail.clone());
+    let source = source.expect("all shards know whom they ask");
+    until("the replicas here answer", async || {
+        source.select(&selection).await.map_err(|e| e.to_string())?;
+        let (_, told) = trail.take().pop().expect("a question");
+        match told.as_slice() {
+            [near] if near.node == Some(cluster.node_id()) => {
+                assert_eq!((near.shards.len(), near.bytes), (4, 0));
+                assert_eq!((near.series, near.samples), (50, 150));
+                Ok(())
+            }
+            told => Err(format!("{told:?}")),
+        }
+    })
+    .await;
+}
+
 /// Block files in a snapshot, by node and shard.
 async fn blocks_of(root: &Arc<tempfile::TempDir>, name: &str) -> usize {
     let world = host::world(root.path()).expect("a world");
@@ -443,6 +470,9 @@ async fn nodes_form_replicate_route_and_come_back() {
     }
 
     explain(&nodes[1].cluster).await;
+    for node in &nodes {
+        near(&node.cluster).await;
+    }
 
     // Histograms and exemplars take the same ways.
     let mixed = Labels::from_pairs([("__name__", "mixed")]);

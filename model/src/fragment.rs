@@ -22,6 +22,9 @@ pub struct Fragment {
     pub node: u32,
     /// The node is an aggregation: fold what it aggregates, do not finish.
     pub fold: bool,
+    /// Another node, an aggregation that chooses among this one's series: those that it would not
+    /// choose of the series here need not be told. Whoever does not know this tells all.
+    pub chosen_by: Option<u32>,
     /// `steps` instants from `start` on, `step_ms` apart.
     pub start: Timestamp,
     pub step_ms: i64,

@@ -373,6 +373,7 @@ impl Run<'_> {
             query: self.query.to_owned(),
             node: 0,
             fold: false,
+            chosen_by: None,
             start: Timestamp(context.grid.start),
             step_ms: context.grid.step,
             steps: 0,
@@ -408,6 +409,7 @@ async fn fetch_part(
     let mut fragment = Fragment {
         node: plan.node,
         fold: plan.unfolded.is_some(),
+        chosen_by: plan.chosen_by,
         start: Timestamp(plan.grid.start),
         step_ms: plan.grid.step,
         steps: u32::try_from(plan.grid.steps).map_err(|_| QueryError::TooManySamples)?,

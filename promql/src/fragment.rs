@@ -62,6 +62,8 @@ impl Fragments {
                 None => evaluation,
             },
             folder: aggregate.map(|aggregate| Folder::new(aggregate, context.grid)),
+            chooser: chooser(&expr, fragment)?,
+            columns: Vec::new(),
             part: Part::default(),
             held: 0,
         };
@@ -84,6 +86,19 @@ fn operand<'e>(
     }
 }
 
+/// The aggregation that chooses among what is computed, if one does.
+fn chooser<'e>(expr: &'e Expr, fragment: &Fragment) -> Result<Option<&'e Aggregate>, QueryError> {
+    let Some(number) = fragment.chosen_by else {
+        return Ok(None);
+    };
+    match local::node(expr, number) {
+        Some(Expr::Aggregate(aggregate)) if local::can_choose(aggregate) => Ok(Some(aggregate)),
+        _ => Err(QueryError::Execution(format!(
+            "node {number} of the query chooses no series"
+        ))),
+    }
+}
+
 /// The expression that a fragment computes, or folds, as text; none where it is no part of its query.
 pub fn expression(fragment: &Fragment) -> Option<String> {
     let options = Features(fragment.features).parse_options();
@@ -95,6 +110,9 @@ pub fn expression(fragment: &Fragment) -> Option<String> {
 struct Work<'a> {
     evaluation: Evaluation<'a>,
     folder: Option<Folder<'a>>,
+    chooser: Option<&'a Aggregate>,
+    /// What is computed, of a node that is not folded.
+    columns: Vec<Column>,
     part: Part,
     /// Bytes of the columns that are finished.
     held: usize,
@@ -125,9 +143,17 @@ impl Work<'_> {
                 });
             }
         }
-        if let Some(folder) = self.folder {
-            self.part.columns = folder.into_parts();
+        if let Some(aggregate) = self.chooser {
+            // Choosing goes by the order of labels.
+            self.columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+            let columns = std::mem::take(&mut self.columns);
+            let chosen = self.evaluation.choose(aggregate, columns, context.grid);
+            self.columns = chosen.await?;
         }
+        self.part.columns = match self.folder {
+            Some(folder) => folder.into_parts(),
+            None => self.columns.into_iter().map(PartColumn::from).collect(),
+        };
         let (notes, peak) = self.evaluation.end();
         self.part.notes = notes.into_parts();
         self.part.peak = peak;
@@ -151,9 +177,7 @@ impl Work<'_> {
         if self.held > QUERY_BYTES_HELD_MAX {
             return Err(QueryError::TooManySamples);
         }
-        self.part
-            .columns
-            .extend(columns.into_iter().map(PartColumn::from));
+        self.columns.extend(columns);
         Ok(true)
     }
 }

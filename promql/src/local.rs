@@ -54,6 +54,22 @@ fn can_fold(aggregate: &Aggregate) -> bool {
     folds && locality(&aggregate.expr).is_some_and(|l| l.has_one_name || !l.drops_name)
 }
 
+/// Whether a shard may leave out what an aggregation does not choose of its own series: what it
+/// chooses of all of them is among those.
+pub(crate) fn can_choose(aggregate: &Aggregate) -> bool {
+    let Some(Expr::Number(param)) = aggregate.param.as_deref() else {
+        return false;
+    };
+    // Others are errors, or told of, where all series are.
+    let is_plain = match aggregate.op {
+        AggregateOp::Limitk => (1.0..=1e9).contains(&param.value),
+        AggregateOp::LimitRatio => (-1.0..=1.0).contains(&param.value),
+        _ => false,
+    };
+    // Of two series that become one, neither may be missing.
+    is_plain && locality(&aggregate.expr).is_some_and(|l| l.has_one_name || !l.drops_name)
+}
+
 fn locality(expr: &Expr) -> Option<Locality> {
     match expr {
         Expr::Vector(selector) => Some(of_selector(selector)),
@@ -238,6 +254,34 @@ pub(crate) fn node(root: &Expr, number: u32) -> Option<&Expr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_shard_can_choose_among_its_own() {
+        for (text, expected) in [
+            ("limitk(2, x)", true),
+            ("limitk by (a) (2, rate(x[5m]))", true),
+            ("limit_ratio(-0.5, x > 3)", true),
+            // Errors and warnings, which all series decide.
+            ("limitk(0, x)", false),
+            ("limitk(1e30, x)", false),
+            ("limit_ratio(1.5, x)", false),
+            ("limitk(scalar(y), x)", false),
+            ("limitk(2, x + y)", false),
+            // Two names, one result.
+            ("limitk(2, rate({a=\"b\"}[5m]))", false),
+            // Which of equal ones stay depends on all.
+            ("topk(2, x)", false),
+        ] {
+            let options = crate::ParseOptions {
+                experimental_functions: true,
+                ..crate::ParseOptions::default()
+            };
+            let Ok(Expr::Aggregate(aggregate)) = crate::parse_with(text, options) else {
+                panic!("{text} is an aggregation");
+            };
+            assert_eq!(can_choose(&aggregate), expected, "{text}");
+        }
+    }
 
     #[test]
     fn what_a_shard_can_do_alone() {

@@ -140,6 +140,8 @@ pub(crate) struct PartPlan {
     pub node: u32,
     /// What to ask for when the aggregation `node` does not fold; `None` when it is none.
     pub unfolded: Option<u32>,
+    /// The aggregation that chooses among the series of `node`, so that shards may choose first.
+    pub chosen_by: Option<u32>,
     pub grid: Grid,
 }
 
@@ -230,7 +232,9 @@ impl<'e> Planner<'e, '_> {
                 if let Some(param) = &aggregate.param {
                     self.visit(param, grid)?;
                 }
-                self.visit(&aggregate.expr, grid)?;
+                if !self.leave_choice_to_shards(expr, aggregate, grid) {
+                    self.visit(&aggregate.expr, grid)?;
+                }
                 self.push(Op::Aggregate(aggregate), grid);
             }
             Expr::Binary(binary) => {
@@ -278,10 +282,38 @@ impl<'e> Planner<'e, '_> {
         let plan = PartPlan {
             node,
             unfolded,
+            chosen_by: None,
             grid,
         };
         self.plan.parts.push(plan);
         self.push(op, grid);
+        true
+    }
+
+    /// Plans a part for what `aggregate` chooses among, where the shards can choose first.
+    fn leave_choice_to_shards(
+        &mut self,
+        expr: &'e Expr,
+        aggregate: &'e Aggregate,
+        grid: Grid,
+    ) -> bool {
+        let numbers = self.numbers.filter(|_| grid.steps > 0);
+        let Some(numbers) = numbers.filter(|_| local::can_choose(aggregate)) else {
+            return false;
+        };
+        let operand = &*aggregate.expr;
+        let (Some(node), Some(chosen_by)) = (numbers.get(operand), numbers.get(expr)) else {
+            return false;
+        };
+        let part = self.plan.parts.len();
+        self.plan.parts.push(PartPlan {
+            node,
+            unfolded: None,
+            chosen_by: Some(chosen_by),
+            grid,
+        });
+        let expr = operand;
+        self.push(Op::Part { part, expr }, grid);
         true
     }
 

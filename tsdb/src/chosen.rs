@@ -21,15 +21,29 @@ pub struct Chosen(Mutex<Vec<(Arc<Shard>, Handles)>>);
 impl Chosen {
     /// What `shards`, each of which was made sure to be fresh enough, hold of a selection.
     pub fn of(shards: impl IntoIterator<Item = Arc<Shard>>, selection: &Selection) -> Self {
-        let (start, end, take) = (selection.start, selection.end, selection.take);
-        let gather = |shard: Arc<Shard>| {
-            let found = shard.read(|state| state.gather(&selection.matchers, start, end, take));
-            (shard, found)
-        };
-        let gathered = shards.into_iter().map(gather);
+        let gathered = shards.into_iter().map(|shard| gather(shard, selection));
         Self(Mutex::new(
             gathered.filter(|(_, h)| !h.is_empty()).collect(),
         ))
+    }
+
+    /// The same, unless it is more than about `samples_max` samples: then no more shards are looked at.
+    pub fn within(
+        shards: impl IntoIterator<Item = Arc<Shard>>,
+        selection: &Selection,
+        samples_max: usize,
+    ) -> Option<Self> {
+        let mut left = samples_max;
+        let mut chosen = Vec::new();
+        for shard in shards {
+            let (shard, handles) = gather(shard, selection);
+            let here: usize = handles.iter().map(|(_, parts)| samples(parts)).sum();
+            left = left.checked_sub(here)?;
+            if !handles.is_empty() {
+                chosen.push((shard, handles));
+            }
+        }
+        Some(Self(Mutex::new(chosen)))
     }
 
     fn take(&self) -> Vec<(Arc<Shard>, Handles)> {
@@ -67,6 +81,12 @@ impl Chosen {
         }
         cut
     }
+}
+
+fn gather(shard: Arc<Shard>, selection: &Selection) -> (Arc<Shard>, Handles) {
+    let (start, end, take) = (selection.start, selection.end, selection.take);
+    let found = shard.read(|state| state.gather(&selection.matchers, start, end, take));
+    (shard, found)
 }
 
 fn samples(parts: &[Part]) -> usize {

@@ -12,6 +12,7 @@ use model::{Labels, Samples, Series, Timestamp};
 
 use crate::block::{ChunkRef, Page, Reader};
 use crate::error::StorageError;
+use crate::fields::Malformed;
 use crate::part::{self, Part};
 use crate::select::{samples_of, weight};
 
@@ -48,6 +49,38 @@ struct HeldPage {
     block: Arc<Reader>,
     offset: u64,
     page: Arc<Page>,
+    /// Values of the slots behind the one that was asked for, which the next series want: up to
+    /// [`TOGETHER`] less one.
+    ahead: Vec<(u16, Vec<u64>)>,
+}
+
+/// Columns of a page that are decoded together.
+const TOGETHER: usize = 4;
+
+impl HeldPage {
+    /// The values of a slot. `next` are slots that will be wanted after it.
+    fn values(&mut self, slot: u16, next: &[u16]) -> Result<Vec<u64>, Malformed> {
+        let known = self.ahead.iter().position(|(at, _)| *at == slot);
+        if let Some(known) = known {
+            return Ok(self.ahead.swap_remove(known).1);
+        }
+        // Slots are in the order of series: nobody will ask for those before this one any more.
+        self.ahead.retain(|(at, _)| *at > slot);
+        match *next {
+            _ if !self.ahead.is_empty() => self.page.values(slot),
+            [a, b, c] => self.several([slot, a, b, c]),
+            [a, b] => self.several([slot, a, b]),
+            [a] => self.several([slot, a]),
+            _ => self.page.values(slot),
+        }
+    }
+
+    fn several<const N: usize>(&mut self, slots: [u16; N]) -> Result<Vec<u64>, Malformed> {
+        let mut decoded = slots.into_iter().zip(self.page.values_together(slots)?);
+        let first = decoded.next().map(|(_, values)| values);
+        self.ahead.extend(decoded);
+        Ok(first.unwrap_or_default())
+    }
 }
 
 impl Pieces {
@@ -155,9 +188,13 @@ impl Pieces {
         for part in parts {
             match part {
                 Part::Stored(block, stored) if stored.slot.is_some() => {
-                    let page = self.page(block, stored).await?;
+                    let next = self.next_in_page(block, stored);
+                    let held = self.page(block, stored).await?;
+                    let slot = stored.slot.unwrap_or(u16::MAX);
+                    let values = held.values(slot, &next).map_err(|e| block.corrupt(e))?;
+                    let page = held.page.clone();
                     let range = (self.start, self.end);
-                    block.read_slot(stored, &page, range, samples)?;
+                    block.read_slot(stored, (&page, &values), range, samples)?;
                 }
                 Part::Stored(block, stored) => {
                     let bytes = self.bytes(block, stored).await?;
@@ -175,30 +212,44 @@ impl Pieces {
         Ok(())
     }
 
+    /// Slots of the page of `chunk` that the next series will want, as far as they all do.
+    fn next_in_page(&self, block: &Arc<Reader>, chunk: &ChunkRef) -> Vec<u16> {
+        let in_page = |part: &Part| match part {
+            Part::Stored(other, next) if next.offset == chunk.offset => {
+                next.slot.filter(|_| Arc::ptr_eq(other, block))
+            }
+            _ => None,
+        };
+        let next = self.rest.as_slice().iter().take(TOGETHER - 1);
+        next.map_while(|(_, parts)| parts.iter().find_map(in_page))
+            .collect()
+    }
+
     /// The page a stored chunk stands in: the one of the series before, or from the disk.
     async fn page(
         &mut self,
         block: &Arc<Reader>,
         chunk: &ChunkRef,
-    ) -> Result<Arc<Page>, StorageError> {
+    ) -> Result<&mut HeldPage, StorageError> {
         let mine = |held: &HeldPage| Arc::ptr_eq(&held.block, block);
         let known = self.pages.iter().position(mine);
-        if let Some(held) = known.map(|at| &self.pages[at])
-            && held.offset == chunk.offset
-        {
-            return Ok(held.page.clone());
-        }
-        let page = block.page(chunk).await?;
-        let held = HeldPage {
-            block: block.clone(),
-            offset: chunk.offset,
-            page: page.clone(),
+        let at = match known {
+            Some(at) if self.pages[at].offset == chunk.offset => at,
+            known => {
+                let held = HeldPage {
+                    block: block.clone(),
+                    offset: chunk.offset,
+                    page: block.page(chunk).await?,
+                    ahead: Vec::new(),
+                };
+                match known {
+                    Some(at) => self.pages[at] = held,
+                    None => self.pages.push(held),
+                }
+                known.unwrap_or(self.pages.len() - 1)
+            }
         };
-        match known {
-            Some(at) => self.pages[at] = held,
-            None => self.pages.push(held),
-        }
-        Ok(page)
+        Ok(&mut self.pages[at])
     }
 
     /// A stored chunk's bytes, from what was read ahead or from the disk.

@@ -49,9 +49,20 @@ pub async fn here(
     }
 }
 
-/// Computes on replicas of this node that are fresh enough, over all their series as one. What is
-/// little is computed in place; what is much by as many tasks as there are threads. The parts hold
-/// the same, however the series are cut.
+/// The series of `replicas` that a fragment is about, if they have no more than about `samples_max`
+/// samples.
+pub fn chosen(
+    seat: &Seat,
+    replicas: &[Arc<Replica>],
+    fragment: &Fragment,
+    samples_max: usize,
+) -> Option<Chosen> {
+    let selection = seat.get()?.selection(fragment)?;
+    let engines = replicas.iter().map(|replica| replica.engine.clone());
+    Chosen::within(engines, &selection, samples_max)
+}
+
+/// Computes on replicas of this node that are fresh enough, over all their series as one.
 pub async fn over(
     seat: &Seat,
     world: &World,
@@ -68,7 +79,18 @@ pub async fn over(
         return Ok(parts);
     };
     let engines = replicas.iter().map(|replica| replica.engine.clone());
-    let chosen = Chosen::of(engines, &selection);
+    over_chosen(seat, world, Chosen::of(engines, &selection), fragment).await
+}
+
+/// Computes on series that were chosen for it. What is little is computed in place; what is much by as
+/// many tasks as there are threads. The parts hold the same, however the series are cut.
+pub async fn over_chosen(
+    seat: &Seat,
+    world: &World,
+    chosen: Chosen,
+    fragment: &Fragment,
+) -> Result<Vec<Part>, FragmentError> {
+    let evaluator = seat.get().cloned().ok_or(FragmentError::Unsupported)?;
     let tasks = (chosen.samples() / TASK_SAMPLES).clamp(1, threads());
     let mut pieces = chosen.cut(tasks).into_iter();
     let first = pieces.next();

@@ -1,5 +1,5 @@
-//! Where a replica stands in its group, told without asking the group's own task: what a leader
-//! claims, and what other replicas must have seen for the claim to hold.
+//! Where a replica stands in its group, told without asking the group's own task: what it claims, and
+//! what other replicas must have seen for the claim to hold.
 //!
 //! A leader that still leads has applied everything it acknowledged, and everything its predecessors
 //! did is in its log before the entry it began with. So its state is fresh enough for a read that
@@ -7,6 +7,10 @@
 //! before it grants it, and votes only rise: if a majority's saved votes were, at some instants after
 //! the read began, no higher than the leader's own, then no majority had granted a higher one before
 //! (docs/adr/0013-reads-confirmed-by-votes.md). No clock is in the argument.
+//!
+//! Whoever leads, a replica that has applied all that is in its log lacks nothing that was acknowledged
+//! when the read began, if, at some instants after that, a majority's logs ended no later: each entry
+//! that was committed lies in one of them (docs/adr/0039-reads-from-level-replicas.md).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +33,15 @@ impl From<LeaderId> for Leadership {
             node: id.node_id,
         }
     }
+}
+
+/// What a replica has saved.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The highest vote, which may have been granted.
+    pub vote: Leadership,
+    /// Where its log ends; none from who does not say so.
+    pub reached: Option<u64>,
 }
 
 /// The index of the last change of members that was put into a group's log, or a higher one.
@@ -58,11 +71,20 @@ pub struct Standing {
     changes: Changes,
 }
 
-/// That this node leads the group and has applied what it must have.
+/// That a replica has applied what a read must see.
 pub struct Claim {
-    leadership: Leadership,
+    ground: Ground,
     node: u64,
     members: Arc<StoredMembers>,
+}
+
+/// Why a replica has.
+#[derive(Debug, Clone, Copy)]
+enum Ground {
+    /// It leads by this vote, and has applied an entry of its own time.
+    Leads(Leadership),
+    /// It has applied its log, which ends no later than here.
+    IsLevel(u64),
 }
 
 impl Standing {
@@ -75,24 +97,43 @@ impl Standing {
         }
     }
 
-    /// The highest vote saved here, which may have been granted.
-    pub fn seen(&self) -> Leadership {
-        let vote = self.log.state(self.group).vote;
-        vote.map(|vote| Leadership {
+    /// What is saved here.
+    pub fn seen(&self) -> Seen {
+        let state = self.log.state(self.group);
+        let vote = state.vote.map(|vote| Leadership {
             term: vote.term,
             node: vote.node.0,
-        })
-        .unwrap_or_default()
+        });
+        Seen {
+            vote: vote.unwrap_or_default(),
+            reached: state.last.map(|last| last.index),
+        }
     }
 
-    /// What this node may claim now; nothing when Raft itself has to be asked.
+    /// What this node may claim as the leader now; nothing when Raft itself has to be asked.
     pub fn claim(&self) -> Option<Claim> {
-        let claim = self.last_told()?;
+        let (leadership, claim) = self.last_told()?;
         // What Raft tells may be of a moment ago; what is saved is of now.
-        (self.seen() == claim.leadership).then_some(claim)
+        (self.seen().vote == leadership).then_some(claim)
     }
 
-    fn last_told(&self) -> Option<Claim> {
+    /// What this node may claim whoever leads: nothing while it has not applied all of its log.
+    pub fn level(&self) -> Option<Claim> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.as_ref()?.index;
+        // Told together: the last members that lie in the log up to there. Later ones would lie behind.
+        let members = &metrics.membership_config;
+        let members_at = members.log_id().as_ref()?.index;
+        let reached = self.seen().reached?;
+        (reached <= applied && members_at <= applied).then(|| Claim {
+            ground: Ground::IsLevel(applied),
+            node: metrics.id,
+            members: members.clone(),
+        })
+    }
+
+    fn last_told(&self) -> Option<(Leadership, Claim)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leadership = Leadership::from(metrics.vote.leader_id);
@@ -106,21 +147,34 @@ impl Standing {
         let members_at = members.log_id().as_ref().map_or(0, |id| id.index);
         // A leader does not cut its log: members told since it leads, and none put in since.
         let is_current = members_at >= self.changes.last();
-        (leads && has_applied && is_current).then(|| Claim {
-            leadership,
-            node: metrics.id,
-            members: members.clone(),
+        (leads && has_applied && is_current).then(|| {
+            let claim = Claim {
+                ground: Ground::Leads(leadership),
+                node: metrics.id,
+                members: members.clone(),
+            };
+            (leadership, claim)
         })
     }
 }
 
 impl Claim {
     /// Whether a majority of the voters, in both memberships while they change, has seen nothing
-    /// higher; `seen` says what another node has. The claiming node itself has not.
-    pub fn holds(&self, seen: impl Fn(u64) -> Option<Leadership>) -> bool {
-        let agrees = |node: &&u64| {
-            **node == self.node || seen(**node).is_some_and(|seen| seen <= self.leadership)
-        };
+    /// that speaks against it; `seen` says what another node has. The claiming node itself has not.
+    pub fn holds(&self, seen: impl Fn(u64) -> Option<Seen>) -> bool {
+        self.has_majority(|node| seen(node).is_some_and(|seen| self.agrees(seen)))
+    }
+
+    fn agrees(&self, seen: Seen) -> bool {
+        match self.ground {
+            Ground::Leads(leadership) => seen.vote <= leadership,
+            Ground::IsLevel(applied) => seen.reached.is_some_and(|reached| reached <= applied),
+        }
+    }
+
+    /// Whether the claiming node and those for which `is_in` is true are a majority of the voters.
+    pub fn has_majority(&self, is_in: impl Fn(u64) -> bool) -> bool {
+        let agrees = |node: &&u64| **node == self.node || is_in(**node);
         let configs = self.members.membership().get_joint_config();
         let majority = |voters: &std::collections::BTreeSet<u64>| {
             voters.iter().filter(agrees).count() > voters.len() / 2
@@ -150,9 +204,17 @@ impl Claim {
             .collect();
         let members = super::types::Members::new(configs, nodes).unwrap();
         Self {
-            leadership: Leadership { term: 5, node: 1 },
+            ground: Ground::Leads(Leadership { term: 5, node: 1 }),
             node: 1,
             members: Arc::new(StoredMembers::new(None, members)),
+        }
+    }
+
+    /// The same, having applied 7 entries.
+    pub fn of_level(configs: &[&[u64]]) -> Self {
+        Self {
+            ground: Ground::IsLevel(7),
+            ..Self::of_first(configs)
         }
     }
 }
@@ -165,8 +227,13 @@ mod tests {
 
     #[test]
     fn a_majority_must_have_seen_nothing_higher() {
-        let at = |term, node| Some(Leadership { term, node });
-        let seen = |votes: &[(u64, Option<Leadership>)]| {
+        let at = |term, node| {
+            Some(Seen {
+                vote: Leadership { term, node },
+                reached: None,
+            })
+        };
+        let seen = |votes: &[(u64, Option<Seen>)]| {
             let votes: BTreeMap<_, _> = votes.iter().copied().collect();
             move |node| votes.get(&node).copied().flatten()
         };
@@ -183,5 +250,30 @@ mod tests {
         let changing = Claim::of_first(&[&[1, 2, 3], &[1, 4, 5]]);
         assert!(!changing.holds(seen(&[(2, at(5, 1)), (3, at(5, 1))])));
         assert!(changing.holds(seen(&[(2, at(5, 1)), (5, at(5, 1))])));
+    }
+
+    #[test]
+    fn a_majority_must_have_nothing_that_was_not_applied() {
+        let at = |reached| {
+            Some(Seen {
+                // Who leads does not matter.
+                vote: Leadership { term: 9, node: 9 },
+                reached,
+            })
+        };
+        let told = |node: u64, reached| move |asked| at(reached).filter(|_| asked == node);
+        let three = Claim::of_level(&[&[1, 2, 3]]);
+        assert!(!three.holds(|_| None));
+        assert!(three.holds(told(2, Some(7))));
+        assert!(three.holds(told(3, Some(6))));
+        assert!(!three.holds(told(2, Some(8))));
+        // Who does not say where its log ends does not count, nor who is no voter.
+        assert!(!three.holds(told(2, None)));
+        assert!(!three.holds(told(4, Some(7))));
+        // Who learns alone is no majority of those who vote.
+        assert!(!Claim::of_level(&[&[2, 3, 4]]).holds(told(2, Some(7))));
+        let changing = Claim::of_level(&[&[1, 2, 3], &[1, 4, 5]]);
+        assert!(!changing.holds(told(2, Some(7))));
+        assert!(changing.holds(|node| at(Some(7)).filter(|_| node == 2 || node == 5)));
     }
 }

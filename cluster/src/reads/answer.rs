@@ -7,15 +7,16 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use model::fragment::FragmentError;
+use model::fragment::{FragmentError, Part};
 use model::source::{Consistency, Source};
 use model::{NodeId, ShardId};
 use proto::node as messages;
+use tsdb::Chosen;
 
 use super::votes::Standings;
 use super::{Found, Question, wire};
 use crate::evaluate::{self, Seat};
-use crate::raft::standing::Leadership;
+use crate::raft::standing::Seen;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
 use crate::shard::Replica;
@@ -32,16 +33,7 @@ pub(super) async fn of(
 ) -> Result<Answer, Refusal> {
     let mut found = Found::default();
     if let Question::Evaluate(fragment) = question {
-        return Ok(
-            match evaluate::over(seat, world, replicas, fragment).await {
-                Ok(parts) => {
-                    found.parts = parts;
-                    Ok(found)
-                }
-                Err(FragmentError::Source(error)) => return Err(engine_refusal(error)),
-                Err(error) => Err(error),
-            },
-        );
+        return of_parts(evaluate::over(seat, world, replicas, fragment).await);
     }
     let mut texts = Texts::default();
     for replica in replicas {
@@ -54,6 +46,71 @@ pub(super) async fn of(
     found.texts = texts.all;
     Ok(Ok(found))
 }
+
+fn of_parts(parts: Result<Vec<Part>, FragmentError>) -> Result<Answer, Refusal> {
+    match parts {
+        Ok(parts) => Ok(Ok(Found {
+            parts,
+            ..Found::default()
+        })),
+        Err(FragmentError::Source(error)) => Err(engine_refusal(error)),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// What this node's replicas will be asked, when it is little enough for one node.
+pub(super) enum Little {
+    /// What the index answers.
+    Metadata,
+    /// The series that the answer is made of.
+    Chosen(Chosen),
+}
+
+impl Little {
+    /// None where it is more.
+    pub fn of(seat: &Seat, replicas: &[Arc<Replica>], question: &Question) -> Option<Self> {
+        let engines = || replicas.iter().map(|replica| replica.engine.clone());
+        match question {
+            Question::Select(selection) => {
+                Chosen::within(engines(), selection, LITTLE_SAMPLES).map(Self::Chosen)
+            }
+            Question::Evaluate(fragment) => {
+                evaluate::chosen(seat, replicas, fragment, LITTLE_SAMPLES).map(Self::Chosen)
+            }
+            Question::Series(_) | Question::LabelNames(_) | Question::LabelValues(..) => {
+                Some(Self::Metadata)
+            }
+            // Nobody counted them.
+            Question::Exemplars(_) => None,
+        }
+    }
+
+    /// The answer of the same replicas to the same question.
+    pub async fn answer(
+        self,
+        seat: &Seat,
+        world: &model::port::World,
+        replicas: &[Arc<Replica>],
+        question: &Question,
+    ) -> Result<Answer, Refusal> {
+        match (self, question) {
+            (Self::Chosen(chosen), Question::Evaluate(fragment)) => {
+                of_parts(evaluate::over_chosen(seat, world, chosen, fragment).await)
+            }
+            (Self::Chosen(chosen), Question::Select(selection)) => {
+                let series = chosen.select(selection).await.map_err(engine_refusal)?;
+                Ok(Ok(Found {
+                    series,
+                    ..Found::default()
+                }))
+            }
+            _ => of(seat, world, replicas, question).await,
+        }
+    }
+}
+
+/// Samples that one node decodes and computes on in some 2 ms; what is more is worth the way to others.
+const LITTLE_SAMPLES: usize = 128 << 10;
 
 /// Names or values of all shards, which share most of them: sorted, and each once if every shard
 /// gives its own in order.
@@ -114,11 +171,11 @@ async fn add(
     Ok(())
 }
 
-/// The votes that are saved here of those shards that this node has.
+/// What is saved here of those shards that this node has.
 pub(super) fn seen_here(
     replicas: &Replicas,
     shards: impl IntoIterator<Item = ShardId>,
-) -> Vec<(ShardId, Leadership)> {
+) -> Vec<(ShardId, Seen)> {
     let replicas = replicas.read().expect("not poisoned");
     let of_shard = |shard| {
         let replica = replicas.get(&shard)?;

@@ -15,11 +15,12 @@ use model::source::{Consistency, Source};
 use model::trail::{Told, Trail};
 use model::{NodeId, ShardId};
 use proto::node as messages;
+use tokio::time::timeout;
 
-use super::answer::{self, Answer, seen_here};
+use super::answer::{self, Answer, Little, seen_here};
 use super::link::{LinkError, Replies};
 use super::votes::{Standings, Votes};
-use super::{AllShards, Found, Question, wire};
+use super::{AllShards, Found, Question, near, wire};
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::router::{ASK_TIMEOUT, Router, ShardSource, call_within, is_passing, to_source_error};
@@ -28,20 +29,22 @@ use crate::router::{ASK_TIMEOUT, Router, ShardSource, call_within, is_passing, t
 type Share = (Found, Vec<ShardId>);
 
 /// Another node, and the shards it is to speak for.
-struct Other {
-    node: u64,
-    peer: Arc<Peer>,
-    shards: Vec<ShardId>,
+pub(super) struct Other {
+    pub node: u64,
+    pub peer: Arc<Peer>,
+    pub shards: Vec<ShardId>,
 }
 
 /// Asks all shards.
 pub(super) async fn all(source: &AllShards, question: &Question) -> Result<Found, FragmentError> {
     let router = &source.router;
-    let notes = Notes::of(source, question);
+    let notes = &Notes::of(source, question);
+    if let Some(found) = near::ask(source, question, notes).await? {
+        return Ok(found);
+    }
     let mut round = Round::new(router, &source.shards, question, notes);
-    let (mut found, mut left) = round.ask().await?;
+    let (mut found, mut left) = round.ask(None, None).await?;
     left.append(&mut round.nowhere);
-    let notes = &round.notes;
     let one_by_one = left.into_iter().map(async |shard| {
         let found = one(router, shard, question).await?;
         let bytes = found.parts.iter().map(|part| part.bytes).sum();
@@ -79,7 +82,7 @@ async fn one(
 }
 
 /// Where it is noted who answered what of a question.
-struct Notes<'a> {
+pub(super) struct Notes<'a> {
     /// With the question's number.
     trail: Option<(&'a Trail, usize)>,
     clock: &'a dyn Clock,
@@ -116,14 +119,14 @@ impl<'a> Notes<'a> {
 }
 
 /// One question to everybody at once.
-struct Round<'a> {
-    router: &'a Arc<Router>,
-    question: &'a Question,
-    notes: Notes<'a>,
-    here: Standings,
-    others: Vec<Other>,
+pub(super) struct Round<'a> {
+    pub router: &'a Arc<Router>,
+    pub question: &'a Question,
+    pub notes: &'a Notes<'a>,
+    pub here: Standings,
+    pub others: Vec<Other>,
     /// Shards that cannot be asked for now.
-    nowhere: Vec<ShardId>,
+    pub nowhere: Vec<ShardId>,
 }
 
 impl<'a> Round<'a> {
@@ -131,7 +134,7 @@ impl<'a> Round<'a> {
         router: &'a Arc<Router>,
         shards: &[ShardId],
         question: &'a Question,
-        notes: Notes<'a>,
+        notes: &'a Notes<'a>,
     ) -> Self {
         let consistency = question.consistency();
         let mut others: BTreeMap<u64, Other> = BTreeMap::new();
@@ -179,7 +182,13 @@ impl<'a> Round<'a> {
         }
     }
 
-    async fn ask(&self) -> Result<Share, FragmentError> {
+    /// `little` is what the replicas here will be asked, if that is known already. What they say is
+    /// given up when it is not confirmed within `patience`, counted from when all the rest is there.
+    pub async fn ask(
+        &self,
+        little: Option<Little>,
+        patience: Option<Duration>,
+    ) -> Result<Share, FragmentError> {
         let votes = Votes::default();
         let (asked, told): (Vec<&Other>, Vec<&Other>) = self
             .others
@@ -188,7 +197,7 @@ impl<'a> Round<'a> {
         let told = told.into_iter().map(|other| self.there(other, &votes));
         let mut told = pin!(join_all(told).map(drop).fuse());
         let asked = asked.into_iter().map(|other| self.there(other, &votes));
-        let mut needed = pin!(try_join(try_join_all(asked), self.here().map(Ok)));
+        let mut needed = pin!(try_join(try_join_all(asked), self.here(little).map(Ok)));
         // Those who only tell votes are asked first, so that they are on their way while this node
         // computes, and waited for last.
         let (shares, here) = poll_fn(|context| {
@@ -204,6 +213,12 @@ impl<'a> Round<'a> {
                 false => Poll::Pending,
             }
         });
+        let leads = async {
+            match patience {
+                None => leads.await,
+                Some(patience) => timeout(patience, leads).await.unwrap_or(false),
+            }
+        };
         let (mut found, mut left) = match here {
             Some(answer) => self.share_of_here(answer, leads.await)?,
             None => Share::default(),
@@ -215,20 +230,18 @@ impl<'a> Round<'a> {
         Ok((found, left))
     }
 
-    /// What the replicas here say, before it is confirmed that they lead: what is confirmed is that
-    /// nobody else led when the question began. None where there are none.
-    async fn here(&self) -> Option<Result<Answer, Refusal>> {
-        let (router, here) = (self.router, &self.here);
-        if here.replicas.is_empty() {
+    /// What the replicas here say, before it is confirmed that they may: what is confirmed is how
+    /// things stood when the question began. None where there are none.
+    async fn here(&self, little: Option<Little>) -> Option<Result<Answer, Refusal>> {
+        let (router, replicas) = (self.router, &self.here.replicas);
+        if replicas.is_empty() {
             return None;
         }
-        let answer = answer::of(
-            &router.evaluator,
-            &router.world,
-            &here.replicas,
-            self.question,
-        );
-        Some(answer.await)
+        let (seat, world) = (&router.evaluator, &router.world);
+        Some(match little {
+            Some(little) => little.answer(seat, world, replicas, self.question).await,
+            None => answer::of(seat, world, replicas, self.question).await,
+        })
     }
 
     fn share_of_here(
@@ -301,7 +314,7 @@ impl<'a> Round<'a> {
             _ => ASK_TIMEOUT,
         };
         loop {
-            let next = tokio::time::timeout(patience, replies.next()).await;
+            let next = timeout(patience, replies.next()).await;
             let reply = next.map_err(|_| too_slow())??;
             if !reply.votes.is_empty() {
                 votes.tell(other.node, wire::votes_from_wire(&reply.votes));
@@ -334,7 +347,7 @@ enum Incoming {
 
 impl Incoming {
     async fn ask(peer: &Peer, request: messages::ReadRequest) -> Result<Self, Refusal> {
-        let asked = tokio::time::timeout(ASK_TIMEOUT, peer.reads.ask(&request)).await;
+        let asked = timeout(ASK_TIMEOUT, peer.reads.ask(&request)).await;
         match asked.map_err(|_| too_slow())? {
             Ok(replies) => Ok(Self::Framed(replies)),
             Err(LinkError::NotConnected(_)) => Err(Refusal::NotLeader(None)),

@@ -8,7 +8,9 @@
 //! Whatever a node would not answer is asked for again shard by shard, the way the router looks for
 //! leaders.
 //!
-//! In reading order: [`ask`], [`votes`], [`link`] and [`frame`] (the way to a peer), [`connection`],
+//! A small question is answered by the replicas here where they have applied all there is ([`near`]).
+//!
+//! In reading order: [`ask`], [`near`], [`votes`], [`link`] and [`frame`] (the way to a peer), [`connection`],
 //! [`answer`], [`wire`].
 
 mod answer;
@@ -16,6 +18,7 @@ mod ask;
 mod connection;
 mod frame;
 mod link;
+mod near;
 mod votes;
 mod wire;
 
@@ -33,6 +36,7 @@ pub use answer::{Answering, Server};
 pub use connection::{Answerer, answer_all};
 pub use frame::MAGIC;
 pub use link::ReadLink;
+pub use near::Near;
 
 /// What is asked of every shard.
 #[derive(Debug, Clone)]

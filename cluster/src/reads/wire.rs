@@ -13,26 +13,30 @@ use super::answer::Answer;
 use super::{Found, Question};
 use crate::convert::{self, Malformed};
 use crate::evaluate;
-use crate::raft::standing::Leadership;
+use crate::raft::standing::{Leadership, Seen};
 use crate::refusal::Refusal;
 use crate::shards_service;
 
 /// Label sets or texts in one message of an answer.
 const ITEMS_PER_MESSAGE: usize = 64 << 10;
 
-pub fn votes_to_wire(votes: Vec<(ShardId, Leadership)>) -> Vec<messages::ShardVote> {
+pub fn votes_to_wire(votes: Vec<(ShardId, Seen)>) -> Vec<messages::ShardVote> {
     let votes = votes.into_iter().map(|(shard, seen)| messages::ShardVote {
         shard: shard.0,
-        term: seen.term,
-        node: seen.node,
+        term: seen.vote.term,
+        node: seen.vote.node,
+        reached: seen.reached,
     });
     votes.collect()
 }
 
-pub fn votes_from_wire(votes: &[messages::ShardVote]) -> BTreeMap<ShardId, Leadership> {
-    let seen = |vote: &messages::ShardVote| Leadership {
-        term: vote.term,
-        node: vote.node,
+pub fn votes_from_wire(votes: &[messages::ShardVote]) -> BTreeMap<ShardId, Seen> {
+    let seen = |vote: &messages::ShardVote| Seen {
+        vote: Leadership {
+            term: vote.term,
+            node: vote.node,
+        },
+        reached: vote.reached,
     };
     votes.iter().map(|v| (ShardId(v.shard), seen(v))).collect()
 }
@@ -305,7 +309,9 @@ mod tests {
         let messages = replies(Vec::new(), &question, Ok(found));
         assert_eq!(messages.len(), 2);
         assert_eq!(arrive(messages).answer.unwrap().texts, texts);
-        let votes = vec![(ShardId(1), Leadership { term: 2, node: 3 })];
+        let vote = Leadership { term: 2, node: 3 };
+        let votes = [None, Some(0), Some(9)].map(|reached| Seen { vote, reached });
+        let votes: Vec<_> = (1..).map(ShardId).zip(votes).collect();
         let back = votes_from_wire(&votes_to_wire(votes.clone()));
         assert_eq!(back.into_iter().collect::<Vec<_>>(), votes);
     }

@@ -5,12 +5,28 @@ use model::hash::xxh64;
 
 use super::aggregate::Groups;
 use super::{ABSENT, Column, Columns, Evaluation, is_present};
-use crate::ast::Aggregate;
+use crate::ast::{Aggregate, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
 use crate::printer::format_float;
 
 impl Evaluation<'_> {
+    /// What an aggregation for which [`crate::local::can_choose`] is true chooses.
+    pub async fn choose(
+        &mut self,
+        aggregate: &Aggregate,
+        columns: Vec<Column>,
+        grid: Grid,
+    ) -> Result<Vec<Column>, QueryError> {
+        let param = match aggregate.param.as_deref() {
+            Some(Expr::Number(param)) => param.value,
+            other => unreachable!("no choice without a number: {other:?}"),
+        };
+        let param = Some(Columns::Scalar(vec![param; grid.steps]));
+        let chosen = self.aggregate(aggregate, param, columns, grid).await?;
+        Ok(chosen.into_vector())
+    }
+
     /// The first `k` series of each group that have a value.
     pub(super) async fn limit(
         &mut self,

@@ -150,38 +150,70 @@ impl Page {
         Ok(Self { raw, times, slots })
     }
 
-    /// The timestamps and the bits of the values of a slot.
-    fn columns(&self, slot: u16) -> Result<(&[Timestamp], Vec<u64>), Malformed> {
+    fn slot(&self, slot: u16) -> Result<&Slot, Malformed> {
         let slot = self.slots.get(usize::from(slot));
-        let slot = slot.ok_or(Malformed("a slot that is not there"))?;
-        let times = &self.times[slot.times];
-        let at = match times.decoded.get() {
-            Some(decoded) => decoded,
-            None => {
-                let decoded = times::decode(&self.raw[times.bytes.clone()], times.count)?;
-                times.decoded.get_or_init(|| decoded)
-            }
-        };
-        let values = values::decode(&self.raw[slot.values.clone()], times.count)?;
-        Ok((at, values))
+        slot.ok_or(Malformed("a slot that is not there"))
+    }
+
+    /// The bytes of a slot's values, and how many they are.
+    fn coded(&self, slot: u16) -> Result<(&[u8], usize), Malformed> {
+        let slot = self.slot(slot)?;
+        let count = self.times[slot.times].count;
+        Ok((&self.raw[slot.values.clone()], count))
+    }
+
+    fn times(&self, slot: u16) -> Result<&[Timestamp], Malformed> {
+        let times = &self.times[self.slot(slot)?.times];
+        if let Some(decoded) = times.decoded.get() {
+            return Ok(decoded);
+        }
+        let decoded = times::decode(&self.raw[times.bytes.clone()], times.count)?;
+        Ok(times.decoded.get_or_init(|| decoded))
+    }
+
+    /// The bits of the values of a slot.
+    pub fn values(&self, slot: u16) -> Result<Vec<u64>, Malformed> {
+        let (bytes, count) = self.coded(slot)?;
+        values::decode(bytes, count)
+    }
+
+    /// The same of several slots together, which takes less than one by one.
+    pub fn values_together<const N: usize>(
+        &self,
+        slots: [u16; N],
+    ) -> Result<[Vec<u64>; N], Malformed> {
+        let mut columns = [(&[][..], 0); N];
+        for (column, slot) in columns.iter_mut().zip(slots) {
+            *column = self.coded(slot)?;
+        }
+        let mut all: [Vec<u64>; N] = std::array::from_fn(|_| Vec::new());
+        let decoded = values::decode_together(columns);
+        for (values, decoded) in all.iter_mut().zip(decoded) {
+            *values = decoded?;
+        }
+        Ok(all)
     }
 
     /// All samples of a slot.
     pub fn points(&self, slot: u16) -> Result<Vec<Point>, Malformed> {
-        let (times, values) = self.columns(slot)?;
+        let (times, values) = (self.times(slot)?, self.values(slot)?);
         let points = times.iter().zip(values);
         Ok(points.map(|(&at, bits)| Point { at, bits }).collect())
     }
 
     /// Adds the samples of a slot that lie in `start ..= end`, and says what the slot holds in
-    /// all: first and last instant, and how many.
+    /// all: first and last instant, and how many. `values` are those of the slot.
     pub fn read_into(
         &self,
         slot: u16,
+        values: &[u64],
         (start, end): (Timestamp, Timestamp),
         samples: &mut Samples,
     ) -> Result<(Timestamp, Timestamp, usize), Malformed> {
-        let (times, values) = self.columns(slot)?;
+        let times = self.times(slot)?;
+        if times.len() != values.len() {
+            return Err(Malformed("not the values of this slot"));
+        }
         let from = times.partition_point(|at| *at < start);
         let to = times.partition_point(|at| *at <= end).max(from);
         samples.timestamps.extend_from_slice(&times[from..to]);
@@ -276,7 +308,8 @@ mod tests {
             for (slot, run) in runs.iter().enumerate() {
                 prop_assert_eq!(&page.points(slot as u16).unwrap(), run);
                 let mut samples = Samples::default();
-                let whole = page.read_into(slot as u16, range, &mut samples).unwrap();
+                let values = page.values(slot as u16).unwrap();
+                let whole = page.read_into(slot as u16, &values, range, &mut samples).unwrap();
                 prop_assert_eq!(whole, (run[0].at, run[run.len() - 1].at, run.len()));
                 let inside = run.iter().filter(|p| p.at >= range.0 && p.at <= range.1);
                 let inside: Vec<_> = inside.map(|p| (p.at, p.bits)).collect();
@@ -284,6 +317,10 @@ mod tests {
                 prop_assert_eq!(found, inside);
             }
             prop_assert!(page.points(runs.len() as u16).is_err());
+            prop_assert!(page.values_together([0, runs.len() as u16]).is_err());
+            let last = (runs.len() - 1) as u16;
+            let both = page.values_together([0, last]).unwrap();
+            prop_assert_eq!(both, [page.values(0).unwrap(), page.values(last).unwrap()]);
         }
 
         #[test]

@@ -163,16 +163,16 @@ impl Reader {
         Ok(page)
     }
 
-    /// Adds the samples of a chunk in `page` that lie in `range`.
+    /// Adds the samples of a chunk in `page` that lie in `range`; `values` are the chunk's.
     pub fn read_slot(
         &self,
         chunk: &ChunkRef,
-        page: &Page,
+        (page, values): (&Page, &[u64]),
         range: (Timestamp, Timestamp),
         samples: &mut Samples,
     ) -> Result<(), StorageError> {
         let slot = chunk.slot.unwrap_or(u16::MAX);
-        let found = page.read_into(slot, range, samples);
+        let found = page.read_into(slot, values, range, samples);
         let (first, last, count) = found.map_err(|e| self.corrupt(e))?;
         self.check_slot(chunk, Some((first, last, count)))
     }

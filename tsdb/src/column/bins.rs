@@ -7,7 +7,7 @@
 
 use super::log2_256;
 use super::pack::{Packer, Unpacker};
-use super::rans::{SYMBOLS_MAX, Table};
+use super::rans::{Decoder, SYMBOLS_MAX, Table};
 use crate::fields::{Fields, Malformed, put_bytes, put_varint, put_zigzag};
 
 const PACKED: u8 = 0;
@@ -16,8 +16,6 @@ const EVEN: u8 = 1;
 const LOG: u8 = 2;
 const LOG_BITS_MAX: u32 = 2;
 
-/// Symbols are read so many at a time, and then what they stand for: two short loops.
-const BLOCK_SYMBOLS: usize = 256;
 /// Kind, base, shift and the table's own words: about what a coded form costs before its first bit.
 const CODED_HEADER_BITS: u64 = 10 * 8;
 const PACKED_HEADER_BITS: u64 = 4 * 8;
@@ -78,23 +76,63 @@ pub fn encode(numbers: &[i64], out: &mut Vec<u8>) {
 /// Reads `count` numbers; nothing may follow them.
 #[cfg(test)]
 pub fn decode(bytes: &[u8], count: usize) -> Result<Vec<i64>, Malformed> {
-    decode_behind(&[], bytes, count)
-}
-
-/// `front`, and behind it `count` numbers that are read; nothing may follow them.
-pub fn decode_behind(front: &[i64], bytes: &[u8], count: usize) -> Result<Vec<i64>, Malformed> {
-    let mut numbers = Vec::with_capacity(front.len() + count);
-    numbers.extend_from_slice(front);
-    read(bytes, count, &mut numbers)?;
+    let mut numbers = Vec::new();
+    let mut open = open(bytes, count)?;
+    let mut symbols = Vec::new();
+    if let Some(coded) = open.coded() {
+        coded.fill(&mut symbols);
+    }
+    open.finish(&symbols, &mut numbers)?;
     Ok(numbers)
 }
 
-fn read(bytes: &[u8], count: usize, numbers: &mut Vec<i64>) -> Result<(), Malformed> {
+/// Numbers whose form is known, and whose symbols, if they have any, are still to be read.
+pub enum Open<'a> {
+    Packed(Packed<'a>),
+    Coded(Coded<'a>),
+}
+
+/// Words of one width above a base.
+pub struct Packed<'a> {
+    base: i64,
+    width: u32,
+    bytes: &'a [u8],
+    count: usize,
+}
+
+/// A class for each number, and the bits within it.
+pub struct Coded<'a> {
+    symbols: Decoder<'a>,
+    classes: Vec<Class>,
+    low: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Open<'a> {
+    /// What has symbols to be read.
+    pub fn coded(&mut self) -> Option<&mut Coded<'a>> {
+        match self {
+            Self::Packed(_) => None,
+            Self::Coded(coded) => Some(coded),
+        }
+    }
+
+    /// Appends the numbers, whose `symbols` were read; nothing may be left.
+    pub fn finish(self, symbols: &[u8], numbers: &mut Vec<i64>) -> Result<(), Malformed> {
+        match self {
+            Self::Packed(packed) => packed.finish(numbers),
+            Self::Coded(coded) => coded.finish(symbols, numbers),
+        }
+    }
+}
+
+/// Looks at `count` numbers.
+pub fn open(bytes: &[u8], count: usize) -> Result<Open<'_>, Malformed> {
     let mut fields = Fields::new(bytes);
     let kind = fields.u8()?;
     let base = fields.zigzag()?;
     match kind {
-        PACKED => decode_packed(&mut fields, base, count, numbers),
+        PACKED => open_packed(&mut fields, base, count),
         EVEN => {
             let shift = u32::from(fields.u8()?);
             if shift >= 64 {
@@ -105,37 +143,47 @@ fn read(bytes: &[u8], count: usize, numbers: &mut Vec<i64>) -> Result<(), Malfor
                 bits: shift,
                 zigzag: None,
             };
-            take_classes(&mut fields, count, class, numbers)
+            open_classes(&mut fields, count, class)
         }
         _ => {
             let bits = u32::from(kind.wrapping_sub(LOG));
             if bits > LOG_BITS_MAX {
                 return Err(Malformed("unknown form of numbers"));
             }
-            let class = |class| class_log(class, base, bits);
-            take_classes(&mut fields, count, class, numbers)
+            open_classes(&mut fields, count, |class| class_log(class, base, bits))
         }
     }
 }
 
-fn decode_packed(
-    fields: &mut Fields<'_>,
+fn open_packed<'a>(
+    fields: &mut Fields<'a>,
     base: i64,
     count: usize,
-    numbers: &mut Vec<i64>,
-) -> Result<(), Malformed> {
+) -> Result<Open<'a>, Malformed> {
     let width = u32::from(fields.u8()?);
     let bytes = fields.take(fields.remaining())?;
     if width > 64 || bytes.len() != (count * width as usize).div_ceil(8) {
         return Err(Malformed("words are not as many as they should be"));
     }
-    if width == 0 {
-        numbers.resize(numbers.len() + count, base);
-        return Ok(());
+    Ok(Open::Packed(Packed {
+        base,
+        width,
+        bytes,
+        count,
+    }))
+}
+
+impl Packed<'_> {
+    fn finish(self, numbers: &mut Vec<i64>) -> Result<(), Malformed> {
+        let (base, width, count) = (self.base, self.width, self.count);
+        if width == 0 {
+            numbers.resize(numbers.len() + count, base);
+            return Ok(());
+        }
+        let mut words = Unpacker::new(self.bytes);
+        numbers.extend((0..count).map(|_| base.wrapping_add(words.read(width) as i64)));
+        words.end()
     }
-    let mut words = Unpacker::new(bytes);
-    numbers.extend((0..count).map(|_| base.wrapping_add(words.read(width) as i64)));
-    words.end()
 }
 
 fn choose(numbers: &[i64]) -> Form {
@@ -310,11 +358,23 @@ fn class_log(class: u8, middle: i64, bits: u32) -> Class {
 impl Class {
     #[inline]
     fn number(&self, low: u64) -> i64 {
-        let word = self.low.wrapping_add(low);
         match self.zigzag {
-            None => word as i64,
-            Some(middle) => middle.wrapping_add((word >> 1) as i64 ^ -((word & 1) as i64)),
+            None => self.even(low),
+            Some(middle) => self.far(low, middle),
         }
+    }
+
+    /// Of an even class.
+    #[inline]
+    fn even(&self, low: u64) -> i64 {
+        self.low.wrapping_add(low) as i64
+    }
+
+    /// Of a logarithmic class.
+    #[inline]
+    fn far(&self, low: u64, middle: i64) -> i64 {
+        let word = self.low.wrapping_add(low);
+        middle.wrapping_add((word >> 1) as i64 ^ -((word & 1) as i64))
     }
 }
 
@@ -387,30 +447,57 @@ fn take_table(fields: &mut Fields<'_>) -> Result<(u8, Table), Malformed> {
     Ok((first, Table::check(freqs, scale)?))
 }
 
-fn take_classes(
-    fields: &mut Fields<'_>,
+fn open_classes<'a>(
+    fields: &mut Fields<'a>,
     count: usize,
     class_of: impl Fn(u8) -> Class,
-    numbers: &mut Vec<i64>,
-) -> Result<(), Malformed> {
+) -> Result<Open<'a>, Malformed> {
     let (first, table) = take_table(fields)?;
     let last = first.saturating_add((table.freqs().len() - 1) as u8);
-    let classes: Vec<Class> = (first..=last).map(class_of).collect();
-    let mut symbols = table.decoder(fields.bytes()?)?;
-    let mut low = Unpacker::new(fields.take(fields.remaining())?);
-    let mut block = [0; BLOCK_SYMBOLS];
-    let mut left = count;
-    while left > 0 {
-        let block = &mut block[..left.min(BLOCK_SYMBOLS)];
-        symbols.fill(block);
-        numbers.extend(block.iter().map(|&symbol| {
-            let class = &classes[usize::from(symbol)];
-            class.number(low.read(class.bits))
-        }));
-        left -= block.len();
+    Ok(Open::Coded(Coded {
+        classes: (first..=last).map(class_of).collect(),
+        symbols: table.decoder(fields.bytes()?)?,
+        low: fields.take(fields.remaining())?,
+        count,
+    }))
+}
+
+impl Coded<'_> {
+    /// Reads the symbols into `symbols`, which hold nothing else then.
+    pub fn fill(&mut self, symbols: &mut Vec<u8>) {
+        symbols.resize(self.count, 0);
+        self.symbols.fill(symbols);
     }
-    symbols.end()?;
-    low.end()
+
+    /// The same of several, which takes less than one by one.
+    pub fn fill_together<const N: usize>(
+        coded: [&mut Coded<'_>; N],
+        mut symbols: [&mut Vec<u8>; N],
+    ) {
+        for (symbols, coded) in symbols.iter_mut().zip(&coded) {
+            symbols.resize(coded.count, 0);
+        }
+        let decoders = coded.map(|coded| &mut coded.symbols);
+        Decoder::fill_together(decoders, symbols.map(Vec::as_mut_slice));
+    }
+
+    fn finish(self, symbols: &[u8], numbers: &mut Vec<i64>) -> Result<(), Malformed> {
+        let classes = &self.classes[..];
+        let symbols = symbols.iter().map(|&symbol| &classes[usize::from(symbol)]);
+        let mut low = Unpacker::new(self.low);
+        // All of one kind: which is not asked for each.
+        match classes.first().and_then(|class| class.zigzag) {
+            _ if classes.iter().all(|class| class.bits == 0) => {
+                numbers.extend(symbols.map(|class| class.number(0)));
+            }
+            None => numbers.extend(symbols.map(|class| class.even(low.read(class.bits)))),
+            Some(middle) => {
+                numbers.extend(symbols.map(|class| class.far(low.read(class.bits), middle)));
+            }
+        }
+        self.symbols.end()?;
+        low.end()
+    }
 }
 
 #[cfg(test)]

@@ -39,23 +39,108 @@ pub fn encode(numbers: &[i64], out: &mut Vec<u8>) {
 
 /// Reads `count` numbers; nothing may follow them.
 pub fn decode(bytes: &[u8], count: usize) -> Result<Vec<i64>, Malformed> {
+    let mut open = open(bytes, count)?;
+    let mut symbols = Vec::new();
+    if let Some(coded) = open.coded() {
+        coded.fill(&mut symbols);
+    }
+    open.finish(&symbols)
+}
+
+/// A row whose rule is known, and whose symbols, if it has any, are still to be read.
+pub struct Open<'a> {
+    rule: Rule,
+    /// First number and factor.
+    factor: Option<(i64, i64)>,
+    count: usize,
+    /// None of a row without numbers.
+    bins: Option<bins::Open<'a>>,
+}
+
+/// What is to be added to what remains of numbers.
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    Plain,
+    Delta(i64),
+    DeltaOfDelta(i64, i64),
+    Line(i64),
+}
+
+/// Looks at `count` numbers.
+pub fn open(bytes: &[u8], count: usize) -> Result<Open<'_>, Malformed> {
     let mut fields = Fields::new(bytes);
     if count == 0 {
         fields.end()?;
-        return Ok(Vec::new());
+        return Ok(Open {
+            rule: Rule::Plain,
+            factor: None,
+            count,
+            bins: None,
+        });
     }
     let flags = fields.u8()?;
     let factor = match flags & FACTOR {
         0 => None,
         _ => Some((fields.zigzag()?, fields.varint()? as i64)),
     };
-    let mut numbers = decode_row(flags & !FACTOR, &mut fields, count)?;
-    if let Some((first, factor)) = factor {
-        for number in &mut numbers {
-            *number = number.wrapping_mul(factor).wrapping_add(first);
+    let (rule, coded) = match flags & !FACTOR {
+        PLAIN => (Rule::Plain, count),
+        DELTA => (Rule::Delta(fields.zigzag()?), count - 1),
+        DELTA_OF_DELTA => {
+            let (first, delta) = (fields.zigzag()?, fields.zigzag()?);
+            (Rule::DeltaOfDelta(first, delta), count.saturating_sub(2))
         }
+        LINE => (Rule::Line(fields.zigzag()?), count),
+        _ => return Err(Malformed("unknown rule of numbers")),
+    };
+    let bins = bins::open(fields.take(fields.remaining())?, coded)?;
+    Ok(Open {
+        rule,
+        factor,
+        count,
+        bins: Some(bins),
+    })
+}
+
+impl<'a> Open<'a> {
+    /// What has symbols to be read.
+    pub fn coded(&mut self) -> Option<&mut bins::Coded<'a>> {
+        self.bins.as_mut().and_then(bins::Open::coded)
     }
-    Ok(numbers)
+
+    /// The numbers, whose `symbols` were read; nothing may be left.
+    pub fn finish(self, symbols: &[u8]) -> Result<Vec<i64>, Malformed> {
+        let mut numbers = Vec::with_capacity(self.count);
+        match self.rule {
+            Rule::Plain | Rule::Line(_) => {}
+            Rule::Delta(first) => numbers.push(first),
+            Rule::DeltaOfDelta(first, delta) => {
+                numbers.extend_from_slice(&[first, delta][..self.count.min(2)]);
+            }
+        }
+        if let Some(bins) = self.bins {
+            bins.finish(symbols, &mut numbers)?;
+        }
+        match self.rule {
+            Rule::Plain => {}
+            Rule::Delta(_) => sum_up(&mut numbers),
+            Rule::DeltaOfDelta(..) => {
+                sum_up(&mut numbers[1..]);
+                sum_up(&mut numbers);
+            }
+            Rule::Line(slope) => {
+                for (place, number) in numbers.iter_mut().enumerate() {
+                    *number = number.wrapping_add(on_line(slope, place));
+                }
+            }
+        }
+        if let Some((first, factor)) = self.factor {
+            for number in &mut numbers {
+                *number = number.wrapping_mul(factor).wrapping_add(first);
+            }
+        }
+        Ok(numbers)
+    }
 }
 
 /// The largest factor of all distances from the first; 0 when they are all zero, 1 when some
@@ -115,38 +200,6 @@ fn encode_row(numbers: &[i64], flags: u8, out: &mut Vec<u8>, head: impl FnOnce(&
         }
         _ => bins::encode(numbers, out),
     }
-}
-
-fn decode_row(rule: u8, fields: &mut Fields<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
-    let mut numbers = match rule {
-        PLAIN => bins::decode_behind(&[], fields.take(fields.remaining())?, count)?,
-        DELTA => {
-            let first = fields.zigzag()?;
-            bins::decode_behind(&[first], fields.take(fields.remaining())?, count - 1)?
-        }
-        DELTA_OF_DELTA => {
-            let (first, delta) = (fields.zigzag()?, fields.zigzag()?);
-            let front = &[first, delta][..count.min(2)];
-            let bytes = fields.take(fields.remaining())?;
-            let mut numbers = bins::decode_behind(front, bytes, count.saturating_sub(2))?;
-            sum_up(&mut numbers[1..]);
-            numbers
-        }
-        LINE => {
-            let slope = fields.zigzag()?;
-            let bytes = fields.take(fields.remaining())?;
-            let mut numbers = bins::decode_behind(&[], bytes, count)?;
-            for (place, number) in numbers.iter_mut().enumerate() {
-                *number = number.wrapping_add(on_line(slope, place));
-            }
-            numbers
-        }
-        _ => return Err(Malformed("unknown rule of numbers")),
-    };
-    if rule == DELTA || rule == DELTA_OF_DELTA {
-        sum_up(&mut numbers);
-    }
-    Ok(numbers)
 }
 
 fn sum_up(numbers: &mut [i64]) {

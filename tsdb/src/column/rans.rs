@@ -221,6 +221,51 @@ impl Decoder<'_> {
         self.state = state;
     }
 
+    /// As [`Decoder::fill`] of each with its own `symbols`, as many as the shortest are, the others'
+    /// rest behind. What a symbol leads to must be known before the next one can be looked up: several
+    /// readers that know nothing of each other fill that wait.
+    pub fn fill_together<const N: usize>(
+        decoders: [&mut Decoder<'_>; N],
+        mut symbols: [&mut [u8]; N],
+    ) {
+        loop {
+            // A symbol takes one word or none: for so many there is one in any case.
+            let sure = |at: usize| symbols[at].len().min(decoders[at].words.len() / 2);
+            let count = (0..N).map(sure).min().unwrap_or(0);
+            if count == 0 {
+                break;
+            }
+            let mut words: [&[u8]; N] = std::array::from_fn(|at| decoders[at].words);
+            let mut states: [u32; N] = std::array::from_fn(|at| decoders[at].state);
+            let slots: [&[Slot]; N] = std::array::from_fn(|at| &*decoders[at].slots);
+            let scales: [u32; N] = std::array::from_fn(|at| decoders[at].scale);
+            let mut at = [0; N];
+            for place in 0..count {
+                for n in 0..N {
+                    let (symbol, next) = step(slots[n], scales[n], states[n]);
+                    let word = [words[n][at[n]], words[n][at[n] + 1]];
+                    let is_low = next < FLOOR;
+                    states[n] = match is_low {
+                        true => next << 16 | u32::from(u16::from_le_bytes(word)),
+                        false => next,
+                    };
+                    at[n] += 2 * usize::from(is_low);
+                    symbols[n][place] = symbol;
+                }
+            }
+            for (words, at) in words.iter_mut().zip(at) {
+                *words = &words[at..];
+            }
+            for n in 0..N {
+                (decoders[n].state, decoders[n].words) = (states[n], words[n]);
+                symbols[n] = &mut std::mem::take(&mut symbols[n])[count..];
+            }
+        }
+        for (decoder, symbols) in decoders.into_iter().zip(symbols) {
+            decoder.fill(symbols);
+        }
+    }
+
     /// All symbols were read: the state is back where the writer began, and nothing is left.
     pub fn end(self) -> Result<(), Malformed> {
         match (self.short, self.state, self.words) {
@@ -292,6 +337,32 @@ mod tests {
             let symbols: Vec<u8> = (0..classes).map(|symbol| symbol as u8).collect();
             let bytes = alike.encode(&symbols);
             assert_eq!(decode(&flat, &bytes, classes), Ok(symbols));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn several_read_together_read_what_each_would(
+            all in prop::collection::vec(prop::collection::vec(prop_oneof![Just(3u8), 0u8..5, any::<u8>()], 1..600), 4),
+            cut in 0usize..600,
+        ) {
+            let tables: Vec<Table> = all.iter().map(|symbols| Table::of(&counts(symbols), 9)).collect();
+            let bytes: Vec<Vec<u8>> = tables.iter().zip(&all).map(|(table, symbols)| table.encode(symbols)).collect();
+            // What ends early does so for each by itself.
+            let bytes: Vec<&[u8]> = bytes.iter().map(|bytes| &bytes[..bytes.len().min(cut + 4)]).collect();
+            let alone: Vec<_> = tables.iter().zip(&bytes).zip(&all).map(|((table, bytes), symbols)| {
+                let mut decoder = table.decoder(bytes).unwrap();
+                let mut found = vec![0; symbols.len()];
+                decoder.fill(&mut found);
+                (found, decoder.end())
+            }).collect();
+            let mut decoders: Vec<Decoder<'_>> = tables.iter().zip(&bytes).map(|(table, bytes)| table.decoder(bytes).unwrap()).collect();
+            let mut found: Vec<Vec<u8>> = all.iter().map(|symbols| vec![0; symbols.len()]).collect();
+            if let ([a, b, c, d], [p, q, r, s]) = (&mut decoders[..], &mut found[..]) {
+                Decoder::fill_together([a, b, c, d], [p, q, r, s]);
+            }
+            let together: Vec<_> = found.into_iter().zip(decoders).map(|(found, decoder)| (found, decoder.end())).collect();
+            prop_assert_eq!(together, alone);
         }
     }
 

@@ -4,6 +4,7 @@
 //! the very bits), or the bits themselves in an order that follows the numbers. The few values that
 //! are no such decimals (staleness markers, infinities, minus zero) stand beside.
 
+use super::bins::Coded;
 use super::ints;
 use crate::fields::{Fields, Malformed, put_u64, put_varint};
 
@@ -38,20 +39,105 @@ pub fn encode(values: &[u64], out: &mut Vec<u8>) {
 
 /// Reads the bits of `count` values; nothing may follow them.
 pub fn decode(bytes: &[u8], count: usize) -> Result<Vec<u64>, Malformed> {
+    let mut open = open(bytes, count)?;
+    let mut symbols = Vec::new();
+    if let Some(coded) = open.coded() {
+        coded.fill(&mut symbols);
+    }
+    open.finish(&symbols)
+}
+
+/// The same of several columns, which takes less than one by one; of each its own error.
+pub fn decode_together<const N: usize>(
+    columns: [(&[u8], usize); N],
+) -> [Result<Vec<u64>, Malformed>; N] {
+    let mut open = columns.map(|(bytes, count)| open(bytes, count));
+    let mut symbols: [Vec<u8>; N] = std::array::from_fn(|_| Vec::new());
+    let coded = open.each_mut().map(|open| match open {
+        Ok(open) => open.coded(),
+        Err(_) => None,
+    });
+    let into = symbols.each_mut();
+    if coded.iter().all(Option::is_some) {
+        let coded = coded.map(|coded| coded.expect("all have symbols"));
+        Coded::fill_together(coded, into);
+    } else {
+        for (coded, symbols) in coded.into_iter().zip(into) {
+            if let Some(coded) = coded {
+                coded.fill(symbols);
+            }
+        }
+    }
+    let mut symbols = symbols.iter();
+    open.map(|open| {
+        let symbols = symbols.next().map_or(&[][..], Vec::as_slice);
+        open?.finish(symbols)
+    })
+}
+
+/// A column whose coding is known, and whose symbols, if it has any, are still to be read.
+enum Open<'a> {
+    Constant(u64, usize),
+    Decimal {
+        power: f64,
+        /// Place and bits of those that are no decimals.
+        odd: Vec<(usize, u64)>,
+        digits: ints::Open<'a>,
+    },
+    Bits {
+        shift: u32,
+        words: ints::Open<'a>,
+    },
+}
+
+fn open(bytes: &[u8], count: usize) -> Result<Open<'_>, Malformed> {
     let mut fields = Fields::new(bytes);
     if count == 0 {
         fields.end()?;
-        return Ok(Vec::new());
+        return Ok(Open::Constant(0, 0));
     }
     match fields.u8()? {
         CONSTANT => {
             let bits = fields.u64()?;
             fields.end()?;
-            Ok(vec![bits; count])
+            Ok(Open::Constant(bits, count))
         }
-        DECIMAL => decode_decimals(&mut fields, count),
-        BITS => decode_bits(&mut fields, count),
+        DECIMAL => open_decimals(&mut fields, count),
+        BITS => {
+            let shift = u32::from(fields.u8()?);
+            if shift > 63 {
+                return Err(Malformed("shift above 63"));
+            }
+            let words = ints::open(fields.take(fields.remaining())?, count)?;
+            Ok(Open::Bits { shift, words })
+        }
         _ => Err(Malformed("unknown coding of values")),
+    }
+}
+
+impl<'a> Open<'a> {
+    fn coded(&mut self) -> Option<&mut Coded<'a>> {
+        match self {
+            Self::Constant(..) => None,
+            Self::Decimal { digits, .. } => digits.coded(),
+            Self::Bits { words, .. } => words.coded(),
+        }
+    }
+
+    fn finish(self, symbols: &[u8]) -> Result<Vec<u64>, Malformed> {
+        match self {
+            Self::Constant(bits, count) => Ok(vec![bits; count]),
+            Self::Decimal { power, odd, digits } => {
+                finish_decimals(power, odd, digits.finish(symbols)?)
+            }
+            Self::Bits { shift, words } => {
+                let bits = |word: i64| match word < 0 {
+                    true => ((word ^ (i64::MAX >> shift)) as u64) << shift,
+                    false => (word as u64) << shift,
+                };
+                Ok(words.finish(symbols)?.into_iter().map(bits).collect())
+            }
+        }
     }
 }
 
@@ -121,7 +207,7 @@ fn leading(odd: &[(usize, u64)]) -> usize {
     places.take_while(|(at, (place, _))| at == place).count()
 }
 
-fn decode_decimals(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
+fn open_decimals<'a>(fields: &mut Fields<'a>, count: usize) -> Result<Open<'a>, Malformed> {
     let places = usize::from(fields.u8()?);
     let power = *POWERS.get(places).ok_or(Malformed("too many places"))?;
     let mut odd = Vec::new();
@@ -131,13 +217,19 @@ fn decode_decimals(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Ma
         place = place.saturating_add(further);
         odd.push((place, fields.u64()?));
     }
-    let digits = ints::decode(fields.take(fields.remaining())?, count)?;
-    let mut values: Vec<u64> = match places {
-        0 => digits.into_iter().map(|d| (d as f64).to_bits()).collect(),
-        _ => digits
-            .into_iter()
-            .map(|d| (d as f64 / power).to_bits())
-            .collect(),
+    let digits = ints::open(fields.take(fields.remaining())?, count)?;
+    Ok(Open::Decimal { power, odd, digits })
+}
+
+fn finish_decimals(
+    power: f64,
+    odd: Vec<(usize, u64)>,
+    digits: Vec<i64>,
+) -> Result<Vec<u64>, Malformed> {
+    let digits = digits.into_iter();
+    let mut values: Vec<u64> = match power == 1.0 {
+        true => digits.map(|d| (d as f64).to_bits()).collect(),
+        false => digits.map(|d| (d as f64 / power).to_bits()).collect(),
     };
     for (place, bits) in odd {
         let value = values.get_mut(place);
@@ -191,19 +283,6 @@ fn ordered(bits: u64, shift: u32) -> i64 {
     }
 }
 
-fn decode_bits(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
-    let shift = u32::from(fields.u8()?);
-    if shift > 63 {
-        return Err(Malformed("shift above 63"));
-    }
-    let words = ints::decode(fields.take(fields.remaining())?, count)?;
-    let bits = |word: i64| match word < 0 {
-        true => ((word ^ (i64::MAX >> shift)) as u64) << shift,
-        false => (word as u64) << shift,
-    };
-    Ok(words.into_iter().map(bits).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use model::sample::STALE_NAN;
@@ -244,6 +323,27 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&values, &mut bytes);
             prop_assert_eq!(decode(&bytes, values.len()), Ok(values));
+        }
+
+        #[test]
+        fn four_columns_come_back_as_one_by_one(
+            columns in prop::collection::vec(columns(), 4),
+            broken in prop::option::of((0usize..4, any::<prop::sample::Index>(), 1u8..)),
+        ) {
+            let mut all: Vec<Vec<u8>> = columns.iter().map(|values| {
+                let mut bytes = Vec::new();
+                encode(values, &mut bytes);
+                bytes
+            }).collect();
+            if let Some((which, at, flip)) = broken && !all[which].is_empty() {
+                let at = at.index(all[which].len());
+                all[which][at] ^= flip;
+            }
+            let of = |at: usize| (all[at].as_slice(), columns[at].len());
+            let four = decode_together([of(0), of(1), of(2), of(3)]);
+            for (at, found) in four.into_iter().enumerate() {
+                prop_assert_eq!(found, decode(of(at).0, of(at).1));
+            }
         }
 
         #[test]
