@@ -20,7 +20,7 @@ use ingest::otlp::{Decoded, NO_POINT, OtlpError, decode, decode_json};
 use model::limits::{WRITE_BODY_BYTES_MAX, WRITE_DECODED_BYTES_MAX};
 use model::sink::Written;
 
-use super::errors::TextError;
+use super::errors::{TextError, tell_when};
 use super::state::ApiState;
 use super::{Shared, body};
 
@@ -47,22 +47,19 @@ pub async fn metrics(
         ));
     }
     let encoding = encoding_of(&headers)?;
-    let (code, bytes, retry) = match receive(&api, &headers, incoming, encoding).await {
+    let (code, bytes) = match receive(&api, &headers, incoming, encoding).await {
         Ok(done) => {
             let bytes = answer::decided(encoding, done.rejected, &done.text);
-            (StatusCode::OK, bytes, false)
+            (StatusCode::OK, bytes)
         }
         Err(error) => {
             let bytes = answer::failed(encoding, grpc_code(error.status), &error.message);
-            (error.status, bytes, error.retry)
+            (error.status, bytes)
         }
     };
     let kind = [(header::CONTENT_TYPE, encoding.media_type())];
     let mut response = (code, kind, bytes).into_response();
-    if retry {
-        let second = HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, second);
-    }
+    tell_when(&mut response);
     Ok(response)
 }
 
@@ -75,7 +72,7 @@ fn encoding_of(headers: &HeaderMap) -> Result<Encoding, TextError> {
         let text = format!(
             "unsupported content type: {kind}, supported: [application/json, application/x-protobuf]"
         );
-        TextError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
+        TextError::bad_request(text)
     })
 }
 
@@ -346,7 +343,9 @@ mod tests {
         let empty = twin.api_request("POST", PATH, &headers, "").await;
         assert_eq!(empty.seen(), (200, ""));
         let other = [("content-type", "text/plain")];
-        assert_eq!(twin.api_request("POST", PATH, &other, "").await.code, 415);
+        let refused = twin.api_request("POST", PATH, &other, "").await;
+        let text = "unsupported content type: text/plain, supported: [application/json, application/x-protobuf]\n";
+        assert_eq!(refused.seen(), (400, text));
         twin.store.broken.store(true, Ordering::SeqCst);
         let answer = send(&twin, request("up", 1.0)).await;
         assert_eq!((answer.code, answer.header("retry-after")), (503, "1"));
