@@ -22,6 +22,7 @@ use proto::remote::{Fields, WireError};
 use crate::exemplar;
 use crate::histogram::check::check;
 use crate::metadata::Gathered;
+use crate::push::is_legacy;
 use seen::Reading;
 
 /// Why nothing of a request can be taken.
@@ -73,6 +74,16 @@ const SNAPPY_EXPANSION_MAX: usize = 22;
 /// Decompresses and decodes a body.
 pub fn decode(body: &[u8]) -> Result<Decoded, RemoteError> {
     decode_message(&decompress(body)?)
+}
+
+/// How many bytes a body says that it becomes; none where it says nothing, or cannot hold them.
+pub fn declared_bytes(body: &[u8]) -> usize {
+    let declared = snap::raw::decompress_len(body).unwrap_or_default();
+    let most = body.len().saturating_mul(SNAPPY_EXPANSION_MAX);
+    match declared > most {
+        true => 0,
+        false => declared,
+    }
 }
 
 /// Undoes snappy's block format.
@@ -333,7 +344,11 @@ fn show_labels(labels: &[(&str, &str)]) -> String {
             break;
         }
         let comma = if i == 0 { "" } else { ", " };
-        text.push_str(&format!("{comma}{}={:?}", shorten(name), shorten(value)));
+        let (name, value) = (shorten(name), shorten(value));
+        text.push_str(&match is_legacy(name, false) {
+            true => format!("{comma}{name}={value:?}"),
+            false => format!("{comma}{name:?}={value:?}"),
+        });
     }
     text + "}"
 }

@@ -385,7 +385,7 @@ mod tests {
                 "labels of references [1, 2, 3]: a name without a value",
                 "labels of references [1, 2, 3, 99]: reference 99 into a table of 8 symbols",
                 r#"invalid labels for series, labels {__name__="m", job="a", job="b"}, duplicated label job"#,
-                r#"invalid metric name or labels, got {="a", __name__="m"}: a label without a name"#,
+                r#"invalid metric name or labels, got {""="a", __name__="m"}: a label without a name"#,
                 r#"series {__name__="m"}: neither a sample nor a histogram"#,
                 "invalid metric name or labels, got {}: no metric name",
             ]
