@@ -61,16 +61,19 @@ pub async fn remote(
     }
     let message = check_headers(&headers, &api.settings.remote_write_messages)?;
     let bytes = body::read(incoming, WRITE_BODY_BYTES_MAX, &api.body_budget).await?;
+    let declared = remote::declared_bytes(&bytes);
     match message {
         Message::V1 => {
-            let decoded = api.seen.decode(&bytes)?;
+            let decoding = || api.seen.decode(&bytes);
+            let decoded = api.body_budget.apart(declared, decoding).await?;
             tell_invalid(&decoded);
             let done = store(&api, decoded).await?;
             let complaint = done.complaints(1).into_iter().next();
             answer(complaint, done.code()).map(IntoResponse::into_response)
         }
         Message::V2 => {
-            let decoded = remote::v2::decode(&bytes)?;
+            let decoding = || remote::v2::decode(&bytes);
+            let decoded = api.body_budget.apart(declared, decoding).await?;
             let (stored, result) = match store(&api, decoded).await {
                 Ok(done) => (done.stored(), answer(done.joined(), done.code())),
                 Err(undecided) => (Stored::default(), Err(undecided)),
