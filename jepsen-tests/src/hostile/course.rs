@@ -23,8 +23,8 @@ use crate::http::{Connection, Reply};
 use crate::splitmix::SplitMix64;
 
 const READY: Duration = Duration::from_secs(60);
-/// For a bomb in a debug build.
-const REQUEST: Duration = Duration::from_secs(60);
+/// For a bomb in a debug build, behind two others.
+const REQUEST: Duration = Duration::from_secs(180);
 /// For bytes that may be no request.
 const GARBAGE: Duration = Duration::from_millis(300);
 const CHECKS: u64 = 12;
