@@ -2,7 +2,9 @@
 """OTLP metrics: the same requests to quorate and to a real Prometheus, all series compared; and the
 real OpenTelemetry SDK by HTTP and gRPC against quorate.
 
-  deploy/conformance/otlp.py QUORATE [--prometheus PROMETHEUS] [--sdk PYTHON]
+  deploy/conformance/otlp.py QUORATE [--prometheus PROMETHEUS] [--sdk PYTHON] [--show]
+
+--show tells what quorate makes of every request.
 
 PYTHON is one that has opentelemetry-sdk and its exporters; without it that part is skipped aloud. So is
 the comparison with a Prometheus that has no OTLP receiver (Debian's is built without one).
@@ -23,13 +25,19 @@ import urllib.request
 
 NOW = int(time.time()) - 60
 PATH = "/api/v1/otlp/v1/metrics"
+# Name, the `otlp` section, and features. A configuration that the real one does not know is skipped aloud.
 CONFIGURATIONS = {
-    "plain": "",
-    "all promoted": "otlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [host.name]}",
-    "some promoted": "otlp: {promote_resource_attributes: [host.name, service.name]}",
-    "untranslated": "otlp: {translation_strategy: NoTranslation, keep_identifying_resource_attributes: true}",
-    "suffixes": "otlp: {translation_strategy: NoUTF8EscapingWithSuffixes}",
-    "custom buckets": "otlp: {convert_histograms_to_nhcb: true}",
+    "plain": ("", []),
+    "all promoted": ("otlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [host.name]}", []),
+    "some promoted": ("otlp: {promote_resource_attributes: [host.name, service.name]}", []),
+    "untranslated": ("otlp: {translation_strategy: NoTranslation, keep_identifying_resource_attributes: true}", []),
+    "suffixes": ("otlp: {translation_strategy: NoUTF8EscapingWithSuffixes}", []),
+    "no suffixes": ("otlp: {translation_strategy: UnderscoreEscapingWithoutSuffixes}", []),
+    "custom buckets": ("otlp: {convert_histograms_to_nhcb: true}", []),
+    "scopes": ("otlp: {promote_scope_metadata: true}", []),
+    "types and units": ("", ["type-and-unit-labels"]),
+    "deltas added": ("", ["otlp-deltatocumulative"]),
+    "deltas kept": ("otlp: {convert_histograms_to_nhcb: true}", ["otlp-native-delta-ingestion"]),
 }
 
 
@@ -100,10 +108,119 @@ def requests():
     yield "target over time", request([metric("long", "gauge", [
         point(-1200, asInt=1), point(-600, asInt=1), point(0, asInt=1)])], shop[:2] + [text("service.version", "7")])
     yield "nameless resource", request([metric("orphan", "gauge", [point(asInt=1)])], [text("host.name", "h2")])
+    yield "no resource", {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric("bare", "gauge", [point(asInt=1)])]}]}]}
+    yield "nothing", {}
+    yield "no scopes", {"resourceMetrics": [{"resource": {"attributes": shop}}]}
+    yield from more_requests(shop)
+
+
+DELTA = {"aggregationTemporality": 1}
+
+
+def more_requests(shop):
+    """What is rarer."""
+    absent = {"flags": 1}
+    yield "no recorded value", request([
+        metric("absent.gauge", "gauge", [point(asInt=1), point(10, **absent)]),
+        metric("absent.sum", "sum", [point(asInt=1), point(10, **absent)], isMonotonic=True, **CUMULATIVE),
+        metric("absent.hist", "histogram", [point(count="1", sum=1, bucketCounts=["1", "0"], explicitBounds=[1]),
+                                            point(10, sum=0, bucketCounts=["0", "0"], explicitBounds=[1], **absent)], **CUMULATIVE),
+        metric("absent.exp", "exponentialHistogram", [point(count="1", sum=1, scale=0, positive={"bucketCounts": ["1"]}),
+                                                      point(10, **absent)], **CUMULATIVE),
+        metric("absent.summary", "summary", [point(count="1", sum=1, quantileValues=[{"quantile": 0.9, "value": 1}]),
+                                             point(10, quantileValues=[{"quantile": 0.9}], **absent)]),
+    ], shop[:1])
+    yield "without times", request([metric("timeless", "gauge", [{"asInt": 1}])], shop[:1])
+    yield "start times", request([
+        metric("started", "sum", [point(asInt=1, startTimeUnixNano=at(-30)), point(10, asInt=2, startTimeUnixNano=at(-30)),
+                                  point(20, asInt=1, startTimeUnixNano=at(15))], isMonotonic=True, **CUMULATIVE),
+    ], shop[:1])
+    ids = {"traceId": "0102030405060708090a0b0c0d0e0f10", "spanId": "0102030405060708"}
+    seen = [{"timeUnixNano": at(), "asDouble": 0.5, **ids},
+            {"timeUnixNano": at(1), "asInt": "7", "filteredAttributes": [text("a.b", "c"), text("z", "é" * 100)], **ids},
+            {"timeUnixNano": at(2), "asDouble": 3}, {"timeUnixNano": at(3), **ids}]
+    for form in ("gauge", "sum"):
+        fields = {"isMonotonic": True, **CUMULATIVE} if form == "sum" else {}
+        yield "exemplars of a " + form, request([metric("seen." + form, form, [point(asInt=1, exemplars=seen[:3])], **fields)], shop[:1])
+    yield "exemplars of buckets", request([metric("seen.hist", "histogram", [
+        point(count="3", sum=9, bucketCounts=["1", "1", "1"], explicitBounds=[1, 5], exemplars=seen[:3])], **CUMULATIVE)], shop[:1])
+    yield "exemplars of exponential buckets", request([metric("seen.exp", "exponentialHistogram", [
+        point(count="1", sum=9, scale=0, positive={"bucketCounts": ["1"]}, exemplars=seen[:3])], **CUMULATIVE)], shop[:1])
+    yield "an exemplar without a value", request([metric("seen.nothing", "sum", [
+        point(asInt=1, exemplars=seen[3:])], isMonotonic=True, **CUMULATIVE)], shop[:1])
+    odd = {"zero threshold": {"zeroThreshold": 0.5, "zeroCount": "2", "count": "2"},
+           "no sum": {"count": "1", "positive": {"offset": 3, "bucketCounts": ["1"]}},
+           "a sum of nothing": {"count": "0", "sum": 4},
+           "zeros around": {"count": "1", "sum": 1, "positive": {"offset": -6, "bucketCounts": ["0"] * 5 + ["1"] + ["0"] * 5}},
+           "only zeros": {"count": "0", "sum": 0, "positive": {"offset": 2, "bucketCounts": ["0", "0"]}},
+           "far": {"count": "1", "sum": 1, "positive": {"offset": 2147483000, "bucketCounts": ["1"]}},
+           "too few": {"count": "9", "sum": 1, "positive": {"bucketCounts": ["1"]}},
+           "min and max": {"count": "1", "sum": 1, "min": 1, "max": 1, "positive": {"bucketCounts": ["1"]}}}
+    for what, fields in odd.items():
+        yield "exponential: " + what, request([metric("odd.exp", "exponentialHistogram", [
+            point(scale=scale, attributes=[text("case", what), text("scale", str(scale))], **fields)
+            for scale in (0, 10)], **CUMULATIVE)], shop[:1])
+    yield "exponential: scale -5", request([metric("coarse", "exponentialHistogram", [
+        point(scale=-5, count="1", positive={"bucketCounts": ["1"]}), point(10, scale=0, count="1", positive={"bucketCounts": ["1"]})],
+        **CUMULATIVE), metric("beside.coarse", "gauge", [point(asInt=1)])], shop[:1])
+    explicit = {"no buckets": {"count": "3", "sum": 1}, "no bounds": {"count": "3", "sum": 1, "bucketCounts": ["3"]},
+                "more bounds": {"count": "3", "sum": 1, "bucketCounts": ["3"], "explicitBounds": [1, 2]},
+                "unsorted": {"count": "3", "sum": 1, "bucketCounts": ["1", "1", "1"], "explicitBounds": [2, 1]},
+                "too few": {"count": "9", "sum": 1, "bucketCounts": ["1", "1"], "explicitBounds": [1]},
+                "tiny bounds": {"count": "3", "sum": 1, "bucketCounts": ["1", "1", "1"], "explicitBounds": [1e-9, 1e21]}}
+    for what, fields in explicit.items():
+        yield "explicit: " + what, request([metric("odd.hist", "histogram", [
+            point(attributes=[text("case", what)], **fields)], **CUMULATIVE)], shop[:1])
+    yield "deltas", request([
+        metric("d.sum", "sum", [point(step * 10, asInt=2, startTimeUnixNano=at(step * 10 - 10)) for step in range(3)],
+               isMonotonic=True, **DELTA),
+        metric("d.updown", "sum", [point(step * 10, asInt=-2, startTimeUnixNano=at(step * 10 - 10)) for step in range(3)], **DELTA),
+        metric("d.hist", "histogram", [point(step * 10, count="2", sum=3, bucketCounts=["1", "1"], explicitBounds=[1],
+                                             startTimeUnixNano=at(step * 10 - 10)) for step in range(3)], **DELTA),
+        metric("d.exp", "exponentialHistogram", [point(step * 10, count="2", sum=3, scale=1, positive={"offset": step, "bucketCounts": ["1", "1"]},
+                                                       startTimeUnixNano=at(step * 10 - 10)) for step in range(3)], **DELTA),
+    ], shop[:1])
+    yield "no temporality", request([metric("untold", "sum", [point(asInt=1)], isMonotonic=True), metric("told", "gauge", [point(asInt=1)])], shop[:1])
+    names = ["", "???", "_", "__a", "a..b", "a__b", ".a.", "a:b", "A-B c", "total", "x_total_total", "ratio", "seconds", "名前", "7", "a.seconds.total"]
+    for unit in ("", "s", "1", "{x}", "By/s", "%", "a b", "/s", "m/", "kBy", "°C"):
+        yield "names with unit " + unit, request([
+            metric("%s" % name, form, [point(asInt=1, attributes=[text("given", name), text("form", form), text("unit", unit)])], unit, **fields)
+            for name in names for form, fields in (("gauge", {}), ("sum", {"isMonotonic": True, **CUMULATIVE}))], shop[:1])
+    yield "colliding names", request([metric("a.b", "gauge", [point(asInt=1)]), metric("a_b", "gauge", [point(10, asInt=2)])], shop[:1])
+    yield "a value twice", request([metric("twice", "gauge", [point(asInt=1), point(asInt=2)])], shop[:1])
+    yield "reserved labels", request([metric("reserved", "gauge", [point(asInt=1, attributes=[
+        text("job", "own"), text("instance", "own"), text("__name__", "own"), text("le", "own"), text("__type__", "own"), text("", "own")])])], shop)
+    yield "several scopes", {"resourceMetrics": [{"resource": {"attributes": shop}, "scopeMetrics": [
+        {"scope": {"name": name, "version": version, "attributes": [text("a.b", "c"), text("name", "own")]}, "schemaUrl": "http://x/" + version,
+         "metrics": [metric("scoped", "gauge", [point(offset, asInt=offset)])]}
+        for offset, (name, version) in enumerate([("one", "1"), ("two", "2"), ("", "3")])]}]}
+    yield "many attributes", request([metric("many", "gauge", [point(asInt=1, attributes=[text("k%d" % n, "v") for n in range(60)])])], shop[:1])
+    yield "a resource's values", request([metric("resourceful", "gauge", [point(asInt=1)])], shop[:1] + [
+        attribute("b", boolValue=True), attribute("l", arrayValue={"values": [{"stringValue": "x"}, {"doubleValue": 1e21}]}),
+        attribute("m", kvlistValue={"values": [text("k", "<&>\"\u2028")]}), attribute("y", bytesValue="AQID"), attribute("n"),
+        text("host-name", "a"), text("host.name", "b")])
+
+
+def bad_requests():
+    """Name, headers and body of what is refused before it is understood."""
+    good = json.dumps(request([metric("good", "gauge", [point(asInt=1)])])).encode()
+    kind = {"Content-Type": "application/json"}
+    yield "no type", {"Content-Type": ""}, good
+    yield "text", {"Content-Type": "text/plain"}, good
+    yield "a charset", {"Content-Type": "application/json; charset=utf-8"}, good
+    yield "JSON that breaks off", kind, good[:-3]
+    yield "another JSON", kind, b"[]"
+    yield "an unknown field", kind, b'{"x":1}'
+    yield "JSON as protobuf", {"Content-Type": "application/x-protobuf"}, good
+    yield "empty protobuf", {"Content-Type": "application/x-protobuf"}, b""
+    yield "broken protobuf", {"Content-Type": "application/x-protobuf"}, b"\x0a\x50abc"
+    yield "no gzip", {**kind, "Content-Encoding": "gzip"}, good
+    yield "zstd", {**kind, "Content-Encoding": "zstd"}, good
+    yield "snappy", {**kind, "Content-Encoding": "snappy"}, good
 
 
 class Server:
-    def __init__(self, binary, folder, config, flags):
+    def __init__(self, binary, folder, config, flags, features=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.url = "http://127.0.0.1:%d" % free.getsockname()[1]
@@ -112,7 +229,7 @@ class Server:
             file.write("global: {scrape_interval: 15s}\nstorage: {tsdb: {out_of_order_time_window: 1h}}\n" + config + "\n")
         command = [binary, "--config.file=" + os.path.join(folder, "c.yml"), "--storage.tsdb.path=" + os.path.join(folder, "data"),
                    "--web.listen-address=" + self.url[len("http://"):], "--web.enable-otlp-receiver",
-                   "--enable-feature=native-histograms"] + flags
+                   "--enable-feature=" + ",".join(["native-histograms", "exemplar-storage", *features])] + flags
         self.log = open(os.path.join(folder, "log"), "wb")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         for _ in range(300):
@@ -131,19 +248,27 @@ class Server:
         self.process.terminate()
         self.process.wait(20)
 
-    def send(self, body):
-        sent = urllib.request.Request(self.url + PATH, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    def send(self, body, headers=None):
+        """Code and text; `body` is a request, or bytes with their headers."""
+        if headers is None:
+            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        sent = urllib.request.Request(self.url + PATH, body, headers)
         try:
             answer = urllib.request.urlopen(sent, timeout=20)
         except urllib.error.HTTPError as error:
             answer = error
-        return answer.status, answer.read().decode()
+        return answer.status, answer.read().decode(errors="replace")
 
     def series(self):
         """Every series with its samples of the last hour."""
         query = urllib.parse.urlencode({"query": '{__name__=~".+"}[1h]', "time": NOW + 30})
         answer = json.load(urllib.request.urlopen(self.url + "/api/v1/query?" + query, timeout=20))
-        return {json.dumps(one.pop("metric"), sort_keys=True, ensure_ascii=False): one for one in answer["data"]["result"]}
+        found = {json.dumps(one.pop("metric"), sort_keys=True, ensure_ascii=False): one for one in answer["data"]["result"]}
+        query = urllib.parse.urlencode({"query": '{__name__=~".+"}', "start": NOW - 3600, "end": NOW + 3600})
+        answer = json.load(urllib.request.urlopen(self.url + "/api/v1/query_exemplars?" + query, timeout=20))
+        for one in answer["data"]:
+            found["exemplars of " + json.dumps(one["seriesLabels"], sort_keys=True, ensure_ascii=False)] = one["exemplars"]
+        return found
 
 
 def compare(ours, theirs):
@@ -161,18 +286,55 @@ def has_receiver(prometheus):
 OWN = ["--push.listen-address=", "--cluster.listen-address=127.0.0.1:0"]
 
 
+def knows(prometheus, folder, config):
+    """Whether a real one takes a configuration: its options came one by one."""
+    promtool = os.path.join(os.path.dirname(prometheus), "promtool")
+    if not config or not os.path.exists(promtool):
+        return True
+    path = os.path.join(folder, "tried.yml")
+    with open(path, "w") as file:
+        file.write(config + "\n")
+    return subprocess.run([promtool, "check", "config", path], capture_output=True).returncode == 0
+
+
+def told(series):
+    return "".join("%s\n    %s\n" % (labels, json.dumps(series[labels], ensure_ascii=False)) for labels in sorted(series))
+
+
+def alone(quorate, folder):
+    """What quorate makes of all that, to be read."""
+    for i, (name, (config, features)) in enumerate(CONFIGURATIONS.items()):
+        ours = Server(quorate, os.path.join(folder, "a%d" % i), config, OWN, features)
+        try:
+            print("== " + name)
+            for what, body in requests():
+                answer = ours.send(body)
+                if answer != (200, "{}"):
+                    print("%s: %s" % (what, answer))
+            for what, headers, body in bad_requests() if i == 0 else ():
+                print("%s: %s" % (what, ours.send(body, headers)))
+            print(told(ours.series()))
+        finally:
+            ours.stop()
+
+
 def beside(quorate, prometheus, folder):
     failed = 0
-    for i, (name, config) in enumerate(CONFIGURATIONS.items()):
-        ours = Server(quorate, os.path.join(folder, "q%d" % i), config, OWN)
+    for i, (name, (config, features)) in enumerate(CONFIGURATIONS.items()):
+        if not knows(prometheus, folder, config):
+            print("%-16s SKIP: the real one does not know it" % name)
+            continue
+        ours = Server(quorate, os.path.join(folder, "q%d" % i), config, OWN, features)
         try:
-            theirs = Server(prometheus, os.path.join(folder, "p%d" % i), config, [])
+            theirs = Server(prometheus, os.path.join(folder, "p%d" % i), config, [], features)
             try:
-                for what, body in requests():
-                    codes = [one.send(body)[0] for one in (ours, theirs)]
-                    if codes[0] != codes[1]:
+                asked = [(what, body, None) for what, body in requests()]
+                asked += [(what, body, headers) for what, headers, body in bad_requests()]
+                for what, body, headers in asked:
+                    a, b = (one.send(body, headers) for one in (ours, theirs))
+                    if a[0] != b[0] or b[1].strip() not in a[1]:
                         failed += 1
-                        print("FAIL %s: %s: codes %s" % (name, what, codes))
+                        print("FAIL %s: %s\n    ours   %s\n    theirs %s" % (name, what, a, b))
                 found = compare(ours.series(), theirs.series())
                 failed += len(found)
                 print("%-16s %3d series, %d differ" % (name, len(theirs.series()), len(found)))
@@ -264,9 +426,12 @@ def main():
     options.add_argument("quorate")
     options.add_argument("--prometheus")
     options.add_argument("--sdk", metavar="PYTHON")
+    options.add_argument("--show", action="store_true")
     chosen = options.parse_args()
     failed, ran = 0, 0
     with tempfile.TemporaryDirectory() as folder:
+        if chosen.show:
+            alone(chosen.quorate, folder)
         if chosen.prometheus and has_receiver(chosen.prometheus):
             failed += beside(chosen.quorate, chosen.prometheus, folder)
             ran += 1

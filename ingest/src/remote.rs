@@ -12,6 +12,7 @@ mod histogram;
 pub mod seen;
 pub mod v2;
 
+use std::fmt;
 use std::sync::Arc;
 
 use model::labels::METRIC_NAME;
@@ -21,6 +22,7 @@ use proto::remote::{Fields, WireError};
 use crate::exemplar;
 use crate::histogram::check::check;
 use crate::metadata::Gathered;
+use crate::push::is_legacy;
 use seen::Reading;
 
 /// Why nothing of a request can be taken.
@@ -33,7 +35,8 @@ pub enum RemoteError {
         bytes: usize,
         bytes_max: usize,
     },
-    #[error("snappy: {0}")]
+    /// Each text of the decoder's begins with the name of the format.
+    #[error("{0}")]
     Snappy(String),
     #[error("write request: {0}")]
     Protobuf(#[from] WireError),
@@ -73,14 +76,29 @@ pub fn decode(body: &[u8]) -> Result<Decoded, RemoteError> {
     decode_message(&decompress(body)?)
 }
 
+/// How many bytes a body says that it becomes; none where it says nothing, or cannot hold them.
+pub fn declared_bytes(body: &[u8]) -> usize {
+    let declared = snap::raw::decompress_len(body).unwrap_or_default();
+    let most = body.len().saturating_mul(SNAPPY_EXPANSION_MAX);
+    match declared > most {
+        true => 0,
+        false => declared,
+    }
+}
+
 /// Undoes snappy's block format.
 pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RemoteError> {
     check_size("compressed", body.len(), limits::WRITE_BODY_BYTES_MAX)?;
     let declared =
         snap::raw::decompress_len(body).map_err(|e| RemoteError::Snappy(e.to_string()))?;
-    check_size("decoded", declared, limits::WRITE_DECODED_BYTES_MAX)?;
+    if declared > limits::WRITE_DECODED_BYTES_MAX {
+        let max = limits::WRITE_DECODED_BYTES_MAX;
+        let text = format!("snappy: decoded length {declared} exceeds limit {max}");
+        return Err(RemoteError::Snappy(text));
+    }
     if declared > body.len().saturating_mul(SNAPPY_EXPANSION_MAX) {
-        let text = format!("{} bytes cannot hold the declared {declared}", body.len());
+        let held = body.len();
+        let text = format!("snappy: corrupt input: {held} bytes cannot hold {declared}");
         return Err(RemoteError::Snappy(text));
     }
     snap::raw::Decoder::new()
@@ -275,30 +293,62 @@ pub(crate) fn excess(labels: &[(&str, &str)]) -> Option<String> {
 }
 
 /// What keeps sorted labels from being a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flaw<'a> {
+    NoLabelName,
+    Twice(&'a str),
+    NoMetricName,
+}
+
+impl<'a> Flaw<'a> {
+    fn of(labels: &[(&'a str, &'a str)]) -> Option<Self> {
+        if labels.iter().any(|(name, _)| name.is_empty()) {
+            return Some(Self::NoLabelName);
+        }
+        if let Some(two) = labels.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Some(Self::Twice(two[0].0));
+        }
+        match labels.iter().find(|(name, _)| *name == METRIC_NAME) {
+            Some((_, name)) if !name.is_empty() => None,
+            _ => Some(Self::NoMetricName),
+        }
+    }
+}
+
+impl fmt::Display for Flaw<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLabelName => f.write_str("a label without a name"),
+            Self::Twice(name) => write!(f, "label {name:?} given twice"),
+            Self::NoMetricName => f.write_str("no metric name"),
+        }
+    }
+}
+
+/// The flaw of sorted labels, and whose it is.
 pub(crate) fn invalid(labels: &[(&str, &str)]) -> Option<String> {
-    let series = || name_series(labels);
-    if labels.iter().any(|(name, _)| name.is_empty()) {
-        return Some(format!("{}: a label without a name", series()));
-    }
-    if let Some(two) = labels.windows(2).find(|two| two[0].0 == two[1].0) {
-        return Some(format!("{}: label {:?} given twice", series(), two[0].0));
-    }
-    match labels.iter().find(|(name, _)| *name == METRIC_NAME) {
-        Some((_, name)) if !name.is_empty() => None,
-        _ => Some(format!("{}: no metric name", series())),
-    }
+    let flaw = Flaw::of(labels)?;
+    Some(format!("{}: {flaw}", name_series(labels)))
 }
 
 /// The series as a message shows it, however long its labels are.
 fn name_series(labels: &[(&str, &str)]) -> String {
-    let mut text = String::from("series {");
+    format!("series {}", show_labels(labels))
+}
+
+fn show_labels(labels: &[(&str, &str)]) -> String {
+    let mut text = String::from("{");
     for (i, (name, value)) in labels.iter().enumerate() {
         if i == NAMED_LABELS_MAX {
             text.push_str(", …");
             break;
         }
         let comma = if i == 0 { "" } else { ", " };
-        text.push_str(&format!("{comma}{}={:?}", shorten(name), shorten(value)));
+        let (name, value) = (shorten(name), shorten(value));
+        text.push_str(&match is_legacy(name, false) {
+            true => format!("{comma}{name}={value:?}"),
+            false => format!("{comma}{name:?}={value:?}"),
+        });
     }
     text + "}"
 }
@@ -490,14 +540,11 @@ mod tests {
 
     #[test]
     fn a_lying_length_is_refused_before_it_is_believed() {
-        let huge = b"\xff\xff\xff\xff\x0f\x00";
-        assert!(matches!(
-            decode(huge),
-            Err(RemoteError::TooLarge {
-                what: "decoded",
-                ..
-            })
-        ));
+        let huge = decode(b"\xff\xff\xff\xff\x0f\x00").unwrap_err().to_string();
+        assert_eq!(
+            huge,
+            "snappy: decoded length 4294967295 exceeds limit 33554432"
+        );
         let lying = b"\x80\x80\x80\x08\x00a";
         assert!(matches!(decode(lying), Err(RemoteError::Snappy(_))));
         assert!(matches!(decode(b"\x05ab"), Err(RemoteError::Snappy(_))));

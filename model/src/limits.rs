@@ -73,6 +73,10 @@ pub const HTTP_CONNECTIONS_MAX: usize = 512;
 pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
 /// Bodies of requests held in memory, all together.
 pub const HTTP_BODIES_BYTES_MAX: usize = 1 << 30;
+/// Bodies that are unpacked and decoded on a thread of their own at one time, and how large one is
+/// that is not: about 50 ms of the worst there is.
+pub const HTTP_LONG_DECODES_MAX: usize = 2;
+pub const HTTP_SHORT_DECODE_BYTES_MAX: usize = 1 << 20;
 /// Requests that one HTTP/2 connection may have open.
 pub const HTTP_STREAMS_MAX: u32 = 64;
 /// Queries evaluated at one time (Prometheus' `--query.max-concurrency`).

@@ -34,7 +34,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TooOld => "too old sample",
-            Self::TooNew => "out of bounds",
+            Self::TooNew => "out of bounds: timestamp is too far in the future",
             Self::Duplicate => "duplicate sample for timestamp",
             Self::Fenced => "the scrape lease moved to another node",
             Self::BadLabels => "invalid labels",

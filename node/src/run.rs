@@ -321,6 +321,7 @@ fn options(flags: &Flags, config: &Config) -> Options {
 }
 
 fn settings(flags: &Flags) -> Result<Settings, StartError> {
+    let has_feature = |name: &str| flags.features.iter().any(|feature| feature == name);
     Ok(Settings {
         lookback: flags.query.lookback_delta,
         query_timeout: flags.query.timeout,
@@ -328,10 +329,11 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         remote_write_messages: flags.web.remote_write_messages.clone(),
         otlp_receiver: flags.web.enable_otlp_receiver,
         type_and_unit_labels: job_features(flags).type_and_unit_labels,
-        otlp_deltas: flags.features.iter().any(|f| f == "otlp-deltatocumulative"),
+        otlp_deltas: has_feature("otlp-deltatocumulative"),
+        otlp_native_deltas: has_feature("otlp-native-delta-ingestion"),
         lifecycle: flags.web.enable_lifecycle,
         admin: flags.web.enable_admin_api,
-        per_step_stats: flags.features.iter().any(|f| f == "promql-per-step-stats"),
+        per_step_stats: has_feature("promql-per-step-stats"),
         parse: parse_options(flags),
         push_names: match flags.push.enable_utf8_names {
             true => Names::Utf8,

@@ -3,8 +3,8 @@
 //! Formats: opentelemetry.io/docs/specs/otlp, protobuf and JSON; what becomes of a data point follows
 //! Prometheus 3.5. A data point that cannot be series is left out, counted and named;
 //! all others stay. What a metric says of itself (form, description, unit) is gathered under the name
-//! of its series. Delta temporality is refused,
-//! unless the settings say that the shards add up: then such points are rows of a batch of their own.
+//! of its series. Delta temporality is refused, unless the settings say that the shards add up: then
+//! such points are rows of a batch of their own; or that differences are stored as they are.
 //!
 //! The request is walked field by field and decoded one data point at a time, so that what it takes
 //! in memory is what its series take, and that is bounded. Not here: HTTP, gRPC, and what the shards
@@ -48,8 +48,10 @@ pub struct Settings {
     /// Whether series have the name, version and attributes of their scope.
     pub promote_scope: bool,
     pub lookback: Duration,
-    /// Whether points of delta temporality are taken.
+    /// Whether points of delta temporality are taken and added up.
     pub adds_deltas: bool,
+    /// Whether they are taken and stored as they are, unless they are added up.
+    pub keeps_deltas: bool,
     /// Whether type and unit become labels of the series.
     pub type_and_unit_labels: bool,
 }
@@ -64,6 +66,7 @@ impl Default for Settings {
             promote_scope: false,
             lookback: Duration::from_secs(300),
             adds_deltas: false,
+            keeps_deltas: false,
             type_and_unit_labels: false,
         }
     }
@@ -122,6 +125,7 @@ pub fn decode(message: &[u8], settings: &Settings) -> Result<Decoded, OtlpError>
         memory_bytes: 0,
         point: 0,
         span: None,
+        is_difference: false,
         told: Vec::new(),
     };
     for field in Fields::new(message) {
@@ -190,8 +194,10 @@ struct Walker<'s> {
     memory_bytes: usize,
     /// The number of the data point at hand.
     point: u32,
-    /// What it covers, if it is a difference.
+    /// What it covers, if it is a difference that is to be added.
     span: Option<DeltaSpan>,
+    /// Whether it is one that stays.
+    is_difference: bool,
     /// Type and unit of its metric as labels, where they become some.
     told: Vec<(&'static str, String)>,
 }
@@ -270,16 +276,24 @@ impl Walker<'_> {
             _ => Kind::Other,
         };
         let name = names::metric(metric.name, metric.unit, kind, self.settings.strategy);
+        let has_temporality = [SUM, HISTOGRAM, EXPONENTIAL].contains(&metric.form);
+        let is_difference = has_temporality && temporality == DELTA;
+        // There is no type for differences that stay differences.
+        let told_kind = match is_difference && !self.settings.adds_deltas {
+            true => MetricKind::Unknown,
+            false => metric.kind(is_monotonic),
+        };
         self.told.clear();
         if self.settings.type_and_unit_labels {
             let unit = names::unit(metric.unit, self.settings.strategy);
-            self.told = told(metric.kind(is_monotonic), unit);
+            self.told = told(told_kind, unit);
         }
-        let has_temporality = [SUM, HISTOGRAM, EXPONENTIAL].contains(&metric.form);
-        let is_delta = has_temporality && temporality == DELTA && self.settings.adds_deltas;
+        let is_added = is_difference && self.settings.adds_deltas;
+        self.is_difference = is_difference && !is_added;
+        let is_kept = self.is_difference && self.settings.keeps_deltas;
         let refused = match resource {
             Err(problem) => Some(problem.clone()),
-            Ok(_) if has_temporality && temporality != CUMULATIVE && !is_delta => {
+            Ok(_) if has_temporality && temporality != CUMULATIVE && !is_added && !is_kept => {
                 Some("invalid temporality and type combination".to_owned())
             }
             Ok(_) => None,
@@ -288,8 +302,9 @@ impl Walker<'_> {
             let Metric {
                 description, unit, ..
             } = metric;
-            let kind = metric.kind(is_monotonic);
-            self.decoded.metadata.add(&name, kind, description, unit);
+            self.decoded
+                .metadata
+                .add(&name, told_kind, description, unit);
         }
         for field in Fields::new(metric.data) {
             let field = field?;
@@ -299,7 +314,7 @@ impl Walker<'_> {
             let point = field.bytes()?;
             let covered = times(point)?;
             widen(span, covered.end_ns);
-            self.span = is_delta.then_some(covered);
+            self.span = is_added.then_some(covered);
             match (&refused, resource) {
                 (None, Ok(resource)) => self.data_point(&metric, &name, point, resource)?,
                 (Some(problem), _) | (None, Err(problem)) => self.reject(&metric, problem),

@@ -10,13 +10,16 @@
 pub enum Strategy {
     #[default]
     UnderscoreEscapingWithSuffixes,
+    /// Of later versions than 3.5.
+    UnderscoreEscapingWithoutSuffixes,
     NoUtf8EscapingWithSuffixes,
     NoTranslation,
 }
 
 impl Strategy {
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::UnderscoreEscapingWithSuffixes,
+        Self::UnderscoreEscapingWithoutSuffixes,
         Self::NoUtf8EscapingWithSuffixes,
         Self::NoTranslation,
     ];
@@ -24,6 +27,7 @@ impl Strategy {
     pub fn name(self) -> &'static str {
         match self {
             Self::UnderscoreEscapingWithSuffixes => "UnderscoreEscapingWithSuffixes",
+            Self::UnderscoreEscapingWithoutSuffixes => "UnderscoreEscapingWithoutSuffixes",
             Self::NoUtf8EscapingWithSuffixes => "NoUTF8EscapingWithSuffixes",
             Self::NoTranslation => "NoTranslation",
         }
@@ -33,8 +37,12 @@ impl Strategy {
         Self::ALL.into_iter().find(|one| one.name() == name)
     }
 
-    fn escapes(self) -> bool {
-        self == Self::UnderscoreEscapingWithSuffixes
+    /// Whether names are made what an old Prometheus can read.
+    pub fn escapes(self) -> bool {
+        match self {
+            Self::UnderscoreEscapingWithSuffixes | Self::UnderscoreEscapingWithoutSuffixes => true,
+            Self::NoUtf8EscapingWithSuffixes | Self::NoTranslation => false,
+        }
     }
 }
 
@@ -50,6 +58,7 @@ pub enum Kind {
 pub fn metric(name: &str, unit: &str, kind: Kind, strategy: Strategy) -> String {
     match strategy {
         Strategy::UnderscoreEscapingWithSuffixes => escaped(name, unit, kind),
+        Strategy::UnderscoreEscapingWithoutSuffixes => bare(name),
         Strategy::NoUtf8EscapingWithSuffixes => suffixed(name, unit, kind),
         Strategy::NoTranslation => name.to_owned(),
     }
@@ -113,7 +122,17 @@ fn escaped(name: &str, unit: &str, kind: Kind) -> String {
         words.retain(|word| word != ending);
         words.push(ending.to_owned());
     }
-    let name = words.join("_");
+    not_a_number(words.join("_"))
+}
+
+/// Underscores of its own stay as they are.
+fn bare(name: &str) -> String {
+    let parts = name.split(|c| !is_name_char(c) && c != '_');
+    let words: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    not_a_number(words.join("_"))
+}
+
+fn not_a_number(name: String) -> String {
     match name.starts_with(|c: char| c.is_ascii_digit()) {
         true => format!("_{name}"),
         false => name,
@@ -235,6 +254,7 @@ mod tests {
     use super::*;
 
     const ESCAPED: Strategy = Strategy::UnderscoreEscapingWithSuffixes;
+    const BARE: Strategy = Strategy::UnderscoreEscapingWithoutSuffixes;
     const UTF8: Strategy = Strategy::NoUtf8EscapingWithSuffixes;
 
     #[test]
@@ -323,6 +343,11 @@ mod tests {
             ("cpu_usage_ratio", "1", Gauge, UTF8, "cpu_usage_ratio"),
             ("@#$%", "", Counter, UTF8, "@#$%_total"),
             ("a.b", "s", Counter, Strategy::NoTranslation, "a.b"),
+            ("a.b", "s", Counter, BARE, "a_b"),
+            ("a__b", "By", Gauge, BARE, "a__b"),
+            (".a..é-b.", "1", Gauge, BARE, "a_b"),
+            ("7days", "d", Counter, BARE, "_7days"),
+            ("@#$%", "", Gauge, BARE, ""),
         ] {
             assert_eq!(
                 metric(name, unit, kind, strategy),
@@ -344,6 +369,7 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(label(name, ESCAPED), expected);
+            assert_eq!(label(name, BARE), expected);
             assert_eq!(label(name, UTF8), name);
         }
     }

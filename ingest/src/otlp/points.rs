@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use model::histogram::{CUSTOM_SCHEMA, SCHEMA_MAX, SCHEMA_MIN, Span};
+use model::histogram::{CUSTOM_SCHEMA, ResetHint, SCHEMA_MAX, SCHEMA_MIN, Span};
 use model::labels::METRIC_NAME;
 use model::sample::STALE_NAN;
 use model::{Exemplar, Histogram, Timestamp, limits, number};
@@ -286,9 +286,13 @@ impl Walker<'_> {
         name: &str,
         (attributes, exemplars): (&[wire::KeyValue], &[wire::Exemplar]),
         at: Timestamp,
-        histogram: Histogram,
+        mut histogram: Histogram,
         resource: &Resource,
     ) -> Result<Result<(), String>, OtlpError> {
+        // No difference is a reset of the one before it.
+        if self.is_difference {
+            histogram.reset_hint = ResetHint::Gauge;
+        }
         if let Err(problem) = check(&histogram) {
             return Ok(Err(problem));
         }

@@ -1,5 +1,6 @@
 //! Requests in JSON and the series they are, one a line.
 
+use model::histogram::ResetHint;
 use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
 use super::*;
@@ -368,6 +369,46 @@ fn points_of_delta_temporality_are_rows_of_their_own_where_they_are_taken() {
     assert_eq!(deltas.rows.values[..5], [3.0, 4.5, 3.0, 1.0, 3.0]);
     assert_eq!(decoded.delta_points, [0, 1, 1, 1, 1, 2]);
     assert!(deltas.rows.histogram(5).is_some());
+}
+
+/// As `otlp-native-delta-ingestion` has it: every form as it comes, of no type.
+#[test]
+fn or_they_stay_what_they_are() {
+    let metrics = r#"{"name":"sum","description":"Some.","sum":{"isMonotonic":true,"aggregationTemporality":1,
+        "dataPoints":[{"startTimeUnixNano":"1000000","timeUnixNano":"2000000","asInt":"3"},
+        {"startTimeUnixNano":"2000000","timeUnixNano":"3000000","asInt":"2"}]}},
+        {"name":"x","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[
+        {"timeUnixNano":"2000000","count":"1","sum":2,"scale":0,"positive":{"bucketCounts":["1"]}}]}},
+        {"name":"total","exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[
+        {"timeUnixNano":"2000000","count":"1","sum":2,"scale":0,"positive":{"bucketCounts":["1"]}}]}},
+        {"name":"unspecified","sum":{"dataPoints":[{"timeUnixNano":"2000000","asInt":"1"}]}}"#;
+    let settings = Settings {
+        keeps_deltas: true,
+        type_and_unit_labels: true,
+        ..Settings::default()
+    };
+    let (lines, decoded) = read_with(&request(metrics), &settings);
+    assert!(decoded.deltas.is_empty());
+    assert_eq!(decoded.rejected, 1, "{:?}", decoded.problems);
+    assert_eq!(
+        lines,
+        [
+            r#"{__name__="sum_total", job="shop"} 2 @3"#,
+            r#"{__name__="sum_total", job="shop"} 3 @2"#,
+            r#"{__name__="total", __type__="histogram", job="shop"} schema 0 count 1 sum 2 zero 0 [(1, 1)] [1.0] | [] [] [] @2"#,
+            r#"{__name__="x", job="shop"} schema 0 count 1 sum 2 zero 0 [(1, 1)] [1.0] | [] [] [] @2"#,
+        ]
+    );
+    let rows = &decoded.batch.rows;
+    let hints = (0..rows.len()).filter_map(|row| rows.histogram(row).map(|h| h.reset_hint));
+    let hints: Vec<_> = hints.collect();
+    assert_eq!(hints, [ResetHint::Gauge, ResetHint::Unknown]);
+    let families = decoded.metadata.families().iter();
+    let kinds: Vec<_> = families.map(|f| (f.name.as_str(), f.kind)).collect();
+    assert!(
+        kinds.contains(&("sum_total", MetricKind::Unknown)),
+        "{kinds:?}"
+    );
 }
 
 #[test]

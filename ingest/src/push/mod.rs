@@ -82,7 +82,8 @@ pub enum PushError {
     Inconsistent(String),
 }
 
-fn is_legacy(name: &str, colon: bool) -> bool {
+/// Whether a name is one that every Prometheus knew; `colon` where it is a metric's.
+pub(crate) fn is_legacy(name: &str, colon: bool) -> bool {
     let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
     name.bytes().next().is_some_and(letter) && name.bytes().all(|b| letter(b) || b.is_ascii_digit())
 }

@@ -18,8 +18,8 @@ use model::{Exemplar, Histogram, Labels, Timestamp, limits};
 use proto::remote::{Field, Fields, WireError};
 
 use super::{
-    Decoded, RemoteError, decompress, excess, histogram, invalid, kind_of, name_series, note,
-    read_sample,
+    Decoded, Flaw, RemoteError, decompress, excess, histogram, kind_of, name_series, note,
+    read_sample, shorten, show_labels,
 };
 use crate::exemplar;
 use crate::histogram::check::check;
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
         if !labels.is_sorted_by(|a, b| a.0 < b.0) {
             labels.sort_unstable();
         }
-        if let Some(problem) = excess(&labels).or_else(|| invalid(&labels)) {
+        if let Some(problem) = excess(&labels).or_else(|| refusal(&labels)) {
             note(&mut decoded.problems, || problem);
             return Ok(());
         }
@@ -269,6 +269,21 @@ fn read_histogram(message: &[u8]) -> Result<Result<(Timestamp, Histogram), Strin
     Ok(checked.map(|()| (at, histogram)))
 }
 
+/// What keeps labels from being a series; Prometheus' words come first.
+fn refusal(labels: &[(&str, &str)]) -> Option<String> {
+    let flaw = Flaw::of(labels)?;
+    let shown = show_labels(labels);
+    Some(match flaw {
+        Flaw::Twice(name) => {
+            let name = shorten(name);
+            format!("invalid labels for series, labels {shown}, duplicated label {name}")
+        }
+        Flaw::NoLabelName | Flaw::NoMetricName => {
+            format!("invalid metric name or labels, got {shown}: {flaw}")
+        }
+    })
+}
+
 fn read_ref(field: &Field<'_>) -> Result<u32, WireError> {
     field.int64().map(|word| word as u32)
 }
@@ -366,13 +381,13 @@ mod tests {
         assert_eq!(
             decoded.problems,
             [
-                r#"series {job="a"}: no metric name"#,
+                r#"invalid metric name or labels, got {job="a"}: no metric name"#,
                 "labels of references [1, 2, 3]: a name without a value",
                 "labels of references [1, 2, 3, 99]: reference 99 into a table of 8 symbols",
-                r#"series {__name__="m", job="a", job="b"}: label "job" given twice"#,
-                r#"series {="a", __name__="m"}: a label without a name"#,
+                r#"invalid labels for series, labels {__name__="m", job="a", job="b"}, duplicated label job"#,
+                r#"invalid metric name or labels, got {""="a", __name__="m"}: a label without a name"#,
                 r#"series {__name__="m"}: neither a sample nor a histogram"#,
-                "series {}: no metric name",
+                "invalid metric name or labels, got {}: no metric name",
             ]
         );
     }

@@ -5,27 +5,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use bytes::Bytes;
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
 
 use super::shot::{Port, Shot, shot};
-use super::{Settings, page};
+use super::{Settings, page, readers};
 use crate::client::wall_ms;
-use crate::cluster::{Cluster, Start, Target, all_ready};
+use crate::cluster::{Cluster, Start, Target, all_ready, free_ports};
 use crate::differ::peers::Folder;
 use crate::http::{Connection, Reply};
 use crate::splitmix::SplitMix64;
 
 const READY: Duration = Duration::from_secs(60);
-/// For a bomb in a debug build.
-const REQUEST: Duration = Duration::from_secs(60);
+/// For a bomb in a debug build, behind two others.
+const REQUEST: Duration = Duration::from_secs(180);
 /// For bytes that may be no request.
 const GARBAGE: Duration = Duration::from_millis(300);
 const CHECKS: u64 = 12;
@@ -41,7 +40,8 @@ pub struct Told {
     pub problems: Vec<String>,
     pub rss_mib_max: u64,
     pub samples: usize,
-    pub parsed_by_python: bool,
+    /// Who read the page.
+    pub readers: Vec<&'static str>,
     pub took: Duration,
 }
 
@@ -60,24 +60,49 @@ impl fmt::Display for Told {
         let sent: u64 = self.answers.values().sum();
         write!(
             f,
-            "{sent} requests in {} s, {} MiB at most, {} samples on the page at the end, read strictly{}",
+            "{sent} requests in {} s, {} MiB at most, {} samples on the page at the end, read by {}",
             self.took.as_secs(),
             self.rss_mib_max,
             self.samples,
-            if self.parsed_by_python {
-                " and by prometheus_client"
-            } else {
-                ""
-            },
+            self.readers.join(", "),
         )
     }
 }
 
 struct Run {
     settings: Settings,
-    target: Target,
+    targets: Vec<Target>,
+    /// Where there is no HTTP, if there is such a place.
+    sockets: Option<Sockets>,
     left: RefCell<u64>,
     told: RefCell<Told>,
+}
+
+/// Where one node listens for Graphite and StatsD.
+struct Sockets {
+    graphite: SocketAddr,
+    pickle: SocketAddr,
+    statsd: SocketAddr,
+}
+
+impl Sockets {
+    /// Ports, and the flags that open them.
+    fn prepare(arguments: &mut Vec<String>) -> anyhow::Result<Self> {
+        let ports = free_ports(3)?;
+        let at = |n: usize| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, ports[n]));
+        let (graphite, pickle, statsd) = (at(0), at(1), at(2));
+        arguments.extend([
+            format!("--graphite.listen-address={graphite}"),
+            format!("--graphite.pickle-listen-address={pickle}"),
+            format!("--statsd.listen-address={statsd}"),
+            "--statsd.flush-interval=1s".to_owned(),
+        ]);
+        Ok(Self {
+            graphite,
+            pickle,
+            statsd,
+        })
+    }
 }
 
 /// Sends everything; what is wrong is in [`Told::problems`].
@@ -89,7 +114,12 @@ pub async fn run(settings: &Settings, launcher: PathBuf, binary: PathBuf) -> any
         "--web.enable-otlp-receiver".to_owned(),
         "--enable-feature=native-histograms".to_owned(),
     ];
-    let mut cluster = Cluster::prepare(&start, 1, &folder.0)?;
+    // All nodes have the same flags, so only one can listen there.
+    let sockets = match settings.nodes {
+        1 => Some(Sockets::prepare(&mut start.arguments)?),
+        _ => None,
+    };
+    let mut cluster = Cluster::prepare(&start, settings.nodes, &folder.0)?;
     cluster.start_all()?;
     ensure!(
         all_ready(&cluster.targets(), READY).await,
@@ -99,7 +129,8 @@ pub async fn run(settings: &Settings, launcher: PathBuf, binary: PathBuf) -> any
     let begun = Instant::now();
     let run = Run {
         settings: settings.clone(),
-        target: *cluster.targets().first().context("one node")?,
+        targets: cluster.targets(),
+        sockets,
         left: RefCell::new(settings.pushes),
         told: RefCell::default(),
     };
@@ -109,13 +140,16 @@ pub async fn run(settings: &Settings, launcher: PathBuf, binary: PathBuf) -> any
     checked?;
     let mut told = run.told.into_inner();
     told.took = begun.elapsed();
-    let log = std::fs::read(&cluster.process(0).program().log)?;
-    let panics = String::from_utf8_lossy(&log);
-    let panics = panics.lines().filter(|line| line.contains("panicked"));
-    told.problems
-        .extend(panics.take(3).map(|line| format!("in the log: {line}")));
-    if cluster.process(0).pid().is_some() {
-        cluster.process(0).stop().await?;
+    for node in 0..cluster.len() {
+        let log = std::fs::read(&cluster.process(node).program().log)?;
+        let panics = String::from_utf8_lossy(&log);
+        let panics = panics.lines().filter(|line| line.contains("panicked"));
+        let panics = panics.take(3);
+        told.problems
+            .extend(panics.map(|line| format!("in the log of node {node}: {line}")));
+        if cluster.process(node).pid().is_some() {
+            cluster.process(node).stop().await?;
+        }
     }
     Ok(told)
 }
@@ -124,13 +158,49 @@ impl Run {
     /// One sender: its dice give the same requests in every run of a seed.
     async fn send_all(&self, n: u64) {
         let mut dice = SplitMix64::new(self.settings.seed << 8 | n);
-        let mut lanes = [Lane::new(self.target.push), Lane::new(self.target.api)];
+        let lanes = self.targets.iter().map(|target| (target.push, target.api));
+        let mut lanes: Vec<_> = lanes
+            .map(|(push, api)| (Lane::new(push), Lane::new(api)))
+            .collect();
         while self.take_one() {
             let shot = shot(&mut dice, wall_ms());
-            let lane = &mut lanes[usize::from(shot.port == Port::Api)];
-            let code = lane.fire(&shot).await;
+            let (push, api) = &mut lanes[dice.between(0, self.targets.len() as u64) as usize];
+            let code = match shot.port {
+                Port::Push => push.fire(&shot).await,
+                Port::Api => api.fire(&shot).await,
+                Port::Graphite | Port::Pickle | Port::StatsD => self.drop_in(&shot).await,
+            };
             self.note(&shot, code);
         }
+    }
+
+    /// Leaves bytes where nobody answers; a connection that is closed before they are through is
+    /// the answer to some of them.
+    async fn drop_in(&self, shot: &Shot) -> u16 {
+        let Some(sockets) = &self.sockets else {
+            return 0;
+        };
+        let lines = match shot.port {
+            Port::StatsD => None,
+            Port::Pickle => Some(sockets.pickle),
+            _ => Some(sockets.graphite),
+        };
+        let sending = async {
+            match lines {
+                Some(address) => {
+                    let mut stream = TcpStream::connect(address).await?;
+                    stream.write_all(&shot.body).await?;
+                    stream.shutdown().await
+                }
+                None => {
+                    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+                    let sent = socket.send_to(&shot.body, sockets.statsd).await;
+                    sent.map(drop)
+                }
+            }
+        };
+        drop(timeout(GARBAGE, sending).await);
+        0
     }
 
     fn take_one(&self) -> bool {
@@ -189,23 +259,26 @@ impl Run {
     }
 
     fn weigh(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
-        let Some(pid) = cluster.process(0).pid() else {
-            return Ok(());
-        };
-        let rss = rss_mib(pid)?;
-        let mut told = self.told.borrow_mut();
-        let bound = self.settings.rss_mib;
-        if rss > bound && told.rss_mib_max <= bound {
-            told.problems
-                .push(format!("{rss} MiB of memory, {bound} are allowed"));
+        for node in 0..cluster.len() {
+            let Some(pid) = cluster.process(node).pid() else {
+                continue;
+            };
+            let rss = rss_mib(pid)?;
+            let mut told = self.told.borrow_mut();
+            let bound = self.settings.rss_mib;
+            if rss > bound && told.rss_mib_max <= bound {
+                let problem = format!("node {node}: {rss} MiB of memory, {bound} are allowed");
+                told.problems.push(problem);
+            }
+            told.rss_mib_max = told.rss_mib_max.max(rss);
         }
-        told.rss_mib_max = told.rss_mib_max.max(rss);
         Ok(())
     }
 
-    /// A well-formed push is taken and shown, and the whole page is one.
+    /// A well-formed push is taken by one node and shown by the next, and the whole page is one.
     async fn check(&self, number: u64) -> anyhow::Result<()> {
-        let mut connection = Connection::new(self.target.push);
+        let place = number as usize % self.targets.len();
+        let mut connection = Connection::new(self.targets[place].push);
         let path = "/metrics/job/well_formed";
         let body = Bytes::from(format!("well_formed {number}\n"));
         let sent = connection.send(Method::PUT, path, &[], body, REQUEST).await;
@@ -213,6 +286,8 @@ impl Run {
             Reply::Answer { status: 200, .. } => {}
             other => bail!("a well-formed push: {other:?}"),
         }
+        let next = self.targets[(place + 1) % self.targets.len()];
+        let mut connection = Connection::new(next.push);
         // Only so do two names stay two: as a default the page has underscores for what is not plain.
         let accept = [("accept", "text/plain;escaping=values")];
         let page = connection.send(Method::GET, "/metrics", &accept, Bytes::new(), REQUEST);
@@ -229,43 +304,22 @@ impl Run {
             shown == Some(Ok(number as f64)),
             "the well-formed push is shown as {shown:?}, not {number}"
         );
-        let parsed = by_python(&text)?;
+        let mut read_by = vec!["the strict reader"];
+        read_by.extend(readers::prometheus_client(&text)?);
+        if let Some(promtool) = &self.settings.promtool {
+            read_by.push(readers::promtool(promtool, &text)?);
+        }
+        let accept = [("accept", readers::DELIMITED)];
+        let page_2 = connection.send(Method::GET, "/metrics", &accept, Bytes::new(), REQUEST);
+        match page_2.await {
+            Reply::Answer { status: 200, body } => read_by.push(readers::protobuf(&body)?),
+            other => bail!("the page as protobuf: {other:?}"),
+        }
         let mut told = self.told.borrow_mut();
         told.samples = page.samples.len();
-        told.parsed_by_python = parsed;
+        told.readers = read_by;
         Ok(())
     }
-}
-
-/// What `prometheus_client` makes of a page; false where there is no such thing.
-fn by_python(text: &str) -> anyhow::Result<bool> {
-    const PROGRAM: &str = "import sys\n\
-        try: from prometheus_client.parser import text_string_to_metric_families as parse\n\
-        except ImportError: sys.exit(77)\n\
-        text = open(sys.argv[1], encoding='utf-8', newline='').read()\n\
-        print(sum(len(family.samples) for family in parse(text)))\n";
-    let folder = Folder::create("quorate-page")?;
-    let file = folder.0.join("page");
-    std::fs::write(&file, text)?;
-    let Ok(ran) = Command::new("python3")
-        .args(["-c", PROGRAM])
-        .arg(&file)
-        .output()
-    else {
-        return Ok(false);
-    };
-    if ran.status.code() == Some(77) {
-        return Ok(false);
-    }
-    let said = String::from_utf8_lossy(&ran.stderr);
-    ensure!(ran.status.success(), "prometheus_client: {}", said.trim());
-    let expected = text.lines().filter(|line| !line.starts_with('#')).count();
-    let found: usize = String::from_utf8_lossy(&ran.stdout).trim().parse()?;
-    ensure!(
-        found == expected,
-        "prometheus_client finds {found} samples, there are {expected}"
-    );
-    Ok(true)
 }
 
 fn rss_mib(pid: u32) -> anyhow::Result<u64> {

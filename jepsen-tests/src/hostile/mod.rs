@@ -1,23 +1,29 @@
 //! `hostile`: a node that takes whatever anybody sends.
 //!
-//! One node gets pushes and writes that a seed makes wrong in every way there is: labels of groups,
-//! names, bodies in text and protobuf, bombs of gzip and snappy, lengths that lie, requests that
-//! break off. Several connections send them, each from its own dice. All the while the process must
-//! live, answer nothing with 5xx but what is documented, take and show well-formed pushes, and keep
-//! its memory; the page of the push port must parse strictly.
+//! One node, or several of one cluster, get pushes and writes that a seed makes wrong in every way
+//! there is: labels of groups, names, bodies in text and protobuf, bombs of gzip and snappy, chunks
+//! and lengths that lie, requests that break off; remote write, OTLP, InfluxDB's lines, imports, and
+//! where there is one node Graphite and StatsD. Several connections send them, each from its own dice.
+//! All the while the processes must live, answer nothing with 5xx, take well-formed pushes on one node
+//! and show them on the next, and keep their memory. The page of the push port must parse: by the strict
+//! reader here, by `prometheus_client` and `promtool check metrics` where these are, and as protobuf.
 //!
 //! - [`shot`]: one request
 //! - [`words`]: names, values and numbers
 //! - [`text`], [`protobuf`], [`packed`]: bodies
-//! - [`page`]: the strict reader
+//! - [`wire`], [`sockets`]: what is odd about HTTP, and what comes without it
+//! - [`page`]: the strict reader; [`readers`]: those of others
 //! - [`course`]: senders and checks
 
 pub mod course;
 pub mod packed;
 pub mod page;
 pub mod protobuf;
+pub mod readers;
 pub mod shot;
+pub mod sockets;
 pub mod text;
+pub mod wire;
 pub mod words;
 
 use std::ffi::OsString;
@@ -30,8 +36,9 @@ use lexopt::ValueExt;
 use crate::differ::command::Find;
 
 pub const USAGE: &str = "\
-jepsen-tests hostile [--pushes 20000] [--seed 1] [--senders 32] [--rss-mib 1536] [--bin PATH]
-    one node, and pushes and writes that are wrong in every way there is";
+jepsen-tests hostile [--pushes 20000] [--seed 1] [--senders 32] [--nodes 1] [--rss-mib 1536]
+                     [--promtool PATH] [--bin PATH]
+    pushes and writes that are wrong in every way there is; promtool, PROMTOOL_BIN, reads the page too";
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
@@ -39,7 +46,10 @@ pub struct Settings {
     pub pushes: u64,
     pub seed: u64,
     pub senders: u64,
-    /// What the node may take of memory, seen at any check.
+    pub nodes: usize,
+    /// A second opinion on the page.
+    pub promtool: Option<PathBuf>,
+    /// What a node may take of memory, seen at any check.
     pub rss_mib: u64,
 }
 
@@ -50,6 +60,8 @@ impl Default for Settings {
             seed: 1,
             // Most of their time is the disk's.
             senders: 32,
+            nodes: 1,
+            promtool: std::env::var_os("PROMTOOL_BIN").map(PathBuf::from),
             // Some bodies of 64 MiB at once, each with what it is decoded to.
             rss_mib: 1536,
         }
@@ -66,6 +78,8 @@ pub fn hostile(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<ExitCo
             lexopt::Arg::Long("pushes") => settings.pushes = parser.value()?.parse()?,
             lexopt::Arg::Long("seed") => settings.seed = parser.value()?.parse()?,
             lexopt::Arg::Long("senders") => settings.senders = parser.value()?.parse()?,
+            lexopt::Arg::Long("nodes") => settings.nodes = parser.value()?.parse()?,
+            lexopt::Arg::Long("promtool") => settings.promtool = Some(parser.value()?.into()),
             lexopt::Arg::Long("rss-mib") => settings.rss_mib = parser.value()?.parse()?,
             lexopt::Arg::Long("bin") => binary = Some(parser.value()?.into()),
             other => bail!("{}\n{USAGE}", other.unexpected()),

@@ -65,7 +65,7 @@ pub fn pack(dice: &mut SplitMix64, body: &[u8]) -> (&'static str, Vec<u8>) {
     }
     match dice.chance(5) {
         true => (
-            *pick(dice, &["gzip", "snappy", "zstd", "", "GZIP, snappy"]),
+            *pick(dice, &["gzip", "snappy", "zstd", "br", "", "GZIP, snappy"]),
             packed,
         ),
         false => (name, packed),

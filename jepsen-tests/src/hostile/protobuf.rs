@@ -246,6 +246,7 @@ pub fn remote_write_2(dice: &mut SplitMix64, now_ms: i64) -> Vec<u8> {
         double(1, float(dice), &mut sample);
         varint(2, time(dice, now_ms), &mut sample);
         field(2, &sample, &mut series);
+        told_2(dice, now_ms, &mut series);
         field(5, &series, &mut body);
     }
     if dice.chance(15) {
@@ -254,12 +255,101 @@ pub fn remote_write_2(dice: &mut SplitMix64, now_ms: i64) -> Vec<u8> {
     body
 }
 
-/// An OTLP request with one gauge, its parts nested as the protocol has them.
+/// Histograms, exemplars, what a metric is, and when it was created.
+fn told_2(dice: &mut SplitMix64, now_ms: i64, series: &mut Vec<u8>) {
+    if dice.chance(15) {
+        let mut histogram = histogram(dice);
+        varint(15, time(dice, now_ms), &mut histogram);
+        field(3, &histogram, series);
+    }
+    if dice.chance(10) {
+        let mut exemplar = Vec::new();
+        let references = [dice.between(0, 9) as u8, dice.between(0, 9) as u8];
+        field(1, &references, &mut exemplar);
+        double(2, float(dice), &mut exemplar);
+        varint(3, time(dice, now_ms), &mut exemplar);
+        field(4, &exemplar, series);
+    }
+    if dice.chance(10) {
+        let mut metadata = Vec::new();
+        varint(1, dice.between(0, 12), &mut metadata);
+        varint(3, dice.between(0, 9), &mut metadata);
+        varint(4, dice.between(0, 9), &mut metadata);
+        field(5, &metadata, series);
+    }
+    if dice.chance(10) {
+        varint(6, time(dice, now_ms), series);
+    }
+}
+
+/// The value of a data point of a form, and the number of the field that has its attributes.
+fn otlp_value(dice: &mut SplitMix64, form: u8, point: &mut Vec<u8>) -> u8 {
+    let counts = |dice: &mut SplitMix64| -> Vec<u8> {
+        let count = |dice: &mut SplitMix64| match dice.chance(95) {
+            true => dice.between(0, 9),
+            false => dice.word(),
+        };
+        let some = 0..dice.between(0, 5);
+        some.flat_map(|_| count(dice).to_le_bytes()).collect()
+    };
+    match form {
+        9 | 10 => {
+            point.push(4 << 3 | 1);
+            point.extend(dice.between(0, 20).to_le_bytes());
+            double(5, float(dice), point);
+        }
+        11 => {
+            double(5, float(dice), point);
+            for _ in 0..dice.between(0, 3) {
+                let mut quantile = Vec::new();
+                double(1, float(dice), &mut quantile);
+                double(2, float(dice), &mut quantile);
+                field(6, &quantile, point);
+            }
+        }
+        _ => double(4, float(dice), point),
+    }
+    match form {
+        9 => {
+            field(6, &counts(dice), point);
+            let bounds = 0..dice.between(0, 5);
+            let bounds: Vec<u8> = bounds.flat_map(|_| float(dice).to_le_bytes()).collect();
+            field(7, &bounds, point);
+            9
+        }
+        10 => {
+            let scale = match dice.chance(80) {
+                true => dice.between(0, 14) as i64,
+                false => i64::from(dice.word() as i32),
+            };
+            varint(6, zigzag(scale), point);
+            point.push(7 << 3 | 1);
+            point.extend(dice.between(0, 5).to_le_bytes());
+            for side in [8, 9] {
+                let mut buckets = Vec::new();
+                let offset = match dice.chance(90) {
+                    true => dice.between(0, 40) as i64 - 20,
+                    false => i64::from(dice.word() as i32),
+                };
+                varint(1, zigzag(offset), &mut buckets);
+                let counts = 0..dice.between(0, 6);
+                let counts: Vec<u8> = counts.map(|_| dice.between(0, 4) as u8).collect();
+                field(2, &counts, &mut buckets);
+                field(side, &buckets, point);
+            }
+            1
+        }
+        _ => 7,
+    }
+}
+
+/// An OTLP request with one metric, its parts nested as the protocol has them.
 pub fn otlp(dice: &mut SplitMix64, now_ms: i64) -> Vec<u8> {
+    let form = *pick(dice, &[5, 5, 7, 9, 10, 11]);
     let mut point = Vec::new();
     point.push(3 << 3 | 1);
     point.extend((time(dice, now_ms).wrapping_mul(1_000_000)).to_le_bytes());
-    double(4, float(dice), &mut point);
+    let attributes = otlp_value(dice, form, &mut point);
     let mut attribute = Vec::new();
     field(1, label_name(dice).as_bytes(), &mut attribute);
     let mut any = Vec::new();
@@ -280,11 +370,19 @@ pub fn otlp(dice: &mut SplitMix64, now_ms: i64) -> Vec<u8> {
         }
     }
     field(2, &any, &mut attribute);
-    field(7, &attribute, &mut point);
+    field(attributes, &attribute, &mut point);
     let mut message = point;
-    // data_points, gauge, metric's name beside it, metrics, scope_metrics, resource_metrics.
+    // data_points, their form, metric's name beside it, metrics, scope_metrics, resource_metrics.
     message = wrapped(1, &message);
-    message = wrapped(5, &message);
+    if [7, 9, 10].contains(&form) {
+        varint(
+            2,
+            if dice.chance(95) { 2 } else { dice.word() },
+            &mut message,
+        );
+        varint(3, dice.between(0, 2), &mut message);
+    }
+    message = wrapped(form, &message);
     field(1, metric_name(dice).as_bytes(), &mut message);
     for number in [2, 2, 1] {
         message = wrapped(number, &message);

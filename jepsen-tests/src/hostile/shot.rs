@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::words::{label_name, label_value, number, pick};
-use super::{packed, protobuf, text};
+use super::{packed, protobuf, sockets, text, wire};
 use crate::splitmix::SplitMix64;
 
 /// Which listener.
@@ -11,6 +11,12 @@ use crate::splitmix::SplitMix64;
 pub enum Port {
     Push,
     Api,
+    /// Lines by TCP.
+    Graphite,
+    /// Pickles by TCP.
+    Pickle,
+    /// Datagrams.
+    StatsD,
 }
 
 /// A request as it is written to a socket.
@@ -33,16 +39,19 @@ pub fn shot(dice: &mut SplitMix64, now_ms: i64) -> Shot {
     let mut shot = match dice.between(0, 1000) {
         0..450 => push(dice, "text", "text/plain", text::body),
         450..620 => push(dice, "protobuf", DELIMITED, protobuf::exposition),
-        620..700 => packed_push(dice),
+        620..680 => packed_push(dice),
+        680..700 => wire::odd(dice),
         700..702 => bombed(dice),
-        702..740 => deletion(dice),
+        702..703 => bombed_write(dice),
+        703..740 => deletion(dice),
         740..800 => remote_write(dice, now_ms),
         800..840 => remote_write_2(dice, now_ms),
         840..880 => otlp(dice, now_ms),
         880..930 => lines(dice),
         // A page of everything takes as long as a hundred pushes.
         930..934 => read(dice),
-        934..980 => push(dice, "protobuf", DELIMITED, protobuf::exposition),
+        934..960 => push(dice, "protobuf", DELIMITED, protobuf::exposition),
+        960..980 => sockets::datagram(dice, now_ms),
         _ => garbage(dice),
     };
     if dice.chance(3) {
@@ -112,6 +121,43 @@ fn bombed(dice: &mut SplitMix64) -> Shot {
     request(dice, "bomb", Port::Push, ("PUT", &path), &headers, body)
 }
 
+/// Small, and of very many parts once it is unpacked.
+fn bombed_write(dice: &mut SplitMix64) -> Shot {
+    const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    const PROTOBUF: &str = "application/x-protobuf";
+    // Fields without anything in them: series of 1.0, symbols and series of 2.0, resources.
+    let (path, kind, field) = *pick(
+        dice,
+        &[
+            ("/api/v1/write", PROTOBUF, &b"\x0a\x00"[..]),
+            ("/api/v1/write", PROTOBUF, b"\x1a\x00"),
+            ("/api/v1/write", V2, b"\x22\x00"),
+            ("/api/v1/write", V2, b"\x2a\x00"),
+            ("/api/v1/import/write", PROTOBUF, b"\x0a\x02\x0a\x00"),
+            ("/api/v1/otlp/v1/metrics", PROTOBUF, b"\x0a\x02\x12\x00"),
+            ("/api/v1/otlp/v1/metrics", "application/json", b"[{"),
+            ("/write", "", b"m v=1\n"),
+            ("/api/v1/import", "", b"{\"metric\":{},"),
+            ("/api/v1/import/prometheus", "", b"a{b=\"c\"} 1\n"),
+            (
+                "/api/v1/import/prometheus",
+                "application/openmetrics-text",
+                b"# TYPE a gauge\n",
+            ),
+        ],
+    );
+    // The bound is 32 MiB, which keeps a debug build busy for a minute.
+    let most = if dice.chance(10) { 40 } else { 4 };
+    let bytes = dice.between(1, most) as usize * (1 << 20);
+    let plain = field.repeat(bytes / field.len());
+    let (encoding, body) = match path.ends_with("write") && path.starts_with("/api") {
+        true => ("snappy", packed::snappy(&plain)),
+        false => ("gzip", packed::gzip(&plain)),
+    };
+    let headers = [("content-type", kind), ("content-encoding", encoding)];
+    request(dice, "bomb", Port::Api, ("POST", path), &headers, body)
+}
+
 fn deletion(dice: &mut SplitMix64) -> Shot {
     let path = group_path(dice);
     request(
@@ -128,12 +174,20 @@ fn remote_write(dice: &mut SplitMix64, now_ms: i64) -> Shot {
     let body = protobuf::remote_write(dice, now_ms);
     let body = written(dice, &body);
     let kind = "application/x-protobuf";
-    let headers = [("content-type", kind), ("content-encoding", "snappy")];
+    let encoding = match dice.chance(97) {
+        true => "snappy",
+        false => *pick(dice, &["zstd", "gzip", "SNAPPY", "snappy, snappy", "x"]),
+    };
+    let headers = [("content-type", kind), ("content-encoding", encoding)];
+    let path = match dice.chance(85) {
+        true => "/api/v1/write",
+        false => "/api/v1/import/write",
+    };
     request(
         dice,
         "remote write",
         Port::Api,
-        ("POST", "/api/v1/write"),
+        ("POST", path),
         &headers,
         body,
     )
@@ -203,6 +257,8 @@ fn lines(dice: &mut SplitMix64) -> Shot {
             "/api/v1/import/prometheus",
             "/api/v1/import",
             "/write?precision=zz",
+            "/api/v1/import/prometheus/metrics/job@base64/__4/a/b",
+            "/api/v1/import?extra_label=a=b&extra_label==",
         ],
     );
     let mut body = Vec::new();
@@ -225,9 +281,13 @@ fn lines(dice: &mut SplitMix64) -> Shot {
     }
     let packed = dice.chance(20);
     let body = if packed { packed::gzip(&body) } else { body };
-    let headers = [("content-encoding", "gzip")];
-    let headers = if packed { &headers[..] } else { &[] };
-    request(dice, "lines", Port::Api, ("POST", path), headers, body)
+    let kind = match dice.chance(10) {
+        true => "application/openmetrics-text",
+        false => "",
+    };
+    let encoding = if packed { "gzip" } else { "" };
+    let headers = [("content-type", kind), ("content-encoding", encoding)];
+    request(dice, "lines", Port::Api, ("POST", path), &headers, body)
 }
 
 /// Questions that readers ask meanwhile.
@@ -276,11 +336,12 @@ fn garbage(dice: &mut SplitMix64) -> Shot {
     } else {
         Port::Api
     };
-    let mut head = match dice.between(0, 5) {
+    let mut head = match dice.between(0, 9) {
         0 => (0..dice.between(1, 400)).map(|_| dice.word() as u8).collect(),
         1 => format!("PUT {} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 7\r\n\r\n", group_path(dice)).into_bytes(),
         2 => format!("PUT {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\nabc", group_path(dice)).into_bytes(),
         3 => format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(dice.between(0, 100_000) as usize)).into_bytes(),
+        4..8 => wire::contradicting(dice),
         _ => {
             let headers = "x-a: b\r\n".repeat(dice.between(0, 5000) as usize);
             format!("PUT /metrics/job/g HTTP/1.1\r\nhost: x\r\n{headers}\r\n").into_bytes()

@@ -13,8 +13,16 @@ pub fn body(dice: &mut SplitMix64) -> Vec<u8> {
             _ => sample(dice, &mut body),
         }
     }
-    if dice.chance(15) {
-        mutate(dice, &mut body);
+    match dice.between(0, 100) {
+        0..15 => mutate(dice, &mut body),
+        // Lines of another system, and one that does not end.
+        15..18 => {
+            body = String::from_utf8_lossy(&body)
+                .replace('\n', "\r\n")
+                .into_bytes()
+        }
+        18..22 => drop(body.pop()),
+        _ => {}
     }
     body
 }

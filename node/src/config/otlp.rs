@@ -40,7 +40,7 @@ fn read_strategy(otlp: &Fields<'_, '_>, name: &str, global: &Global) -> Strategy
         return Strategy::default();
     };
     let is_legacy = global.naming.validation_scheme == "legacy";
-    if is_legacy && strategy != Strategy::default() {
+    if is_legacy && !strategy.escapes() {
         let text =
             format!("OTLP translation strategy {name:?} is not allowed when UTF8 is disabled");
         otlp.late(line, text, None);

@@ -417,12 +417,18 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
             | "exemplar-storage"
             | "metadata-wal-records"
             | "otlp-deltatocumulative"
+            | "otlp-native-delta-ingestion"
             | "promql-duration-expr"
             | "promql-per-step-stats"
             | "promql-experimental-functions"
             | "promql-delayed-name-removal" => {}
             _ => warnings.push(format!("--enable-feature={feature} has no effect yet")),
         }
+    }
+    let both = ["otlp-deltatocumulative", "otlp-native-delta-ingestion"];
+    if both.iter().all(|one| features.iter().any(|f| f == one)) {
+        let why = "differences are either added up (otlp-deltatocumulative) or kept";
+        return Err(refused("enable-feature", both[1], why));
     }
     Ok(())
 }

@@ -43,7 +43,10 @@ pub async fn write(
         problems,
         invalid,
         metadata,
-    } = remote::decode(&bytes)?;
+    } = api
+        .body_budget
+        .apart(remote::declared_bytes(&bytes), || remote::decode(&bytes))
+        .await?;
     batch.backfill = true;
     let mut refused = Refused::default();
     for problem in problems.into_iter().chain(invalid) {

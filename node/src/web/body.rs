@@ -1,8 +1,8 @@
 //! Request bodies, bounded before they are buffered.
 //!
 //! Promise: one body never holds more than the caller's bound, all together never more than
-//! [`HTTP_BODIES_BYTES_MAX`], and none waits longer than the budget says. Not here: what the
-//! bytes mean.
+//! [`HTTP_BODIES_BYTES_MAX`], and none waits longer than the budget says. However long a body is that is
+//! decoded by [`Budget::apart`], the node's other tasks go on meanwhile. Not here: what the bytes mean.
 
 use std::io::Read;
 use std::ops::Deref;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use model::limits::HTTP_BODIES_BYTES_MAX;
+use model::limits::{HTTP_BODIES_BYTES_MAX, HTTP_LONG_DECODES_MAX, HTTP_SHORT_DECODE_BYTES_MAX};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -41,6 +42,8 @@ pub enum BodyError {
 pub struct Budget {
     /// One permit per [`Budget::UNIT_BYTES`].
     units: Arc<Semaphore>,
+    /// One permit for each body that is decoded apart.
+    turns: Arc<Semaphore>,
     /// How long a whole body may take.
     read_time_max: Duration,
 }
@@ -58,6 +61,7 @@ impl Budget {
         let units = Arc::new(Semaphore::new(bytes / Self::UNIT_BYTES));
         Self {
             units,
+            turns: Arc::new(Semaphore::new(HTTP_LONG_DECODES_MAX)),
             read_time_max,
         }
     }
@@ -76,6 +80,19 @@ impl Budget {
         Share {
             budget: self.clone(),
             held: Vec::new(),
+        }
+    }
+
+    /// Does the work on `bytes`, which takes no breath: where they are many one at a time, and so that
+    /// the tasks of this thread go on elsewhere. Leaders that send no heartbeats lose their shards.
+    pub async fn apart<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
+        if bytes <= HTTP_SHORT_DECODE_BYTES_MAX {
+            return work();
+        }
+        let _turn = self.turns.acquire().await;
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+            _ => work(),
         }
     }
 
@@ -154,6 +171,17 @@ async fn collect(mut body: Body, bytes_max: usize, budget: &Budget) -> Result<He
     })
 }
 
+/// Of gzip and of snappy's framing format: bytes that one may become, as most that is not made for it.
+const PACKED_FACTOR: usize = 64;
+
+/// What [`Budget::apart`] is told of a body that comes packed, or as it is.
+pub fn weight(sent: &[u8], is_packed: bool) -> usize {
+    match is_packed {
+        true => sent.len().saturating_mul(PACKED_FACTOR),
+        false => sent.len(),
+    }
+}
+
 /// Undoes gzip, if the result has at most `bytes_max`.
 pub fn gunzip(compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     if compressed.is_empty() {
@@ -223,6 +251,20 @@ mod tests {
         assert_eq!(body(1024).await.unwrap().len(), 1024);
         drop(first);
         assert_eq!(body(4096).await.unwrap().len(), 4096);
+    }
+
+    /// On one worker: what else there is to do is done meanwhile.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_long_decode_stops_nobody() {
+        let (send, wait) = std::sync::mpsc::channel();
+        let other = async move { send.send(()).unwrap() };
+        let budget = Budget::default();
+        let work = || wait.recv_timeout(Duration::from_secs(60));
+        let (_, waited) = tokio::join!(
+            tokio::spawn(other),
+            budget.apart(HTTP_SHORT_DECODE_BYTES_MAX + 1, work)
+        );
+        assert_eq!(waited, Ok(()));
     }
 
     #[test]

@@ -144,29 +144,31 @@ impl IntoResponse for ApiError {
 pub struct TextError {
     pub status: StatusCode,
     pub message: String,
-    /// Whether the same request may succeed a little later.
-    pub retry: bool,
 }
 
 impl TextError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self {
-            status,
-            message,
-            retry: false,
-        }
+        Self { status, message }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
+}
 
-    pub fn retry_later(self) -> Self {
-        Self {
-            retry: true,
-            ..self
-        }
+/// Says after how many seconds a request may succeed that is refused for now: whoever answers with
+/// 429 or 503 tells it, and so none can forget it.
+pub fn tell_when(response: &mut Response) {
+    let codes = [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+    ];
+    if codes.contains(&response.status()) {
+        let one_second = HeaderValue::from_static("1");
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, one_second);
     }
 }
 
@@ -174,12 +176,8 @@ impl From<WriteError> for TextError {
     fn from(error: WriteError) -> Self {
         let text = error.to_string();
         match error {
-            WriteError::Unavailable(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_later()
-            }
-            WriteError::Overloaded(_) => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later()
-            }
+            WriteError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
+            WriteError::Overloaded(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, text),
             WriteError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
             WriteError::Invalid(_) | WriteError::Inconsistent(_) => Self::bad_request(text),
         }
@@ -190,9 +188,7 @@ impl From<SourceError> for TextError {
     fn from(error: SourceError) -> Self {
         let text = error.to_string();
         match error {
-            SourceError::Unavailable(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_later()
-            }
+            SourceError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
             SourceError::TooLarge(_) | SourceError::Internal(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
             }
@@ -254,7 +250,7 @@ impl From<BodyError> for TextError {
             BodyError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text),
             BodyError::Broken(_) | BodyError::LineTooLong(_) => Self::bad_request(text),
             BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, text),
-            BodyError::Overloaded => Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_later(),
+            BodyError::Overloaded => Self::new(StatusCode::TOO_MANY_REQUESTS, text),
         }
     }
 }
@@ -266,12 +262,7 @@ impl IntoResponse for TextError {
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
         let mut response = (self.status, headers, self.message + "\n").into_response();
-        if self.retry {
-            let one_second = HeaderValue::from_static("1");
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, one_second);
-        }
+        tell_when(&mut response);
         response
     }
 }

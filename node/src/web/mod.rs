@@ -19,6 +19,8 @@
 //!   [`serve`]: a listener and its connections
 
 pub mod admin;
+#[cfg(test)]
+mod back_pressure;
 mod backfill;
 pub mod body;
 pub mod encoding;

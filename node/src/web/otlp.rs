@@ -6,6 +6,8 @@
 //! and UNAVAILABLE. gRPC is spoken here without its library: one message in, one out, so that a
 //! message is bounded before it is decoded.
 
+use std::borrow::Cow;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -20,7 +22,7 @@ use ingest::otlp::{Decoded, NO_POINT, OtlpError, decode, decode_json};
 use model::limits::{WRITE_BODY_BYTES_MAX, WRITE_DECODED_BYTES_MAX};
 use model::sink::Written;
 
-use super::errors::TextError;
+use super::errors::{TextError, tell_when};
 use super::state::ApiState;
 use super::{Shared, body};
 
@@ -47,22 +49,19 @@ pub async fn metrics(
         ));
     }
     let encoding = encoding_of(&headers)?;
-    let (code, bytes, retry) = match receive(&api, &headers, incoming, encoding).await {
+    let (code, bytes) = match receive(&api, &headers, incoming, encoding).await {
         Ok(done) => {
             let bytes = answer::decided(encoding, done.rejected, &done.text);
-            (StatusCode::OK, bytes, false)
+            (StatusCode::OK, bytes)
         }
         Err(error) => {
             let bytes = answer::failed(encoding, grpc_code(error.status), &error.message);
-            (error.status, bytes, error.retry)
+            (error.status, bytes)
         }
     };
     let kind = [(header::CONTENT_TYPE, encoding.media_type())];
     let mut response = (code, kind, bytes).into_response();
-    if retry {
-        let second = HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, second);
-    }
+    tell_when(&mut response);
     Ok(response)
 }
 
@@ -75,7 +74,7 @@ fn encoding_of(headers: &HeaderMap) -> Result<Encoding, TextError> {
         let text = format!(
             "unsupported content type: {kind}, supported: [application/json, application/x-protobuf]"
         );
-        TextError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
+        TextError::bad_request(text)
     })
 }
 
@@ -91,13 +90,9 @@ async fn receive(
     encoding: Encoding,
 ) -> Result<Done, TextError> {
     let sent = body::read(incoming, WRITE_BODY_BYTES_MAX, &api.body_budget).await?;
-    let undone;
-    let bytes: &[u8] = match text(headers, "content-encoding") {
-        "" | "identity" => &sent,
-        "gzip" => {
-            undone = body::gunzip(&sent, WRITE_DECODED_BYTES_MAX)?;
-            &undone
-        }
+    let is_packed = match text(headers, "content-encoding") {
+        "" | "identity" => false,
+        "gzip" => true,
         other => {
             let text = format!(
                 "unsupported compression: {other}. Only \"gzip\" or no compression supported"
@@ -105,7 +100,7 @@ async fn receive(
             return Err(TextError::bad_request(text));
         }
     };
-    take(api, bytes, encoding).await
+    take(api, &sent, is_packed, encoding).await
 }
 
 /// What became of a request whose every data point was decided.
@@ -118,13 +113,26 @@ struct Done {
 /// Texts of an answer.
 const TOLD_MAX: usize = 5;
 
-async fn take(api: &Shared, bytes: &[u8], encoding: Encoding) -> Result<Done, TextError> {
+async fn take(
+    api: &Shared,
+    sent: &[u8],
+    is_packed: bool,
+    encoding: Encoding,
+) -> Result<Done, TextError> {
     let settings = api.otlp_settings();
-    let decoded = match encoding {
-        Encoding::Protobuf => decode(bytes, &settings),
-        Encoding::Json => decode_json(bytes, &settings),
-    }
-    .map_err(refused)?;
+    let decoding = || {
+        let plain = match is_packed {
+            true => Cow::Owned(body::gunzip(sent, WRITE_DECODED_BYTES_MAX)?),
+            false => Cow::Borrowed(sent),
+        };
+        match encoding {
+            Encoding::Protobuf => decode(&plain, &settings),
+            Encoding::Json => decode_json(&plain, &settings),
+        }
+        .map_err(refused)
+    };
+    let weight = body::weight(sent, is_packed);
+    let decoded = api.body_budget.apart(weight, decoding).await?;
     let written = match decoded.batch.is_empty() {
         true => Written::default(),
         false => api.sink.write(decoded.batch.clone()).await?,
@@ -233,19 +241,15 @@ async fn export_one(api: &Shared, headers: &HeaderMap, incoming: Body) -> Result
     let Some(([flag, ..], message)) = whole else {
         return Err(TextError::bad_request("expected one gRPC message"));
     };
-    let undone;
-    let message: &[u8] = match (flag, text(headers, "grpc-encoding")) {
-        (0, _) => message,
-        (1, "gzip") => {
-            undone = body::gunzip(message, WRITE_DECODED_BYTES_MAX)?;
-            &undone
-        }
+    let is_packed = match (flag, text(headers, "grpc-encoding")) {
+        (0, _) => false,
+        (1, "gzip") => true,
         (_, encoding) => {
             let text = format!("compression {encoding:?} is not known, only gzip");
             return Err(TextError::bad_request(text));
         }
     };
-    take(api, message, Encoding::Protobuf).await
+    take(api, message, is_packed, Encoding::Protobuf).await
 }
 
 fn in_one_message(message: Vec<u8>) -> Response {
@@ -346,7 +350,9 @@ mod tests {
         let empty = twin.api_request("POST", PATH, &headers, "").await;
         assert_eq!(empty.seen(), (200, ""));
         let other = [("content-type", "text/plain")];
-        assert_eq!(twin.api_request("POST", PATH, &other, "").await.code, 415);
+        let refused = twin.api_request("POST", PATH, &other, "").await;
+        let text = "unsupported content type: text/plain, supported: [application/json, application/x-protobuf]\n";
+        assert_eq!(refused.seen(), (400, text));
         twin.store.broken.store(true, Ordering::SeqCst);
         let answer = send(&twin, request("up", 1.0)).await;
         assert_eq!((answer.code, answer.header("retry-after")), (503, "1"));

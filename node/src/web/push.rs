@@ -168,16 +168,20 @@ async fn push(
         partial: false,
     };
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
-    let plain = decompress(headers, &bytes)?;
     let rules = Rules {
         names,
         unchecked: options.unchecked,
     };
-    let families = match is_delimited(headers) {
-        true => ingest::push::parse_delimited(&plain, &key, rules),
-        false => ingest::push::parse(&plain, &key, rules),
+    let parsing = || {
+        let plain = decompress(headers, &bytes)?;
+        Ok::<_, BodyError>(match is_delimited(headers) {
+            true => ingest::push::parse_delimited(&plain, &key, rules),
+            false => ingest::push::parse(&plain, &key, rules),
+        })
     };
-    let families = match families {
+    let is_packed = headers.contains_key(header::CONTENT_ENCODING);
+    let weight = body::weight(&bytes, is_packed);
+    let families = match api.body_budget.apart(weight, parsing).await? {
         Ok(families) => families,
         Err(error) => {
             // A body that is no exposition is not a push that failed: Pushgateway tells nobody.

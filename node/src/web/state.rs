@@ -64,6 +64,7 @@ impl ApiState {
         ingest::otlp::Settings {
             lookback: self.settings.lookback,
             adds_deltas: self.settings.otlp_deltas,
+            keeps_deltas: self.settings.otlp_native_deltas,
             type_and_unit_labels: self.settings.type_and_unit_labels,
             ..settings.clone()
         }
@@ -102,8 +103,10 @@ pub struct Settings {
     pub remote_write_receiver: bool,
     /// Whether `/api/v1/otlp/v1/metrics` takes data points; ours is yes, for the same reason.
     pub otlp_receiver: bool,
-    /// `otlp-deltatocumulative`: whether it takes those of delta temporality.
+    /// `otlp-deltatocumulative`: whether it takes those of delta temporality and adds them up.
     pub otlp_deltas: bool,
+    /// `otlp-native-delta-ingestion`: whether it takes them and stores them as they are.
+    pub otlp_native_deltas: bool,
     /// `type-and-unit-labels`: whether type and unit become labels of its series.
     pub type_and_unit_labels: bool,
     /// `--web.remote-write-receiver.accepted-protobuf-messages`.
@@ -141,6 +144,7 @@ impl Default for Settings {
             remote_write_messages: Message::ALL.to_vec(),
             otlp_receiver: true,
             otlp_deltas: false,
+            otlp_native_deltas: false,
             type_and_unit_labels: false,
             lifecycle: false,
             admin: false,

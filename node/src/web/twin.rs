@@ -59,6 +59,8 @@ pub struct Store {
     pub broken: AtomicBool,
     /// Whether too much waits for more to be taken.
     pub overloaded: AtomicBool,
+    /// Whether there are as many series as may be.
+    pub full: AtomicBool,
     /// Series with a sample before this instant get `too old`.
     pub oldest: Mutex<Option<Timestamp>>,
     /// Whether selections never end.
@@ -270,11 +272,13 @@ impl Sink for Store {
         let rows = &batch.rows;
         let oldest = self.oldest.lock().unwrap().unwrap_or(Timestamp::MIN);
         for row in 0..rows.len() {
-            if rows.timestamps[row] < oldest {
-                written.rejected.push(Rejection {
-                    row: row as u32,
-                    reason: Reason::TooOld,
-                });
+            let refused = match self.full.load(Ordering::SeqCst) {
+                true => Some(Reason::SeriesLimit),
+                false => (rows.timestamps[row] < oldest).then_some(Reason::TooOld),
+            };
+            if let Some(reason) = refused {
+                let row = row as u32;
+                written.rejected.push(Rejection { row, reason });
                 continue;
             }
             let labels = batch.series[rows.series[row] as usize].clone();
@@ -320,6 +324,10 @@ impl Groups for Store {
         options: PushOptions,
     ) -> Result<Pushed, WriteError> {
         self.accepts()?;
+        if self.full.load(Ordering::SeqCst) {
+            let limit = Reason::SeriesLimit.as_str().to_owned();
+            return Err(WriteError::Overloaded(limit));
+        }
         let mut groups = self.groups.lock().unwrap();
         let name = key.canonical();
         let before = groups.get(&name).cloned();
@@ -646,6 +654,11 @@ impl Twin {
     }
 
     pub fn with(settings: Settings) -> Self {
+        Self::with_bodies(settings, Budget::default())
+    }
+
+    /// With a bound on what all bodies hold together.
+    pub fn with_bodies(settings: Settings, body_budget: Budget) -> Self {
         let store = Arc::new(Store::default());
         let state = ApiState {
             source: store.clone(),
@@ -663,7 +676,7 @@ impl Twin {
             otlp: Arc::default(),
             external_labels: Arc::new(RwLock::new(Labels::from_pairs([("region", "eu")]))),
             seen: Arc::new(Seen::new(0)),
-            body_budget: Budget::default(),
+            body_budget,
             http_metrics: super::metrics::Metrics::default(),
         };
         Self {

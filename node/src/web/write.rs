@@ -61,16 +61,19 @@ pub async fn remote(
     }
     let message = check_headers(&headers, &api.settings.remote_write_messages)?;
     let bytes = body::read(incoming, WRITE_BODY_BYTES_MAX, &api.body_budget).await?;
+    let declared = remote::declared_bytes(&bytes);
     match message {
         Message::V1 => {
-            let decoded = api.seen.decode(&bytes)?;
+            let decoding = || api.seen.decode(&bytes);
+            let decoded = api.body_budget.apart(declared, decoding).await?;
             tell_invalid(&decoded);
             let done = store(&api, decoded).await?;
             let complaint = done.complaints(1).into_iter().next();
             answer(complaint, done.code()).map(IntoResponse::into_response)
         }
         Message::V2 => {
-            let decoded = remote::v2::decode(&bytes)?;
+            let decoding = || remote::v2::decode(&bytes);
+            let decoded = api.body_budget.apart(declared, decoding).await?;
             let (stored, result) = match store(&api, decoded).await {
                 Ok(done) => (done.stored(), answer(done.joined(), done.code())),
                 Err(undecided) => (Stored::default(), Err(undecided)),
@@ -149,9 +152,14 @@ impl Done {
         let row = rejection.row as usize;
         let labels = self.batch.series.get(*rows.series.get(row)? as usize)?;
         let at = rows.timestamps.get(row)?;
+        let why = rejection.reason.as_str();
+        // Prometheus' words, and the instant where they have it or at the end.
+        let what = match rejection.reason {
+            Reason::Duplicate => format!("{why} {at} for series {labels}"),
+            _ => format!("{why} for series {labels} at {at}"),
+        };
         Some(format!(
-            "{} {at}: series {labels}; {} of {} samples rejected, all others stored",
-            rejection.reason.as_str(),
+            "{what}; {} of {} samples rejected, all others stored",
             self.written.rejected.len(),
             rows.len()
         ))
@@ -222,7 +230,8 @@ fn check_headers(headers: &HeaderMap, accepted: &[Message]) -> Result<Message, T
         )));
     }
     match text(header::CONTENT_ENCODING) {
-        "" | "snappy" => Ok(message),
+        "" => Ok(message),
+        snappy if snappy.eq_ignore_ascii_case("snappy") => Ok(message),
         other => Err(refused(format!(
             "{other} encoding (compression) is not accepted by this server; \
              only snappy is acceptable"
@@ -353,7 +362,7 @@ mod tests {
             answer.seen(),
             (
                 400,
-                "duplicate sample for timestamp 1795233379500: series \
+                "duplicate sample for timestamp 1795233379500 for series \
                  {__name__=\"up\", job=\"a\"}; 1 of 2 samples rejected, all others stored\n"
             )
         );
@@ -428,8 +437,8 @@ mod tests {
             answer.seen(),
             (
                 400,
-                "series {job=\"a\"}: no metric name\n\
-                 duplicate sample for timestamp 1795233379500: series \
+                "invalid metric name or labels, got {job=\"a\"}: no metric name\n\
+                 duplicate sample for timestamp 1795233379500 for series \
                  {__name__=\"up\", job=\"a\"}; 1 of 2 samples rejected, all others stored\n"
             )
         );

@@ -14,7 +14,7 @@ use model::{Labels, Newest, Timestamp, Value as Point};
 use promql::{QueryParams, Value, VectorSample};
 
 use super::super::Shared;
-use super::super::errors::{ApiError, ErrorType, TextError};
+use super::super::errors::{ApiError, TextError};
 use crate::queries::log::Origin;
 use crate::queries::{Query, Span};
 
@@ -139,11 +139,7 @@ async fn evaluate(
 }
 
 fn as_text(error: ApiError) -> TextError {
-    let text = TextError::new(error.kind.status(), error.message);
-    match error.kind {
-        ErrorType::Unavailable => text.retry_later(),
-        _ => text,
-    }
+    TextError::new(error.kind.status(), error.message)
 }
 
 #[cfg(test)]

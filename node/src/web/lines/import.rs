@@ -80,17 +80,22 @@ async fn openmetrics(
 ) -> Result<StatusCode, TextError> {
     let bytes = body::read(incoming, EXPOSITION_BYTES_MAX, &api.body_budget).await?;
     let broken = |e: &dyn std::error::Error| TextError::bad_request(e.to_string());
-    let plain = match header_text(headers, header::CONTENT_ENCODING) {
-        "gzip" => {
-            let plain = gzip::decompress(&bytes, EXPOSITION_BYTES_MAX);
-            Cow::Owned(plain.map_err(|e| broken(&e))?)
-        }
-        _ => Cow::Borrowed(&*bytes),
-    };
+    let is_packed = header_text(headers, header::CONTENT_ENCODING) == "gzip";
     let mut share = api.body_budget.share();
-    share.cover(LINES_MEMORY_FACTOR * plain.len())?;
-    let parsed = textlines::read_openmetrics(&plain, options);
-    let mut parsed = parsed.map_err(|e| broken(&e))?;
+    let parsing = || {
+        let plain = match is_packed {
+            true => {
+                let plain = gzip::decompress(&bytes, EXPOSITION_BYTES_MAX);
+                Cow::Owned(plain.map_err(|e| broken(&e))?)
+            }
+            false => Cow::Borrowed(&*bytes),
+        };
+        share.cover(LINES_MEMORY_FACTOR * plain.len())?;
+        let parsed = textlines::read_openmetrics(&plain, options);
+        parsed.map_err(|e| broken(&e))
+    };
+    let weight = body::weight(&bytes, is_packed);
+    let mut parsed = api.body_budget.apart(weight, parsing).await?;
     store(api, &mut parsed).await?;
     answer(&parsed.problems)
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::feed::Feed;
 use super::{Shared, open, store_all, told};
-use crate::web::errors::TextError;
+use crate::web::errors::{TextError, tell_when};
 use crate::web::params::Form;
 
 /// The version of InfluxDB whose API this is; clients look for the header.
@@ -113,11 +113,7 @@ fn failed(error: &TextError, api: Api) -> Response {
         Api::V2 => json!({"code": code(error.status), "message": error.message}),
     };
     let mut response = reply(error.status, &body);
-    if error.retry {
-        let one_second = HeaderValue::from_static("1");
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, one_second);
-    }
+    tell_when(&mut response);
     response
 }
 
