@@ -291,6 +291,7 @@ impl HeadSeries {
             Some(open) if point.at <= open.last().at => self.insert_late(point),
             Some(open) if open.count() < HEAD_CHUNK_SAMPLES => open.append(point),
             Some(open) => {
+                self.closed.reserve_exact(1);
                 self.closed.push(open.chunk());
                 *open = Appender::new(point);
             }

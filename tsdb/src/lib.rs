@@ -43,6 +43,7 @@ pub mod collecting;
 pub mod column;
 pub mod command;
 pub mod compaction;
+pub mod decimal;
 pub mod descriptions;
 pub mod digest;
 pub mod error;
