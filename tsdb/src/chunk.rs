@@ -138,6 +138,8 @@ struct Previous {
     significant: u8,
     /// Of decimals, or [`AS_BITS`].
     places: u8,
+    /// Samples so far.
+    count: u16,
 }
 
 impl Previous {
@@ -148,6 +150,7 @@ impl Previous {
             leading: 0,
             significant: 0,
             places,
+            count: 1,
         }
     }
 
@@ -175,7 +178,6 @@ pub struct Appender {
     writer: BitWriter,
     min: Timestamp,
     previous: Previous,
-    count: u16,
 }
 
 impl Appender {
@@ -188,7 +190,6 @@ impl Appender {
         Self {
             writer,
             min: first.at,
-            count: 1,
             previous: Previous::start(first, places),
         }
     }
@@ -205,7 +206,6 @@ impl Appender {
         Ok(Self {
             writer,
             min: chunk.min,
-            count: chunk.count,
             previous: end.previous,
         })
     }
@@ -217,7 +217,7 @@ impl Appender {
     }
 
     pub fn count(&self) -> u16 {
-        self.count
+        self.previous.count
     }
 
     pub fn min(&self) -> Timestamp {
@@ -243,7 +243,7 @@ impl Appender {
         self.push_timestamp(point.at);
         self.push_value(point.bits);
         self.previous.point = point;
-        self.count += 1;
+        self.previous.count += 1;
     }
 
     /// The chunk so far, as a copy.
@@ -251,7 +251,7 @@ impl Appender {
         Chunk {
             min: self.min,
             max: self.previous.point.at,
-            count: self.count,
+            count: self.count(),
             coding: Coding::Decimal,
             data: Bytes::copy_from_slice(self.writer.as_bytes()),
         }
@@ -423,6 +423,7 @@ fn walk(
         previous.point = point;
         each(point);
     }
+    previous.count = count;
     let position = bits.position();
     match bits.is_padding() {
         true => Ok(End {

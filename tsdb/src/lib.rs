@@ -56,6 +56,7 @@ pub mod head;
 pub mod histogram;
 pub mod index;
 pub mod kinds;
+pub mod live;
 pub mod manifest;
 pub mod metrics;
 pub mod newest;
