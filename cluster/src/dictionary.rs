@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 use model::hash::Map;
+use model::kept::kept;
 use model::memo::Giver;
 use model::{Labels, limits};
 
@@ -87,7 +88,7 @@ impl Listener {
             return Err(Malformed::new("more label sets than a stream may name"));
         }
         for block in &named.new {
-            let labels = labels_from_wire(block)?;
+            let labels = kept(labels_from_wire(block)?);
             self.bytes += size_of_entry(&labels);
             self.labels.push(labels);
         }

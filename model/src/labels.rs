@@ -109,6 +109,16 @@ impl Labels {
         Self(ThinArc::from_header_and_slice(beside, block))
     }
 
+    /// Whether somebody else holds a clone.
+    pub(crate) fn is_shared(&self) -> bool {
+        ThinArc::strong_count(&self.0) > 1
+    }
+
+    /// Whether both are the same place in memory.
+    pub fn is_clone_of(&self, other: &Self) -> bool {
+        self.0.ptr() == other.0.ptr()
+    }
+
     fn beside(&self) -> &Beside {
         &self.0.header.header
     }
@@ -263,7 +273,7 @@ impl Labels {
 /// By the canonical form; clones need no look at it.
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ptr() == other.0.ptr()
+        self.is_clone_of(other)
             || (self.beside().hash == other.beside().hash
                 && self.as_canonical() == other.as_canonical())
     }
@@ -281,7 +291,7 @@ impl Hash for Labels {
 /// bytes do.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        if self.0.ptr() == other.0.ptr() {
+        if self.is_clone_of(other) {
             return Ordering::Equal;
         }
         cmp_blocks(self.as_canonical(), other.as_canonical())

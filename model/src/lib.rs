@@ -16,7 +16,8 @@
 //! - [`fragment`]: parts of a query that are computed where the series are
 //! - [`port`]: clock, dice, disk, network, tasks
 //! - [`hash`]: hashing that is the same in every process and every version
-//! - [`memo`]: a number remembered beside what it was given to
+//! - [`memo`]: a number remembered beside what it was given to; [`kept`]: label sets that stand in
+//!   memory once
 
 #![allow(async_fn_in_trait)]
 
@@ -27,6 +28,7 @@ pub mod group;
 pub mod hash;
 pub mod histogram;
 pub mod id;
+pub mod kept;
 pub mod labels;
 pub mod limits;
 pub mod matcher;

@@ -107,8 +107,9 @@ pub const LOG_BATCH_BYTES_MAX: usize = 8 << 20;
 /// Appends waiting for the log's writer.
 pub const LOG_QUEUE_MAX: usize = 4096;
 pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Recent log entries kept in memory, all groups together: what followers have not been sent yet is younger.
-pub const LOG_CACHE_BYTES_MAX: usize = 16 << 20;
+/// Recent log entries kept in memory, all groups together: what followers have not been sent yet is younger. At
+/// a million samples a second it is more than a second's.
+pub const LOG_CACHE_BYTES_MAX: usize = 8 << 20;
 
 /// Of a block's file, read before it is asked for.
 pub const READ_AHEAD_BYTES: usize = 256 << 10;

@@ -5,14 +5,19 @@
 pub struct BitWriter {
     bytes: Vec<u8>,
     /// Unused low bits of the last byte, `0 ..= 7`.
-    free: u32,
+    free: u8,
 }
+
+/// Bytes that a writer grows by: in many that grow a little each, doubling would leave a third of
+/// the memory empty. With 8 at first, what they take and a word of
+/// an allocator's are a multiple of 16.
+const GROWTH: usize = 48;
 
 impl BitWriter {
     /// Goes on where a reader of `bytes` stopped after `bits` bits. `None` when that is not inside
     /// the last byte, or the bits behind it are not zero.
     pub fn resume(bytes: &[u8], bits: usize) -> Option<Self> {
-        let free = (bytes.len() * 8).checked_sub(bits).filter(|&f| f < 8)? as u32;
+        let free = (bytes.len() * 8).checked_sub(bits).filter(|&f| f < 8)? as u8;
         let padding = bytes.last().map_or(0, |last| last & low_mask(free));
         (padding == 0).then(|| Self {
             bytes: bytes.to_vec(),
@@ -29,20 +34,30 @@ impl BitWriter {
         // At the top of the word, zeros behind them.
         let mut rest = value << (64 - bits);
         let mut left = bits;
-        if self.free > 0
+        let free = u32::from(self.free);
+        if free > 0
             && let Some(last) = self.bytes.last_mut()
         {
-            let take = left.min(self.free);
-            *last |= (rest >> 56) as u8 >> (8 - self.free);
-            self.free -= take;
+            let take = left.min(free);
+            *last |= (rest >> 56) as u8 >> (8 - free);
+            self.free -= take as u8;
             left -= take;
             rest <<= take;
         }
         if left > 0 {
             let whole = left.div_ceil(8);
+            self.make_room(whole as usize);
             self.bytes
                 .extend_from_slice(&rest.to_be_bytes()[..whole as usize]);
-            self.free = whole * 8 - left;
+            self.free = (whole * 8 - left) as u8;
+        }
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.bytes.capacity() - self.bytes.len() < bytes {
+            let first = if self.bytes.capacity() == 0 { 8 } else { 0 };
+            let wanted = self.bytes.capacity() + GROWTH + first;
+            self.bytes.reserve_exact(wanted - self.bytes.len());
         }
     }
 
@@ -55,7 +70,7 @@ impl BitWriter {
     }
 }
 
-fn low_mask(bits: u32) -> u8 {
+fn low_mask(bits: u8) -> u8 {
     ((1u16 << bits) - 1) as u8
 }
 

@@ -10,13 +10,14 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use model::kept::kept;
 use model::limits::SERIES_IDS_MAX;
 use model::port::Disk;
 use model::{Labels, SeriesId, Timestamp};
 
 use crate::block::decompress;
 use crate::by_id::ById;
-use crate::chunk::{Chunk, Point};
+use crate::chunk::{Chunk, Coding, Point};
 use crate::descriptions::{Descriptions, put_word, take_word};
 use crate::digest::Sums;
 use crate::exemplars::{Exemplars, put_exemplar, take_exemplar};
@@ -34,8 +35,8 @@ use crate::touched::Touched;
 
 const MAGIC: [u8; 6] = *b"qckpt\x00";
 /// Histograms, exemplars and tombstones came with version 2; expiry, push ids, compressed sections and
-/// merged blocks with 3.
-const VERSION: u8 = 3;
+/// merged blocks with 3; values as decimals with 4.
+const VERSION: u8 = 4;
 /// The oldest version we read.
 const VERSION_MIN: u8 = 1;
 
@@ -53,6 +54,10 @@ const MERGED: u8 = 21;
 const DESCRIPTIONS: u8 = 22;
 const TOTALS: u8 = 23;
 const IDS: u8 = 24;
+
+/// How a chunk's values are written.
+const XOR: u8 = 0;
+const DECIMAL: u8 = 1;
 
 /// Records gathered before a section is cut.
 const SECTION_BYTES: usize = 1 << 20;
@@ -497,6 +502,10 @@ fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
     put_varint(out, head.chunks.len() as u64);
     for chunk in &head.chunks {
         put_varint(out, u64::from(chunk.count));
+        out.push(match chunk.coding {
+            Coding::Xor => XOR,
+            Coding::Decimal => DECIMAL,
+        });
         put_time(out, chunk.min);
         put_time(out, chunk.max);
         put_bytes(out, &chunk.data);
@@ -511,10 +520,10 @@ fn put_series(out: &mut Vec<u8>, labels: &Labels, head: &HeadImage) {
 }
 
 fn take_series(fields: &mut Fields<'_>, version: u8) -> Result<(Labels, HeadImage), Malformed> {
-    let labels = fields.labels()?;
+    let labels = kept(fields.labels()?);
     let last = fields.optional_time()?;
     let chunks = (0..fields.count(18)?)
-        .map(|_| take_chunk(fields))
+        .map(|_| take_chunk(fields, version))
         .collect::<Result<_, _>>()?;
     let late = (0..fields.count(16)?)
         .map(|_| take_point(fields))
@@ -542,10 +551,16 @@ fn take_histograms(fields: &mut Fields<'_>) -> Result<Vec<HistogramPoint>, Malfo
     (0..fields.count(9)?).map(|_| one(fields)).collect()
 }
 
-fn take_chunk(fields: &mut Fields<'_>) -> Result<Chunk, Malformed> {
+fn take_chunk(fields: &mut Fields<'_>, version: u8) -> Result<Chunk, Malformed> {
     let count = u16::try_from(fields.varint()?).map_err(|_| Malformed("chunk too large"))?;
+    let coding = if version < 4 { XOR } else { fields.u8()? };
     Ok(Chunk {
         count,
+        coding: match coding {
+            XOR => Coding::Xor,
+            DECIMAL => Coding::Decimal,
+            _ => return Err(Malformed("unknown coding of a chunk")),
+        },
         min: fields.time()?,
         max: fields.time()?,
         data: Bytes::copy_from_slice(fields.bytes()?),
@@ -631,7 +646,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(kind in prop_oneof![0u8..10, 20u8..26], payload in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&payload);
-            for version in [2, VERSION] {
+            for version in [2, 3, VERSION] {
                 let _ = decode(&[&header(version)[..], &payload].concat());
                 let _ = decode(&[&header(version)[..], &section(META, &payload), &section(END, &[])].concat());
             }

@@ -1,9 +1,10 @@
-//! A run of samples of one series, compressed: delta-of-delta timestamps and XORed values.
+//! A run of samples of one series, compressed: delta-of-delta timestamps, and values as differences
+//! of decimals, or XORed where they are none of few places.
 //!
 //! The coding is that of "Gorilla: A Fast, Scalable, In-Memory Time Series Database" (Pelkonen et
-//! al., VLDB 2015) with wider timestamp buckets; docs/format/chunk.md draws it. All arithmetic on
-//! timestamps wraps, so that any two of them have a delta, and values are bits: every NaN stays
-//! the NaN it was.
+//! al., VLDB 2015) with wider timestamp buckets, and with [`decimal`] numbers before it; docs/format/chunk.md
+//! draws it. All arithmetic on timestamps wraps, so that any two of them have a delta, and values
+//! are bits: every NaN stays the NaN it was.
 //!
 //! A chunk knows its count and its first and last timestamp from whoever stores it; bytes that do
 //! not decode to exactly those are an error.
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use model::{Samples, Timestamp};
 
 use crate::bits::{BitStream, BitWriter};
+use crate::decimal;
 
 /// Samples of a chunk in the head.
 pub const HEAD_CHUNK_SAMPLES: u16 = 120;
@@ -47,6 +49,15 @@ pub enum ChunkError {
     NotAsNoted,
 }
 
+/// How the values of a chunk are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Each XORed with the one before: in checkpoints before version 4 and blocks before 3.
+    Xor,
+    /// Decimals for as long as they are some, then XORed.
+    Decimal,
+}
+
 /// A finished run of samples. Cheap to clone.
 ///
 /// Invariants: `count >= 1`; timestamps strictly increase from `min` to `max`.
@@ -55,6 +66,7 @@ pub struct Chunk {
     pub min: Timestamp,
     pub max: Timestamp,
     pub count: u16,
+    pub coding: Coding,
     pub data: Bytes,
 }
 
@@ -86,7 +98,7 @@ impl Chunk {
 
     /// Calls `each` with every sample; on an error it was called with some that are none.
     fn visit(&self, each: impl FnMut(Point)) -> Result<End, ChunkError> {
-        let end = walk(&self.data, self.count, each)?;
+        let end = walk(&self.data, self.coding, self.count, each)?;
         match (end.first, end.previous.point.at) == (self.min, self.max) {
             true => Ok(end),
             false => Err(ChunkError::NotAsNoted),
@@ -110,9 +122,7 @@ pub fn encode(points: &[Point], samples_max: u16) -> Vec<Chunk> {
         .chunks(usize::from(samples_max))
         .filter_map(|run| {
             let (first, rest) = run.split_first()?;
-            let mut appender = Appender::new(*first);
-            rest.iter().for_each(|&point| appender.append(point));
-            Some(appender.chunk())
+            Some(Appender::of(*first, rest).chunk())
         })
         .collect()
 }
@@ -122,58 +132,92 @@ pub fn encode(points: &[Point], samples_max: u16) -> Vec<Chunk> {
 struct Previous {
     point: Point,
     delta: i64,
-    /// The window of meaningful bits that '10' refers to; `significant` is 0 before the first.
-    leading: u32,
-    significant: u32,
+    /// Of decimals the width of a difference that '10' refers to, otherwise the window of meaningful
+    /// bits; `significant` is 0 before the first.
+    leading: u8,
+    significant: u8,
+    /// Of decimals, or [`AS_BITS`].
+    places: u8,
+    /// Samples so far.
+    count: u16,
 }
 
 impl Previous {
-    fn start(point: Point) -> Self {
+    fn start(point: Point, places: u8) -> Self {
         Self {
             point,
             delta: 0,
             leading: 0,
             significant: 0,
+            places,
+            count: 1,
+        }
+    }
+
+    /// From here on values are those of so many places, or none.
+    fn change_places(&mut self, places: u8) {
+        self.places = places;
+        if places == AS_BITS {
+            (self.leading, self.significant) = (0, 0);
         }
     }
 }
+
+/// In the place of how many places values have: they are XORed.
+const AS_BITS: u8 = 15;
+/// In the place of a difference's width: the number of places changes.
+const CHANGE: u64 = 63;
+/// A difference between decimals, its sign included.
+const WIDTH_MAX: u32 = 52;
+/// By so many bits a difference is shorter than the window before the window shrinks.
+const SHRINK_BITS: u8 = 7;
 
 /// A chunk that still grows.
 #[derive(Debug, Clone)]
 pub struct Appender {
     writer: BitWriter,
     min: Timestamp,
-    count: u16,
     previous: Previous,
 }
 
 impl Appender {
     pub fn new(first: Point) -> Self {
+        let places = decimal::places_of(first.bits, 0).unwrap_or(AS_BITS);
         let mut writer = BitWriter::default();
         writer.push(first.at.0 as u64, 64);
         writer.push(first.bits, 64);
+        writer.push(u64::from(places), 4);
         Self {
             writer,
             min: first.at,
-            count: 1,
-            previous: Previous::start(first),
+            previous: Previous::start(first, places),
         }
     }
 
-    /// Goes on with a finished chunk.
+    /// Goes on with a finished chunk, in the present coding.
     pub fn resume(chunk: &Chunk) -> Result<Self, ChunkError> {
+        if chunk.coding == Coding::Xor {
+            let points = chunk.decode()?;
+            let (first, rest) = points.split_first().ok_or(ChunkError::NotAsNoted)?;
+            return Ok(Self::of(*first, rest));
+        }
         let end = chunk.visit(|_| ())?;
         let writer = BitWriter::resume(&chunk.data, end.position).ok_or(ChunkError::Trailing)?;
         Ok(Self {
             writer,
             min: chunk.min,
-            count: chunk.count,
             previous: end.previous,
         })
     }
 
+    fn of(first: Point, rest: &[Point]) -> Self {
+        let mut appender = Self::new(first);
+        rest.iter().for_each(|&point| appender.append(point));
+        appender
+    }
+
     pub fn count(&self) -> u16 {
-        self.count
+        self.previous.count
     }
 
     pub fn min(&self) -> Timestamp {
@@ -199,7 +243,7 @@ impl Appender {
         self.push_timestamp(point.at);
         self.push_value(point.bits);
         self.previous.point = point;
-        self.count += 1;
+        self.previous.count += 1;
     }
 
     /// The chunk so far, as a copy.
@@ -207,7 +251,8 @@ impl Appender {
         Chunk {
             min: self.min,
             max: self.previous.point.at,
-            count: self.count,
+            count: self.count(),
+            coding: Coding::Decimal,
             data: Bytes::copy_from_slice(self.writer.as_bytes()),
         }
     }
@@ -232,17 +277,54 @@ impl Appender {
     }
 
     fn push_value(&mut self, bits: u64) {
-        let xor = bits ^ self.previous.point.bits;
-        if xor == 0 {
+        let (before, places) = (self.previous.point.bits, self.previous.places);
+        if bits == before {
             return self.writer.push(0, 1);
         }
-        let leading = xor.leading_zeros().min(31);
-        let trailing = xor.trailing_zeros();
+        if places == AS_BITS {
+            return self.push_xor(bits ^ before);
+        }
+        let digits = |bits| decimal::digits_of(bits, places);
+        match (digits(bits), digits(before)) {
+            (Some(digits), Some(before)) => self.push_difference(digits - before),
+            _ => self.push_with_other_places(bits),
+        }
+    }
+
+    fn push_difference(&mut self, difference: i64) {
+        let word = (difference << 1 ^ difference >> 63) as u64;
+        let width = (64 - word.leading_zeros()) as u8;
+        let window = &mut self.previous.significant;
+        if width <= *window && *window - width < SHRINK_BITS {
+            self.writer.push(0b10, 2);
+            return self.writer.push(word, u32::from(*window));
+        }
+        *window = width;
+        self.writer.push(0b11 << 6 | u64::from(width), 8);
+        self.writer.push(word, u32::from(width));
+    }
+
+    /// What has more places than the values before, or is no decimal.
+    fn push_with_other_places(&mut self, bits: u64) {
+        let places = decimal::places_of(bits, self.previous.places + 1);
+        let before = |places: &u8| decimal::digits_of(self.previous.point.bits, *places);
+        let places = places.filter(|places| before(places).is_some());
+        let places = places.unwrap_or(AS_BITS);
+        self.writer.push(0b11 << 6 | CHANGE, 8);
+        self.writer.push(u64::from(places), 4);
+        self.previous.change_places(places);
+        self.push_value(bits);
+    }
+
+    fn push_xor(&mut self, xor: u64) {
+        let leading = xor.leading_zeros().min(31) as u8;
+        let trailing = xor.trailing_zeros() as u8;
         let window = &mut self.previous;
         let window_trailing = 64 - window.leading - window.significant;
         if window.significant > 0 && leading >= window.leading && trailing >= window_trailing {
             self.writer.push(0b10, 2);
-            return self.writer.push(xor >> window_trailing, window.significant);
+            let significant = u32::from(window.significant);
+            return self.writer.push(xor >> window_trailing, significant);
         }
         window.leading = leading;
         window.significant = 64 - leading - trailing;
@@ -250,7 +332,7 @@ impl Appender {
         self.writer.push(0b11, 2);
         self.writer.push(u64::from(leading), 5);
         self.writer.push(u64::from(significant - 1), 6);
-        self.writer.push(xor >> trailing, significant);
+        self.writer.push(xor >> trailing, u32::from(significant));
     }
 }
 
@@ -297,7 +379,12 @@ struct End {
 /// Calls `each` with `count` samples; checks that they are in order, and that nothing but zero
 /// padding follows.
 #[inline(always)]
-fn walk(data: &[u8], count: u16, mut each: impl FnMut(Point)) -> Result<End, ChunkError> {
+fn walk(
+    data: &[u8],
+    coding: Coding,
+    count: u16,
+    mut each: impl FnMut(Point),
+) -> Result<End, ChunkError> {
     let mut bits = BitStream::new(data);
     if count == 0 {
         return Err(ChunkError::NotAsNoted);
@@ -306,15 +393,29 @@ fn walk(data: &[u8], count: u16, mut each: impl FnMut(Point)) -> Result<End, Chu
     let value = bits.read(64).ok_or(ChunkError::Truncated)?;
     let first = Point { at, bits: value };
     each(first);
-    let mut previous = Previous::start(first);
+    let places = match coding {
+        Coding::Xor => Some(AS_BITS),
+        Coding::Decimal => read_places(&mut bits),
+    };
+    let places = places.ok_or(ChunkError::Truncated)?;
+    let mut previous = Previous::start(first, places);
+    let digits = match places {
+        AS_BITS => Some(0),
+        places => decimal::digits_of(value, places),
+    };
+    let mut digits = digits.ok_or(ChunkError::Truncated)?;
     for _ in 1..count {
         let change = read_change(&mut bits).ok_or(ChunkError::Truncated)?;
-        let xor = read_xor(&mut bits, &mut previous).ok_or(ChunkError::Truncated)?;
+        let value = match previous.places {
+            AS_BITS => read_xor(&mut bits, &mut previous),
+            _ => read_decimal(&mut bits, &mut previous, &mut digits),
+        };
+        let value = value.ok_or(ChunkError::Truncated)?;
         previous.delta = previous.delta.wrapping_add(change);
         let before = previous.point;
         let point = Point {
             at: Timestamp(before.at.0.wrapping_add(previous.delta)),
-            bits: before.bits ^ xor,
+            bits: value,
         };
         if point.at <= before.at {
             return Err(ChunkError::OutOfOrder);
@@ -322,6 +423,7 @@ fn walk(data: &[u8], count: u16, mut each: impl FnMut(Point)) -> Result<End, Chu
         previous.point = point;
         each(point);
     }
+    previous.count = count;
     let position = bits.position();
     match bits.is_padding() {
         true => Ok(End {
@@ -350,24 +452,84 @@ fn read_change(bits: &mut BitStream<'_>) -> Option<i64> {
     }
 }
 
-/// What the next value differs in.
+/// How many places follow, or [`AS_BITS`].
+fn read_places(bits: &mut BitStream<'_>) -> Option<u8> {
+    let places = bits.read(4)? as u8;
+    (places <= decimal::PLACES_MAX || places == AS_BITS).then_some(places)
+}
+
+/// The bits of the next value, given the digits of the one before.
+#[inline(always)]
+fn read_decimal(
+    bits: &mut BitStream<'_>,
+    previous: &mut Previous,
+    digits: &mut i64,
+) -> Option<u64> {
+    match bits.read_ones(2)? {
+        0 => return Some(previous.point.bits),
+        1 => {}
+        _ => match bits.read(6)? {
+            CHANGE => return read_with_other_places(bits, previous, digits),
+            width => previous.significant = width as u8,
+        },
+    }
+    read_difference(bits, previous, digits)
+}
+
+#[inline(always)]
+fn read_difference(bits: &mut BitStream<'_>, previous: &Previous, digits: &mut i64) -> Option<u64> {
+    // A window that a writer never makes.
+    let width = u32::from(previous.significant);
+    if width == 0 || width > WIDTH_MAX {
+        return None;
+    }
+    let word = bits.read(width)?;
+    *digits += (word >> 1) as i64 ^ -((word & 1) as i64);
+    decimal::bits_of(*digits, previous.places)
+}
+
+#[cold]
+fn read_with_other_places(
+    bits: &mut BitStream<'_>,
+    previous: &mut Previous,
+    digits: &mut i64,
+) -> Option<u64> {
+    let places = read_places(bits).filter(|places| *places > previous.places)?;
+    previous.change_places(places);
+    if places == AS_BITS {
+        return read_xor(bits, previous);
+    }
+    *digits = decimal::digits_of(previous.point.bits, places)?;
+    // One change for a value.
+    match bits.read_ones(2)? {
+        0 => Some(previous.point.bits),
+        ones => {
+            if ones == 2 {
+                previous.significant = bits.read(6)? as u8;
+            }
+            read_difference(bits, previous, digits)
+        }
+    }
+}
+
+/// The bits of the next value, that is not a decimal.
 #[inline(always)]
 fn read_xor(bits: &mut BitStream<'_>, window: &mut Previous) -> Option<u64> {
     match bits.read_ones(2)? {
-        0 => return Some(0),
+        0 => return Some(window.point.bits),
         1 => {}
         _ => {
             let both = bits.read(11)?;
-            window.leading = (both >> 6) as u32;
-            window.significant = (both & 0x3f) as u32 + 1;
+            window.leading = (both >> 6) as u8;
+            window.significant = (both & 0x3f) as u8 + 1;
         }
     }
     // A window that a writer never makes: none yet, or wider than a word.
     if window.significant == 0 || window.leading + window.significant > 64 {
         return None;
     }
-    let value = bits.read(window.significant)?;
-    Some(value << (64 - window.leading - window.significant))
+    let xor = bits.read(u32::from(window.significant))?;
+    Some(window.point.bits ^ xor << (64 - window.leading - window.significant))
 }
 
 #[cfg(test)]
@@ -382,6 +544,9 @@ mod tests {
             any::<u64>(),
             (-1000i32..1000).prop_map(|v| f64::from(v).to_bits()),
             (0u32..100_000).prop_map(|v| (f64::from(v) / 10.0).to_bits()),
+            (-9_999i32..9_999, 0..10)
+                .prop_map(|(v, places)| (f64::from(v) / 10f64.powi(places)).to_bits()),
+            (0u64..1 << 52).prop_map(|v| (v as f64).to_bits()),
             Just(STALE_NAN.to_bits()),
             Just(0xfff8_0000_dead_beef),
             Just(f64::INFINITY.to_bits()),
@@ -389,6 +554,10 @@ mod tests {
             Just((-0.0f64).to_bits()),
             Just(1u64),
         ]
+    }
+
+    fn coding() -> impl Strategy<Value = Coding> {
+        prop_oneof![Just(Coding::Xor), Just(Coding::Decimal)]
     }
 
     fn odd_time() -> impl Strategy<Value = i64> {
@@ -434,8 +603,8 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(data in prop::collection::vec(any::<u8>(), 0..200), count in any::<u16>()) {
-            let chunk = Chunk { min: Timestamp(0), max: Timestamp(1), count, data: data.into() };
+        fn arbitrary_bytes_never_panic(data in prop::collection::vec(any::<u8>(), 0..200), count in any::<u16>(), coding in coding()) {
+            let chunk = Chunk { min: Timestamp(0), max: Timestamp(1), count, coding, data: data.into() };
             prop_assert!(chunk.decode().is_err() || count > 0);
             prop_assert!(Appender::resume(&chunk).is_err() || count > 0);
         }
@@ -458,16 +627,81 @@ mod tests {
             .map(|n| Point::new(Timestamp(1_700_000_000_000 + n * 15_000), 1.0))
             .collect();
         let chunk = encode(&points, 120).remove(0);
-        // 16 bytes for the first, three for the first delta, two bits for each other.
+        // 16 bytes and 4 bits for the first, 21 for the second, two for each other.
         assert_eq!(chunk.data.len(), 16 + 33);
     }
 
     #[test]
+    fn decimals_take_what_they_differ_by() {
+        let gauge = |n: i64| 1_000.0 + (n * 7 % 10) as f64 / 10.0;
+        let at = |n| Timestamp(1_700_000_000_000 + n * 15_000);
+        let points: Vec<_> = (0..120).map(|n| Point::new(at(n), gauge(n))).collect();
+        let chunk = encode(&points, 120).remove(0);
+        // The second sample takes its delta, a change of places and a width. Each other takes a bit
+        // of time and six of value.
+        let bits: usize = 4 + (20 + 12 + 12) + 118 * 7;
+        assert_eq!(chunk.data.len(), 16 + bits.div_ceil(8));
+        // As numbers of seconds come, at first whole.
+        let points = [1.0, 1.5, 1.25, 1e-9, 0.1 + 0.2, 7.0, STALE_NAN];
+        let points = (0..).zip(points).map(|(n, value)| Point::new(at(n), value));
+        let points: Vec<_> = points.collect();
+        assert_eq!(decode_all(&encode(&points, 120)), points);
+    }
+
+    /// Bytes after the first timestamp and value, as text of bits.
+    fn bytes(first: (u64, f64), bits: &str) -> Vec<u8> {
+        let mut bytes = [first.0.to_be_bytes(), first.1.to_bits().to_be_bytes()].concat();
+        let padded = format!("{bits:0<width$}", width = bits.len().next_multiple_of(8));
+        let byte = |at| u8::from_str_radix(&padded[at..at + 8], 2).unwrap();
+        bytes.extend((0..padded.len()).step_by(8).map(byte));
+        bytes
+    }
+
+    #[test]
     fn the_bytes_are_fixed() {
-        let points = [(1_000, 1.0), (2_000, 1.0), (3_000, 3.0), (2_003_000, 3.0)];
+        let points = [
+            (1_000, 1.0),
+            (2_000, 1.0),
+            (3_000, 3.0),
+            (2_003_000, 3.5),
+            (4_003_000, 1.0 / 3.0),
+        ];
         let points = points.map(|(at, value)| Point::new(Timestamp(at), value));
         let chunk = encode(&points, 120).remove(0);
-        let mut expected = [1_000u64.to_be_bytes(), 1f64.to_bits().to_be_bytes()].concat();
+        let bits = concat!(
+            "0000",         // whole numbers
+            "10",           // the first delta
+            "001111101000", //
+            "0",            // the same value
+            "0",            // the same delta
+            "11",           // a difference
+            "000011",       // of three bits
+            "100",          // which is 2
+            "1110",         // the delta changes by 1999000
+            "00000000000111101000000010011000",
+            "11",     // from here on
+            "111111", // numbers have
+            "0001",   // one place
+            "11",     // a difference
+            "000100", // of four bits
+            "1010",   // which is 5
+            "0",      // the same delta
+            "11",     // from here on
+            "111111", // numbers
+            "1111",   // are bits
+            "11",     // a window
+            "00001",  // behind so many zeros: 1
+            "111110", // of so many bits: 63
+            "111111111011001010101010101010101010101010101010101010101010101",
+        );
+        assert_eq!(chunk.data, bytes((1_000, 1.0), &bits));
+        assert_eq!(chunk.points(), points);
+    }
+
+    #[test]
+    fn what_was_written_before_decimals_is_read_and_gone_on_with() {
+        let points = [(1_000, 1.0), (2_000, 1.0), (3_000, 3.0), (2_003_000, 3.0)];
+        let points = points.map(|(at, value)| Point::new(Timestamp(at), value));
         // 10 + 12 bits of 1000, same value; 0, xor of 1.0 and 3.0 with 1 leading zero and 12
         // bits; 1110 + 32 bits of 1999000, same value.
         let bits = concat!(
@@ -483,9 +717,18 @@ mod tests {
             "00000000000111101000000010011000",
             "0",
         );
-        let padded = format!("{bits:0<width$}", width = bits.len().next_multiple_of(8));
-        let byte = |at| u8::from_str_radix(&padded[at..at + 8], 2).unwrap();
-        expected.extend((0..padded.len()).step_by(8).map(byte));
-        assert_eq!(chunk.data, expected);
+        let chunk = Chunk {
+            min: Timestamp(1_000),
+            max: Timestamp(2_003_000),
+            count: 4,
+            coding: Coding::Xor,
+            data: bytes((1_000, 1.0), bits).into(),
+        };
+        assert_eq!(chunk.points(), points);
+        let mut resumed = Appender::resume(&chunk).unwrap();
+        resumed.append(Point::new(Timestamp(2_004_000), 4.0));
+        let again = resumed.chunk();
+        assert_eq!(again.points()[..4], points);
+        assert_eq!((again.coding, again.count), (Coding::Decimal, 5));
     }
 }

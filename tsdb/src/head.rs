@@ -1,16 +1,17 @@
 //! Recent samples of every series, in memory.
 //!
-//! Per series: finished chunks, one that grows, a sorted run of samples that came late, and a run
-//! of histograms where there are any. A sample of a series stands in one of them only; the caller has made sure of that before it
-//! inserts.
+//! Every registered series has its place here, by its id, and says when it was written last; what it has in the head
+//! ([`Live`]) stands apart, so that the many that ended and are in blocks take next to nothing.
+
+use std::ops::Deref;
 
 use model::{Labels, SeriesId, Timestamp};
 
 use crate::by_id::ById;
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
-use crate::histogram::{self, HistogramPoint, Run};
+use crate::histogram::{self, HistogramPoint};
+use crate::live::Live;
 use crate::part::{Column, Part};
-use crate::value::Value;
 
 /// The head of all series, by id.
 #[derive(Debug, Default)]
@@ -18,20 +19,19 @@ pub struct Head {
     series: ById<HeadSeries>,
 }
 
-/// One series' share of the head.
+/// One series' share of the head. One that is written no more, and whose samples are sealed, takes three
+/// words.
 ///
-/// Invariants: chunks are in time order, `open` behind `closed`; without `open` there is no
-/// `closed`; `late` strictly increases.
+/// Invariant: what is live is not empty.
 #[derive(Debug, Default)]
 pub struct HeadSeries {
     /// The newest instant ever stored, sealed and dropped ones included: later ones are nowhere.
     last: Option<Timestamp>,
-    closed: Vec<Chunk>,
-    open: Option<Appender>,
-    late: Vec<Point>,
-    /// A pointer's room in the many series that have none.
-    histograms: Option<Box<Run>>,
+    live: Option<Box<Live>>,
 }
+
+/// What a series has that has nothing in the head.
+static NOTHING: Live = Live::nothing();
 
 /// A series' share of the head as a copy: what a checkpoint keeps.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Taken {
         join(floats, histogram::range_of(&self.histograms))
     }
 
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.late.is_empty() && self.histograms.is_empty()
     }
 
@@ -131,8 +131,8 @@ impl Head {
     /// Looks at where samples of these series will be appended: nearly always it is in no cache, and a
     /// core waits for all of them as long as for one when nothing else depends on what it reads.
     pub fn touch(&self, ids: impl Iterator<Item = SeriesId>) {
-        let open = ids.filter_map(|id| self.series.get(id)?.open.as_ref());
-        std::hint::black_box(open.fold(0, |all, open| all ^ open.last_byte()));
+        let live = ids.filter_map(|id| self.series.get(id)?.live.as_deref());
+        std::hint::black_box(live.fold(0, |all, live| all ^ live.last_byte()));
     }
 
     /// The ids from `from` on, ascending.
@@ -167,15 +167,14 @@ impl Head {
 
     /// Samples before `before`, but for those in a chunk that reaches beyond it.
     pub fn samples_before(&self, before: Timestamp) -> u64 {
-        let series = self.series.entries().iter();
-        series.map(|s| s.samples_before(before)).sum()
+        self.live().map(|s| s.samples_before(before)).sum()
     }
 
     /// Whether the range from the first to the last sample meets `start ..= end`. Mostly the first
     /// series tells.
     pub fn meets(&self, start: Timestamp, end: Timestamp) -> bool {
         let (mut begins, mut ends) = (false, false);
-        for (min, max) in self.series.entries().iter().filter_map(HeadSeries::range) {
+        for (min, max) in self.live().filter_map(Live::range) {
             begins |= min <= end;
             ends |= max >= start;
             if begins && ends {
@@ -187,33 +186,32 @@ impl Head {
 
     pub fn stats(&self) -> HeadStats {
         let mut stats = HeadStats::default();
-        for series in self.series.entries() {
-            series.add_stats(&mut stats);
-        }
+        self.live().for_each(|live| live.add_stats(&mut stats));
         stats
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Live> {
+        let series = self.series.entries().iter();
+        series.filter_map(|series| series.live.as_deref())
+    }
+}
+
+/// Reads what is in the head.
+impl Deref for HeadSeries {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        self.live.as_deref().unwrap_or(&NOTHING)
     }
 }
 
 impl HeadSeries {
     fn restore(image: HeadImage) -> Result<Self, ChunkError> {
-        let mut closed = image.chunks;
-        closed.iter().try_for_each(|c| c.decode().map(drop))?;
-        let ordered = closed.windows(2).all(|w| w[0].max < w[1].min);
-        let late_ordered = image.late.windows(2).all(|w| w[0].at < w[1].at);
-        if !ordered || !late_ordered {
-            return Err(ChunkError::OutOfOrder);
-        }
-        let histograms = Run::new(image.histograms).ok_or(ChunkError::OutOfOrder)?;
-        let open = closed
-            .pop()
-            .map(|chunk| Appender::resume(&chunk))
-            .transpose()?;
+        let last = image.last;
+        let live = Live::restore(image)?;
         Ok(Self {
-            last: image.last,
-            closed,
-            open,
-            late: image.late,
-            histograms: (!histograms.is_empty()).then(|| Box::new(histograms)),
+            last,
+            live: (!live.is_empty()).then(|| Box::new(live)),
         })
     }
 
@@ -221,288 +219,44 @@ impl HeadSeries {
         HeadImage {
             last: self.last,
             chunks: self.chunks().collect(),
-            late: self.late.clone(),
+            late: self.late().to_vec(),
             histograms: self.histograms().to_vec(),
         }
-    }
-
-    fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
-        let open = self.open.as_ref().map(Appender::chunk);
-        self.closed.iter().cloned().chain(open)
     }
 
     pub fn last(&self) -> Option<Timestamp> {
         self.last
     }
 
-    /// Reads where [`HeadSeries::latest`] will.
-    pub fn touch_newest(&self) -> u8 {
-        let open = self.open.as_ref().map_or(0, |open| open.last().bits);
-        (open ^ self.last.map_or(0, |at| at.0.cast_unsigned()) ^ self.late.len() as u64) as u8
-    }
-
-    /// The newest sample that stands in the head; nothing is decoded.
-    pub fn latest(&self) -> Option<(Timestamp, Value)> {
-        let open = self.open.as_ref().map(Appender::last);
-        let late = self.late.last().copied();
-        let float = match (open, late) {
-            (Some(open), Some(late)) if late.at > open.at => Some(late),
-            (open, late) => open.or(late),
-        };
-        let histogram = self.histograms().last();
-        match (float, histogram) {
-            (Some(float), Some(histogram)) if float.at > histogram.at => {
-                Some((float.at, Value::Float(float.bits)))
-            }
-            (_, Some(histogram)) => Some((histogram.at, Value::Histogram(histogram.bytes.clone()))),
-            (float, None) => float.map(|float| (float.at, Value::Float(float.bits))),
-        }
-    }
-
-    pub fn histograms(&self) -> &[HistogramPoint] {
-        self.histograms.as_deref().map_or(&[], Run::points)
-    }
-
-    /// The value stored at `at` in the head.
-    pub fn find(&self, at: Timestamp) -> Option<Value> {
-        let histogram = self.histograms.as_ref().and_then(|run| run.find(at));
-        match histogram {
-            Some(bytes) => Some(Value::Histogram(bytes.clone())),
-            None => self.find_float(at).map(Value::Float),
-        }
-    }
-
-    fn find_float(&self, at: Timestamp) -> Option<u64> {
-        if let Ok(found) = self.late.binary_search_by_key(&at, |p| p.at) {
-            return Some(self.late[found].bits);
-        }
-        let open = self.open.as_ref()?;
-        if at >= open.min() {
-            return match at.cmp(&open.last().at) {
-                std::cmp::Ordering::Equal => Some(open.last().bits),
-                std::cmp::Ordering::Greater => None,
-                std::cmp::Ordering::Less => find_in(&open.chunk().points(), at),
-            };
-        }
-        let chunk = self.closed.partition_point(|chunk| chunk.max < at);
-        let chunk = self.closed.get(chunk).filter(|chunk| chunk.min <= at)?;
-        find_in(&chunk.points(), at)
-    }
-
     /// Stores a sample that the series does not have.
     pub fn insert(&mut self, point: Point) {
         self.last = self.last.max(Some(point.at));
-        match &mut self.open {
-            None => self.open = Some(Appender::new(point)),
-            Some(open) if point.at <= open.last().at => self.insert_late(point),
-            Some(open) if open.count() < HEAD_CHUNK_SAMPLES => open.append(point),
-            Some(open) => {
-                self.closed.push(open.chunk());
-                *open = Appender::new(point);
-            }
-        }
+        self.live.get_or_insert_default().insert(point);
     }
 
     /// Stores a histogram at an instant that the series does not have.
     pub fn insert_histogram(&mut self, point: HistogramPoint) {
         self.last = self.last.max(Some(point.at));
-        self.histograms.get_or_insert_default().insert(point);
-    }
-
-    fn insert_late(&mut self, point: Point) {
-        match self.late.binary_search_by_key(&point.at, |p| p.at) {
-            Ok(_) => unreachable!("a sample is inserted once"),
-            Err(place) => self.late.insert(place, point),
-        }
+        self.live.get_or_insert_default().insert_histogram(point);
     }
 
     fn take_before(&mut self, before: Timestamp) -> Option<Taken> {
-        let late_cut = self.late.partition_point(|p| p.at < before);
-        let kept = self.late.split_off(late_cut);
-        let late = std::mem::replace(&mut self.late, kept);
-        let taken = Taken {
-            chunks: self.take_chunks_before(before),
-            late,
-            histograms: self.take_histograms_before(before),
-        };
-        (!taken.is_empty()).then_some(taken)
-    }
-
-    fn take_histograms_before(&mut self, before: Timestamp) -> Vec<HistogramPoint> {
-        let Some(run) = &mut self.histograms else {
-            return Vec::new();
-        };
-        let taken = run.take_before(before);
-        if run.is_empty() {
-            self.histograms = None;
-        }
+        let taken = self.live.as_mut()?.take_before(before);
+        self.drop_empty();
         taken
-    }
-
-    fn take_chunks_before(&mut self, before: Timestamp) -> Vec<Chunk> {
-        let whole = self.closed.partition_point(|chunk| chunk.max < before);
-        let mut taken: Vec<Chunk> = self.closed.drain(..whole).collect();
-        if let Some(first) = self.closed.first_mut().filter(|c| c.min < before) {
-            let (old, new) = split(first, before);
-            taken.extend(old);
-            *first = new
-                .into_iter()
-                .next()
-                .expect("the chunk reaches beyond the cut");
-        } else if self.closed.is_empty() {
-            taken.extend(self.take_open_before(before));
-        }
-        taken
-    }
-
-    fn take_open_before(&mut self, before: Timestamp) -> Vec<Chunk> {
-        let Some(open) = self.open.as_ref().filter(|open| open.min() < before) else {
-            return Vec::new();
-        };
-        let (old, new) = split(&open.chunk(), before);
-        self.open = new
-            .first()
-            .map(|chunk| Appender::resume(chunk).expect("a chunk in memory decodes"));
-        old
     }
 
     /// Takes out every sample of `start ..= end`.
     pub fn remove(&mut self, start: Timestamp, end: Timestamp) -> Column {
-        let mut removed = Column::default();
-        self.remove_from_chunks(start, end, &mut removed.floats);
-        let inside = |at: Timestamp| at >= start && at <= end;
-        removed
-            .floats
-            .extend(self.late.extract_if(.., |p| inside(p.at)));
-        if let Some(run) = &mut self.histograms {
-            removed.histograms = run.remove(start, end);
-            if run.is_empty() {
-                self.histograms = None;
-            }
-        }
-        removed
+        let live = self.live.as_mut();
+        let removed = live.map(|live| live.remove(start, end));
+        self.drop_empty();
+        removed.unwrap_or_default()
     }
 
-    /// Chunks that hold such a sample are encoded anew without it.
-    fn remove_from_chunks(&mut self, start: Timestamp, end: Timestamp, removed: &mut Vec<Point>) {
-        let chunks: Vec<Chunk> = self.chunks().collect();
-        if !chunks.iter().any(|chunk| chunk.overlaps(start, end)) {
-            return;
-        }
-        self.closed.clear();
-        for chunk in chunks {
-            if !chunk.overlaps(start, end) {
-                self.closed.push(chunk);
-                continue;
-            }
-            let inside = |p: &Point| p.at >= start && p.at <= end;
-            let (gone, kept): (Vec<_>, Vec<_>) = chunk.points().into_iter().partition(inside);
-            removed.extend(gone);
-            self.closed.extend(encode(&kept, HEAD_CHUNK_SAMPLES));
-        }
-        let open = self.closed.pop();
-        self.open = open.map(|chunk| Appender::resume(&chunk).expect("a chunk in memory decodes"));
+    fn drop_empty(&mut self) {
+        self.live.take_if(|live| live.is_empty());
     }
-
-    fn samples_before(&self, before: Timestamp) -> u64 {
-        let closed = self.closed.iter().filter(|chunk| chunk.max < before);
-        let in_chunks: u64 = closed.map(|chunk| u64::from(chunk.count)).sum();
-        let open = self.open.as_ref().filter(|open| open.last().at < before);
-        let late = self.late.partition_point(|p| p.at < before);
-        let histograms = self.histograms().partition_point(|p| p.at < before);
-        in_chunks + open.map_or(0, |open| u64::from(open.count())) + (late + histograms) as u64
-    }
-
-    /// How many chunks there are.
-    pub fn chunk_count(&self) -> u64 {
-        self.closed.len() as u64 + u64::from(self.open.is_some())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.open.is_none() && self.late.is_empty() && self.histograms.is_none()
-    }
-
-    /// Adds handles on everything that may hold samples in `start ..= end`.
-    pub fn parts(&self, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
-        let closed = self.closed.iter().filter(|c| c.overlaps(start, end));
-        parts.extend(closed.cloned().map(Part::Chunk));
-        if let Some(open) = &self.open
-            && open.min() <= end
-            && open.last().at >= start
-        {
-            parts.push(Part::Chunk(open.chunk()));
-        }
-        parts.extend(Part::points(&self.late, start, end));
-        parts.extend(Part::histograms(self.histograms(), start, end));
-    }
-
-    /// Whether [`HeadSeries::parts`] adds any.
-    pub fn may_have(&self, start: Timestamp, end: Timestamp) -> bool {
-        let open = self.open.as_ref();
-        let first = self.closed.partition_point(|chunk| chunk.max < start);
-        let late = self.late.partition_point(|p| p.at < start);
-        open.is_some_and(|open| open.min() <= end && open.last().at >= start)
-            || self.closed.get(first).is_some_and(|c| c.min <= end)
-            || self.late.get(late).is_some_and(|p| p.at <= end)
-            || !histogram::within(self.histograms(), start, end).is_empty()
-    }
-
-    /// The newest sample in `start ..= end`. Nothing is decoded: the last one of the chunks stands
-    /// beside them.
-    pub fn newest(&self, start: Timestamp, end: Timestamp) -> Newest {
-        let in_chunks = match &self.open {
-            Some(open) if open.last().at > end => {
-                // Chunks lie in order, so the first one's beginning is that of all.
-                let min = self.closed.first().map_or(open.min(), |chunk| chunk.min);
-                match min <= end {
-                    true => return Newest::Within,
-                    false => None,
-                }
-            }
-            open => open.as_ref().map(Appender::last),
-        };
-        let late = self.late.partition_point(|p| p.at <= end);
-        let late = late.checked_sub(1).map(|at| self.late[at]);
-        let float = in_chunks.max(late).filter(|p| p.at >= start);
-        let histogram = histogram::within(self.histograms(), start, end).last();
-        match (float, histogram) {
-            (Some(float), histogram) if histogram.is_none_or(|h| h.at < float.at) => {
-                Newest::At(Part::Points(vec![float]))
-            }
-            (_, Some(histogram)) => Newest::At(Part::Histograms(vec![histogram.clone()])),
-            (_, None) => Newest::Nowhere,
-        }
-    }
-
-    /// First and last instant.
-    fn range(&self) -> Option<(Timestamp, Timestamp)> {
-        let floats = range_of(&self.closed, self.open.as_ref(), &self.late);
-        join(floats, histogram::range_of(self.histograms()))
-    }
-
-    fn add_stats(&self, stats: &mut HeadStats) {
-        let closed = self.closed.iter().map(|c| u64::from(c.count));
-        let open = self.open.iter().map(|open| u64::from(open.count()));
-        stats.samples += closed.chain(open).sum::<u64>() + self.late.len() as u64;
-        stats.samples += self.histograms().len() as u64;
-        let closed = self.closed.iter().map(|c| c.data.len());
-        let open = self.open.iter().map(Appender::bytes_len);
-        let late = self.late.len() * size_of::<Point>();
-        let histograms = self.histograms().iter().map(HistogramPoint::size);
-        let histograms = histograms.sum::<usize>();
-        stats.bytes += (closed.chain(open).sum::<usize>() + late + histograms) as u64;
-        stats.range = join(stats.range, self.range());
-    }
-}
-
-/// The samples of a chunk before `before`, and the others.
-fn split(chunk: &Chunk, before: Timestamp) -> (Vec<Chunk>, Vec<Chunk>) {
-    let points = chunk.points();
-    let (old, new) = points.split_at(points.partition_point(|p| p.at < before));
-    (
-        encode(old, HEAD_CHUNK_SAMPLES),
-        encode(new, HEAD_CHUNK_SAMPLES),
-    )
 }
 
 /// The value at `at` among sorted points.
@@ -522,7 +276,8 @@ pub fn join(
     }
 }
 
-fn range_of(
+/// First and last instant of all these.
+pub fn range_of(
     chunks: &[Chunk],
     open: Option<&Appender>,
     late: &[Point],
@@ -542,6 +297,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::value::Value;
 
     fn all(series: &HeadSeries) -> Vec<Point> {
         let image = series.image();
@@ -636,13 +392,15 @@ mod tests {
             prop_assert_eq!(taken.samples(), twin.len() as u64);
             prop_assert_eq!(all(&series), as_points(&newer));
             prop_assert_eq!(series.last(), last);
+            prop_assert_eq!(series.live.is_none(), newer.is_empty());
         }
     }
 
     #[test]
     fn long_runs_make_several_chunks() {
         let (series, twin) = filled(&(0..1000).collect::<Vec<_>>());
-        assert_eq!(series.closed.len(), 1000 / usize::from(HEAD_CHUNK_SAMPLES));
+        let chunks = 1000u64.div_ceil(u64::from(HEAD_CHUNK_SAMPLES));
+        assert_eq!(series.chunk_count(), chunks);
         assert_eq!(all(&series), as_points(&twin));
     }
 }

@@ -15,8 +15,50 @@ type Postings = Vec<SeriesId>;
 /// All registered series by label. Ids are added in ascending order, so postings stay sorted.
 #[derive(Debug, Default)]
 pub struct Index {
-    names: BTreeMap<String, BTreeMap<String, Postings>>,
+    names: BTreeMap<Box<str>, BTreeMap<Box<str>, Held>>,
     all: Postings,
+}
+
+/// Postings that are kept, not none. Many values stand on one series alone, as that of a pod's name or an
+/// address does: they take no memory apart.
+#[derive(Debug, PartialEq)]
+enum Held {
+    One(SeriesId),
+    Many(Postings),
+}
+
+impl Held {
+    fn ids(&self) -> &[SeriesId] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+
+    fn push(&mut self, id: SeriesId) {
+        match self {
+            Self::One(first) => *self = Self::Many(vec![*first, id]),
+            Self::Many(ids) => push(ids, id),
+        }
+    }
+
+    /// `None` if there are none.
+    fn of(mut ids: Postings) -> Option<Self> {
+        ids.shrink_to_fit();
+        match ids[..] {
+            [] => None,
+            [id] => Some(Self::One(id)),
+            _ => Some(Self::Many(ids)),
+        }
+    }
+}
+
+/// Long lists grow by an eighth: there are as many entries in them as series have labels.
+fn push(ids: &mut Postings, id: SeriesId) {
+    if ids.len() == ids.capacity() {
+        ids.reserve_exact(ids.len() / 8 + 2);
+    }
+    ids.push(id);
 }
 
 impl Index {
@@ -25,9 +67,9 @@ impl Index {
             self.all.last().is_none_or(|last| *last < id),
             "ids are added in order"
         );
-        self.all.push(id);
+        push(&mut self.all, id);
         for (name, value) in labels {
-            self.postings_mut(name, value).push(id);
+            self.add_label(name, value, id);
         }
     }
 
@@ -54,9 +96,9 @@ impl Index {
         let Some(postings) = values.get_mut(value) else {
             return;
         };
-        *postings = subtract(postings, ids);
-        if postings.is_empty() {
-            values.remove(value);
+        match Held::of(subtract(postings.ids(), ids)) {
+            Some(left) => *postings = left,
+            None => drop(values.remove(value)),
         }
         if values.is_empty() {
             self.names.remove(name);
@@ -64,26 +106,26 @@ impl Index {
     }
 
     /// Without allocating the name or value when it is there, as it nearly always is.
-    fn postings_mut(&mut self, name: &str, value: &str) -> &mut Postings {
+    fn add_label(&mut self, name: &str, value: &str, id: SeriesId) {
         if !self.names.contains_key(name) {
-            self.names.insert(name.to_owned(), BTreeMap::new());
+            self.names.insert(name.into(), BTreeMap::new());
         }
         let values = self.names.get_mut(name).expect("just made sure");
-        if !values.contains_key(value) {
-            values.insert(value.to_owned(), Vec::new());
+        match values.get_mut(value) {
+            Some(held) => held.push(id),
+            None => drop(values.insert(value.into(), Held::One(id))),
         }
-        values.get_mut(value).expect("just made sure")
     }
 
     /// Names of labels, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
+        self.names.keys().map(|name| &**name)
     }
 
     /// Values of a label, sorted, with the series that have them, ascending and not none.
     pub fn values(&self, name: &str) -> impl Iterator<Item = (&str, &[SeriesId])> {
         let values = self.names.get(name).into_iter().flatten();
-        values.map(|(value, postings)| (value.as_str(), postings.as_slice()))
+        values.map(|(value, held)| (&**value, held.ids()))
     }
 
     pub fn value_count(&self, name: &str) -> usize {
@@ -115,15 +157,18 @@ impl Index {
     /// Series that a matcher chooses which does not choose the empty text. What the pattern says of
     /// its values spares looking at all of them.
     fn chosen_by(&self, matcher: &Matcher) -> Postings {
-        let (Some(literals), Some(values)) = (matcher.literals(), self.names.get(&matcher.name))
+        let (Some(literals), Some(values)) =
+            (matcher.literals(), self.names.get(matcher.name.as_str()))
         else {
             return self.union(matcher, |value| matcher.matches(value));
         };
         if let [value] = literals {
-            return values.get(value).cloned().unwrap_or_default();
+            return held(values.get(value.as_str()));
         }
-        let found = literals.iter().filter_map(|value| values.get(value));
-        let mut ids: Postings = found.flatten().copied().collect();
+        let found = literals
+            .iter()
+            .filter_map(|value| values.get(value.as_str()));
+        let mut ids: Postings = found.flat_map(Held::ids).copied().collect();
         // Ascending runs, which the stable sort finds.
         ids.sort();
         ids
@@ -131,14 +176,14 @@ impl Index {
 
     /// Series whose value of the matcher's label satisfies `wanted`.
     fn union(&self, matcher: &Matcher, wanted: impl Fn(&str) -> bool) -> Postings {
-        let Some(values) = self.names.get(&matcher.name) else {
+        let Some(values) = self.names.get(matcher.name.as_str()) else {
             return Vec::new();
         };
         // One value decides: `="x"` wants it, `!="x"` (which matches empty) takes it away.
         let single =
             matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) && !matcher.value.is_empty();
         if single {
-            return values.get(&matcher.value).cloned().unwrap_or_default();
+            return held(values.get(matcher.value.as_str()));
         }
         // Of a matcher that takes away, wanted are the values it does not match: the prefix is empty.
         let prefix = match matcher.matches_empty() {
@@ -149,12 +194,18 @@ impl Index {
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(value, _)| value.starts_with(prefix))
             .filter(|(value, _)| wanted(value))
-            .flat_map(|(_, postings)| postings.iter().copied())
+            .flat_map(|(_, held)| held.ids())
+            .copied()
             .collect();
         // Ascending runs, which the stable sort finds.
         ids.sort();
         ids
     }
+}
+
+/// A copy; none if there are none.
+fn held(postings: Option<&Held>) -> Postings {
+    postings.map_or_else(Vec::new, |held| held.ids().to_vec())
 }
 
 /// How many times shorter a list must be for each of its ids to be searched in the other.

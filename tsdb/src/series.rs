@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use model::hash::Map;
+use model::kept::kept;
 use model::memo::Giver;
 use model::{Labels, Matcher, SeriesId};
 
@@ -44,9 +45,10 @@ impl SeriesTable {
         if let Some(&id) = self.ids.get(labels) {
             return (id, false);
         }
+        let labels = kept(labels.clone());
         let id = self.labels.push(labels.clone());
-        self.ids.insert(labels.clone(), id);
-        self.index.add(id, labels);
+        self.index.add(id, &labels);
+        self.ids.insert(labels, id);
         (id, true)
     }
 

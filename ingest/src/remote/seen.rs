@@ -14,6 +14,7 @@
 use std::sync::{RwLock, RwLockReadGuard};
 
 use model::hash::{Map, xxh3};
+use model::kept::kept;
 use model::{Batch, Labels, Timestamp, limits};
 
 use super::{Decoded, RemoteError, decompress, read_message};
@@ -123,7 +124,7 @@ impl Reading<'_> {
             && is_same(block, labels.as_canonical())
         {
             let hash = xxh3(self.seen.seed, block);
-            self.learnt.push((hash, labels.clone()));
+            self.learnt.push((hash, kept(labels.clone())));
         }
     }
 

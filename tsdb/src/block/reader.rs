@@ -15,7 +15,7 @@ use super::directory;
 use super::page::Page;
 use super::writer::{FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN};
 use super::{ChunkRef, Entry, Meta};
-use crate::chunk::{Chunk, ChunkError, Point};
+use crate::chunk::{Chunk, ChunkError, Coding, Point};
 use crate::error::StorageError;
 use crate::fields::{Fields, Malformed};
 use crate::file::FileEntry;
@@ -294,6 +294,7 @@ fn floats(chunk: &ChunkRef, data: Bytes) -> Chunk {
         min: chunk.min,
         max: chunk.max,
         count: chunk.count,
+        coding: Coding::Xor,
         data,
     }
 }

@@ -8,7 +8,7 @@ use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 
 use super::{Standing, State};
 use crate::block::Sealed;
-use crate::head::{HeadSeries, Newest};
+use crate::head::Newest;
 use crate::part::Part;
 
 /// Takes a value of a label, and what tells whether any series that has it stands.
@@ -116,7 +116,7 @@ impl State {
     /// one.
     pub fn touch_newest(&self, ids: &[SeriesId]) {
         let seen = ids.iter().map(|&id| {
-            let last = self.head.series(id).map_or(0, HeadSeries::touch_newest);
+            let last = self.head.series(id).map_or(0, |series| series.touch_newest());
             let labels = self.table.labels(id).map_or(0, Labels::touch);
             last ^ labels
         });
