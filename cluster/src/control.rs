@@ -18,6 +18,7 @@ use crate::cluster::Shared;
 use crate::convert::scoped;
 use crate::meta::{Command, State};
 use crate::placement;
+use crate::raft::before;
 use crate::raft::group::{self, Parts};
 use crate::raft::machine::Machine;
 use crate::raft::service::Running;
@@ -397,12 +398,10 @@ impl Control {
                 .remove(&shard);
             // Stopped already is as good.
             replica.raft.shutdown().await.ok();
+            let disk = &*self.shared.world.disk;
+            before::keep(disk, group, replica.standing.seen()).await?;
             wal::Log::remove_group(&*self.shared.log, group).await?;
-            self.shared
-                .world
-                .disk
-                .remove_dir_all(&dir_of(shard))
-                .await?;
+            disk.remove_dir_all(&dir_of(shard)).await?;
         }
         Ok(())
     }

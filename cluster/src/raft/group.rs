@@ -13,6 +13,7 @@ use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 
+use super::before;
 use super::log_store::LogStore;
 use super::machine::{Machine, StateMachine};
 use super::network::Network;
@@ -104,7 +105,8 @@ pub async fn start(parts: Parts) -> io::Result<(Raft, Standing)> {
     let machine = StateMachine::new(machine)?;
     let raft = Raft::new(node, config, network, store, machine);
     let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
-    let standing = Standing::new(raft.clone(), log, group, changes);
+    let before = before::of(&*world.disk, group).await?;
+    let standing = Standing::new(raft.clone(), log, group, changes, before);
     Ok((raft, standing))
 }
 

@@ -9,6 +9,7 @@
 //! - [`group`]: one running group
 
 pub mod append_link;
+pub mod before;
 mod commits;
 pub mod group;
 pub mod log_store;

@@ -10,7 +10,7 @@
 //!
 //! Whoever leads, a replica that has applied all that is in its log lacks nothing that was acknowledged
 //! when the read began, if, at some instants after that, a majority's logs ended no later: each entry
-//! that was committed lies in one of them (docs/adr/0039-reads-from-level-replicas.md).
+//! that was committed lies in one of them (docs/adr/0035-reads-from-level-replicas.md).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +44,17 @@ pub struct Seen {
     pub reached: Option<u64>,
 }
 
+impl Seen {
+    /// Of each the higher.
+    #[must_use]
+    pub fn or_higher(self, other: Self) -> Self {
+        Self {
+            vote: self.vote.max(other.vote),
+            reached: self.reached.max(other.reached),
+        }
+    }
+}
+
 /// The index of the last change of members that was put into a group's log, or a higher one.
 #[derive(Debug, Default, Clone)]
 pub struct Changes(Arc<AtomicU64>);
@@ -69,6 +80,8 @@ pub struct Standing {
     log: Arc<dyn wal::Log>,
     group: GroupId,
     changes: Changes,
+    /// Of replicas that were here earlier.
+    before: Seen,
 }
 
 /// That a replica has applied what a read must see.
@@ -88,26 +101,34 @@ enum Ground {
 }
 
 impl Standing {
-    pub fn new(raft: Raft, log: Arc<dyn wal::Log>, group: GroupId, changes: Changes) -> Self {
+    pub fn new(
+        raft: Raft,
+        log: Arc<dyn wal::Log>,
+        group: GroupId,
+        changes: Changes,
+        before: Seen,
+    ) -> Self {
         Self {
             raft,
             log,
             group,
             changes,
+            before,
         }
     }
 
-    /// What is saved here.
+    /// What is saved here, or was by an earlier replica.
     pub fn seen(&self) -> Seen {
         let state = self.log.state(self.group);
         let vote = state.vote.map(|vote| Leadership {
             term: vote.term,
             node: vote.node.0,
         });
-        Seen {
+        let seen = Seen {
             vote: vote.unwrap_or_default(),
             reached: state.last.map(|last| last.index),
-        }
+        };
+        seen.or_higher(self.before)
     }
 
     /// What this node may claim as the leader now; nothing when Raft itself has to be asked.

@@ -2,7 +2,7 @@
 //! has confirmed that they lack nothing.
 //!
 //! Promise: the answer holds what a leader's would, everything acknowledged before the question
-//! (docs/adr/0039-reads-from-level-replicas.md). Where a replica here is behind its own log, or a peer's
+//! (docs/adr/0035-reads-from-level-replicas.md). Where a replica here is behind its own log, or a peer's
 //! log ends later, or the question is a large one, there is no answer, and the leaders are asked.
 
 use std::collections::BTreeSet;
@@ -86,11 +86,7 @@ pub(super) async fn ask(
 
 /// Replicas here of all shards that may answer, and the peers to confirm it; none where there are no
 /// such replicas, or no peer is needed.
-fn standing(
-    router: &Router,
-    shards: &[ShardId],
-    now: Duration,
-) -> Option<(Standings, Vec<Other>)> {
+fn standing(router: &Router, shards: &[ShardId], now: Duration) -> Option<(Standings, Vec<Other>)> {
     let first = router.near.turn(now)?;
     let here = Standings::near(shards, |shard| router.replica(shard))?;
     let claims = here.claims.iter();

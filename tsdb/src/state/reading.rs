@@ -116,7 +116,10 @@ impl State {
     /// one.
     pub fn touch_newest(&self, ids: &[SeriesId]) {
         let seen = ids.iter().map(|&id| {
-            let last = self.head.series(id).map_or(0, |series| series.touch_newest());
+            let last = self
+                .head
+                .series(id)
+                .map_or(0, |series| series.touch_newest());
             let labels = self.table.labels(id).map_or(0, Labels::touch);
             last ^ labels
         });

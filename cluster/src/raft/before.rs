@@ -1,0 +1,109 @@
+//! What a replica had saved that is no longer here, kept for the next one of its group on this node.
+//!
+//! Claims rest on this: what a voter says of its votes and of the end of its log only rises
+//! ([`standing`](super::standing)). A replica that moved away is forgotten with its log, and may come back as
+//! an empty one, while who asks it still takes it for the voter it was. So the new one tells no less than the
+//! old one would have. A file of one line for each group that ever left.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use model::GroupId;
+use model::port::{Disk, read_all, replace};
+
+use super::standing::{Leadership, Seen};
+
+const DIR: &str = "left";
+
+/// Notes what the replica that leaves had saved. Durable on return.
+pub async fn keep(disk: &dyn Disk, group: GroupId, seen: Seen) -> io::Result<()> {
+    let seen = seen.or_higher(of(disk, group).await?);
+    disk.create_dir_all(Path::new(DIR)).await?;
+    disk.flush_dir(Path::new("")).await?;
+    replace(disk, &path_of(group), Bytes::from(line(seen))).await
+}
+
+/// What replicas of before had saved; nothing where there was none.
+pub async fn of(disk: &dyn Disk, group: GroupId) -> io::Result<Seen> {
+    let path = path_of(group);
+    match read_all(disk, &path).await {
+        Ok(bytes) => parse(&bytes).ok_or_else(|| {
+            let what = format!("{}: not what was written", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Seen::default()),
+        Err(e) => Err(e),
+    }
+}
+
+fn path_of(group: GroupId) -> PathBuf {
+    Path::new(DIR).join(group.to_string())
+}
+
+/// Term and node of the vote, the log's end or `-`, and their checksum.
+fn line(seen: Seen) -> String {
+    let Leadership { term, node } = seen.vote;
+    let reached = seen.reached.map_or("-".to_owned(), |at| at.to_string());
+    let said = format!("{term} {node} {reached}");
+    let sum = crc32c::crc32c(said.as_bytes());
+    format!("{said} {sum:08x}\n")
+}
+
+fn parse(bytes: &[u8]) -> Option<Seen> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let words: Vec<&str> = text.split(' ').collect();
+    let [term, node, reached, _] = words[..] else {
+        return None;
+    };
+    let reached = match reached {
+        "-" => None,
+        at => Some(at.parse().ok()?),
+    };
+    let vote = Leadership {
+        term: term.parse().ok()?,
+        node: node.parse().ok()?,
+    };
+    let seen = Seen { vote, reached };
+    (line(seen) == text).then_some(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use sim_world::{SimClock, SimDisk};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_seen_only_rises() {
+        let disk = SimDisk::new(5);
+        let world = sim_world::world(1, &SimClock::new(), &disk);
+        let group = GroupId(7);
+        let seen = |term, reached| Seen {
+            vote: Leadership { term, node: 3 },
+            reached,
+        };
+        assert_eq!(of(&*world.disk, group).await.unwrap(), Seen::default());
+        keep(&*world.disk, group, seen(4, Some(90))).await.unwrap();
+        // The next replica had hardly begun.
+        keep(&*world.disk, group, seen(5, None)).await.unwrap();
+        disk.crash();
+        assert_eq!(of(&*world.disk, group).await.unwrap(), seen(5, Some(90)));
+        assert_eq!(of(&*world.disk, GroupId(8)).await.unwrap(), Seen::default());
+    }
+
+    #[test]
+    fn a_flipped_bit_is_told() {
+        let seen = Seen {
+            vote: Leadership { term: 12, node: 3 },
+            reached: None,
+        };
+        let whole = line(seen);
+        assert_eq!(parse(whole.as_bytes()), Some(seen));
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse(&bytes), None, "bit {bit}");
+        }
+    }
+}
