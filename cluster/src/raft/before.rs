@@ -88,6 +88,7 @@ mod tests {
         // The next replica had hardly begun.
         keep(&*world.disk, group, seen(5, None)).await.unwrap();
         disk.crash();
+        let world = sim_world::world(2, &SimClock::new(), &disk);
         assert_eq!(of(&*world.disk, group).await.unwrap(), seen(5, Some(90)));
         assert_eq!(of(&*world.disk, GroupId(8)).await.unwrap(), Seen::default());
     }
