@@ -86,11 +86,7 @@ pub(super) async fn ask(
 
 /// Replicas here of all shards that may answer, and the peers to confirm it; none where there are no
 /// such replicas, or no peer is needed.
-fn standing(
-    router: &Router,
-    shards: &[ShardId],
-    now: Duration,
-) -> Option<(Standings, Vec<Other>)> {
+fn standing(router: &Router, shards: &[ShardId], now: Duration) -> Option<(Standings, Vec<Other>)> {
     let first = router.near.turn(now)?;
     let here = Standings::near(shards, |shard| router.replica(shard))?;
     let claims = here.claims.iter();
