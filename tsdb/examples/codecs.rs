@@ -188,8 +188,10 @@ async fn measure(values: Values, series: u32, count: usize, jitter_ms: u64) -> F
         let page = reader.page(chunk).await.expect("a page");
         let mut samples = Samples::default();
         let range = (Timestamp::MIN, Timestamp::MAX);
+        let slot = chunk.slot.expect("a column in a page");
+        let values = page.values(slot).expect("values");
         reader
-            .read_slot(chunk, &page, range, &mut samples)
+            .read_slot(chunk, (&page, &values), range, &mut samples)
             .expect("a column");
         read += samples.len();
     }

@@ -224,6 +224,10 @@ impl Decoder<'_> {
     /// As [`Decoder::fill`] of each with its own `symbols`, as many as the shortest are, the others'
     /// rest behind. What a symbol leads to must be known before the next one can be looked up: several
     /// readers that know nothing of each other fill that wait.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "one place in each of several slices"
+    )]
     pub fn fill_together<const N: usize>(
         decoders: [&mut Decoder<'_>; N],
         mut symbols: [&mut [u8]; N],
