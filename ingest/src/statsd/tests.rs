@@ -57,6 +57,12 @@ fn lines_of_every_style() {
         ),
         ("foo:1:2|c|#a:b", vec![], 1, 0),
         (
+            "foo:2|c|#__x:1,____:2,_y:3",
+            vec!["foo{_x=1,_=2,_y=3} Count(2.0)"],
+            0,
+            0,
+        ),
+        (
             "foo:1|c:2|g:3|x",
             vec!["foo{} Count(1.0)", "foo{} Gauge(2.0)"],
             1,
