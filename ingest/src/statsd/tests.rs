@@ -188,6 +188,30 @@ fn families(families: &[Family]) -> String {
     text
 }
 
+/// Else a bucket of the one series and one of the other would be the same.
+#[test]
+fn a_tag_called_as_a_bound_is_renamed() {
+    for (observer, expected) in [
+        (
+            Observer::Histogram,
+            r#"_sum{exported_le="v", quantile="v"} 0.1"#,
+        ),
+        (
+            Observer::Summary,
+            r#"{exported_quantile="v", le="v", quantile="0.5"} 0.1"#,
+        ),
+    ] {
+        let mut fold = Fold::new(Options {
+            observer: Some(observer),
+            ..Options::default()
+        });
+        let refused = folded(&mut fold, &["h:100|ms|#le:v,quantile:v"]);
+        assert_eq!(refused, []);
+        let told = families(&fold.take(|_, _| None));
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
 #[test]
 fn an_interval_is_added_up() {
     let mut fold = Fold::default();
