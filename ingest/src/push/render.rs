@@ -3,8 +3,9 @@
 //! Laid out as client_golang does: families by name, metrics of a family by number of labels and
 //! then by label values, a metric's `le` or `quantile` behind its other labels. What two groups
 //! say differently is settled here, by group key order and never by an error: the first HELP
-//! stays, so does the first of a series that two have, and a family that groups give different types is
-//! shown `untyped`. Not here: whether that is an error ([`super::contradictions`]).
+//! stays, so does the first of a series that two have, a family that groups give different types is
+//! shown `untyped`, and one whose name is a part of a histogram or summary is left out, which a comment
+//! says: readers would take its lines for the other's. Not here: whether that is an error ([`super::contradictions`]).
 //!
 //! Names outside the legacy alphabet are quoted, unless the reader's scheme has another form of
 //! them.
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use model::group::{Family, FamilyKind, FamilySample, Group};
 use model::{Histogram, Timestamp, number};
 
-use super::check::bound_label;
+use super::check::{bound_label, collision};
 use super::is_legacy;
 
 const PUSH_TIME: (&str, &str) = (
@@ -67,8 +68,15 @@ pub type Escape<'a> = &'a dyn for<'n> Fn(&'n str) -> Cow<'n, str>;
 /// Writes the exposition of all groups, names as `shown` has them.
 pub fn render(groups: &[Group], shown: Escape<'_>) -> String {
     let mut out = String::new();
+    let mut taken: BTreeMap<&str, FamilyKind> = BTreeMap::new();
     for (name, family) in &mut merge(groups) {
-        family.write(name, shown, &mut out);
+        match collision(name, |other| taken.get(other).copied()) {
+            Some(problem) => out.push_str(&format!("# left out: {}\n", escape(&problem, false))),
+            None => {
+                taken.insert(name, family.kind);
+                family.write(name, shown, &mut out);
+            }
+        }
     }
     out
 }
@@ -299,6 +307,31 @@ mod tests {
             push_failure_time: Timestamp(0),
             expires: None,
         }
+    }
+
+    /// StatsD's group is checked by nobody, and nor are groups of a node that does not check.
+    #[test]
+    fn a_name_that_is_part_of_a_histogram_is_left_out() {
+        let groups = [
+            group("a", "# TYPE h histogram\nh_bucket{le=\"2\"} 1\n"),
+            group("b", "# TYPE h_count counter\nh_count 7\n"),
+            group("c", "# TYPE h_total counter\nh_total 8\n"),
+        ];
+        let page = render(&groups);
+        let lines = page.lines().take_while(|line| !line.contains("push_"));
+        let lines: Vec<&str> = lines.skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"h_bucket{instance="",job="a",le="2"} 1"#,
+                r#"h_bucket{instance="",job="a",le="+Inf"} 0"#,
+                r#"h_sum{instance="",job="a"} 0"#,
+                r#"h_count{instance="",job="a"} 0"#,
+                r#"# left out: collected metric named "h_count" collides with previously collected histogram named "h""#,
+                "# TYPE h_total counter",
+                r#"h_total{instance="",job="c"} 8"#,
+            ]
+        );
     }
 
     /// As pushgateway 1.11.2 shows the same pushes, but for the type of `n`: it refuses the second.

@@ -156,8 +156,8 @@ impl Fold {
         }
         let name = mapped.as_ref().map_or(&*event.name, |m| &*m.name);
         let name = names::metric(name).into_owned();
-        let labels = labels(event, mapped.as_ref());
         let shape = self.options.shape(event.kind, rule);
+        let labels = free_of_bound(labels(event, mapped.as_ref()), shape);
         let bounds = self.options.bounds(shape, rule);
         let help = rule.and_then(|rule| rule.help.clone());
         let scale = rule.and_then(|rule| rule.scale).unwrap_or(1.0);
@@ -214,6 +214,24 @@ fn labels(event: &Event<'_>, mapped: Option<&Mapped<'_>>) -> Labels {
         }
     }
     labels.build()
+}
+
+/// A tag called as what tells buckets or quantiles apart is none of them: two series would become one.
+/// It is renamed as a scrape renames a label that is taken.
+fn free_of_bound(labels: Labels, shape: Shape) -> Labels {
+    let bound = match shape {
+        Shape::Histogram => "le",
+        Shape::Summary => "quantile",
+        Shape::Counter | Shape::Gauge => return labels,
+    };
+    let Some(value) = labels.get(bound) else {
+        return labels;
+    };
+    let mut renamed = labels.to_builder();
+    renamed
+        .remove(bound)
+        .set(&format!("exported_{bound}"), value);
+    renamed.build()
 }
 
 impl State {

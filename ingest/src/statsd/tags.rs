@@ -50,6 +50,14 @@ pub fn of_datadog(text: &str, tags: &mut Vec<(String, String)>, bad: &mut u64) {
     read(text, ':', tags, bad);
 }
 
+/// Two underscores in front are for labels that no sender gives: a page with one cannot be read.
+fn unreserved(name: &str) -> String {
+    match name.strip_prefix("__") {
+        Some(rest) => format!("_{}", rest.trim_start_matches('_')),
+        None => name.to_owned(),
+    }
+}
+
 /// A comma at the end says nothing; a tag without a name or value is left out.
 fn read(text: &str, separator: char, tags: &mut Vec<(String, String)>, bad: &mut u64) {
     let text = text.strip_suffix(',').unwrap_or(text);
@@ -63,7 +71,7 @@ fn read(text: &str, separator: char, tags: &mut Vec<(String, String)>, bad: &mut
         };
         let pair = tag.split_once(separator);
         match pair.filter(|(name, value)| !name.is_empty() && !value.is_empty()) {
-            Some((name, value)) => tags.push((names::label(name).into_owned(), value.to_owned())),
+            Some((name, value)) => tags.push((unreserved(&names::label(name)), value.to_owned())),
             None => *bad += 1,
         }
     }

@@ -57,6 +57,12 @@ fn lines_of_every_style() {
         ),
         ("foo:1:2|c|#a:b", vec![], 1, 0),
         (
+            "foo:2|c|#__x:1,____:2,_y:3",
+            vec!["foo{_x=1,_=2,_y=3} Count(2.0)"],
+            0,
+            0,
+        ),
+        (
             "foo:1|c:2|g:3|x",
             vec!["foo{} Count(1.0)", "foo{} Gauge(2.0)"],
             1,
@@ -180,6 +186,30 @@ fn families(families: &[Family]) -> String {
         }
     }
     text
+}
+
+/// Else a bucket of the one series and one of the other would be the same.
+#[test]
+fn a_tag_called_as_a_bound_is_renamed() {
+    for (observer, expected) in [
+        (
+            Observer::Histogram,
+            r#"_sum{exported_le="v", quantile="v"} 0.1"#,
+        ),
+        (
+            Observer::Summary,
+            r#"{exported_quantile="v", le="v", quantile="0.5"} 0.1"#,
+        ),
+    ] {
+        let mut fold = Fold::new(Options {
+            observer: Some(observer),
+            ..Options::default()
+        });
+        let refused = folded(&mut fold, &["h:100|ms|#le:v,quantile:v"]);
+        assert_eq!(refused, []);
+        let told = families(&fold.take(|_, _| None));
+        assert!(told.contains(expected), "{told}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The text format, read strictly (prometheus.io/docs/instrumenting/exposition_formats): every line
 //! is a comment or a sample, names and escapes are legal, values are numbers, a family has one TYPE
 //! that stands before its samples, and no series comes twice. Only a bucket or quantile may: a
-//! Pushgateway shows again what was pushed so.
+//! Pushgateway shows again what was pushed so. Beside HELP and TYPE a comment may say what was left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,9 @@ pub fn read(text: &str) -> Result<Page, String> {
                 line.chars().take(300).collect::<String>()
             ))
         };
+        if line.starts_with("# left out: ") {
+            continue;
+        }
         if let Some(comment) = line.strip_prefix("# ") {
             let mut parts = comment.splitn(3, ' ');
             let (what, name, rest) = (parts.next(), parts.next(), parts.next());

@@ -74,7 +74,9 @@ async fn store_all(
     loop {
         let last = feed.fill().await?;
         let mut parsed = Parsed::default();
-        let done = read(feed.bytes(), last, &mut parsed);
+        let block = feed.bytes();
+        let reading = || read(block, last, &mut parsed);
+        let done = api.body_budget.apart(block.len(), reading).await;
         store(api, &mut parsed).await?;
         problems.append(parsed.problems);
         if last {
