@@ -47,6 +47,7 @@ use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::reads::{self, AllShards};
 use crate::router::{Replicas, Router, ShardSource};
+use crate::shard::machine::checkpoint_turns;
 use crate::shard::proposer::Windows;
 use crate::shard::scrub;
 use crate::shard::upkeep::CheckpointPolicy;
@@ -183,6 +184,7 @@ pub struct Shared {
     pub answers: ask::Answering,
     pub settings: Arc<Settings>,
     pub engine_metrics: Arc<tsdb::Metrics>,
+    pub checkpoint_turns: Arc<tokio::sync::Semaphore>,
     pub metrics: Metrics,
     pub transfers: Arc<Transfers>,
     pub view: watch::Receiver<Arc<crate::meta::State>>,
@@ -647,6 +649,7 @@ fn share(
         answers: ask::Answering::default(),
         settings,
         engine_metrics,
+        checkpoint_turns: checkpoint_turns(),
         metrics,
         transfers,
         view,

@@ -226,6 +226,7 @@ impl Control {
             shards: state.table.len(),
             metrics: shared.engine_metrics.clone(),
             journal: shared.journal.clone(),
+            checkpoint_turns: shared.checkpoint_turns.clone(),
         })
         .await?;
         let group = GroupId::of_shard(shard);

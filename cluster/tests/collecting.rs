@@ -17,6 +17,7 @@ use cluster::peer::Peers;
 use cluster::raft::group;
 use cluster::raft::transfers::Transfers;
 use cluster::shard::Replica;
+use cluster::shard::machine::checkpoint_turns;
 use cluster::shard::proposer::Windows;
 use cluster::shard::replica::Setup;
 use cluster::shard::upkeep::{Ages, forget, tidy_up};
@@ -70,6 +71,7 @@ async fn lead(world: &World) -> Replica {
         shards: 1,
         metrics: Arc::new(tsdb::Metrics::new()),
         journal: Arc::new(Journal::default()),
+        checkpoint_turns: checkpoint_turns(),
     });
     let replica = replica.await.expect("an empty disk opens");
     let voters = BTreeMap::from([(1, "127.0.0.1:1".to_owned())]);

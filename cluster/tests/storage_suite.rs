@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cluster::raft::log_store::LogStore;
 use cluster::raft::machine::StateMachine;
 use cluster::raft::types::TypeConfig;
-use cluster::shard::machine::ShardMachine;
+use cluster::shard::machine::{ShardMachine, checkpoint_turns};
 use model::GroupId;
 use model::port::World;
 use openraft::StorageError;
@@ -39,7 +39,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, World> for Builder {
         let metrics = Arc::new(tsdb::Metrics::new());
         let engine = tsdb::Shard::open(&world, root.join("engine"), metrics).await;
         let engine = Arc::new(engine.expect("an empty disk opens"));
-        let machine = ShardMachine::new(engine, world.disk.clone(), root.join("shard"));
+        let dir = root.join("shard");
+        let machine = ShardMachine::new(engine, world.disk.clone(), dir, checkpoint_turns());
         let machine = StateMachine::new(Arc::new(machine)).expect("an empty shard has no mark");
         Ok((world, LogStore::new(log, GroupId(7)), machine))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::port::Disk;
+use tokio::sync::Semaphore;
 use tsdb::{Command, FileEntry, Position, Shard, SnapshotFiles};
 
 use crate::raft::machine::{FileSet, Machine, MarkAt, SnapshotFile};
@@ -20,15 +21,28 @@ pub struct ShardMachine {
     pub engine: Arc<Shard>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    turns: Arc<Semaphore>,
+}
+
+/// How many checkpoints of shards a node writes at once. Each begins with a copy of what the shard's head
+/// holds, and those of all shards are due together when nothing is written any more.
+pub fn checkpoint_turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(1))
 }
 
 impl ShardMachine {
-    /// `dir` is a directory beside the engine's own.
-    pub fn new(engine: Arc<Shard>, disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+    /// `dir` is a directory beside the engine's own; `turns` are [`checkpoint_turns`] of its node.
+    pub fn new(
+        engine: Arc<Shard>,
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        turns: Arc<Semaphore>,
+    ) -> Self {
         Self {
             engine,
             disk,
             dir: dir.join(STAGING),
+            turns,
         }
     }
 }
@@ -86,7 +100,9 @@ impl Machine for ShardMachine {
     }
 
     async fn checkpoint(&self, mark_at: MarkAt) -> io::Result<FileSet> {
+        let turn = self.turns.acquire().await.map_err(io::Error::other)?;
         self.engine.checkpoint(mark_at).await?;
+        drop(turn);
         self.engine.snapshot().await.map(to_set)
     }
 

@@ -9,6 +9,7 @@ use model::port::World;
 use model::sink::{Pushed, Written};
 use model::source::Consistency;
 use model::{Batch, FamilyMetadata, GroupId, Labels, ShardId};
+use tokio::sync::Semaphore;
 use tsdb::collecting::Looked;
 use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
@@ -46,6 +47,8 @@ pub struct Setup {
     pub shards: usize,
     pub metrics: Arc<tsdb::Metrics>,
     pub journal: Arc<Journal>,
+    /// [`checkpoint_turns`](super::machine::checkpoint_turns) of the node.
+    pub checkpoint_turns: Arc<Semaphore>,
 }
 
 /// One shard on this node.
@@ -83,13 +86,18 @@ impl Replica {
             shards,
             metrics,
             journal,
+            checkpoint_turns,
         } = setup;
         let dir = dir_of(shard);
         make_dir(&world, &dir).await?;
         let engine = Shard::open(&world, dir.join("engine"), metrics).await?;
         let engine = Arc::new(engine);
-        let machine: Arc<dyn Machine> =
-            Arc::new(ShardMachine::new(engine.clone(), world.disk.clone(), dir));
+        let machine: Arc<dyn Machine> = Arc::new(ShardMachine::new(
+            engine.clone(),
+            world.disk.clone(),
+            dir,
+            checkpoint_turns,
+        ));
         let parts = Parts {
             world: world.clone(),
             node,
