@@ -255,6 +255,10 @@ mod tests {
 
     /// On one worker: what else there is to do is done meanwhile.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "what is tested is the runtime of production"
+    )]
     async fn a_long_decode_stops_nobody() {
         let (send, wait) = std::sync::mpsc::channel();
         let other = async move { send.send(()).unwrap() };
