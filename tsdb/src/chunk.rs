@@ -694,7 +694,7 @@ mod tests {
             "111110", // of so many bits: 63
             "111111111011001010101010101010101010101010101010101010101010101",
         );
-        assert_eq!(chunk.data, bytes((1_000, 1.0), &bits));
+        assert_eq!(chunk.data, bytes((1_000, 1.0), bits));
         assert_eq!(chunk.points(), points);
     }
 

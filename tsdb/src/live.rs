@@ -333,7 +333,7 @@ impl Live {
         stats.samples += self.histograms().len() as u64;
         let closed = self.closed.iter().map(|c| c.data.len());
         let open = self.open.iter().map(Appender::bytes_len);
-        let late = self.late().len() * size_of::<Point>();
+        let late = size_of_val(self.late());
         let histograms = self.histograms().iter().map(HistogramPoint::size);
         let histograms = histograms.sum::<usize>();
         stats.bytes += (closed.chain(open).sum::<usize>() + late + histograms) as u64;
