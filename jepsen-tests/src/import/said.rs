@@ -25,12 +25,14 @@ const SYMBOLS: [&str; 9] = [
     "seconds",
     "abc",
 ];
+/// Short enough that the first is not too old for Prometheus.
 const STEP_MS: i64 = 60_000;
 const EXEMPLARS: usize = 20;
 
 /// Tells a Prometheus.
 pub async fn tell(prometheus: &mut Client) -> anyhow::Result<()> {
-    let times = (BEGIN_MS..END_MS).step_by(STEP_MS as usize);
+    let begin_ms = END_MS - STEP_MS * EXEMPLARS as i64;
+    let times = (begin_ms..END_MS).step_by(STEP_MS as usize);
     let series = TimeSeries {
         labels_refs: vec![1, 2, 3, 4],
         samples: times
@@ -41,7 +43,6 @@ pub async fn tell(prometheus: &mut Client) -> anyhow::Result<()> {
             })
             .collect(),
         exemplars: times
-            .take(EXEMPLARS)
             .map(|timestamp| Exemplar {
                 labels_refs: vec![5, 8],
                 value: 0.25 + timestamp as f64,
