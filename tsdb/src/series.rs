@@ -30,9 +30,10 @@ pub struct SeriesTable {
 
 impl SeriesTable {
     /// As a checkpoint kept it; `None` if a label set stands twice.
-    pub fn restore(labels: ById<Labels>) -> Option<Self> {
+    pub fn restore(mut labels: ById<Labels>) -> Option<Self> {
         let mut table = Self::default();
-        for (id, labels) in labels.iter() {
+        for (id, labels) in labels.iter_mut() {
+            *labels = kept(std::mem::take(labels));
             table.ids.insert(labels.clone(), id);
             table.index.add(id, labels);
         }
