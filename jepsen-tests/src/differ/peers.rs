@@ -247,6 +247,14 @@ impl Client {
         bail!("a write is not taken")
     }
 
+    /// What there is.
+    pub async fn get(&mut self, path: &str) -> anyhow::Result<bytes::Bytes> {
+        match self.0.get(path, REQUEST_DEADLINE).await {
+            Reply::Answer { status: 200, body } => Ok(body),
+            other => bail!("{path}: {other:?}"),
+        }
+    }
+
     /// The answer's status and bytes.
     pub async fn ask(&mut self, asked: &Asked) -> anyhow::Result<(u16, bytes::Bytes)> {
         const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];

@@ -84,6 +84,6 @@ pub async fn compare(prometheus: &mut Client, quorate: &mut Client) -> anyhow::R
 }
 
 async fn read(client: &mut Client, path: &str) -> anyhow::Result<Value> {
-    let body = client.order(path).await?;
+    let body = client.get(path).await?;
     serde_json::from_slice(&body).with_context(|| path.to_owned())
 }
