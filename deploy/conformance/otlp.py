@@ -2,11 +2,12 @@
 """OTLP metrics: the same requests to quorate and to a real Prometheus, all series compared; and the
 real OpenTelemetry SDK by HTTP and gRPC against quorate.
 
-  deploy/conformance/otlp.py QUORATE [--prometheus PROMETHEUS] [--sdk PYTHON] [--show]
+  deploy/conformance/otlp.py QUORATE [--prometheus PROMETHEUS] [--sdk PYTHON] [--npm FOLDER] [--show]
 
 --show tells what quorate makes of every request.
 
-PYTHON is one that has opentelemetry-sdk and its exporters; without it that part is skipped aloud. So is
+PYTHON is one that has opentelemetry-sdk and its exporters, FOLDER one into which npm has installed them; without
+them that part is skipped aloud. So is
 the comparison with a Prometheus that has no OTLP receiver (Debian's is built without one).
 Exits with 0, with 1 on a difference, with 77 when nothing could be run.
 """
@@ -384,16 +385,55 @@ provider.shutdown()
 """
 
 
-def sdk(quorate, python, folder):
-    """The SDK of the field, each exporter, and what a query then says."""
+NPM = r"""
+const { AggregationType, MeterProvider, PeriodicExportingMetricReader } = require('@opentelemetry/sdk-metrics');
+const { defaultResource, resourceFromAttributes } = require('@opentelemetry/resources');
+const [kind, url] = process.argv.slice(-2);
+const way = { proto: 'proto', json: 'http', 'npm-grpc': 'grpc' }[kind];
+const { OTLPMetricExporter } = require('@opentelemetry/exporter-metrics-otlp-' + way);
+const exporter = new OTLPMetricExporter({ url, compression: 'gzip' });
+const resource = defaultResource().merge(resourceFromAttributes(
+  { 'service.name': 'sdk-' + kind, 'service.instance.id': '1', 'host.name': 'h' }));
+const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: 3600000, exportTimeoutMillis: 10000 });
+const views = [{ instrumentName: 'exponential', aggregation: { type: AggregationType.EXPONENTIAL_HISTOGRAM } }];
+const provider = new MeterProvider({ resource, readers: [reader], views });
+const meter = provider.getMeter('checks', '1');
+const counter = meter.createCounter('orders', { unit: '1' });
+counter.add(3, { item: 'tea' });
+meter.createUpDownCounter('queue.length').add(-2);
+meter.createObservableGauge('room.temperature', { unit: 'Cel' }).addCallback((result) => result.observe(21.5));
+for (const name of ['explicit', 'exponential']) {
+  const histogram = meter.createHistogram(name, { unit: 's' });
+  [0.1, 4, 70].forEach((value) => histogram.record(value));
+}
+(async () => {
+  await provider.forceFlush();
+  counter.add(2, { item: 'tea' });
+  await new Promise((done) => setTimeout(done, 50));
+  await provider.shutdown();
+})().catch((error) => { console.error('Failed to export', error); process.exit(1); });
+"""
+
+
+def sdk(quorate, python, npm, folder):
+    """The SDKs of the field, each exporter, and what a query then says."""
     failed = 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         grpc = "127.0.0.1:%d" % free.getsockname()[1]
     server = Server(quorate, os.path.join(folder, "sdk"), "", OWN + ["--otlp.grpc-listen-address=" + grpc])
     try:
-        for kind, endpoint in (("http", server.url + PATH), ("grpc", "http://" + grpc)):
-            run = subprocess.run([python, "-c", SDK, kind, endpoint], capture_output=True, text=True, timeout=120)
+        http, grpc = server.url + PATH, "http://" + grpc
+        ways = []
+        if python:
+            ways += [("python", [python, "-c", SDK], *way) for way in (("http", http), ("grpc", grpc))]
+        if npm:
+            program = os.path.join(npm, "export.js")
+            with open(program, "w") as file:
+                file.write(NPM)
+            ways += [("nodejs", ["node", program], *way) for way in (("proto", http), ("json", http), ("npm-grpc", grpc))]
+        for language, program, kind, endpoint in ways:
+            run = subprocess.run(program + [kind, endpoint], capture_output=True, text=True, timeout=120)
             if run.returncode or "Failed to export" in run.stderr:
                 failed += 1
                 print("FAIL sdk %s: %s" % (kind, run.stderr[-600:]))
@@ -407,7 +447,7 @@ def sdk(quorate, python, folder):
                 ("explicit_seconds_count{%s}", "3"),
                 ("histogram_count(exponential_seconds{%s})", "3"),
                 ("histogram_sum(exponential_seconds{%s})", "74.1"),
-                ("target_info{host_name=\"h\",telemetry_sdk_language=\"python\",%s}", "1"),
+                ("target_info{host_name=\"h\",telemetry_sdk_language=\"" + language + "\",%s}", "1"),
             ):
                 asked = urllib.parse.urlencode({"query": query % labels})
                 answer = json.load(urllib.request.urlopen(server.url + "/api/v1/query?" + asked, timeout=20))
@@ -426,6 +466,7 @@ def main():
     options.add_argument("quorate")
     options.add_argument("--prometheus")
     options.add_argument("--sdk", metavar="PYTHON")
+    options.add_argument("--npm", metavar="FOLDER")
     options.add_argument("--show", action="store_true")
     chosen = options.parse_args()
     failed, ran = 0, 0
@@ -437,11 +478,13 @@ def main():
             ran += 1
         else:
             print("SKIP: no Prometheus with an OTLP receiver")
-        if chosen.sdk:
-            failed += sdk(chosen.quorate, chosen.sdk, folder)
+        if chosen.sdk or chosen.npm:
+            failed += sdk(chosen.quorate, chosen.sdk, chosen.npm, folder)
             ran += 1
-        else:
+        if not chosen.sdk:
             print("SKIP: no Python with the OpenTelemetry SDK")
+        if not chosen.npm:
+            print("SKIP: no folder with the OpenTelemetry SDK of npm")
     print("%d differences" % failed)
     sys.exit(1 if failed else 0 if ran else 77)
 
