@@ -116,13 +116,7 @@ async fn exemplars(cluster: &Cluster) -> Result<Vec<ExemplarSeries>, String> {
 }
 
 async fn select(cluster: &Cluster, name: &str) -> Result<Vec<Series>, String> {
-    let selection = Selection {
-        matchers: vec![Matcher::equal("__name__", name)],
-        start: Timestamp::MIN,
-        end: Timestamp::MAX,
-        take: Take::All,
-        consistency: Consistency::Strong,
-    };
+    let selection = all_of(name);
     let mut found = Vec::new();
     if let Some(source) = cluster.source() {
         found.extend(source.select(&selection).await.map_err(|e| e.to_string())?);
@@ -173,18 +167,28 @@ async fn page_by_page(cluster: &Cluster, world: &model::port::World) {
     }
 }
 
-/// Whoever wants to know is told which node answered for which shards, and what that moved.
-async fn explain(cluster: &Cluster) {
-    let selection = Selection {
-        matchers: vec![Matcher::equal("__name__", "m")],
+/// Every sample of a name, as everybody must give it.
+fn all_of(name: &str) -> Selection {
+    Selection {
+        matchers: vec![Matcher::equal("__name__", name)],
         start: Timestamp::MIN,
         end: Timestamp::MAX,
         take: Take::All,
         consistency: Consistency::Strong,
-    };
+    }
+}
+
+/// The source of a node that notes who answers what.
+fn noted(cluster: &Cluster) -> (Arc<dyn Source>, Arc<Trail>) {
     let trail = Arc::new(Trail::default());
     let source = cluster.source().expect("formed").noting(trail.clone());
-    let source = source.expect("all shards know whom they ask");
+    (source.expect("all shards know whom they ask"), trail)
+}
+
+/// Whoever wants to know is told which node answered for which shards, and what that moved.
+async fn explain(cluster: &Cluster) {
+    let selection = all_of("m");
+    let (source, trail) = noted(cluster);
     until("every leader answers", async || {
         source.select(&selection).await.map_err(|e| e.to_string())?;
         let mut all = trail.take();
@@ -211,16 +215,8 @@ async fn explain(cluster: &Cluster) {
 
 /// Once a node has applied all there is, its own replicas answer, and nothing travels.
 async fn near(cluster: &Cluster) {
-    let selection = Selection {
-        matchers: vec![Matcher::equal("__name__", "m")],
-        start: Timestamp::MIN,
-        end: Timestamp::MAX,
-        take: Take::All,
-        consistency: Consistency::Strong,
-    };
-    let trail = Arc::new(Trail::default());
-    let source = cluster.source().expect("formed").noting(trail.clone());
-    let source = source.expect("all shards know whom they ask");
+    let selection = all_of("m");
+    let (source, trail) = noted(cluster);
     until("the replicas here answer", async || {
         source.select(&selection).await.map_err(|e| e.to_string())?;
         let (_, told) = trail.take().pop().expect("a question");
@@ -257,11 +253,8 @@ async fn blocks_of(root: &Arc<tempfile::TempDir>, name: &str) -> usize {
 async fn count_in(root: &Arc<tempfile::TempDir>, name: &str, metric: &str) -> usize {
     let world = host::world(root.path()).expect("a world");
     let selection = Selection {
-        matchers: vec![Matcher::equal("__name__", metric)],
-        start: Timestamp::MIN,
-        end: Timestamp::MAX,
-        take: Take::All,
         consistency: Consistency::Local,
+        ..all_of(metric)
     };
     let mut samples = 0;
     for shard in 0..4 {
