@@ -24,6 +24,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from server import Server
+
 NOW = int(time.time()) - 60
 PATH = "/api/v1/otlp/v1/metrics"
 # Name, the `otlp` section, and features. A configuration that the real one does not know is skipped aloud.
@@ -220,34 +222,13 @@ def bad_requests():
     yield "snappy", {**kind, "Content-Encoding": "snappy"}, good
 
 
-class Server:
-    def __init__(self, binary, folder, config, flags, features=()):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = "http://127.0.0.1:%d" % free.getsockname()[1]
-        os.makedirs(folder)
-        with open(os.path.join(folder, "c.yml"), "w") as file:
-            file.write("global: {scrape_interval: 15s}\nstorage: {tsdb: {out_of_order_time_window: 1h}}\n" + config + "\n")
-        command = [binary, "--config.file=" + os.path.join(folder, "c.yml"), "--storage.tsdb.path=" + os.path.join(folder, "data"),
-                   "--web.listen-address=" + self.url[len("http://"):], "--web.enable-otlp-receiver",
-                   "--enable-feature=" + ",".join(["native-histograms", "exemplar-storage", *features])] + flags
-        self.log = open(os.path.join(folder, "log"), "wb")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(self.url + "/-/ready", timeout=2).read()
-                return
-            except OSError:
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.1)
-        self.stop()
-        with open(os.path.join(folder, "log"), errors="replace") as file:
-            raise RuntimeError("%s did not start: %s" % (binary, file.read()[-400:]))
+class Receiver(Server):
+    """One that takes OTLP, with more of the configuration and more features."""
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(20)
+    def __init__(self, binary, folder, config, flags, features=()):
+        config = "global: {scrape_interval: 15s}\nstorage: {tsdb: {out_of_order_time_window: 1h}}\n" + config + "\n"
+        features = ",".join(["native-histograms", "exemplar-storage", *features])
+        super().__init__(binary, folder, config, ["--web.enable-otlp-receiver", "--enable-feature=" + features] + flags)
 
     def send(self, body, headers=None):
         """Code and text; `body` is a request, or bytes with their headers."""
@@ -305,7 +286,7 @@ def told(series):
 def alone(quorate, folder):
     """What quorate makes of all that, to be read."""
     for i, (name, (config, features)) in enumerate(CONFIGURATIONS.items()):
-        ours = Server(quorate, os.path.join(folder, "a%d" % i), config, OWN, features)
+        ours = Receiver(quorate, os.path.join(folder, "a%d" % i), config, OWN, features)
         try:
             print("== " + name)
             for what, body in requests():
@@ -325,9 +306,9 @@ def beside(quorate, prometheus, folder):
         if not knows(prometheus, folder, config):
             print("%-16s SKIP: the real one does not know it" % name)
             continue
-        ours = Server(quorate, os.path.join(folder, "q%d" % i), config, OWN, features)
+        ours = Receiver(quorate, os.path.join(folder, "q%d" % i), config, OWN, features)
         try:
-            theirs = Server(prometheus, os.path.join(folder, "p%d" % i), config, [], features)
+            theirs = Receiver(prometheus, os.path.join(folder, "p%d" % i), config, [], features)
             try:
                 asked = [(what, body, None) for what, body in requests()]
                 asked += [(what, body, headers) for what, headers, body in bad_requests()]
@@ -421,7 +402,7 @@ def sdk(quorate, python, npm, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         grpc = "127.0.0.1:%d" % free.getsockname()[1]
-    server = Server(quorate, os.path.join(folder, "sdk"), "", OWN + ["--otlp.grpc-listen-address=" + grpc])
+    server = Receiver(quorate, os.path.join(folder, "sdk"), "", OWN + ["--otlp.grpc-listen-address=" + grpc])
     try:
         http, grpc = server.url + PATH, "http://" + grpc
         ways = []

@@ -11,15 +11,15 @@ A difference that write_known.txt has with its reason is told and no failure; on
 import argparse
 import json
 import os
-import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+
+from server import Server
 
 NOW = int(time.time()) * 1000 - 60_000
 PATH = "/api/v1/write"
@@ -295,36 +295,13 @@ def heads():
     yield "1.0, metadata alone", V1, snappy(block(3, number(1, 1) + block(2, "m_total") + block(4, "help")))
 
 
-class Server:
-    def __init__(self, binary, folder, window, flags):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = "http://127.0.0.1:%d" % free.getsockname()[1]
-        os.makedirs(folder)
-        config = os.path.join(folder, "c.yml")
-        with open(config, "w") as file:
-            file.write("storage: {tsdb: {out_of_order_time_window: %s}}\n" % window)
-        command = [binary, "--config.file=" + config, "--storage.tsdb.path=" + os.path.join(folder, "data"),
-                   "--web.listen-address=" + self.url[len("http://"):], "--web.enable-remote-write-receiver",
-                   "--enable-feature=native-histograms,exemplar-storage"] + flags
-        self.log = open(os.path.join(folder, "log"), "wb")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(self.url + "/-/ready", timeout=2).read()
-                return
-            except OSError:
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.1)
-        self.stop()
-        with open(os.path.join(folder, "log"), errors="replace") as file:
-            raise RuntimeError("%s did not start: %s" % (binary, file.read()[-400:]))
+class Receiver(Server):
+    """One that takes remote write, with a window for what comes out of order."""
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(20)
-        self.log.close()
+    def __init__(self, binary, folder, window, flags):
+        config = "storage: {tsdb: {out_of_order_time_window: %s}}\n" % window
+        features = "--enable-feature=native-histograms,exemplar-storage"
+        super().__init__(binary, folder, config, ["--web.enable-remote-write-receiver", features] + flags)
 
     def send(self, headers, body):
         """Code, text, and the headers that count."""
@@ -374,9 +351,9 @@ OWN = ["--push.listen-address=", "--cluster.listen-address=127.0.0.1:0"]
 def differences(quorate, prometheus, folder, only, show):
     """Name of a case with its configuration, what differs, ours and theirs."""
     for n, (configuration, window) in enumerate(CONFIGURATIONS.items()):
-        ours = Server(quorate, os.path.join(folder, "q%d" % n), window, OWN)
+        ours = Receiver(quorate, os.path.join(folder, "q%d" % n), window, OWN)
         try:
-            theirs = Server(prometheus, os.path.join(folder, "p%d" % n), window, [])
+            theirs = Receiver(prometheus, os.path.join(folder, "p%d" % n), window, [])
             try:
                 chosen = [case for case in cases() if only in case[0]]
                 for name, _, headers, some in chosen:
