@@ -83,7 +83,7 @@ impl Budget {
         }
     }
 
-    /// Does the work on `bytes`, which takes no breath: where they are many one at a time, and so that
+    /// Does the work on `bytes`, which takes no breath: where they are many, of few bodies at one time, and so that
     /// the tasks of this thread go on elsewhere. Leaders that send no heartbeats lose their shards.
     pub async fn apart<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes <= HTTP_SHORT_DECODE_BYTES_MAX {
