@@ -21,10 +21,7 @@ const SUM: u8 = 3 << 3 | 1;
 
 /// Appends one series.
 pub fn put_series(request: &mut Vec<u8>, labels: &[Label], samples: &Samples) {
-    let mut series = Vec::new();
-    for label in labels {
-        put_message(&mut series, LABELS, &label.encode_to_vec());
-    }
+    let mut series = begin_series(labels);
     for sample in &samples.floats {
         let mut message = vec![VALUE];
         message.extend(sample.value.to_le_bytes());
@@ -43,10 +40,7 @@ pub fn put_series(request: &mut Vec<u8>, labels: &[Label], samples: &Samples) {
 
 /// Appends exemplars of one series. Of their values a zero's sign is lost.
 pub fn put_exemplars(request: &mut Vec<u8>, labels: &[Label], exemplars: &[Exemplar]) {
-    let mut series = Vec::new();
-    for label in labels {
-        put_message(&mut series, LABELS, &label.encode_to_vec());
-    }
+    let mut series = begin_series(labels);
     for exemplar in exemplars {
         put_message(&mut series, EXEMPLARS, &exemplar.encode_to_vec());
     }
@@ -56,6 +50,15 @@ pub fn put_exemplars(request: &mut Vec<u8>, labels: &[Label], exemplars: &[Exemp
 /// Appends what is said of one metric.
 pub fn put_metadata(request: &mut Vec<u8>, said: &MetricMetadata) {
     put_message(request, METADATA, &said.encode_to_vec());
+}
+
+/// A series of which only the labels are there.
+fn begin_series(labels: &[Label]) -> Vec<u8> {
+    let mut series = Vec::new();
+    for label in labels {
+        put_message(&mut series, LABELS, &label.encode_to_vec());
+    }
+    series
 }
 
 fn put_message(out: &mut Vec<u8>, tag: u8, message: &[u8]) {
