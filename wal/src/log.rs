@@ -236,10 +236,9 @@ impl SegmentedLog {
                     entries.push(Entry { id: *id, payload });
                     rest = others;
                 }
-                Source::Disk(first) => {
+                Source::Disk(_) => {
                     let stretch = stretch_of(rest);
-                    self.fetch_stretch(group, *first, &stretch, &mut entries)
-                        .await?;
+                    self.fetch_stretch(group, &stretch, &mut entries).await?;
                     rest = &rest[stretch.len()..];
                 }
             }
@@ -247,51 +246,88 @@ impl SegmentedLog {
         Ok(entries)
     }
 
-    /// Reads entries that lie side by side in one go.
+    /// Reads entries that lie close together in one go. What lies between them is of other groups: when
+    /// it cannot be read, they are read one by one.
     async fn fetch_stretch(
         &self,
         group: GroupId,
-        first: Position,
         stretch: &[(LogId, Position)],
         entries: &mut Vec<Entry>,
     ) -> io::Result<()> {
-        let path = path_of(&self.dir, first.segment);
-        let len = stretch.iter().map(|(_, p)| p.len as usize).sum();
-        let bytes = match len {
-            0 => Bytes::new(),
-            _ => self.disk.read(&path, u64::from(first.offset), len).await?,
-        };
-        let mut from = 0;
-        for &(id, position) in stretch {
-            let to = from + position.len as usize;
-            if to > bytes.len() || crc32c::crc32c(&bytes[from..to]) != position.crc {
-                let why = format!(
-                    "{} offset {}: entry {} of {group} is damaged",
-                    path.display(),
-                    position.offset,
-                    id.index
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let first = &stretch[0].1;
+        let bytes = match self.read_span(stretch).await {
+            Err(_) if stretch.len() > 1 => {
+                for one in stretch.chunks(1) {
+                    let bytes = self.read_span(one).await?;
+                    entries.push(self.checked(group, &one[0], &bytes, 0)?);
+                }
+                return Ok(());
             }
-            let payload = bytes.slice(from..to);
-            entries.push(Entry { id, payload });
-            from = to;
+            bytes => bytes?,
+        };
+        for one in stretch {
+            let from = (one.1.offset - first.offset) as usize;
+            entries.push(self.checked(group, one, &bytes, from)?);
         }
         Ok(())
     }
+
+    /// The bytes from the first entry's to the last one's.
+    async fn read_span(&self, stretch: &[(LogId, Position)]) -> io::Result<Bytes> {
+        let (first, last) = (&stretch[0].1, &stretch[stretch.len() - 1].1);
+        match (last.end() - u64::from(first.offset)) as usize {
+            0 => Ok(Bytes::new()),
+            len => {
+                let path = path_of(&self.dir, first.segment);
+                self.disk.read(&path, u64::from(first.offset), len).await
+            }
+        }
+    }
+
+    /// The entry that stands in `bytes` behind `from`.
+    fn checked(
+        &self,
+        group: GroupId,
+        (id, position): &(LogId, Position),
+        bytes: &Bytes,
+        from: usize,
+    ) -> io::Result<Entry> {
+        let to = from + position.len as usize;
+        if to > bytes.len() || crc32c::crc32c(&bytes[from..to]) != position.crc {
+            let why = format!(
+                "{} offset {}: entry {} of {group} is damaged",
+                path_of(&self.dir, position.segment).display(),
+                position.offset,
+                id.index
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        let payload = bytes.slice(from..to);
+        Ok(Entry { id: *id, payload })
+    }
 }
 
-/// The entries at the front of `plan` that lie side by side on disk.
+/// Bytes of other entries that are read too when they lie between two that are wanted: far less than
+/// another read costs.
+const GAP_BYTES_MAX: u64 = 32 << 10;
+/// What is read in one go, as long as it is more than one entry.
+const SPAN_BYTES_MAX: u64 = 8 << 20;
+
+/// The entries at the front of `plan` that lie close together on disk.
 fn stretch_of(plan: &[(LogId, Source)]) -> Vec<(LogId, Position)> {
     let mut stretch: Vec<(LogId, Position)> = Vec::new();
     for (id, source) in plan {
         let Source::Disk(position) = source else {
             break;
         };
-        if let Some((_, last)) = stretch.last() {
-            let adjoins = position.segment == last.segment
-                && u64::from(position.offset) == u64::from(last.offset) + u64::from(last.len);
-            if !adjoins {
+        if let [(_, first), ..] = &stretch[..]
+            && let Some((_, last)) = stretch.last()
+        {
+            let gap = u64::from(position.offset).checked_sub(last.end());
+            let is_close = position.segment == last.segment
+                && gap.is_some_and(|gap| gap <= GAP_BYTES_MAX)
+                && position.end() - u64::from(first.offset) <= SPAN_BYTES_MAX;
+            if !is_close {
                 break;
             }
         }

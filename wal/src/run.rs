@@ -19,6 +19,13 @@ pub(crate) struct Position {
     pub crc: u32,
 }
 
+impl Position {
+    /// Behind the last byte of its payload.
+    pub fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.len)
+    }
+}
+
 /// Positions of consecutive entries.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Run {
