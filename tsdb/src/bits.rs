@@ -1,72 +1,107 @@
 //! Bit strings, most significant bit first. Reading past the end is `None`, never a panic.
 
 /// Appends bits to bytes; unused bits of the last byte are zero.
+///
+/// Invariant: what stands behind the first `bits` bits of `bytes` is zero.
 #[derive(Debug, Default, Clone)]
 pub struct BitWriter {
     bytes: Vec<u8>,
-    /// Unused low bits of the last byte, `0 ..= 7`.
-    free: u8,
+    bits: u32,
 }
 
 /// Bytes that a writer grows by: in many that grow a little each, doubling would leave a third of
 /// the memory empty. With 8 at first, what they take and a word of
 /// an allocator's are a multiple of 16.
 const GROWTH: usize = 48;
+/// Bytes that a word touches wherever it begins.
+const TOUCHED: usize = 9;
 
 impl BitWriter {
     /// Goes on where a reader of `bytes` stopped after `bits` bits. `None` when that is not inside
     /// the last byte, or the bits behind it are not zero.
     pub fn resume(bytes: &[u8], bits: usize) -> Option<Self> {
-        let free = (bytes.len() * 8).checked_sub(bits).filter(|&f| f < 8)? as u8;
-        let padding = bytes.last().map_or(0, |last| last & low_mask(free));
+        let free = (bytes.len() * 8).checked_sub(bits).filter(|&f| f < 8)?;
+        let padding = bytes.last().map_or(0, |last| last & low_mask(free as u8));
         (padding == 0).then(|| Self {
             bytes: bytes.to_vec(),
-            free,
+            bits: u32::try_from(bits).expect("a chunk is far below 2^32 bits"),
         })
     }
 
-    /// Appends the low `bits` bits of `value`.
+    /// Appends the low `bits` bits of `value`, at most 64.
+    #[inline]
     pub fn push(&mut self, value: u64, bits: u32) {
         debug_assert!(bits <= 64);
         if bits == 0 {
             return;
         }
+        let (at, shift) = (self.bits as usize / 8, self.bits % 8);
+        if self.bytes.len() < at + TOUCHED {
+            self.grow(at + TOUCHED);
+        }
         // At the top of the word, zeros behind them.
-        let mut rest = value << (64 - bits);
-        let mut left = bits;
-        let free = u32::from(self.free);
-        if free > 0
-            && let Some(last) = self.bytes.last_mut()
-        {
-            let take = left.min(free);
-            *last |= (rest >> 56) as u8 >> (8 - free);
-            self.free -= take as u8;
-            left -= take;
-            rest <<= take;
-        }
-        if left > 0 {
-            let whole = left.div_ceil(8);
-            self.make_room(whole as usize);
-            self.bytes
-                .extend_from_slice(&rest.to_be_bytes()[..whole as usize]);
-            self.free = (whole * 8 - left) as u8;
-        }
+        let word = value << (64 - bits);
+        let place: &mut [u8; TOUCHED] = self.bytes[at..]
+            .first_chunk_mut()
+            .expect("it has grown to this");
+        let [high @ .., low] = place;
+        *high = (u64::from_be_bytes(*high) | word >> shift).to_be_bytes();
+        *low = (word << (8 - shift)) as u8;
+        self.bits += bits;
     }
 
-    fn make_room(&mut self, bytes: usize) {
-        if self.bytes.capacity() - self.bytes.len() < bytes {
-            let first = if self.bytes.capacity() == 0 { 8 } else { 0 };
-            let wanted = self.bytes.capacity() + GROWTH + first;
-            self.bytes.reserve_exact(wanted - self.bytes.len());
-        }
+    #[cold]
+    fn grow(&mut self, least: usize) {
+        let first = if self.bytes.is_empty() { 8 } else { 0 };
+        let wanted = least.max(self.bytes.len() + GROWTH + first);
+        self.bytes.reserve_exact(wanted - self.bytes.len());
+        self.bytes.resize(wanted, 0);
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.bits.div_ceil(8) as usize]
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.bits.div_ceil(8) as usize);
         self.bytes
+    }
+}
+
+/// Bits that are appended in one go, as long as they fit into a word.
+pub struct Together<'a> {
+    writer: &'a mut BitWriter,
+    word: u64,
+    bits: u32,
+}
+
+impl<'a> Together<'a> {
+    pub fn new(writer: &'a mut BitWriter) -> Self {
+        Self {
+            writer,
+            word: 0,
+            bits: 0,
+        }
+    }
+
+    /// As [`BitWriter::push`].
+    #[inline]
+    pub fn push(&mut self, value: u64, bits: u32) {
+        if bits == 0 {
+            return;
+        }
+        if self.bits + bits > 64 {
+            self.flush();
+        }
+        // Two shifts: one by 64 would do nothing.
+        self.word = self.word << 1 << (bits - 1) | value & (u64::MAX >> (64 - bits));
+        self.bits += bits;
+    }
+
+    #[inline]
+    pub fn flush(&mut self) {
+        self.writer.push(self.word, self.bits);
+        (self.word, self.bits) = (0, 0);
     }
 }
 
@@ -203,12 +238,25 @@ mod tests {
             let mut padding = reader.clone();
             prop_assert!(padding.is_padding());
             let resumed = BitWriter::resume(writer.as_bytes(), reader.position()).unwrap();
-            prop_assert_eq!(resumed.free, writer.free);
+            prop_assert_eq!(resumed.bits, writer.bits);
             prop_assert_eq!(reader.read(8), None);
         }
     }
 
     proptest! {
+        #[test]
+        fn bits_together_are_bits_one_by_one(pieces in prop::collection::vec((any::<u64>(), 0u32..=64), 0..50)) {
+            let mut writer = BitWriter::default();
+            let mut other = BitWriter::default();
+            let mut together = Together::new(&mut other);
+            for &(value, bits) in &pieces {
+                writer.push(value, bits);
+                together.push(value, bits);
+            }
+            together.flush();
+            prop_assert_eq!(other.as_bytes(), writer.as_bytes());
+        }
+
         #[test]
         fn runs_of_ones_are_counted(runs in prop::collection::vec((0u32..6, 1u32..5), 0..80)) {
             let mut writer = BitWriter::default();

@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use model::{Samples, Timestamp};
 
-use crate::bits::{BitStream, BitWriter};
+use crate::bits::{BitStream, BitWriter, Together};
 use crate::decimal;
 
 /// Samples of a chunk in the head.
@@ -154,6 +154,84 @@ impl Previous {
         }
     }
 
+    fn put_timestamp(&mut self, at: Timestamp, out: &mut Together<'_>) {
+        let delta = at.0.wrapping_sub(self.point.at.0);
+        let change = delta.wrapping_sub(self.delta);
+        self.delta = delta;
+        if change == 0 {
+            return out.push(0, 1);
+        }
+        match BUCKETS.iter().find(|bucket| bucket.holds(change)) {
+            Some(bucket) => {
+                out.push(bucket.prefix, bucket.prefix_bits);
+                out.push(change as u64, bucket.bits);
+            }
+            None => {
+                out.push(0b1111, 4);
+                out.push(change as u64, 64);
+            }
+        }
+    }
+
+    fn put_value(&mut self, bits: u64, out: &mut Together<'_>) {
+        let (before, places) = (self.point.bits, self.places);
+        if bits == before {
+            return out.push(0, 1);
+        }
+        if places == AS_BITS {
+            return self.put_xor(bits ^ before, out);
+        }
+        let digits = |bits| decimal::digits_of(bits, places);
+        match (digits(bits), digits(before)) {
+            (Some(digits), Some(before)) => self.put_difference(digits - before, out),
+            _ => self.put_with_other_places(bits, out),
+        }
+    }
+
+    fn put_difference(&mut self, difference: i64, out: &mut Together<'_>) {
+        let word = (difference << 1 ^ difference >> 63) as u64;
+        let width = (64 - word.leading_zeros()) as u8;
+        let window = &mut self.significant;
+        if width <= *window && *window - width < SHRINK_BITS {
+            out.push(0b10, 2);
+            return out.push(word, u32::from(*window));
+        }
+        *window = width;
+        out.push(0b11 << 6 | u64::from(width), 8);
+        out.push(word, u32::from(width));
+    }
+
+    /// What has more places than the values before, or is no decimal.
+    fn put_with_other_places(&mut self, bits: u64, out: &mut Together<'_>) {
+        let places = decimal::places_of(bits, self.places + 1);
+        let before = |places: &u8| decimal::digits_of(self.point.bits, *places);
+        let places = places.filter(|places| before(places).is_some());
+        let places = places.unwrap_or(AS_BITS);
+        out.push(0b11 << 6 | CHANGE, 8);
+        out.push(u64::from(places), 4);
+        self.change_places(places);
+        self.put_value(bits, out);
+    }
+
+    fn put_xor(&mut self, xor: u64, out: &mut Together<'_>) {
+        let leading = xor.leading_zeros().min(31) as u8;
+        let trailing = xor.trailing_zeros() as u8;
+        let window = self;
+        let window_trailing = 64 - window.leading - window.significant;
+        if window.significant > 0 && leading >= window.leading && trailing >= window_trailing {
+            out.push(0b10, 2);
+            let significant = u32::from(window.significant);
+            return out.push(xor >> window_trailing, significant);
+        }
+        window.leading = leading;
+        window.significant = 64 - leading - trailing;
+        let significant = window.significant;
+        out.push(0b11, 2);
+        out.push(u64::from(leading), 5);
+        out.push(u64::from(significant - 1), 6);
+        out.push(xor >> trailing, u32::from(significant));
+    }
+
     /// From here on values are those of so many places, or none.
     fn change_places(&mut self, places: u8) {
         self.places = places;
@@ -240,8 +318,10 @@ impl Appender {
     /// Appends a point later than all before.
     pub fn append(&mut self, point: Point) {
         assert!(point.at > self.previous.point.at, "a chunk is in order");
-        self.push_timestamp(point.at);
-        self.push_value(point.bits);
+        let mut together = Together::new(&mut self.writer);
+        self.previous.put_timestamp(point.at, &mut together);
+        self.previous.put_value(point.bits, &mut together);
+        together.flush();
         self.previous.point = point;
         self.previous.count += 1;
     }
@@ -255,84 +335,6 @@ impl Appender {
             coding: Coding::Decimal,
             data: Bytes::copy_from_slice(self.writer.as_bytes()),
         }
-    }
-
-    fn push_timestamp(&mut self, at: Timestamp) {
-        let delta = at.0.wrapping_sub(self.previous.point.at.0);
-        let change = delta.wrapping_sub(self.previous.delta);
-        self.previous.delta = delta;
-        if change == 0 {
-            return self.writer.push(0, 1);
-        }
-        match BUCKETS.iter().find(|bucket| bucket.holds(change)) {
-            Some(bucket) => {
-                self.writer.push(bucket.prefix, bucket.prefix_bits);
-                self.writer.push(change as u64, bucket.bits);
-            }
-            None => {
-                self.writer.push(0b1111, 4);
-                self.writer.push(change as u64, 64);
-            }
-        }
-    }
-
-    fn push_value(&mut self, bits: u64) {
-        let (before, places) = (self.previous.point.bits, self.previous.places);
-        if bits == before {
-            return self.writer.push(0, 1);
-        }
-        if places == AS_BITS {
-            return self.push_xor(bits ^ before);
-        }
-        let digits = |bits| decimal::digits_of(bits, places);
-        match (digits(bits), digits(before)) {
-            (Some(digits), Some(before)) => self.push_difference(digits - before),
-            _ => self.push_with_other_places(bits),
-        }
-    }
-
-    fn push_difference(&mut self, difference: i64) {
-        let word = (difference << 1 ^ difference >> 63) as u64;
-        let width = (64 - word.leading_zeros()) as u8;
-        let window = &mut self.previous.significant;
-        if width <= *window && *window - width < SHRINK_BITS {
-            self.writer.push(0b10, 2);
-            return self.writer.push(word, u32::from(*window));
-        }
-        *window = width;
-        self.writer.push(0b11 << 6 | u64::from(width), 8);
-        self.writer.push(word, u32::from(width));
-    }
-
-    /// What has more places than the values before, or is no decimal.
-    fn push_with_other_places(&mut self, bits: u64) {
-        let places = decimal::places_of(bits, self.previous.places + 1);
-        let before = |places: &u8| decimal::digits_of(self.previous.point.bits, *places);
-        let places = places.filter(|places| before(places).is_some());
-        let places = places.unwrap_or(AS_BITS);
-        self.writer.push(0b11 << 6 | CHANGE, 8);
-        self.writer.push(u64::from(places), 4);
-        self.previous.change_places(places);
-        self.push_value(bits);
-    }
-
-    fn push_xor(&mut self, xor: u64) {
-        let leading = xor.leading_zeros().min(31) as u8;
-        let trailing = xor.trailing_zeros() as u8;
-        let window = &mut self.previous;
-        let window_trailing = 64 - window.leading - window.significant;
-        if window.significant > 0 && leading >= window.leading && trailing >= window_trailing {
-            self.writer.push(0b10, 2);
-            let significant = u32::from(window.significant);
-            return self.writer.push(xor >> window_trailing, significant);
-        }
-        window.leading = leading;
-        window.significant = 64 - leading - trailing;
-        let significant = window.significant;
-        self.writer.push(0b11, 2);
-        self.writer.push(u64::from(leading), 5);
-        self.writer.push(u64::from(significant - 1), 6);
-        self.writer.push(xor >> trailing, u32::from(significant));
     }
 }
 
