@@ -9,6 +9,8 @@ mod admin;
 mod annex;
 mod columns;
 mod describe;
+mod packed;
+mod values;
 
 use std::ops::Range;
 
@@ -32,6 +34,8 @@ const VERSION_3: u8 = 3;
 const VERSION_10: u8 = 10;
 /// The same, equal steps of series as runs.
 const VERSION_11: u8 = 11;
+/// The same, values packed.
+const VERSION_12: u8 = 12;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
@@ -239,7 +243,7 @@ impl Command {
     /// The oldest version that can say it; a write is always of the newest.
     fn version(&self) -> u8 {
         match self {
-            Self::Write(_) | Self::Add(_) => VERSION_11,
+            Self::Write(_) | Self::Add(_) => VERSION_12,
             Self::Delete(_) | Self::Clean(_) | Self::Compact(_) | Self::Collect(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
             Self::Wipe(_) | Self::Pushes(_) | Self::Describe(_) => VERSION_3,
@@ -313,7 +317,11 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if ![VERSION_1, VERSION_2, VERSION_3, VERSION_10, VERSION_11].contains(&version) {
+        if ![
+            VERSION_1, VERSION_2, VERSION_3, VERSION_10, VERSION_11, VERSION_12,
+        ]
+        .contains(&version)
+        {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
@@ -398,7 +406,7 @@ fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malf
         .map(|_| fields.labels())
         .collect::<Result<Vec<_>, _>>()?;
     let rows = match version {
-        VERSION_10.. => columns::take(fields, labels.len(), version >= VERSION_11)?,
+        VERSION_10.. => columns::take(fields, labels.len(), version)?,
         _ => take_rows(fields, labels.len())?,
     };
     let fences = (0..fields.count(24)?)
@@ -909,23 +917,27 @@ mod tests {
         let decoded = Command::decode(old.clone().into());
         assert_eq!(decoded, Ok(Command::Write(write.clone())));
         // Series 1 and 6; a run of one step of 10 and one of -1; 1 and 0 as integers.
-        let of_version = |version: u8, series: [u8; 2]| {
+        let of_version = |version: u8, series: [u8; 2], values: &[u8]| {
             [
                 &[version, 1, 10, 2, 0, 0][..],
                 &[1, 4, 1, b'a', 1, b'b'],
                 &[2],
                 &series,
-                &[1, 20, 1, 1, 8, 0],
+                &[1, 20, 1, 1],
+                values,
                 &[1, 0, 0, 0, 0, 2, 0, 0, 0],
                 &[7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
                 &[0, 0, 0],
             ]
             .concat()
         };
-        let decoded = Command::decode(of_version(10, [2, 10]).into());
-        assert_eq!(decoded, Ok(Command::Write(write.clone())));
+        for (version, series) in [(10, [2, 10]), (11, [4, 20])] {
+            let decoded = Command::decode(of_version(version, series, &[8, 0]).into());
+            assert_eq!(decoded, Ok(Command::Write(write.clone())));
+        }
+        // Both of kind 0; in one bit each above 0; no steps.
         let encoded = Command::Write(write.clone()).encode();
-        assert_eq!(encoded, of_version(11, [4, 20]));
+        assert_eq!(encoded, of_version(12, [4, 20], &[0, 1, 0, 0b01]));
         let histogram = Histogram::default();
         write
             .rows

@@ -1,31 +1,29 @@
 //! The rows of a write since version 10, column by column, as few bytes as cost nothing to make:
 //! series as steps, equal ones as runs since version 11, timestamps as runs, values as decimals where
-//! they are some.
+//! they are some, packed since version 12.
 //!
 //! Promise: what comes back is the same by bits. A value is written as a decimal only when reading
 //! it gives its bits again; everything else stands as it is.
 
 use model::Timestamp;
 
-use super::{SeriesRef, WriteRows, series_code, series_of};
-use crate::fields::{Fields, Malformed, put_u64, put_varint, put_zigzag, unzigzag, zigzag};
+use super::{SeriesRef, VERSION_11, VERSION_12, WriteRows, series_code, series_of, values};
+use crate::fields::{Fields, Malformed, put_varint, put_zigzag, unzigzag, zigzag};
 
 /// What a decimal is divided by, by kind.
 const SCALES: [f64; 3] = [1.0, 100.0, 1e6];
-/// The kind of a value that stands as it is.
-const PLAIN: u64 = 3;
 /// Integers below are floats without loss.
 const EXACT: f64 = (1u64 << 53) as f64;
 
 /// A value as a whole number of units.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Decimal {
-    number: i64,
-    kind: u64,
+pub struct Decimal {
+    pub number: i64,
+    pub kind: u8,
 }
 
 impl Decimal {
-    fn of(value: f64) -> Option<Self> {
+    pub fn of(value: f64) -> Option<Self> {
         SCALES.iter().zip(0..).find_map(|(scale, kind)| {
             let number = (value * scale).round();
             let found = Self {
@@ -37,7 +35,7 @@ impl Decimal {
         })
     }
 
-    fn value(self) -> f64 {
+    pub fn value(self) -> f64 {
         self.number as f64 / SCALES[self.kind as usize]
     }
 }
@@ -47,7 +45,7 @@ impl Decimal {
 struct Before(Option<(u64, Decimal)>);
 
 impl Before {
-    fn number(&self, series: u64, kind: u64) -> i64 {
+    fn number(&self, series: u64, kind: u8) -> i64 {
         match self.0 {
             Some((of, before)) if of == series && before.kind == kind => before.number,
             _ => 0,
@@ -60,22 +58,8 @@ pub fn put(out: &mut Vec<u8>, rows: &WriteRows) {
     put_varint(out, rows.len() as u64);
     put_series(out, &rows.series);
     put_times(out, &rows.timestamps);
-    let mut before = Before::default();
-    for (&series, &value) in rows.series.iter().zip(&rows.values) {
-        let series = series_code(series);
-        let decimal = Decimal::of(value);
-        match decimal {
-            Some(Decimal { number, kind }) => {
-                let step = number.wrapping_sub(before.number(series, kind));
-                put_varint(out, zigzag(step) << 2 | kind);
-            }
-            None => {
-                put_varint(out, PLAIN);
-                put_u64(out, value.to_bits());
-            }
-        }
-        before.0 = decimal.map(|decimal| (series, decimal));
-    }
+    let codes = rows.series.iter().map(|series| series_code(*series));
+    values::put(out, codes, &rows.values);
 }
 
 /// Bit 0 of a step's varint: more of the same follow.
@@ -125,30 +109,39 @@ fn put_times(out: &mut Vec<u8>, times: &[Timestamp]) {
     }
 }
 
-/// Of version 11 if `in_runs`, else of version 10.
-pub fn take(fields: &mut Fields<'_>, labels: usize, in_runs: bool) -> Result<WriteRows, Malformed> {
-    // A row is at least one byte of value.
-    let count = fields.count(1)?;
-    let codes = match in_runs {
-        true => take_codes(fields, count)?,
-        false => take_single_codes(fields, count)?,
+/// Of version 10 or later.
+pub fn take(fields: &mut Fields<'_>, labels: usize, version: u8) -> Result<WriteRows, Malformed> {
+    let count = take_count(fields, version)?;
+    let codes = match version {
+        VERSION_11.. => take_codes(fields, count)?,
+        _ => take_single_codes(fields, count)?,
     };
     let series = codes
         .iter()
         .map(|code| series_of(*code, labels))
         .collect::<Result<Vec<SeriesRef>, Malformed>>()?;
     let timestamps = take_times(fields, count)?;
-    let mut before = Before::default();
-    let values = codes
-        .iter()
-        .map(|&series| take_value(fields, series, &mut before))
-        .collect::<Result<_, _>>()?;
+    let values = match version {
+        VERSION_12.. => values::take(fields, &codes)?,
+        _ => take_single_values(fields, &codes)?,
+    };
     Ok(WriteRows {
         series,
         timestamps,
         values,
         histograms: Vec::new(),
     })
+}
+
+fn take_count(fields: &mut Fields<'_>, version: u8) -> Result<usize, Malformed> {
+    if version < VERSION_12 {
+        // A row is at least one byte of value.
+        return fields.count(1);
+    }
+    let count = usize::try_from(fields.varint()?).ok();
+    count
+        .filter(|count| count.div_ceil(4) <= fields.remaining())
+        .ok_or(Malformed("count larger than the bytes left"))
 }
 
 fn take_codes(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
@@ -198,13 +191,19 @@ fn take_times(fields: &mut Fields<'_>, count: usize) -> Result<Vec<Timestamp>, M
     Ok(times)
 }
 
+fn take_single_values(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malformed> {
+    let mut before = Before::default();
+    let of = |series: &u64| take_value(fields, *series, &mut before);
+    codes.iter().map(of).collect()
+}
+
 fn take_value(fields: &mut Fields<'_>, series: u64, before: &mut Before) -> Result<f64, Malformed> {
     let word = fields.varint()?;
-    let kind = word & 3;
-    if kind == PLAIN {
+    let kind = (word & 3) as u8;
+    if kind == values::PLAIN {
         before.0 = None;
-        return match word {
-            PLAIN => fields.u64().map(f64::from_bits),
+        return match word >> 2 {
+            0 => fields.u64().map(f64::from_bits),
             _ => Err(Malformed("a value of no kind")),
         };
     }
@@ -222,6 +221,7 @@ mod tests {
     use model::SeriesId;
     use proptest::prelude::*;
 
+    use super::super::VERSION_10;
     use super::*;
 
     fn value() -> impl Strategy<Value = u64> {
@@ -257,7 +257,7 @@ mod tests {
             let mut out = Vec::new();
             put(&mut out, &written);
             let mut fields = Fields::new(&out);
-            let read = take(&mut fields, 0, true).unwrap();
+            let read = take(&mut fields, 0, VERSION_12).unwrap();
             prop_assert_eq!(fields.end(), Ok(()));
             let bits = |rows: &WriteRows| rows.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&read), bits(&written));
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn steps_of_version_10_are_read() {
         let bytes = [3, 20, 0, 0, 3, 0, 8, 8, 8];
-        let read = take(&mut Fields::new(&bytes), 0, false).unwrap();
+        let read = take(&mut Fields::new(&bytes), 0, VERSION_10).unwrap();
         let ids = [5, 5, 5].map(|id| SeriesRef::Known(SeriesId(id)));
         assert_eq!(
             (read.series, read.values),
@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn runs_beyond_the_rows_are_refused() {
         let run = |n: u8| [2, 4 << 1 | 1, n, 2, 0, 0, 0];
-        assert!(take(&mut Fields::new(&run(2)), 0, true).is_ok());
-        assert!(take(&mut Fields::new(&run(3)), 0, true).is_err());
-        assert!(take(&mut Fields::new(&run(0)), 0, true).is_err());
+        assert!(take(&mut Fields::new(&run(2)), 0, VERSION_11).is_ok());
+        assert!(take(&mut Fields::new(&run(3)), 0, VERSION_11).is_err());
+        assert!(take(&mut Fields::new(&run(0)), 0, VERSION_11).is_err());
     }
 }

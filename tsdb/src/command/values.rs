@@ -1,0 +1,109 @@
+//! The values of a write's rows since version 12: how each is written, then what is written alike together,
+//! so that numbers of one size lie side by side.
+//!
+//! A value is a whole number of units where that gives its bits again; else it stands as it is. Of
+//! several in a row of one series in the same units the first stands as it is and the others as steps.
+
+use super::columns::Decimal;
+use super::packed;
+use crate::fields::{Fields, Malformed, put_u64};
+
+/// The kind of a value that is no decimal; those below are units.
+pub const PLAIN: u8 = 3;
+/// Rows in a byte of kinds.
+const KINDS_IN_BYTE: usize = 4;
+
+/// `codes` name the series of each row, `values` are as many.
+pub fn put(out: &mut Vec<u8>, codes: impl Iterator<Item = u64>, values: &[f64]) {
+    let mut kinds = vec![0u8; values.len().div_ceil(KINDS_IN_BYTE)];
+    let mut firsts: [Vec<i64>; PLAIN as usize] = Default::default();
+    let mut steps = Vec::new();
+    let mut plain = Vec::new();
+    let mut before = None;
+    for (row, (code, &value)) in codes.zip(values).enumerate() {
+        let decimal = Decimal::of(value);
+        let kind = decimal.map_or(PLAIN, |decimal| decimal.kind);
+        kinds[row / KINDS_IN_BYTE] |= kind << (row % KINDS_IN_BYTE * 2);
+        match (decimal, before) {
+            (None, _) => plain.push(value.to_bits()),
+            (Some(now), Some((of, last))) if is_step((of, last), (code, kind)) => {
+                steps.push(now.number.wrapping_sub(last.number));
+            }
+            (Some(now), _) => firsts[usize::from(kind)].push(now.number),
+        }
+        before = decimal.map(|decimal| (code, decimal));
+    }
+    out.extend_from_slice(&kinds);
+    firsts.iter().for_each(|numbers| packed::put(out, numbers));
+    packed::put(out, &steps);
+    plain.iter().for_each(|bits| put_u64(out, *bits));
+}
+
+/// Whether a row of such a series and kind stands as a step from the decimal before it.
+fn is_step((of, last): (u64, Decimal), (code, kind): (u64, u8)) -> bool {
+    of == code && last.kind == kind
+}
+
+/// The values of rows of these series.
+pub fn take(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malformed> {
+    let kinds = Kinds(fields.take(codes.len().div_ceil(KINDS_IN_BYTE))?);
+    let mut counts = [0usize; PLAIN as usize + 2];
+    for row in 0..codes.len() {
+        counts[kinds.stream(row, codes)] += 1;
+    }
+    if kinds.rest(codes.len()) != 0 {
+        return Err(Malformed("kinds of values behind the last row"));
+    }
+    let mut numbers = Vec::new();
+    for stream in [0, 1, 2, STEPS] {
+        numbers.push(packed::take(fields, counts[stream])?.into_iter());
+    }
+    let mut steps = numbers.pop().expect("it was pushed last");
+    let mut number = 0i64;
+    let mut values = Vec::with_capacity(codes.len());
+    for row in 0..codes.len() {
+        let missing = Malformed("fewer values than rows");
+        let kind = kinds.of(row);
+        values.push(match kinds.stream(row, codes) {
+            PLAINLY => f64::from_bits(fields.u64()?),
+            STEPS => {
+                number = number.wrapping_add(steps.next().ok_or(missing)?);
+                Decimal { number, kind }.value()
+            }
+            first => {
+                number = numbers[first].next().ok_or(missing)?;
+                Decimal { number, kind }.value()
+            }
+        });
+    }
+    Ok(values)
+}
+
+/// Streams, besides one for the firsts of each kind.
+const PLAINLY: usize = PLAIN as usize;
+const STEPS: usize = PLAINLY + 1;
+
+/// Two bits for each row, the first in the lowest.
+struct Kinds<'a>(&'a [u8]);
+
+impl Kinds<'_> {
+    fn of(&self, row: usize) -> u8 {
+        self.0[row / KINDS_IN_BYTE] >> (row % KINDS_IN_BYTE * 2) & 3
+    }
+
+    /// Where the value of a row stands.
+    fn stream(&self, row: usize, codes: &[u64]) -> usize {
+        let kind = self.of(row);
+        let is_step =
+            kind != PLAIN && row > 0 && codes[row - 1] == codes[row] && self.of(row - 1) == kind;
+        if is_step { STEPS } else { usize::from(kind) }
+    }
+
+    /// The bits behind the last row.
+    fn rest(&self, rows: usize) -> u8 {
+        match rows % KINDS_IN_BYTE {
+            0 => 0,
+            used => self.0[rows / KINDS_IN_BYTE] >> (used * 2),
+        }
+    }
+}
