@@ -13,6 +13,7 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use model::port::Task;
 use model::{GroupId, ShardId};
+use tokio::sync::oneshot;
 
 use crate::cluster::Shared;
 use crate::convert::scoped;
@@ -202,7 +203,7 @@ impl Control {
                 && shared.router.replica(*shard).is_none()
                 && !self.is_quarantined(GroupId::of_shard(*shard))
         });
-        // Each waits for a handful of flushes, which the disk makes of several at once.
+        // Each waits for a handful of flushes, which the disk makes of several at once, and applies its log.
         let mut opening = futures::stream::iter(wanted.collect::<Vec<_>>())
             .map(|shard| self.open_shard(state, shard))
             .buffered(OPENING_MAX);
@@ -214,7 +215,7 @@ impl Control {
 
     async fn open_shard(&self, state: &State, shard: ShardId) -> io::Result<()> {
         let shared = &self.shared;
-        let replica = Replica::open(Setup {
+        let setup = Setup {
             world: shared.world.clone(),
             node: shared.node.0,
             shard,
@@ -227,8 +228,13 @@ impl Control {
             metrics: shared.engine_metrics.clone(),
             journal: shared.journal.clone(),
             checkpoint_turns: shared.checkpoint_turns.clone(),
-        })
-        .await?;
+        };
+        // On a task of its own, so that several apply their logs on several cores.
+        let (done, opened) = oneshot::channel();
+        let open = async move { drop(done.send(Replica::open(setup).await)) };
+        let _task = shared.world.spawn.spawn("open shard", open.boxed());
+        let ended = |_| io::Error::other(format!("shard {shard} was not opened to the end"));
+        let replica = opened.await.map_err(ended)??;
         let group = GroupId::of_shard(shard);
         shared.groups.insert(group, replica.running());
         let mut replicas = shared.replicas.write().expect("not poisoned");

@@ -128,6 +128,11 @@ impl Head {
         self.series.get_mut(id)
     }
 
+    /// Where a series stands among those there are; neighbours lie side by side.
+    pub fn place(&self, id: SeriesId) -> Option<usize> {
+        self.series.place(id)
+    }
+
     /// Looks at where samples of these series will be appended: nearly always it is in no cache, and a
     /// core waits for all of them as long as for one when nothing else depends on what it reads.
     pub fn touch(&self, ids: impl Iterator<Item = SeriesId>) {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::limits::{COLLECT_SERIES_MAX, SUSPECTS_MAX};
 use model::port::{Disk, World};
@@ -37,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{Outcome, Prepared, Recalled, State, sums_of};
+use crate::state::{Entry, Outcome, Prepared, Recalled, Run, State, sums_of};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,12 +151,46 @@ impl Shard {
         };
         if let Outcome::Written { rejected } = &outcome {
             let stored = rows - rejected.len();
-            self.metrics.samples_applied.inc_by(stored as u64);
-            for rejection in rejected {
-                self.metrics.rejected(rejection.reason).inc();
-            }
+            self.count(stored as u64, rejected.iter().map(|r| r.reason));
         }
         Ok(outcome)
+    }
+
+    fn count(&self, stored: u64, refused: impl Iterator<Item = Reason>) {
+        self.metrics.samples_applied.inc_by(stored);
+        refused.for_each(|reason| self.metrics.rejected(reason).inc());
+    }
+
+    /// Applies entries of the log, in order, that nobody waits for: as [`Shard::apply`] would one after the
+    /// other, and with less work the more there are in a batch. Commands are as [`Command::encode`] gives
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Shard::apply`], or bytes that are no command; entries before the one concerned are applied.
+    pub async fn replay(
+        &self,
+        mut batches: impl Stream<Item = io::Result<Vec<Entry>>> + Unpin,
+    ) -> io::Result<()> {
+        let mut run = Run::default();
+        while let Some(entries) = batches.try_next().await? {
+            self.replay_batch(&entries, &mut run).await?;
+        }
+        Ok(())
+    }
+
+    async fn replay_batch(&self, mut entries: &[Entry], run: &mut Run) -> io::Result<()> {
+        loop {
+            let replayed = self.write(|state| state.replay(entries, run));
+            self.count(replayed.stored, replayed.refused.into_iter());
+            entries = &entries[replayed.entries..];
+            let (Some(command), Some(((index, _), rest))) = (replayed.next, entries.split_first())
+            else {
+                return Ok(());
+            };
+            let command = command.map_err(io::Error::other)?;
+            self.apply(*index, &command).await?;
+            entries = rest;
+        }
     }
 
     /// Writes what is left of a block as a new file before it goes on, so that of many blocks

@@ -7,6 +7,7 @@
 mod adding;
 mod collecting;
 mod reading;
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -35,6 +36,7 @@ use crate::touched::Touched;
 use crate::value::Value;
 
 pub use reading::EachValue;
+pub use replay::{Entry, Run};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -751,9 +753,10 @@ impl Bounds {
             (true, false) if !in_order => return Some(Reason::OutOfOrder),
             _ => {}
         }
-        if self.newest.is_some_and(|newest| at > newest) {
-            return Some(Reason::TooNew);
-        }
-        None
+        self.is_too_new(at).then_some(Reason::TooNew)
+    }
+
+    fn is_too_new(&self, at: Timestamp) -> bool {
+        self.newest.is_some_and(|newest| at > newest)
     }
 }

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use futures::stream;
 use model::matcher::MatchOp;
 use model::source::{Source, Take};
 use model::{Exemplar, Labels, Matcher, SeriesId, Timestamp};
@@ -340,6 +341,41 @@ proptest! {
                 check_selection(&life, matchers, *start, *end).await;
             }
             check_selection(&life, &[], i64::MIN, i64::MAX).await;
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn replaying_a_log_is_applying_its_entries(
+        steps in prop::collection::vec(support::mostly_floats(), 1..40),
+        piece in 1usize..40,
+    ) {
+        run(async {
+            let mut life = Life::new(1).await;
+            for step in &steps {
+                life.step(step).await;
+            }
+            let replica = Replica::new(9).await;
+            let commands = life.log.iter().map(|command| Some(command.encode()));
+            let entries: Vec<_> = (1..).zip(commands).collect();
+            // And an entry that holds no command.
+            let end = entries.len() as u64 + 1;
+            let last = [(end, None)];
+            let batches = entries.chunks(piece).chain([&last[..]]);
+            let batches = batches.map(|batch| Ok(batch.to_vec()));
+            let replayed = replica.shard.replay(stream::iter(batches));
+            replayed.await.expect("applies");
+            life.replicas[0].shard.advance(end);
+            // To the last bit of what a checkpoint keeps.
+            let mut files = Vec::new();
+            for replica in [&replica, &life.replicas[0]] {
+                replica.checkpoint().await.expect("a checkpoint");
+                files.push(replica.shard.files().await);
+            }
+            assert_eq!(files[0], files[1]);
         });
     }
 }

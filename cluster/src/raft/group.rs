@@ -103,6 +103,7 @@ pub async fn start(parts: Parts) -> io::Result<(Raft, Standing)> {
     let store = LogStore::new(log.clone(), group);
     let changes = store.changes();
     let machine = StateMachine::new(machine)?;
+    machine.replay(&*log, group).await?;
     let raft = Raft::new(node, config, network, store, machine);
     let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
     let before = before::of(&*world.disk, group).await?;

@@ -9,11 +9,19 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use model::GroupId;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, SnapshotMeta};
 
-use super::types::{Entry, LeaderId, LogId, Mark, Reply, StoredMembers, TypeConfig};
+use super::types::{
+    Entry, LeaderId, LogId, Mark, Reply, StoredMembers, TypeConfig, entry_from_wal,
+};
+
+/// Bytes of the log that are applied together when a replica opens: a dozen samples of each series where there
+/// are many.
+const REPLAY_BYTES: usize = 2 << 20;
 
 /// One file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +66,28 @@ pub type GroupSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Fi
 /// Gives the mark for the index a checkpoint was captured at.
 pub type MarkAt = Box<dyn FnOnce(u64) -> Bytes + Send>;
 
+/// Stretches of a log, in order: each entry's index, and its command if it holds one.
+pub type Batches<'a> = BoxStream<'a, io::Result<Vec<(u64, Option<Bytes>)>>>;
+
 /// What a Raft group replicates. `apply` is a pure function of the log.
 #[async_trait]
 pub trait Machine: Send + Sync + 'static {
     /// Applies one command. An error means the log is not ours to understand, or the disk failed:
     /// the group stops.
     async fn apply(&self, index: u64, command: &Bytes) -> io::Result<Reply>;
+
+    /// Applies entries whose outcome nobody waits for, in order; those without a command hold none.
+    async fn replay(&self, mut batches: Batches<'_>) -> io::Result<()> {
+        while let Some(entries) = batches.try_next().await? {
+            for (index, command) in entries {
+                match command {
+                    Some(command) => drop(self.apply(index, &command).await?),
+                    None => self.advance(index),
+                }
+            }
+        }
+        Ok(())
+    }
 
     /// Notes an entry that holds no command.
     fn advance(&self, index: u64);
@@ -183,6 +207,45 @@ impl StateMachine {
             machine,
             applied: Arc::new(Mutex::new(applied)),
         })
+    }
+
+    /// The first entry that is not applied.
+    fn next_index(&self) -> u64 {
+        let applied = self.applied.lock().expect("not poisoned");
+        applied.last.map_or(0, |last| last.index + 1)
+    }
+
+    /// Applies what `log` says was committed, before Raft begins: it would do the same, a few entries at
+    /// a time. What cannot be read is left to it to tell of.
+    pub async fn replay(&self, log: &dyn wal::Log, group: GroupId) -> io::Result<()> {
+        let committed = log.state(group).committed;
+        let end = committed.map_or(0, |committed| committed.index + 1);
+        let batches = stream::try_unfold(self.next_index(), |next| async move {
+            let entries = match next < end {
+                true => log.read(group, next..end, REPLAY_BYTES).await?,
+                false => Vec::new(),
+            };
+            match entries.first().is_some_and(|first| first.id.index == next) {
+                true => self.noted(entries).map(Some),
+                false => Ok(None),
+            }
+        });
+        self.machine.replay(batches.boxed()).await
+    }
+
+    /// The entries as a machine takes them, and the index behind them.
+    fn noted(&self, entries: Vec<wal::Entry>) -> io::Result<(Vec<(u64, Option<Bytes>)>, u64)> {
+        let mut commands = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let entry = entry_from_wal(entry)?;
+            self.applied.lock().expect("not poisoned").note(&entry);
+            let command = match entry.payload {
+                EntryPayload::Normal(payload) => Some(payload.0),
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
+            commands.push((entry.log_id.index, command));
+        }
+        Ok((commands, self.next_index()))
     }
 
     async fn apply_one(&self, entry: &Entry) -> io::Result<Reply> {

@@ -10,7 +10,7 @@ use model::port::Disk;
 use tokio::sync::Semaphore;
 use tsdb::{Command, FileEntry, Position, Shard, SnapshotFiles};
 
-use crate::raft::machine::{FileSet, Machine, MarkAt, SnapshotFile};
+use crate::raft::machine::{Batches, FileSet, Machine, MarkAt, SnapshotFile};
 use crate::raft::types::Reply;
 
 /// Where incoming snapshots are put together, inside the shard's directory.
@@ -87,6 +87,10 @@ impl Machine for ShardMachine {
     async fn apply(&self, index: u64, command: &Bytes) -> io::Result<Reply> {
         let command = Command::decode(command.clone()).map_err(io::Error::other)?;
         Ok(Reply::Shard(self.engine.apply(index, &command).await?))
+    }
+
+    async fn replay(&self, batches: Batches<'_>) -> io::Result<()> {
+        self.engine.replay(batches).await
     }
 
     fn advance(&self, index: u64) {

@@ -336,6 +336,20 @@ pub fn step(structure: u32) -> BoxedStrategy<Step> {
     .boxed()
 }
 
+/// Writes of floats, and among them steps that go through the log.
+pub fn mostly_floats() -> BoxedStrategy<Step> {
+    let floats = (
+        prop::collection::vec(row(), 1..6),
+        windows(),
+        prop::option::weighted(0.3, fence()),
+    );
+    let floats = floats.prop_map(|(mut rows, windows, fence)| {
+        rows.iter_mut().for_each(|row| row.histograms = false);
+        Step::Write(rows, windows, fence)
+    });
+    prop_oneof![3 => floats, 1 => logged()].boxed()
+}
+
 /// Steps that go through the log.
 fn logged() -> BoxedStrategy<Step> {
     let rows = prop::collection::vec(row(), 1..6);
