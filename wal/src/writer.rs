@@ -110,6 +110,9 @@ impl Op {
     }
 }
 
+/// How often tasks that can run do so before a flush begins: what they append is flushed with it. Idle, that
+/// takes no time.
+const GATHERING_YIELDS: u32 = 2;
 /// A segment without a needed entry is ended once it has this part of a whole one's length.
 const SPENT_SHARE: u64 = 16;
 
@@ -314,14 +317,20 @@ impl Writer {
         }
     }
 
-    /// Waits until there is something to flush, then takes all that is there.
+    /// Waits until there is something to flush, then takes all that is there and comes at once.
     async fn collect(&mut self) -> Batch {
         let mut batch = Batch::default();
+        let mut yields = 0;
         while !batch.ends {
             let op = match self.carried.take() {
                 Some(op) => op,
                 None if batch.is_urgent() => match self.queue.try_recv() {
                     Ok(op) => op,
+                    Err(_) if yields < GATHERING_YIELDS => {
+                        yields += 1;
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
                     Err(_) => break,
                 },
                 None => match self.queue.recv().await {
