@@ -568,7 +568,7 @@ impl Control {
             let upkeep = self.upkeep.entry(group).or_default();
             let floor = shared.transfers.floor(group);
             upkeep
-                .round(&running.raft, now, floor, &shared.options.checkpoint)
+                .round(&running, now, floor, &shared.options.checkpoint)
                 .await?;
         }
         Ok(())

@@ -71,6 +71,17 @@ impl SnapshotFiles {
         }
     }
 
+    /// What is in no block takes so many bytes.
+    pub fn checkpoint_bytes(&self) -> u64 {
+        let is_checkpoint =
+            |entry: &&FileEntry| matches!(entry.kind(), Some(FileKind::Checkpoint(_)));
+        self.files
+            .iter()
+            .filter(is_checkpoint)
+            .map(|entry| entry.len)
+            .sum()
+    }
+
     /// Links the files into `dir`, which is then a shard's directory; without the head only its
     /// blocks, which are then none. What is in `dir` is durable, its own name the caller's to flush.
     pub async fn link_into(&self, dir: &Path, with_head: bool) -> io::Result<()> {

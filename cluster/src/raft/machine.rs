@@ -66,6 +66,15 @@ pub type GroupSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Fi
 /// Gives the mark for the index a checkpoint was captured at.
 pub type MarkAt = Box<dyn FnOnce(u64) -> Bytes + Send>;
 
+/// What a checkpoint would spare a restart, and about what it would cost.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Debt {
+    /// Of commands applied since the last one.
+    pub log_bytes: u64,
+    /// Of the last one.
+    pub checkpoint_bytes: u64,
+}
+
 /// Stretches of a log, in order: each entry's index, and its command if it holds one.
 pub type Batches<'a> = BoxStream<'a, io::Result<Vec<(u64, Option<Bytes>)>>>;
 
@@ -87,6 +96,12 @@ pub trait Machine: Send + Sync + 'static {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of commands applied since the last checkpoint, and of that checkpoint itself; zero where
+    /// nobody counts them.
+    fn checkpoint_debt(&self) -> Debt {
+        Debt::default()
     }
 
     /// Notes an entry that holds no command.

@@ -3,14 +3,16 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use model::port::Disk;
 use tokio::sync::Semaphore;
 use tsdb::{Command, FileEntry, Position, Shard, SnapshotFiles};
 
-use crate::raft::machine::{Batches, FileSet, Machine, MarkAt, SnapshotFile};
+use crate::raft::machine::{Batches, Debt, FileSet, Machine, MarkAt, SnapshotFile};
 use crate::raft::types::Reply;
 
 /// Where incoming snapshots are put together, inside the shard's directory.
@@ -22,6 +24,9 @@ pub struct ShardMachine {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     turns: Arc<Semaphore>,
+    /// As in [`Debt`].
+    log_bytes: AtomicU64,
+    checkpoint_bytes: AtomicU64,
 }
 
 /// How many checkpoints of shards a node writes at once. Each begins with a copy of what the shard's head
@@ -43,7 +48,14 @@ impl ShardMachine {
             disk,
             dir: dir.join(STAGING),
             turns,
+            log_bytes: AtomicU64::new(0),
+            checkpoint_bytes: AtomicU64::new(0),
         }
+    }
+
+    fn count(&self, command: &Bytes) {
+        self.log_bytes
+            .fetch_add(command.len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -85,12 +97,24 @@ fn to_set(files: SnapshotFiles) -> FileSet {
 #[async_trait]
 impl Machine for ShardMachine {
     async fn apply(&self, index: u64, command: &Bytes) -> io::Result<Reply> {
+        self.count(command);
         let command = Command::decode(command.clone()).map_err(io::Error::other)?;
         Ok(Reply::Shard(self.engine.apply(index, &command).await?))
     }
 
     async fn replay(&self, batches: Batches<'_>) -> io::Result<()> {
-        self.engine.replay(batches).await
+        let counted = batches.inspect_ok(|entries| {
+            let commands = entries.iter().filter_map(|(_, command)| command.as_ref());
+            commands.for_each(|command| self.count(command));
+        });
+        self.engine.replay(counted).await
+    }
+
+    fn checkpoint_debt(&self) -> Debt {
+        Debt {
+            log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            checkpoint_bytes: self.checkpoint_bytes.load(Ordering::Relaxed),
+        }
     }
 
     fn advance(&self, index: u64) {
@@ -105,9 +129,14 @@ impl Machine for ShardMachine {
 
     async fn checkpoint(&self, mark_at: MarkAt) -> io::Result<FileSet> {
         let turn = self.turns.acquire().await.map_err(io::Error::other)?;
+        let in_it = self.log_bytes.load(Ordering::Relaxed);
         self.engine.checkpoint(mark_at).await?;
+        self.log_bytes.fetch_sub(in_it, Ordering::Relaxed);
         drop(turn);
-        self.engine.snapshot().await.map(to_set)
+        let files = self.engine.snapshot().await?;
+        let bytes = files.checkpoint_bytes();
+        self.checkpoint_bytes.store(bytes, Ordering::Relaxed);
+        Ok(to_set(files))
     }
 
     async fn current(&self) -> io::Result<Option<FileSet>> {
@@ -136,6 +165,7 @@ impl Machine for ShardMachine {
             opaque: staged.opaque,
         };
         self.engine.install(&staged.dir, &files, position).await?;
+        self.log_bytes.store(0, Ordering::Relaxed);
         self.clear_staging().await
     }
 }

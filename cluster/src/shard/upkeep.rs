@@ -15,13 +15,18 @@ use tsdb::{
 
 use super::Replica;
 use crate::raft::group;
-use crate::raft::types::{LogId, Raft, WatchReceiver};
+use crate::raft::machine::Debt;
+use crate::raft::service::Running;
+use crate::raft::types::{LogId, WatchReceiver};
 
 /// When to write a checkpoint, and how much log to keep behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointPolicy {
     /// Entries applied since the last one.
     pub entries_max: u64,
+    /// Bytes of commands applied since the last one, if they are twice what that one took: so what is
+    /// written on top of the log stays below half of it.
+    pub log_bytes_max: u64,
     /// Age of the last one, if anything was applied since.
     pub age_max: Duration,
     /// How long nothing must have been applied for a checkpoint to be worth it whatever its age:
@@ -32,12 +37,13 @@ pub struct CheckpointPolicy {
     pub entries_kept: u64,
 }
 
-/// A restart replays at most this much. A checkpoint writes the whole head again, so one each few
-/// minutes would write every sample many times before it is sealed.
+/// A restart replays about this much: a second's work of a core for each 64 MiB. A checkpoint writes
+/// the whole head again, so one each few minutes would write every sample many times before it is sealed.
 impl Default for CheckpointPolicy {
     fn default() -> Self {
         Self {
             entries_max: 16_384,
+            log_bytes_max: 16 << 20,
             age_max: Duration::from_secs(900),
             quiet: Duration::from_secs(30),
             entries_kept: 256,
@@ -63,11 +69,13 @@ fn is_due(
     applied: u64,
     durable: u64,
     (age, still): (Duration, Duration),
+    debt: Debt,
     policy: &CheckpointPolicy,
 ) -> bool {
     let behind = applied.saturating_sub(durable);
     let waited = age >= policy.age_max || still >= policy.quiet;
-    behind >= policy.entries_max || (behind > 0 && waited)
+    let bytes_max = policy.log_bytes_max.max(debt.checkpoint_bytes * 2);
+    behind >= policy.entries_max || (behind > 0 && (waited || debt.log_bytes >= bytes_max))
 }
 
 /// Up to where the log may go, behind a checkpoint at `durable` that is `age` old. A checkpoint
@@ -202,11 +210,12 @@ impl Upkeep {
     /// One round. Entries behind `floor` are still wanted. An error means the group has stopped.
     pub async fn round(
         &mut self,
-        raft: &Raft,
+        running: &Running,
         now: Duration,
         floor: Option<u64>,
         policy: &CheckpointPolicy,
     ) -> io::Result<()> {
+        let raft = &running.raft;
         let (applied, durable, purged) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -228,7 +237,8 @@ impl Upkeep {
         }
         let age = now.saturating_sub(self.since);
         let ages = (age, now.saturating_sub(self.applied_since));
-        if self.asked.is_none() && is_due(applied, durable, ages, policy) {
+        let debt = running.machine.checkpoint_debt();
+        if self.asked.is_none() && is_due(applied, durable, ages, debt, policy) {
             self.asked = Some(applied);
             raft.trigger().snapshot().await.map_err(io::Error::other)?;
         }
@@ -248,24 +258,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_is_due_by_entries_or_by_age() {
+    fn a_checkpoint_is_due_by_entries_bytes_or_age() {
         let policy = CheckpointPolicy {
             entries_max: 10,
+            log_bytes_max: 100,
             age_max: Duration::from_secs(5),
             quiet: Duration::from_secs(2),
             entries_kept: 0,
         };
+        let due = |applied, durable, ages| is_due(applied, durable, ages, Debt::default(), &policy);
         let age = |s| (Duration::from_secs(s), Duration::ZERO);
         let still = |s| (Duration::ZERO, Duration::from_secs(s));
-        assert!(is_due(1, 0, still(2), &policy), "nothing comes any more");
-        assert!(!is_due(1, 0, still(1), &policy));
-        assert!(!is_due(0, 0, age(100), &policy), "nothing new");
-        assert!(!is_due(9, 0, age(1), &policy));
-        assert!(is_due(10, 0, age(0), &policy));
-        assert!(is_due(1, 0, age(5), &policy));
+        assert!(due(1, 0, still(2)), "nothing comes any more");
+        assert!(!due(1, 0, still(1)));
+        assert!(!due(0, 0, age(100)), "nothing new");
+        assert!(!due(9, 0, age(1)));
+        assert!(due(10, 0, age(0)));
+        assert!(due(1, 0, age(5)));
+        assert!(!due(7, 9, age(9)), "an installed snapshot is ahead");
+        let by_bytes = |log_bytes, checkpoint_bytes| {
+            let debt = Debt {
+                log_bytes,
+                checkpoint_bytes,
+            };
+            is_due(1, 0, age(0), debt, &policy)
+        };
+        assert!(!by_bytes(99, 0) && by_bytes(100, 0));
         assert!(
-            !is_due(7, 9, age(9), &policy),
-            "an installed snapshot is ahead"
+            !by_bytes(119, 60) && by_bytes(120, 60),
+            "not for little more than it costs"
         );
     }
 }
