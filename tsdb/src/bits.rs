@@ -210,6 +210,24 @@ impl<'a> BitStream<'a> {
         Some(ones)
     }
 
+    /// The `width` bits behind `prefix`, with which they are at most a refilled word. `None`, and nothing
+    /// is read, where something else comes next, or `width` is zero.
+    #[inline(always)]
+    pub fn read_behind(&mut self, prefix: u64, prefix_bits: u32, width: u32) -> Option<u64> {
+        let bits = prefix_bits + width;
+        debug_assert!(prefix_bits > 0 && bits <= REFILLED);
+        if self.have < bits {
+            self.refill();
+        }
+        let comes_next = self.word >> (64 - prefix_bits) == prefix;
+        if !comes_next || self.have < bits || width == 0 {
+            return None;
+        }
+        let value = self.word << prefix_bits >> (64 - width);
+        self.skip(bits);
+        Some(value)
+    }
+
     /// Whether less than a byte is left, all of it zero.
     pub fn is_padding(&mut self) -> bool {
         let left = self.bits_len - self.position();
@@ -269,6 +287,25 @@ mod tests {
             for &(ones, most) in &runs {
                 prop_assert_eq!(reader.read_ones(most), Some(ones.min(most)));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_stands_behind_a_prefix_is_read_as_one_by_one(
+            bytes in prop::collection::vec(any::<u8>(), 0..20),
+            skipped in 0u32..64,
+            width in 0u32..=52,
+        ) {
+            let mut reader = BitStream::new(&bytes);
+            let _behind = reader.read(skipped);
+            let mut twin = reader.clone();
+            let expected = twin.read(3).filter(|prefix| *prefix == 0b010);
+            let expected = expected.and_then(|_| twin.read(width)).filter(|_| width > 0);
+            let before = reader.position();
+            prop_assert_eq!(reader.read_behind(0b010, 3, width), expected);
+            let read = expected.map_or(0, |_| 3 + width as usize);
+            prop_assert_eq!(reader.position(), before + read);
         }
     }
 

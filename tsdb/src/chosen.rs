@@ -1,33 +1,66 @@
 //! Series of several shards, chosen but not read yet: what can be weighed and cut before anything
 //! is decoded, so that a large question can be worked on by several tasks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use model::limits::QUERY_SAMPLES_MAX;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{Labels, Series};
 
 use crate::part::Part;
 use crate::pieces::Pieces;
+use crate::select::too_many_samples;
 use crate::shard::Shard;
 
 type Handles = Vec<(Labels, Vec<Part>)>;
 
-/// Handles on the samples of a selection, by shard.
-pub struct Chosen(Mutex<Vec<(Arc<Shard>, Handles)>>);
+/// From so many series of a shard on, others hold as many but for a few of a hundred.
+const SERIES_TELL: usize = 256;
+/// A piece more or less of so many is no longer seen.
+const SHARDS_EACH: usize = 4;
 
-impl Chosen {
-    /// What `shards`, each of which was made sure to be fresh enough, hold of a selection.
-    pub fn of(shards: impl IntoIterator<Item = Arc<Shard>>, selection: &Selection) -> Self {
-        let gathered = shards.into_iter().map(|shard| gather(shard, selection));
-        Self(Mutex::new(
-            gathered.filter(|(_, h)| !h.is_empty()).collect(),
-        ))
+/// What a series takes beside its samples is as much as so many of them take.
+const SERIES_SAMPLES: usize = 128;
+
+/// Handles on the samples of a selection, by shard.
+pub struct Chosen(Mutex<Vec<Share>>);
+
+/// What one shard holds.
+struct Share {
+    shard: Arc<Shard>,
+    /// None before anybody looked: who reads it will.
+    handles: Option<Handles>,
+}
+
+impl Share {
+    fn gathered(shard: Arc<Shard>, selection: &Selection) -> Self {
+        let handles = Some(gather(&shard, selection));
+        Self { shard, handles }
     }
 
-    /// The same, unless it is more than about `samples_max` samples: then no more shards are looked at.
+    /// About how many samples will be decoded, as far as is known.
+    fn samples(&self) -> usize {
+        let handles = self.handles.iter().flatten();
+        handles.map(|(_, parts)| samples(parts)).sum()
+    }
+
+    fn series(&self) -> usize {
+        self.handles.as_ref().map_or(0, Vec::len)
+    }
+
+    /// How much work that is, in samples.
+    fn work(&self) -> usize {
+        let handles = self.handles.iter().flatten();
+        handles.map(|(_, parts)| work(parts)).sum()
+    }
+}
+
+impl Chosen {
+    /// What `shards`, each of which was made sure to be fresh enough, hold of a selection, unless it is
+    /// more than about `samples_max` samples: then no more shards are looked at.
     pub fn within(
         shards: impl IntoIterator<Item = Arc<Shard>>,
         selection: &Selection,
@@ -36,71 +69,138 @@ impl Chosen {
         let mut left = samples_max;
         let mut chosen = Vec::new();
         for shard in shards {
-            let (shard, handles) = gather(shard, selection);
-            let here: usize = handles.iter().map(|(_, parts)| samples(parts)).sum();
-            left = left.checked_sub(here)?;
-            if !handles.is_empty() {
-                chosen.push((shard, handles));
-            }
+            let share = Share::gathered(shard, selection);
+            left = left.checked_sub(share.samples())?;
+            chosen.push(share);
         }
-        Some(Self(Mutex::new(chosen)))
+        Some(Self::of(chosen))
     }
 
-    fn take(&self) -> Vec<(Arc<Shard>, Handles)> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What such `shards` hold, in pieces that are about as much work each: at most `pieces_max`, as
+    /// much as `samples_each` samples or more; at least one.
+    ///
+    /// A selection is spread over shards by hashes, so that one shard tells about how much it is. Where
+    /// it is a lot, who reads a piece looks at its shards one after the other: that is work by itself, and
+    /// what was found is then still near.
+    pub fn pieces(
+        shards: impl IntoIterator<Item = Arc<Shard>>,
+        selection: &Selection,
+        samples_each: usize,
+        pieces_max: usize,
+    ) -> Vec<Self> {
+        let mut shards = shards.into_iter();
+        let first = shards.next();
+        let first = first.map(|shard| Share::gathered(shard, selection));
+        let rest: Vec<Arc<Shard>> = shards.collect();
+        let count = 1 + rest.len();
+        let tells = |share: &Share| {
+            let is_much = share.work() * count >= samples_each * pieces_max;
+            is_much && share.series() >= SERIES_TELL
+        };
+        let is_even = count.is_multiple_of(pieces_max) || count >= SHARDS_EACH * pieces_max;
+        if !is_even || !first.as_ref().is_some_and(tells) {
+            let rest = rest
+                .into_iter()
+                .map(|shard| Share::gathered(shard, selection));
+            let whole = Self::of(first.into_iter().chain(rest));
+            return whole.into_pieces(samples_each, pieces_max);
+        }
+        let rest = rest.into_iter().map(|shard| Share {
+            shard,
+            handles: None,
+        });
+        let mut shares = first.into_iter().chain(rest);
+        let each = count.div_ceil(pieces_max);
+        let piece = || Some(Self::of(shares.by_ref().take(each))).filter(|piece| !piece.is_empty());
+        std::iter::from_fn(piece).collect()
     }
 
-    /// About how many samples will be decoded.
-    pub fn samples(&self) -> usize {
-        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let series = shards.iter().flat_map(|(_, handles)| handles);
-        series.map(|(_, parts)| samples(parts)).sum()
+    fn of(shares: impl IntoIterator<Item = Share>) -> Self {
+        let is_something = |share: &Share| share.handles.as_ref().is_none_or(|h| !h.is_empty());
+        Self(Mutex::new(
+            shares.into_iter().filter(is_something).collect(),
+        ))
     }
 
-    /// The same in at most `pieces` pieces of about equal size; at least one.
-    pub fn cut(self, pieces: usize) -> Vec<Self> {
-        let each = self.samples().div_ceil(pieces.max(1)).max(1);
+    fn shares(&self) -> MutexGuard<'_, Vec<Share>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shares().is_empty()
+    }
+
+    fn take(&self) -> Vec<Share> {
+        std::mem::take(&mut self.shares())
+    }
+
+    /// The same in pieces, as [`Chosen::pieces`] makes them.
+    pub fn into_pieces(self, samples_each: usize, pieces_max: usize) -> Vec<Self> {
+        let whole: usize = self.shares().iter().map(Share::work).sum();
+        let pieces = (whole / samples_each).clamp(1, pieces_max.max(1));
+        match pieces {
+            1 => vec![self],
+            _ => self.cut(whole.div_ceil(pieces)),
+        }
+    }
+
+    /// In pieces of so much work each, or a little more.
+    fn cut(self, each: usize) -> Vec<Self> {
         let (mut cut, mut current, mut held) = (Vec::new(), Vec::new(), 0);
-        for (shard, handles) in self.take() {
+        for Share { shard, handles } in self.take() {
+            let share = |handles: Handles| Share {
+                shard: shard.clone(),
+                handles: Some(handles),
+            };
             let mut own: Handles = Vec::new();
-            for one in handles {
-                held += samples(&one.1);
+            for one in handles.into_iter().flatten() {
+                held += work(&one.1);
                 own.push(one);
                 if held >= each {
-                    current.push((shard.clone(), std::mem::take(&mut own)));
-                    cut.push(Self(Mutex::new(std::mem::take(&mut current))));
+                    current.push(share(std::mem::take(&mut own)));
+                    cut.push(Self::of(std::mem::take(&mut current)));
                     held = 0;
                 }
             }
             if !own.is_empty() {
-                current.push((shard, own));
+                current.push(share(own));
             }
         }
-        if cut.is_empty() || !current.is_empty() {
-            cut.push(Self(Mutex::new(current)));
+        if !current.is_empty() {
+            cut.push(Self::of(current));
         }
         cut
     }
 }
 
-fn gather(shard: Arc<Shard>, selection: &Selection) -> (Arc<Shard>, Handles) {
+fn gather(shard: &Shard, selection: &Selection) -> Handles {
     let (start, end, take) = (selection.start, selection.end, selection.take);
-    let found = shard.read(|state| state.gather(&selection.matchers, start, end, take));
-    (shard, found)
+    shard.read(|state| state.gather(&selection.matchers, start, end, take))
 }
 
 fn samples(parts: &[Part]) -> usize {
     parts.iter().map(Part::count).sum()
 }
 
+fn work(parts: &[Part]) -> usize {
+    SERIES_SAMPLES + samples(parts)
+}
+
 /// Answers the selection it was made for, once.
 #[async_trait]
 impl Source for Chosen {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        // As much as each of the shards alone would give.
+        let most = QUERY_SAMPLES_MAX.saturating_mul(self.shares().len());
         let mut pieces = self.stream(selection);
-        let mut series = Vec::new();
+        let (mut series, mut held) = (Vec::new(), 0);
         while let Some(piece) = pieces.next().await {
-            series.extend(piece?);
+            let piece = piece?;
+            held += piece.iter().map(weight_of).sum::<usize>();
+            if held > most {
+                return Err(too_many_samples());
+            }
+            series.extend(piece);
         }
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(series)
@@ -111,7 +211,8 @@ impl Source for Chosen {
         selection: &'a Selection,
     ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
         let shards = futures::stream::iter(self.take());
-        let of_shard = |(shard, handles): (Arc<Shard>, Handles)| {
+        let of_shard = |Share { shard, handles }: Share| {
+            let handles = handles.unwrap_or_else(|| gather(&shard, selection));
             let pieces = Pieces::new(handles, selection);
             futures::stream::try_unfold((shard, pieces), async |(shard, mut pieces)| {
                 let piece = pieces.next().await.map_err(|e| shard.source_error(e))?;
@@ -136,6 +237,13 @@ impl Source for Chosen {
     ) -> Result<Vec<String>, SourceError> {
         Err(only_selects())
     }
+}
+
+/// How many floats would take as much room.
+fn weight_of(series: &Series) -> usize {
+    let samples = &series.samples;
+    let histograms = samples.histograms.iter().map(|(_, h)| h.size() / 16);
+    samples.len() + histograms.sum::<usize>()
 }
 
 fn only_selects() -> SourceError {

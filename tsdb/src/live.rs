@@ -86,6 +86,11 @@ impl Live {
         self.open.as_ref().map_or(0, |open| open.last().bits as u8)
     }
 
+    /// Reads a byte of each cache line of the chunk that grows.
+    pub fn touch_open(&self) -> u8 {
+        self.open.as_ref().map_or(0, Appender::touch)
+    }
+
     pub fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
         let open = self.open.as_ref().map(Appender::chunk);
         self.closed.iter().cloned().chain(open)

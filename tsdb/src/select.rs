@@ -115,7 +115,7 @@ impl Shard {
     }
 }
 
-fn too_many_samples() -> SourceError {
+pub(crate) fn too_many_samples() -> SourceError {
     SourceError::TooLarge(format!(
         "a selection of more than {QUERY_SAMPLES_MAX} samples"
     ))

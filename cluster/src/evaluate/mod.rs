@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
-use model::ShardId;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part};
 use model::port::{Task, World};
+use model::source::{Selection, Source, SourceError};
+use model::{Series, ShardId};
 use proto::node as messages;
 use tokio::sync::oneshot;
 use tsdb::Chosen;
@@ -79,11 +80,11 @@ pub async fn over(
         return Ok(parts);
     };
     let engines = replicas.iter().map(|replica| replica.engine.clone());
-    over_chosen(seat, world, Chosen::of(engines, &selection), fragment).await
+    let pieces = Chosen::pieces(engines, &selection, TASK_SAMPLES, threads());
+    over_pieces(evaluator, world, pieces, fragment).await
 }
 
-/// Computes on series that were chosen for it. What is little is computed in place; what is much by as
-/// many tasks as there are threads. The parts hold the same, however the series are cut.
+/// Computes on series that were chosen for it.
 pub async fn over_chosen(
     seat: &Seat,
     world: &World,
@@ -91,20 +92,64 @@ pub async fn over_chosen(
     fragment: &Fragment,
 ) -> Result<Vec<Part>, FragmentError> {
     let evaluator = seat.get().cloned().ok_or(FragmentError::Unsupported)?;
-    let tasks = (chosen.samples() / TASK_SAMPLES).clamp(1, threads());
-    let mut pieces = chosen.cut(tasks).into_iter();
-    let first = pieces.next();
-    let others: Vec<_> = pieces
-        .map(|piece| spawned(world, evaluator.clone(), piece, fragment.clone()))
-        .collect();
-    let mut parts = Vec::with_capacity(1 + others.len());
-    if let Some(first) = first {
-        parts.push(evaluator.evaluate(&first, fragment).await?);
+    let pieces = chosen.into_pieces(TASK_SAMPLES, threads());
+    over_pieces(evaluator, world, pieces, fragment).await
+}
+
+/// What is little is one piece and computed in place; what is much by as many tasks as there are threads.
+/// The parts hold the same, however the series are cut.
+///
+/// Of several none is computed in place: the task that a thread of tokio's spawned last stays with that
+/// thread, and no other one takes it, until the task that spawned it waits.
+async fn over_pieces(
+    evaluator: Arc<dyn Evaluator>,
+    world: &World,
+    pieces: Vec<Chosen>,
+    fragment: &Fragment,
+) -> Result<Vec<Part>, FragmentError> {
+    if let [piece] = pieces.as_slice() {
+        return Ok(vec![evaluator.evaluate(piece, fragment).await?]);
     }
-    for (result, _task) in others {
+    let tasks: Vec<_> = pieces
+        .into_iter()
+        .map(|piece| {
+            let (evaluator, fragment) = (evaluator.clone(), fragment.clone());
+            let work = async move { evaluator.evaluate(&piece, &fragment).await };
+            spawned(world, work)
+        })
+        .collect();
+    let mut parts = Vec::with_capacity(tasks.len());
+    for (result, _task) in tasks {
         parts.push(result.await.map_err(|_| FragmentError::Canceled)??);
     }
     Ok(parts)
+}
+
+/// The series that replicas of this node hold, which are fresh enough; what is much is decoded by as many
+/// tasks as there are threads. In no order.
+pub async fn select_over(
+    world: &World,
+    replicas: &[Arc<Replica>],
+    selection: &Selection,
+) -> Result<Vec<Series>, SourceError> {
+    let engines = replicas.iter().map(|replica| replica.engine.clone());
+    let pieces = Chosen::pieces(engines, selection, TASK_SAMPLES, threads());
+    if let [piece] = pieces.as_slice() {
+        return piece.select(selection).await;
+    }
+    let tasks: Vec<_> = pieces
+        .into_iter()
+        .map(|piece| {
+            let selection = selection.clone();
+            spawned(world, async move { piece.select(&selection).await })
+        })
+        .collect();
+    let mut series = Vec::new();
+    for (result, _task) in tasks {
+        let ended = |_| SourceError::Internal("a part of a selection was given up".to_owned());
+        series.append(&mut result.await.map_err(ended)??);
+    }
+    Ok(series)
 }
 
 /// How many tasks can run at a time.
@@ -113,17 +158,14 @@ fn threads() -> usize {
 }
 
 /// A piece of the work in a task of its own, which ends with the task that is returned.
-fn spawned(
+fn spawned<T: Send + 'static>(
     world: &World,
-    evaluator: Arc<dyn Evaluator>,
-    piece: Chosen,
-    fragment: Fragment,
-) -> (oneshot::Receiver<Answer>, Task) {
+    work: impl Future<Output = T> + Send + 'static,
+) -> (oneshot::Receiver<T>, Task) {
     let (done, result) = oneshot::channel();
     let work = async move {
-        let answer = evaluator.evaluate(&piece, &fragment).await;
         // Nobody waits any more: nobody needs it.
-        done.send(answer).ok();
+        done.send(work.await).ok();
     };
     let task = world.spawn.spawn("part of a query", work.boxed());
     (result, task)

@@ -35,6 +35,11 @@ pub(super) async fn of(
     if let Question::Evaluate(fragment) = question {
         return of_parts(evaluate::over(seat, world, replicas, fragment).await);
     }
+    if let Question::Select(selection) = question {
+        let series = evaluate::select_over(world, replicas, selection).await;
+        found.series = series.map_err(engine_refusal)?;
+        return Ok(Ok(found));
+    }
     let mut texts = Texts::default();
     for replica in replicas {
         let mut add_text = |text: &str, stands: &dyn Fn() -> bool| texts.add(text, stands);
@@ -155,7 +160,6 @@ async fn add(
 ) -> Result<(), model::source::SourceError> {
     let engine = &replica.engine;
     match question {
-        Question::Select(selection) => found.series.extend(engine.select(selection).await?),
         Question::Series(selection) => found.label_sets.extend(engine.series(selection).await?),
         Question::LabelNames(selection) => {
             engine.each_label_name(selection, &mut |name| add_text(name, &|| true));
@@ -166,7 +170,9 @@ async fn add(
         Question::Exemplars(selection) => {
             found.exemplars.extend(engine.exemplars(selection).await?);
         }
-        Question::Evaluate(_) => unreachable!("parts are computed over all shards together"),
+        Question::Select(_) | Question::Evaluate(_) => {
+            unreachable!("all shards are asked together")
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod account;
 mod aggregate;
 mod binary;
 mod column;
+mod edge;
 mod element;
 mod exact;
 mod fold;

@@ -7,6 +7,7 @@ use model::sample::is_stale;
 use model::{Histogram, Samples, Series};
 
 use super::column::{extra, samples_bytes};
+use super::edge::Edge;
 use super::{ABSENT, Column, Columns, Evaluation, Parts, Point, RangeSeries, Ranges};
 use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
@@ -124,14 +125,11 @@ impl Evaluation<'_> {
             self.pace.expect(columns.len() + 1, grid.steps)?;
             self.pace.spend(grid.steps + samples.len()).await?;
             let mut column = Column::new(labels, false, vec![ABSENT; grid.steps]);
-            let mut next = 0;
+            let mut next = Edge::default();
             let mut found = 0;
             for step in 0..grid.steps {
                 let end = look.from(grid.at(step));
-                while samples.timestamps.get(next).is_some_and(|t| t.0 <= end) {
-                    next += 1;
-                }
-                let Some(at) = next.checked_sub(1) else {
+                let Some(at) = next.move_to(&samples.timestamps, end).checked_sub(1) else {
                     continue;
                 };
                 let is_recent = samples.timestamps[at].0 > end.saturating_sub(lookback_ms);
@@ -211,6 +209,9 @@ impl Evaluation<'_> {
     }
 }
 
+/// Values that are looked at together.
+const RUN: usize = 64;
+
 /// What of the newest sample is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
@@ -248,7 +249,9 @@ fn forget_resets(samples: &mut Samples) {
 }
 
 fn without_markers(samples: Samples) -> Samples {
-    if !samples.values.iter().copied().any(is_stale) {
+    // Without a branch for each value: hardly any run has one.
+    let any = |run: &[f64]| run.iter().fold(false, |any, &value| any | is_stale(value));
+    if !samples.values.chunks(RUN).any(any) {
         return samples;
     }
     let mut kept = Samples::default();

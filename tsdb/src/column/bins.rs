@@ -103,7 +103,7 @@ pub struct Packed<'a> {
 /// A class for each number, and the bits within it.
 pub struct Coded<'a> {
     symbols: Decoder<'a>,
-    classes: Vec<Class>,
+    classes: Classes,
     low: &'a [u8],
     count: usize,
 }
@@ -138,19 +138,22 @@ pub fn open(bytes: &[u8], count: usize) -> Result<Open<'_>, Malformed> {
             if shift >= 64 {
                 return Err(Malformed("shift above 63"));
             }
-            let class = |class| Class {
-                low: base.wrapping_add((u64::from(class) << shift) as i64) as u64,
-                bits: shift,
-                zigzag: None,
+            let classes = |first: u8, _last| Classes::Even {
+                first: base.wrapping_add((u64::from(first) << shift) as i64) as u64,
+                shift,
             };
-            open_classes(&mut fields, count, class)
+            open_classes(&mut fields, count, classes)
         }
         _ => {
             let bits = u32::from(kind.wrapping_sub(LOG));
             if bits > LOG_BITS_MAX {
                 return Err(Malformed("unknown form of numbers"));
             }
-            open_classes(&mut fields, count, |class| class_log(class, base, bits))
+            let classes = |first, last| Classes::Log {
+                of: (first..=last).map(|class| class_log(class, bits)).collect(),
+                middle: base,
+            };
+            open_classes(&mut fields, count, classes)
         }
     }
 }
@@ -316,23 +319,32 @@ fn split_log(number: i64, middle: i64, bits: u32) -> (u8, u64, u32) {
     (class as u8, low, low_bits)
 }
 
-/// What a class stands for: numbers from `low` on, told apart by `bits` bits.
+/// What the symbols of a column stand for.
+enum Classes {
+    /// All as wide as `shift` bits, one behind the other from `first` on.
+    Even {
+        first: u64,
+        shift: u32,
+    },
+    Log {
+        of: Vec<Class>,
+        middle: i64,
+    },
+}
+
+/// What a logarithmic class stands for: zigzag distances from `low` on, told apart by `bits` bits.
 #[derive(Debug, Clone, Copy)]
 struct Class {
     low: u64,
     bits: u32,
-    /// Of logarithmic classes, whose numbers are zigzag distances: from what.
-    zigzag: Option<i64>,
 }
 
-fn class_log(class: u8, middle: i64, bits: u32) -> Class {
+fn class_log(class: u8, bits: u32) -> Class {
     let class = u32::from(class);
-    let zigzag = Some(middle);
     if class < 2 << bits {
         return Class {
             low: u64::from(class),
             bits: 0,
-            zigzag,
         };
     }
     let above = class - (2 << bits);
@@ -340,39 +352,19 @@ fn class_log(class: u8, middle: i64, bits: u32) -> Class {
     let told = u64::from(above & ((1 << bits) - 1));
     // A class no number has: the highest bit does not exist.
     if highest > 63 {
-        return Class {
-            low: 0,
-            bits: 0,
-            zigzag,
-        };
+        return Class { low: 0, bits: 0 };
     }
     let low_bits = highest - bits;
     let low = (1u64 << highest) | (told << low_bits);
     Class {
         low,
         bits: low_bits,
-        zigzag,
     }
 }
 
 impl Class {
     #[inline]
-    fn number(&self, low: u64) -> i64 {
-        match self.zigzag {
-            None => self.even(low),
-            Some(middle) => self.far(low, middle),
-        }
-    }
-
-    /// Of an even class.
-    #[inline]
-    fn even(&self, low: u64) -> i64 {
-        self.low.wrapping_add(low) as i64
-    }
-
-    /// Of a logarithmic class.
-    #[inline]
-    fn far(&self, low: u64, middle: i64) -> i64 {
+    fn number(&self, low: u64, middle: i64) -> i64 {
         let word = self.low.wrapping_add(low);
         middle.wrapping_add((word >> 1) as i64 ^ -((word & 1) as i64))
     }
@@ -450,12 +442,12 @@ fn take_table(fields: &mut Fields<'_>) -> Result<(u8, Table), Malformed> {
 fn open_classes<'a>(
     fields: &mut Fields<'a>,
     count: usize,
-    class_of: impl Fn(u8) -> Class,
+    classes: impl Fn(u8, u8) -> Classes,
 ) -> Result<Open<'a>, Malformed> {
     let (first, table) = take_table(fields)?;
     let last = first.saturating_add((table.freqs().len() - 1) as u8);
     Ok(Open::Coded(Coded {
-        classes: (first..=last).map(class_of).collect(),
+        classes: classes(first, last),
         symbols: table.decoder(fields.bytes()?)?,
         low: fields.take(fields.remaining())?,
         count,
@@ -482,17 +474,27 @@ impl Coded<'_> {
     }
 
     fn finish(self, symbols: &[u8], numbers: &mut Vec<i64>) -> Result<(), Malformed> {
-        let classes = &self.classes[..];
-        let symbols = symbols.iter().map(|&symbol| &classes[usize::from(symbol)]);
         let mut low = Unpacker::new(self.low);
-        // All of one kind: which is not asked for each.
-        match classes.first().and_then(|class| class.zigzag) {
-            _ if classes.iter().all(|class| class.bits == 0) => {
-                numbers.extend(symbols.map(|class| class.number(0)));
+        let symbols = symbols.iter();
+        match self.classes {
+            Classes::Even { first, shift } => {
+                let class = |&symbol: &u8| first.wrapping_add(u64::from(symbol) << shift);
+                match shift {
+                    0 => numbers.extend(symbols.map(|symbol| class(symbol) as i64)),
+                    _ => numbers.extend(
+                        symbols.map(|symbol| class(symbol).wrapping_add(low.read(shift)) as i64),
+                    ),
+                }
             }
-            None => numbers.extend(symbols.map(|class| class.even(low.read(class.bits)))),
-            Some(middle) => {
-                numbers.extend(symbols.map(|class| class.far(low.read(class.bits), middle)));
+            Classes::Log { of, middle } => {
+                let class = |&symbol: &u8| &of[usize::from(symbol)];
+                match of.iter().all(|class| class.bits == 0) {
+                    true => numbers.extend(symbols.map(|s| class(s).number(0, middle))),
+                    false => numbers.extend(symbols.map(|symbol| {
+                        let class = class(symbol);
+                        class.number(low.read(class.bits), middle)
+                    })),
+                }
             }
         }
         self.symbols.end()?;
@@ -527,9 +529,9 @@ mod tests {
         #[test]
         fn every_class_holds_its_numbers(number in any::<i64>(), middle in any::<i64>(), bits in 0..=LOG_BITS_MAX) {
             let (class, low, width) = split_log(number, middle, bits);
-            let of = class_log(class, middle, bits);
+            let of = class_log(class, bits);
             prop_assert_eq!(of.bits, width);
-            prop_assert_eq!(of.number(low), number);
+            prop_assert_eq!(of.number(low, middle), number);
         }
 
         #[test]

@@ -222,8 +222,10 @@ impl Evaluation<'_> {
 
     /// Series that differ in their upper bound only, together.
     fn classics(&mut self, place: &Expr, columns: &[Column], grid: Grid) -> Vec<Classic> {
-        let mut places: Map<Labels, usize> = Map::default();
+        // By the canonical form of what is left of their labels.
+        let mut places: Map<Box<[u8]>, usize> = Map::default();
         let mut classics: Vec<Classic> = Vec::new();
+        let mut key = Vec::new();
         for (at, column) in columns.iter().enumerate() {
             // Native ones only, or nothing at all.
             if column.histograms.len() == column.present() {
@@ -239,17 +241,19 @@ impl Evaluation<'_> {
                 self.notes.warn(place, &text);
                 continue;
             };
-            let labels = column.labels.without(UPPER_BOUND);
-            let next = classics.len();
-            let place = *places.entry(labels.clone()).or_insert(next);
-            if place == next {
+            key.clear();
+            let is_left = |name: &[u8]| name != UPPER_BOUND.as_bytes();
+            column.labels.write_kept(is_left, &mut key);
+            let place = places.get(key.as_slice()).copied().unwrap_or_else(|| {
+                places.insert(key.as_slice().into(), classics.len());
                 classics.push(Classic {
-                    labels,
+                    labels: column.labels.without(UPPER_BOUND),
                     drop_name: column.drop_name,
                     buckets: Vec::new(),
                     masked: Vec::new(),
                 });
-            }
+                classics.len() - 1
+            });
             classics[place].buckets.push((upper_bound, at));
         }
         self.mask_mixed(place, columns, &mut classics, grid);

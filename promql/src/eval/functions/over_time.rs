@@ -6,6 +6,7 @@
 use model::Timestamp;
 
 use super::super::column::{extra, histograms_within};
+use super::super::edge::Edge;
 use super::super::kahan::{Mean, Sum};
 use super::super::quantile::quantile;
 use super::super::{RangeSeries, Ranges};
@@ -144,12 +145,24 @@ fn count_pairs(values: &[f64], counts: fn(f64, f64) -> bool) -> f64 {
 
 /// Where values are less than the one before: where a counter was reset.
 fn falls(values: &[f64]) -> Vec<u32> {
-    let falls = values
-        .windows(2)
-        .zip(1..)
-        .filter(|(pair, _)| pair[1] < pair[0]);
-    falls.map(|(_, at)| at).collect()
+    let mut falls = Vec::new();
+    let later = values.get(1..).unwrap_or_default();
+    let runs = values.chunks(RUN).zip(later.chunks(RUN));
+    for ((before, after), first) in runs.zip((1..).step_by(RUN)) {
+        let pairs = || before.iter().zip(after);
+        // Hardly any run has a fall; whether one has takes no branch for each value.
+        let falls_in = pairs().fold(false, |any, (before, after)| any | (after < before));
+        if falls_in {
+            let placed = pairs().zip(first..);
+            let fallen = placed.filter(|((before, after), _)| after < before);
+            falls.extend(fallen.map(|(_, at)| at));
+        }
+    }
+    falls
 }
+
+/// Values that are looked at together.
+const RUN: usize = 64;
 
 /// A call over windows, ready to be applied to series.
 pub(super) struct OverRanges<'a> {
@@ -227,16 +240,15 @@ impl Evaluation<'_> {
             Vec::new()
         };
         let mut scalars = vec![0.0; over.scalars.len()];
-        let (mut from, mut to, mut first_fall) = (0, 0, 0);
+        let (mut since, mut until, mut first_fall) = (Edge::default(), Edge::default(), 0);
         let (mut work, mut window_samples, mut found) = (0, 0, 0);
         for step in 0..grid.steps {
             let now = grid.at(step);
             let end = ranges.look.from(now);
             let start = end.saturating_sub(ranges.range_ms);
             let times = &samples.timestamps;
-            // Windows only move on, except where the subquery's or selector's time stands still.
-            to += times[to..].iter().take_while(|t| t.0 <= end).count();
-            from += times[from..to].iter().take_while(|t| t.0 <= start).count();
+            let to = until.move_to(times, end);
+            let from = since.move_to(&times[..to], start);
             work += to - from;
             if work >= VALUES_PER_CHECK {
                 self.pace.spend(std::mem::take(&mut work)).await?;
@@ -400,3 +412,21 @@ impl Evaluation<'_> {
 
 /// Values a series' windows may see between two looks at the clock.
 const VALUES_PER_CHECK: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn falls_are_found_wherever_runs_begin(
+            values in prop::collection::vec(prop_oneof![20 => Just(1.0), 1 => Just(0.0), 1 => Just(f64::NAN)], 0..300),
+        ) {
+            let pairs = values.windows(2).zip(1..);
+            let slowly = pairs.filter(|(pair, _)| pair[1] < pair[0]).map(|(_, at)| at);
+            prop_assert_eq!(falls(&values), slowly.collect::<Vec<u32>>());
+        }
+    }
+}
