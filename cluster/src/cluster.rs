@@ -520,6 +520,10 @@ impl Sink for Cluster {
     async fn write(&self, batch: Batch) -> Result<Written, WriteError> {
         self.shared.router.write(batch).await
     }
+
+    async fn write_kept(&self, batch: &Batch) -> Result<Written, WriteError> {
+        self.shared.router.write_kept(batch).await
+    }
 }
 
 #[async_trait]

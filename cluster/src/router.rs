@@ -338,18 +338,32 @@ impl<'a> Cutter<'a> {
             labels.set_shard_memo(self.shards, shard);
             shard
         });
-        let part = *self.by_shard.entry(shard).or_insert_with(|| {
-            let part = Batch {
-                fence: self.batch.fence,
-                backfill: self.batch.backfill,
-                ..Batch::default()
-            };
-            self.parts.push((shard, part, Vec::new()));
-            self.parts.len() - 1
-        });
+        let part = match self.by_shard.get(&shard) {
+            Some(part) => *part,
+            None => self.begin(shard),
+        };
         let place = self.parts[part].1.add_series(labels.clone());
         self.places[series] = Some((part as u32, place));
         (part as u32, place)
+    }
+
+    /// An empty part, with room for what is likely to come.
+    fn begin(&mut self, shard: ShardId) -> usize {
+        let share = |all: usize| all / self.state.table.len().max(1) * 5 / 4;
+        let rows = share(self.batch.rows.len());
+        let mut part = Batch {
+            fence: self.batch.fence,
+            backfill: self.batch.backfill,
+            series: Vec::with_capacity(share(self.batch.series.len())),
+            ..Batch::default()
+        };
+        part.rows.series.reserve(rows);
+        part.rows.timestamps.reserve(rows);
+        part.rows.values.reserve(rows);
+        self.parts.push((shard, part, Vec::with_capacity(rows)));
+        let part = self.parts.len() - 1;
+        self.by_shard.insert(shard, part);
+        part
     }
 
     fn finish(self) -> Parts {
@@ -412,11 +426,15 @@ pub(crate) fn refused(refusal: Option<wire::ShardRefusal>) -> Result<(), Refusal
 #[async_trait]
 impl Sink for Router {
     async fn write(&self, batch: Batch) -> Result<Written, WriteError> {
+        self.write_kept(&batch).await
+    }
+
+    async fn write_kept(&self, batch: &Batch) -> Result<Written, WriteError> {
         let state = self.state();
         if !state.is_formed() {
             return Err(WriteError::Unavailable(Vec::new()));
         }
-        let (parts, mut rejected) = self.cut(&state, &batch);
+        let (parts, mut rejected) = self.cut(&state, batch);
         let mut writes: FuturesUnordered<_> = parts
             .iter()
             .map(|(shard, (part, _))| {
@@ -439,6 +457,8 @@ impl Sink for Router {
                 }
             }
         }
+        // It was written long ago, as memory goes.
+        Labels::touch_fronts(&batch.series);
         if !lost.is_empty() {
             lost.sort_unstable();
             return Err(WriteError::Unavailable(lost));

@@ -88,6 +88,14 @@ pub fn declared_bytes(body: &[u8]) -> usize {
 
 /// Undoes snappy's block format.
 pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RemoteError> {
+    let mut memory = Vec::new();
+    let bytes = decompress_into(&mut memory, body)?.len();
+    memory.truncate(bytes);
+    Ok(memory)
+}
+
+/// The same into memory that was used before; it grows as needed, and what stood there is written over.
+fn decompress_into<'a>(memory: &'a mut Vec<u8>, body: &[u8]) -> Result<&'a [u8], RemoteError> {
     check_size("compressed", body.len(), limits::WRITE_BODY_BYTES_MAX)?;
     let declared =
         snap::raw::decompress_len(body).map_err(|e| RemoteError::Snappy(e.to_string()))?;
@@ -101,9 +109,13 @@ pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RemoteError> {
         let text = format!("snappy: corrupt input: {held} bytes cannot hold {declared}");
         return Err(RemoteError::Snappy(text));
     }
-    snap::raw::Decoder::new()
-        .decompress_vec(body)
-        .map_err(|e| RemoteError::Snappy(e.to_string()))
+    if memory.len() < declared {
+        *memory = vec![0; declared];
+    }
+    let bytes = snap::raw::Decoder::new()
+        .decompress(body, memory)
+        .map_err(|e| RemoteError::Snappy(e.to_string()))?;
+    Ok(&memory[..bytes])
 }
 
 /// Decodes a `WriteRequest`.
@@ -111,11 +123,22 @@ pub fn decode_message(message: &[u8]) -> Result<Decoded, RemoteError> {
     read_message(message, None)
 }
 
+/// What a `TimeSeries` with a sample takes as most are sent.
+const SERIES_BYTES: usize = 256;
+
+fn reserve(batch: &mut Batch, series: usize) {
+    batch.series.reserve(series);
+    batch.rows.series.reserve(series);
+    batch.rows.timestamps.reserve(series);
+    batch.rows.values.reserve(series);
+}
+
 fn read_message(
     message: &[u8],
     mut seen: Option<&mut Reading<'_>>,
 ) -> Result<Decoded, RemoteError> {
     let mut decoded = Decoded::default();
+    reserve(&mut decoded.batch, message.len() / SERIES_BYTES);
     let mut series = SeriesReader::default();
     for field in Fields::new(message) {
         let field = field?;

@@ -89,6 +89,11 @@ pub enum WriteError {
 pub trait Sink: Send + Sync {
     /// Returns when every row is decided. `Ok` means durable on a majority.
     async fn write(&self, batch: Batch) -> Result<Written, WriteError>;
+
+    /// [`Sink::write`] for whoever needs the batch afterwards, to name what was rejected.
+    async fn write_kept(&self, batch: &Batch) -> Result<Written, WriteError> {
+        self.write(batch.clone()).await
+    }
 }
 
 /// What a committed push changed.

@@ -13,7 +13,7 @@ use model::hash::Map;
 use model::limits::{PROPOSAL_BYTES_MAX, PROPOSER_QUEUE_BYTES_MAX, TOTALS_MAX};
 use model::port::{Clock, Task, World};
 use model::sink::{Reason, Rejection, Written};
-use model::{Batch, Labels};
+use model::{Batch, Labels, SeriesId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tsdb::histogram::canonical;
 use tsdb::{AddCommand, Command, Outcome, SeriesRef, Shard, WriteCommand};
@@ -35,6 +35,8 @@ const FUTURE_WINDOW_MS: i64 = 10 * 60_000;
 const TOTAL_STALE_MS: i64 = 5 * 60_000;
 /// A row's share of a proposal before it is encoded.
 const ROW_BYTES: usize = 24;
+/// An id of a series, found or not.
+const ID_BYTES: usize = std::mem::size_of::<Option<SeriesId>>();
 
 /// How late and how early a sample may be, and how many exemplars are kept; read anew for each
 /// proposal.
@@ -51,6 +53,9 @@ pub trait Windows: Send + Sync {
 struct Request {
     batch: Arc<Batch>,
     bytes: usize,
+    /// Ids of the batch's series as they were when it came: whoever hands it over has just looked at
+    /// the series, so that they are near. Empty once they were taken.
+    known: Vec<Option<SeriesId>>,
     done: oneshot::Sender<Result<Written, Refusal>>,
     /// Rows that no command gets: their series are too many.
     refused: Vec<u32>,
@@ -60,6 +65,7 @@ struct Request {
 /// Accepts batches for one shard.
 pub struct Proposer {
     requests: mpsc::Sender<Request>,
+    engine: Arc<Shard>,
     room: Arc<Semaphore>,
     _task: Task,
 }
@@ -77,7 +83,7 @@ impl Proposer {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let worker = Worker {
             raft,
-            engine,
+            engine: engine.clone(),
             windows,
             shards: shards.max(1) as u64,
             clock: world.clock.clone(),
@@ -86,6 +92,7 @@ impl Proposer {
         let task = scoped(&world.dice, worker.run(receiver));
         Self {
             requests,
+            engine,
             room: Arc::new(Semaphore::new(PROPOSER_QUEUE_BYTES_MAX)),
             _task: world.spawn.spawn("proposer", task),
         }
@@ -102,6 +109,7 @@ impl Proposer {
             .map_err(|_| full())?;
         let (done, result) = oneshot::channel();
         let request = Request {
+            known: self.engine.resolve_all(&batch.series),
             batch,
             bytes,
             done,
@@ -118,7 +126,7 @@ fn size_of(batch: &Batch) -> usize {
     let labels: usize = batch
         .series
         .iter()
-        .map(|labels| labels.as_canonical().len())
+        .map(|labels| labels.as_canonical().len() + ID_BYTES)
         .sum();
     let histograms = batch.rows.histograms.iter().map(|(_, h)| h.size());
     let exemplars = batch.exemplars.iter();
@@ -192,11 +200,17 @@ impl Worker {
             ..WriteCommand::default()
         };
         let mut unknown: Map<Labels, u32> = Map::default();
+        let rows: usize = requests.iter().map(|r| r.batch.rows.len()).sum();
+        command.rows.series.reserve(rows);
+        command.rows.timestamps.reserve(rows);
+        command.rows.values.reserve(rows);
         let mut spans = Vec::with_capacity(requests.len());
         for request in requests {
             let start = command.rows.len() as u32;
             let new_max = self.room.left();
-            request.refused = self.add(&mut command, &mut unknown, &request.batch, new_max);
+            let known = self.known_of(request);
+            let batch = &request.batch;
+            request.refused = self.add(&mut command, &mut unknown, batch, known, new_max);
             let span = start..command.rows.len() as u32;
             if let Some(Fence { target, epoch }) = request.batch.fence {
                 command.fences.push((span.clone(), Fence { target, epoch }));
@@ -212,15 +226,25 @@ impl Worker {
         u32::try_from(share).unwrap_or(u32::MAX)
     }
 
+    /// The ids of a request's series. One that was found when it came may be collected by now, which the
+    /// engine says of the command; one that was not may be there now.
+    fn known_of(&self, request: &mut Request) -> Vec<Option<SeriesId>> {
+        let known = std::mem::take(&mut request.known);
+        match !known.is_empty() && known.iter().all(Option::is_some) {
+            true => known,
+            false => self.engine.resolve_all(&request.batch.series),
+        }
+    }
+
     /// Adds a request's rows. Those of series that would be too many are left out and returned.
     fn add(
         &self,
         command: &mut WriteCommand,
         unknown: &mut Map<Labels, u32>,
         batch: &Batch,
+        known: Vec<Option<SeriesId>>,
         new_max: usize,
     ) -> Vec<u32> {
-        let known = self.engine.resolve_all(&batch.series);
         let mut refs = Vec::with_capacity(batch.series.len());
         let mut too_many = false;
         for (labels, known) in batch.series.iter().zip(known) {

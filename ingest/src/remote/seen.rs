@@ -11,16 +11,21 @@
 //! bounded by [`limits::SEEN_LABELS_BYTES_MAX`]: of two generations the older one is forgotten when
 //! the younger is full.
 
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
 use model::hash::{Map, xxh3};
 use model::kept::kept;
 use model::{Batch, Labels, Timestamp, limits};
 
-use super::{Decoded, RemoteError, decompress, read_message};
+use super::{Decoded, RemoteError, decompress_into, read_message};
 
 /// Of an entry beside its labels' canonical form.
 const ENTRY_BYTES: usize = 72;
+/// Label sets whose memory is asked for together.
+const TOUCHED_SETS: usize = 16;
+/// Decompressed bodies whose memory is kept for the next ones, and how large each may be.
+const SPARE_MAX: usize = 8;
+const SPARE_BYTES_MAX: usize = 1 << 20;
 /// First byte of a field: its number and that its length follows.
 const LABEL: u8 = 1 << 3 | 2;
 const SAMPLE: u8 = 2 << 3 | 2;
@@ -34,6 +39,8 @@ const SAMPLE_TIME: u8 = 2 << 3;
 pub struct Seen {
     seed: u64,
     generations: RwLock<Generations>,
+    /// Memory of earlier bodies.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -57,6 +64,8 @@ pub(super) struct Reading<'a> {
     generations: RwLockReadGuard<'a, Generations>,
     /// Where in the younger generation the next series is expected.
     next: usize,
+    /// How many were found there, one behind the other.
+    in_order: usize,
     /// What there is to remember, by hash.
     learnt: Vec<(u64, Labels)>,
 }
@@ -67,16 +76,28 @@ impl Seen {
         Self {
             seed,
             generations: RwLock::default(),
+            spare: Mutex::default(),
         }
     }
 
     /// Decompresses and decodes a body, as [`super::decode`] does.
     pub fn decode(&self, body: &[u8]) -> Result<Decoded, RemoteError> {
-        let message = decompress(body)?;
-        let mut reading = self.begin();
-        let decoded = read_message(&message, Some(&mut reading));
-        reading.finish();
+        let mut memory = self.spare.lock().expect(NO_PANIC).pop().unwrap_or_default();
+        let decoded = decompress_into(&mut memory, body).and_then(|message| {
+            let mut reading = self.begin();
+            let decoded = read_message(message, Some(&mut reading));
+            reading.finish();
+            decoded
+        });
+        self.keep(memory);
         decoded
+    }
+
+    fn keep(&self, memory: Vec<u8>) {
+        let mut spare = self.spare.lock().expect(NO_PANIC);
+        if spare.len() < SPARE_MAX && memory.capacity() <= SPARE_BYTES_MAX {
+            spare.push(memory);
+        }
     }
 
     pub(super) fn begin(&self) -> Reading<'_> {
@@ -84,6 +105,7 @@ impl Seen {
             seen: self,
             generations: self.generations.read().expect(NO_PANIC),
             next: 0,
+            in_order: 0,
             learnt: Vec::new(),
         }
     }
@@ -134,8 +156,13 @@ impl Reading<'_> {
             && is_same(block, labels.as_canonical())
         {
             self.next += 1;
+            self.in_order += 1;
+            if self.in_order.is_multiple_of(TOUCHED_SETS) {
+                young.touch(self.next);
+            }
             return Some(labels.clone());
         }
+        self.in_order = 0;
         let hash = xxh3(self.seen.seed, block);
         let same = |labels: &&Labels| is_same(block, labels.as_canonical());
         if let Some((place, labels)) = young.get(hash) {
@@ -180,6 +207,12 @@ impl Generation {
     fn get(&self, hash: u64) -> Option<(usize, &Labels)> {
         let place = *self.places.get(&hash)? as usize;
         Some((place, &self.entries[place]))
+    }
+
+    /// Asks for the memory of those that are expected next, so that nobody waits for one at a time.
+    fn touch(&self, from: usize) {
+        let expected = self.entries.iter().skip(from).take(TOUCHED_SETS);
+        std::hint::black_box(expected.fold(0, |all, labels| all ^ labels.touch()));
     }
 
     fn add(&mut self, hash: u64, labels: Labels, bytes: usize) {
@@ -245,8 +278,23 @@ fn skip_text<'a>(label: &'a [u8], field: u8, canonical: &'a [u8]) -> Option<Both
     let (&first, label) = label.split_first()?;
     let (len, from) = length(label, 0)?;
     let (text, label) = label.split_at_checked(from + len)?;
-    let canonical = canonical.strip_prefix(text)?;
-    (first == field).then_some((label, canonical))
+    let (same, canonical) = canonical.split_at_checked(text.len())?;
+    (first == field && is_equal(text, same)).then_some((label, canonical))
+}
+
+/// Whether texts of one length are the same. Most are a word or two long, and a call that compares them
+/// takes longer than this.
+fn is_equal(mut a: &[u8], mut b: &[u8]) -> bool {
+    const WORD: usize = size_of::<u64>();
+    while let (Some((word_a, rest_a)), Some((word_b, rest_b))) =
+        (a.split_first_chunk::<WORD>(), b.split_first_chunk::<WORD>())
+    {
+        if word_a != word_b {
+            return false;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 /// Takes a sample, written as protobuf's encoders do, off the front.
@@ -362,6 +410,19 @@ mod tests {
         }
 
         #[test]
+        fn texts_are_equal_when_their_bytes_are(
+            a in prop::collection::vec(0u8..2, 0..40),
+            other in any::<prop::sample::Index>(),
+        ) {
+            prop_assert!(is_equal(&a, &a.clone()));
+            if !a.is_empty() {
+                let mut b = a.clone();
+                b[other.index(a.len())] ^= 1;
+                prop_assert!(!is_equal(&a, &b));
+            }
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let seen = Seen::new(7);
             let mut reading = seen.begin();
@@ -412,6 +473,38 @@ mod tests {
         let expected: Vec<Labels> = known.map(|known| labels(*known.0)).collect();
         assert_eq!(batch.series, expected);
         found
+    }
+
+    /// Pods as one request.
+    fn body(pods: std::ops::Range<usize>) -> Vec<u8> {
+        let timeseries = pods.map(|pod| TimeSeries::decode(&message(pod)[..]).unwrap());
+        let request = WriteRequest {
+            timeseries: timeseries.collect(),
+            metadata: Vec::new(),
+        };
+        let plain = request.encode_to_vec();
+        snap::raw::Encoder::new().compress_vec(&plain).unwrap()
+    }
+
+    #[test]
+    fn memory_of_earlier_bodies_is_not_seen_in_later_ones() {
+        let seen = Seen::new(7);
+        for pods in [0..40, 3..4, 0..0, 20..60, 5..7] {
+            let decoded = seen.decode(&body(pods.clone())).unwrap();
+            let expected: Vec<Labels> = pods.map(labels).collect();
+            assert_eq!(decoded.batch.series, expected);
+            let mut broken = body(0..9);
+            broken.truncate(broken.len() - 1);
+            assert!(seen.decode(&broken).is_err());
+        }
+        let large = body(0..SPARE_BYTES_MAX / 100);
+        seen.decode(&large).unwrap();
+        let spare = seen.spare.lock().unwrap();
+        assert!(
+            spare
+                .iter()
+                .all(|memory| memory.capacity() <= SPARE_BYTES_MAX)
+        );
     }
 
     #[test]

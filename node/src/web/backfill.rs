@@ -54,7 +54,7 @@ pub async fn write(
     }
     let written = match batch.is_empty() {
         true => Written::default(),
-        false => api.sink.write(batch.clone()).await?,
+        false => api.sink.write_kept(&batch).await?,
     };
     api.describe(&metadata).await?;
     let (samples, histograms) = refused.judge(&batch, &written);

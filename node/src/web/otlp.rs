@@ -135,11 +135,11 @@ async fn take(
     let decoded = api.body_budget.apart(weight, decoding).await?;
     let written = match decoded.batch.is_empty() {
         true => Written::default(),
-        false => api.sink.write(decoded.batch.clone()).await?,
+        false => api.sink.write_kept(&decoded.batch).await?,
     };
     let added = match decoded.deltas.is_empty() {
         true => Written::default(),
-        false => api.sink.write(decoded.deltas.clone()).await?,
+        false => api.sink.write_kept(&decoded.deltas).await?,
     };
     api.describe(&decoded.metadata).await?;
     Ok(tell(&decoded, [written, added]))

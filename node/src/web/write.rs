@@ -115,7 +115,7 @@ async fn store(api: &Shared, decoded: Decoded) -> Result<Done, TextError> {
     } = decoded;
     let written = match batch.is_empty() {
         true => Written::default(),
-        false => api.sink.write(batch.clone()).await?,
+        false => api.sink.write_kept(&batch).await?,
     };
     api.describe(&metadata).await?;
     Ok(Done {

@@ -25,7 +25,7 @@ pub struct Decimal {
 impl Decimal {
     pub fn of(value: f64) -> Option<Self> {
         SCALES.iter().zip(0..).find_map(|(scale, kind)| {
-            let number = (value * scale).round();
+            let number = whole(value * scale);
             let found = Self {
                 number: number as i64,
                 kind,
@@ -37,6 +37,17 @@ impl Decimal {
 
     pub fn value(self) -> f64 {
         self.number as f64 / SCALES[self.kind as usize]
+    }
+}
+
+/// The nearest whole number. The usual way is a call for each value: where a float has bits left for
+/// halves, adding a number so large that it has none rounds as well. Which of two a half becomes does not
+/// matter, it is no decimal.
+fn whole(value: f64) -> f64 {
+    const LARGE: f64 = (3u64 << 51) as f64;
+    match value.abs() < (1u64 << 51) as f64 {
+        true => value + LARGE - LARGE,
+        false => value.round(),
     }
 }
 
@@ -242,7 +253,26 @@ mod tests {
         prop_oneof![8 => Just(1), 2 => 0u64..4, 1 => any::<u64>()]
     }
 
+    /// The obvious way.
+    fn decimal_of(value: f64) -> Option<Decimal> {
+        let kinds = SCALES.iter().zip(0..);
+        let mut decimals = kinds.map(|(scale, kind)| Decimal {
+            number: (value * scale).round() as i64,
+            kind,
+        });
+        decimals.find(|decimal| {
+            let is_exact = (decimal.number as f64).abs() < EXACT;
+            is_exact && decimal.value().to_bits() == value.to_bits()
+        })
+    }
+
     proptest! {
+        #[test]
+        fn decimals_are_those_of_the_obvious_way(bits in value()) {
+            let value = f64::from_bits(bits);
+            prop_assert_eq!(Decimal::of(value), decimal_of(value));
+        }
+
         #[test]
         fn rows_come_back_bit_by_bit(
             rows in prop::collection::vec((far(), prop_oneof![Just(15_000i64), any::<i64>()], value()), 0..40),
