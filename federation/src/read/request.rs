@@ -34,8 +34,8 @@ pub enum Answer {
 pub enum ReadError {
     #[error("request of {bytes} bytes, the limit is {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },
-    #[error("snappy: {0}")]
-    Snappy(String),
+    #[error("snappy: corrupt input")]
+    Snappy(#[source] snap::Error),
     #[error("read request: {0}")]
     Protobuf(String),
     #[error("more than {0} queries in one request")]
@@ -50,7 +50,7 @@ pub enum ReadError {
 
 /// Decodes a body. Nothing is allocated for what it only claims to hold.
 pub fn decode(body: &[u8]) -> Result<Request, ReadError> {
-    let snappy = |e: snap::Error| ReadError::Snappy(e.to_string());
+    let snappy = ReadError::Snappy;
     let declared = snap::raw::decompress_len(body).map_err(snappy)?;
     for bytes in [body.len(), declared] {
         let bytes_max = limits::READ_REQUEST_BYTES_MAX;
