@@ -130,6 +130,10 @@ struct Lexer<'a> {
     options: ParseOptions,
 }
 
+/// Bytes that are no UTF-8 came in as replacement characters, and one that was sent is refused like
+/// them: Prometheus cannot tell them apart either.
+const NOT_UTF8: &str = "invalid UTF-8 rune";
+
 const DIGITS: &str = "0123456789";
 const HEX_DIGITS: &str = "0123456789abcdefABCDEF";
 
@@ -409,6 +413,7 @@ impl Lexer<'_> {
             match self.next() {
                 None | Some('\n') => return self.fail("unterminated quoted string".to_owned()),
                 Some(c) if c == quote => return self.emit(Kind::String),
+                Some(char::REPLACEMENT_CHARACTER) => return self.fail(NOT_UTF8.to_owned()),
                 Some('\\') => {
                     if let Err(message) = self.escape(quote) {
                         return self.fail(message);
@@ -457,8 +462,9 @@ impl Lexer<'_> {
     }
 
     fn raw_string(&mut self) -> More {
-        self.accept_while(|c| c != '`');
+        self.accept_while(|c| c != '`' && c != char::REPLACEMENT_CHARACTER);
         match self.next() {
+            Some(char::REPLACEMENT_CHARACTER) => self.fail(NOT_UTF8.to_owned()),
             Some(_) => self.emit(Kind::String),
             None => self.fail("unterminated raw string".to_owned()),
         }
