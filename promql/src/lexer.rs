@@ -186,7 +186,8 @@ impl Lexer<'_> {
     /// Lexes one token.
     fn token(&mut self) -> More {
         self.accept_while(is_space);
-        while self.peek() == Some('#') {
+        // Right behind a bracket Prometheus knows no comments.
+        while self.peek() == Some('#') && self.brackets != Bracket::Fresh {
             self.accept_while(|c| c != '\n' && c != '\r');
             self.accept_while(is_space);
         }
