@@ -94,6 +94,7 @@ pub(crate) fn lex(text: &str, options: ParseOptions) -> Vec<Token> {
         tokens: Vec::new(),
         parens: 0,
         brackets: Bracket::Closed,
+        had_duration: false,
         in_braces: false,
         options,
     };
@@ -126,6 +127,8 @@ struct Lexer<'a> {
     tokens: Vec<Token>,
     parens: usize,
     brackets: Bracket,
+    /// Brackets somewhere before had a duration: Prometheus forgets to ask for one in the next.
+    had_duration: bool,
     in_braces: bool,
     options: ParseOptions,
 }
@@ -289,6 +292,10 @@ impl Lexer<'_> {
         match self.next() {
             None => self.fail("unexpected end of input in duration expression".to_owned()),
             Some(']') => self.close_bracket(),
+            Some(':') if self.had_duration => {
+                self.brackets = Bracket::Colon;
+                self.emit(Kind::Colon)
+            }
             Some(':') => {
                 self.start = self.at;
                 self.fail("unexpected colon before duration in duration expression".to_owned())
@@ -306,6 +313,7 @@ impl Lexer<'_> {
 
     fn range(&mut self, first: char) -> More {
         self.brackets = Bracket::Open;
+        self.had_duration = true;
         self.number_or_duration(first)
     }
 
