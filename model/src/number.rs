@@ -107,7 +107,10 @@ pub fn parse_separated(text: &str) -> Option<f64> {
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     let mut separators = text.match_indices('_').map(|(at, _)| at);
     let stand_between = separators.all(|at| at > 0 && is_digit(at - 1) && is_digit(at + 1));
-    stand_between.then(|| parse(&text.replace('_', ""))).flatten()
+    match stand_between {
+        true => parse(&text.replace('_', "")),
+        false => None,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -300,7 +303,9 @@ mod tests {
         for (text, value) in [("1_000", 1000.0), ("-1_0.0_5e1_0", -1.005e11), ("2", 2.0)] {
             assert_eq!(parse_separated(text), Some(value), "{text}");
         }
-        for text in ["_1", "1_", "1__0", "1_.5", "1._5", "1e_5", "_", "n_an", "1 0"] {
+        for text in [
+            "_1", "1_", "1__0", "1_.5", "1._5", "1e_5", "_", "n_an", "1 0",
+        ] {
             assert_eq!(parse_separated(text), None, "{text}");
         }
     }

@@ -261,10 +261,7 @@ mod tests {
                 "/api/v1/labels?limit=-1",
                 r#"invalid parameter \"limit\": limit must be non-negative"#,
             ),
-            (
-                "/api/v1/label/U__/values",
-                r#"invalid label name: \"\""#,
-            ),
+            ("/api/v1/label/U__/values", r#"invalid label name: \"\""#),
             (
                 "/api/v1/label/%ff/values",
                 r#"invalid label name: \"\\xff\""#,

@@ -27,7 +27,7 @@ pub(super) fn exp(value: f64) -> f64 {
         0.5,
         1.0,
     ];
-    if value.is_nan() || value > OVERFLOW || value < UNDERFLOW {
+    if !(UNDERFLOW..=OVERFLOW).contains(&value) {
         return value.exp();
     }
     let whole = (value * LOG2_E).round_ties_even();
@@ -160,9 +160,9 @@ fn far_octant(angle: f64) -> (u64, f64) {
     let mantissa = u128::from(bits << 12 >> 12 | 1 << 52);
     let digit = |at: usize| u128::from(FOUR_OVER_PI[place / 64 + at]);
     let digits = |at: usize| ((digit(at) << 64 | digit(at + 1)) << (place % 64)) >> 64;
-    let sum = (digits(0) * mantissa << 64)
+    let sum = ((digits(0) * mantissa) << 64)
         .wrapping_add(digits(1) * mantissa)
-        .wrapping_add(digits(2) * mantissa >> 64);
+        .wrapping_add((digits(2) * mantissa) >> 64);
     let octant = (sum >> 125) as u64;
     let high = (sum >> 61) as u64;
     let zeros = high.leading_zeros();
