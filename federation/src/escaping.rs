@@ -105,11 +105,7 @@ fn restore(escaped: &str) -> Option<String> {
             continue;
         }
         let (hex, tail) = tail.split_once('_')?;
-        if hex.len() > 6
-            || !hex
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F'))
-        {
+        if hex.len() > 6 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         out.push(char::from_u32(u32::from_str_radix(hex, 16).ok()?)?);
