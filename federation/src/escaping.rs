@@ -105,7 +105,7 @@ fn restore(escaped: &str) -> Option<String> {
             continue;
         }
         let (hex, tail) = tail.split_once('_')?;
-        if hex.len() > 6 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if hex.len() > 6 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         out.push(char::from_u32(u32::from_str_radix(hex, 16).ok()?)?);
@@ -222,6 +222,7 @@ mod tests {
     #[test]
     fn what_is_not_an_escaped_name_stays() {
         assert_eq!(unescape_values("U__la_2e_bel"), "la.bel");
+        assert_eq!(unescape_values("U__la_2E_bel"), "la.bel");
         assert_eq!(unescape_values("U__a__b"), "a_b");
         for text in [
             "plain",

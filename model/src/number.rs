@@ -2,8 +2,7 @@
 //! of Prometheus shows them that way.
 //!
 //! Promise: the digits are the shortest that read back to the same bits (Ryū, Adams 2018); only
-//! their layout differs between the forms. Not here: timestamps, durations, PromQL's own literals
-//! (hexadecimal, `1_000`).
+//! their layout differs between the forms. Not here: timestamps, durations, hexadecimal.
 
 /// The NaN that stands for every NaN read from text (Prometheus, `value.NormalNaN`), so that
 /// equal texts are equal bits.
@@ -96,6 +95,22 @@ pub fn parse(text: &str) -> Option<f64> {
     }
     let finite_text = text.ends_with(|c: char| c.is_ascii_digit() || c == '.');
     (value.is_finite() || !finite_text).then_some(value)
+}
+
+/// As [`parse`], with `_` between digits: what Go's `ParseFloat` takes today, which reads the API's
+/// times and the bounds of buckets.
+pub fn parse_separated(text: &str) -> Option<f64> {
+    if !text.contains('_') {
+        return parse(text);
+    }
+    let bytes = text.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let mut separators = text.match_indices('_').map(|(at, _)| at);
+    let stand_between = separators.all(|at| at > 0 && is_digit(at - 1) && is_digit(at + 1));
+    match stand_between {
+        true => parse(&text.replace('_', "")),
+        false => None,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -279,6 +294,19 @@ mod tests {
             "", ".", "-", "e1", "1e", "0x10", "0x1p3", "1_0", "+nan", "1e400", "infi", " 1",
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    /// Prometheus 3.5.3: `curl ':9090/api/v1/query?query=time()&time=…'`.
+    #[test]
+    fn separators_stand_between_digits() {
+        for (text, value) in [("1_000", 1000.0), ("-1_0.0_5e1_0", -1.005e11), ("2", 2.0)] {
+            assert_eq!(parse_separated(text), Some(value), "{text}");
+        }
+        for text in [
+            "_1", "1_", "1__0", "1_.5", "1._5", "1e_5", "_", "n_an", "1 0",
+        ] {
+            assert_eq!(parse_separated(text), None, "{text}");
         }
     }
 

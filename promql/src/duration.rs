@@ -116,15 +116,25 @@ impl DurationExpr {
     /// Milliseconds, cut towards zero.
     pub fn millis(&self, query: QueryTimes) -> Result<i64, DurationError> {
         // The cast saturates, and takes what is no number to zero.
-        self.seconds(query).map(|seconds| (seconds * 1000.0) as i64)
+        let seconds = self.bounded_seconds(query)?;
+        Ok((seconds * 1000.0) as i64)
     }
 
     /// As [`Self::millis`], for lengths that must be longer than nothing.
     pub fn positive_millis(&self, query: QueryTimes) -> Result<i64, DurationError> {
-        match self.seconds(query)? {
+        match self.bounded_seconds(query)? {
             seconds if seconds <= 0.0 => Err(self.error("duration must be greater than 0")),
             seconds => Ok((seconds * 1000.0) as i64),
         }
+    }
+
+    /// Prometheus holds the seconds against what an integer takes.
+    fn bounded_seconds(&self, query: QueryTimes) -> Result<f64, DurationError> {
+        let seconds = self.seconds(query)?;
+        if seconds.abs() > i64::MAX as f64 {
+            return Err(self.error("duration is out of range"));
+        }
+        Ok(seconds)
     }
 
     fn error(&self, what: &'static str) -> DurationError {

@@ -295,6 +295,7 @@ impl Run<'_> {
             consistency: self.params.consistency,
             samples_max: options.samples_max,
         };
+        crate::lengths::check(self.expr, context.query_times())?;
         let clock = &*self.engine.clock;
         let began = clock.monotonic();
         let numbers = source.evaluates().then(|| Numbers::of(self.expr));

@@ -81,10 +81,10 @@ impl ParseError {
     }
 }
 
-/// A duration of the query that has no value, in the words of Prometheus' API.
+/// A duration of the query that has no value.
 impl From<DurationError> for QueryError {
     fn from(error: DurationError) -> Self {
-        Self::Invalid(format!("invalid parameter \"query\": {error}"))
+        Self::Invalid(error.to_string())
     }
 }
 

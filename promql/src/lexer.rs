@@ -94,6 +94,7 @@ pub(crate) fn lex(text: &str, options: ParseOptions) -> Vec<Token> {
         tokens: Vec::new(),
         parens: 0,
         brackets: Bracket::Closed,
+        had_duration: false,
         in_braces: false,
         options,
     };
@@ -126,9 +127,15 @@ struct Lexer<'a> {
     tokens: Vec<Token>,
     parens: usize,
     brackets: Bracket,
+    /// Brackets somewhere before had a duration: Prometheus forgets to ask for one in the next.
+    had_duration: bool,
     in_braces: bool,
     options: ParseOptions,
 }
+
+/// Bytes that are no UTF-8 came in as replacement characters, and one that was sent is refused like
+/// them: Prometheus cannot tell them apart either.
+const NOT_UTF8: &str = "invalid UTF-8 rune";
 
 const DIGITS: &str = "0123456789";
 const HEX_DIGITS: &str = "0123456789abcdefABCDEF";
@@ -182,7 +189,8 @@ impl Lexer<'_> {
     /// Lexes one token.
     fn token(&mut self) -> More {
         self.accept_while(is_space);
-        while self.peek() == Some('#') {
+        // Right behind a bracket Prometheus knows no comments.
+        while self.peek() == Some('#') && self.brackets != Bracket::Fresh {
             self.accept_while(|c| c != '\n' && c != '\r');
             self.accept_while(is_space);
         }
@@ -284,6 +292,10 @@ impl Lexer<'_> {
         match self.next() {
             None => self.fail("unexpected end of input in duration expression".to_owned()),
             Some(']') => self.close_bracket(),
+            Some(':') if self.had_duration => {
+                self.brackets = Bracket::Colon;
+                self.emit(Kind::Colon)
+            }
             Some(':') => {
                 self.start = self.at;
                 self.fail("unexpected colon before duration in duration expression".to_owned())
@@ -301,6 +313,7 @@ impl Lexer<'_> {
 
     fn range(&mut self, first: char) -> More {
         self.brackets = Bracket::Open;
+        self.had_duration = true;
         self.number_or_duration(first)
     }
 
@@ -409,6 +422,7 @@ impl Lexer<'_> {
             match self.next() {
                 None | Some('\n') => return self.fail("unterminated quoted string".to_owned()),
                 Some(c) if c == quote => return self.emit(Kind::String),
+                Some(char::REPLACEMENT_CHARACTER) => return self.fail(NOT_UTF8.to_owned()),
                 Some('\\') => {
                     if let Err(message) = self.escape(quote) {
                         return self.fail(message);
@@ -457,8 +471,9 @@ impl Lexer<'_> {
     }
 
     fn raw_string(&mut self) -> More {
-        self.accept_while(|c| c != '`');
+        self.accept_while(|c| c != '`' && c != char::REPLACEMENT_CHARACTER);
         match self.next() {
+            Some(char::REPLACEMENT_CHARACTER) => self.fail(NOT_UTF8.to_owned()),
             Some(_) => self.emit(Kind::String),
             None => self.fail("unterminated raw string".to_owned()),
         }

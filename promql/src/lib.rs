@@ -8,7 +8,7 @@
 //! - [`ast`], [`duration`], [`function`], [`error`]: the tree, the functions' signatures, what can go wrong
 //! - `lexer`, [`parser`], `parsed`, `printer`, `quote`: text to tree and back
 //! - `selectors`: what a tree reads; [`pretty`], [`tree`]: it over several lines, and as JSON
-//! - `plan`: what to select, and the order of computing; `local`: what shards compute
+//! - `lengths`: whether durations have values; `plan`: what to select, and the order of computing; `local`: what shards compute
 //! - [`native`], `histogram`: computing with native histograms, with classic ones
 //! - `eval`: columns of values to columns of values
 //! - [`engine`]: a query from text to answer, under limits; [`fragment`]: a shard's half of it
@@ -22,6 +22,7 @@ pub mod fragment;
 pub mod function;
 mod histogram;
 mod in_order;
+mod lengths;
 mod lexer;
 mod local;
 pub mod native;

@@ -14,12 +14,15 @@ pub struct Request {
     pub answer: Answer,
 }
 
-/// Samples with `start <= t <= end` of series that match every matcher.
+/// Samples with `start <= t <= end` of series that match every matcher; without a matcher, of none.
+/// Where the reader gives hints their times count, as in Prometheus.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     pub start: Timestamp,
     pub end: Timestamp,
     pub matchers: Vec<Matcher>,
+    /// Only which series there are is asked.
+    pub labels_only: bool,
 }
 
 /// The form the reader asked for first.
@@ -34,13 +37,16 @@ pub enum Answer {
 pub enum ReadError {
     #[error("request of {bytes} bytes, the limit is {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },
-    #[error("snappy: {0}")]
-    Snappy(String),
+    #[error("snappy: corrupt input")]
+    Snappy(#[source] snap::Error),
     #[error("read request: {0}")]
     Protobuf(String),
     #[error("more than {0} queries in one request")]
     TooManyQueries(usize),
-    #[error("server does not support any of the requested response types: {0:?}")]
+    #[error(
+        "server does not support any of the requested response types: {0:?}; \
+         supported: map[SAMPLES:{{}} STREAMED_XOR_CHUNKS:{{}}]"
+    )]
     Answer(Vec<i32>),
     #[error("invalid matcher type")]
     MatcherType,
@@ -50,7 +56,7 @@ pub enum ReadError {
 
 /// Decodes a body. Nothing is allocated for what it only claims to hold.
 pub fn decode(body: &[u8]) -> Result<Request, ReadError> {
-    let snappy = |e: snap::Error| ReadError::Snappy(e.to_string());
+    let snappy = ReadError::Snappy;
     let declared = snap::raw::decompress_len(body).map_err(snappy)?;
     for bytes in [body.len(), declared] {
         let bytes_max = limits::READ_REQUEST_BYTES_MAX;
@@ -87,10 +93,18 @@ fn answer(accepted: &[i32]) -> Result<Answer, ReadError> {
 
 fn query(query: &wire::Query) -> Result<Query, ReadError> {
     let matchers = query.matchers.iter().map(matcher);
+    let (start, end) = match &query.hints {
+        Some(hints) => (hints.start_ms, hints.end_ms),
+        None => (query.start_timestamp_ms, query.end_timestamp_ms),
+    };
     Ok(Query {
-        start: Timestamp(query.start_timestamp_ms),
-        end: Timestamp(query.end_timestamp_ms),
+        start: Timestamp(start),
+        end: Timestamp(end),
         matchers: matchers.collect::<Result<_, _>>()?,
+        labels_only: query
+            .hints
+            .as_ref()
+            .is_some_and(|hints| hints.func == "series"),
     })
 }
 
@@ -127,6 +141,7 @@ mod tests {
                     name: "job".to_owned(),
                     value: value.to_owned(),
                 }],
+                hints: None,
             }],
             accepted_response_types: accepted.to_vec(),
         }
@@ -145,6 +160,24 @@ mod tests {
             assert_eq!((query.start, query.end), (Timestamp(-5), Timestamp(7)));
             let matcher = Matcher::new(MatchOp::Regex, "job", "a.*").unwrap();
             assert_eq!(query.matchers, [matcher]);
+        }
+    }
+
+    /// Prometheus 3.5.3.
+    #[test]
+    fn times_of_hints_count() {
+        let mut asked = request(&[], 0, "a");
+        let hints = |func: &str| wire::ReadHints {
+            func: func.to_owned(),
+            start_ms: 1,
+            end_ms: 2,
+        };
+        for (func, labels_only) in [("rate", false), ("series", true)] {
+            asked.queries[0].hints = Some(hints(func));
+            let decoded = decode(&body(&asked)).unwrap();
+            let query = &decoded.queries[0];
+            assert_eq!((query.start, query.end), (Timestamp(1), Timestamp(2)));
+            assert_eq!(query.labels_only, labels_only);
         }
     }
 

@@ -29,7 +29,12 @@ pub async fn delete_series(State(api): State<Shared>, form: Form) -> Result<Resp
     let start = form.time_or("start", MIN_TIME)?;
     let end = form.time_or("end", MAX_TIME)?;
     let any_of: Result<Vec<_>, _> = form.all("match[]").map(promql::parse_matchers).collect();
-    let any_of = any_of.map_err(|e| ApiError::bad_parameter("match[]", e))?;
+    let mut any_of = any_of.map_err(|e| ApiError::bad_parameter("match[]", e))?;
+    // `{}` chooses nothing here, as in Prometheus: whoever wants all to go has to say so.
+    any_of.retain(|matchers| !matchers.is_empty());
+    if any_of.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     done(api.admin.delete_series(any_of, start, end).await)
 }
 
@@ -184,6 +189,9 @@ mod tests {
         let left = [("__name__", "up"), ("job", "a")];
         assert_eq!(twin.store.value(&left, NOW.plus_ms(-2000)), Some(1.0));
         assert_eq!(twin.store.value(&left, NOW.plus_ms(-1000)), None);
+        let nothing = order(&twin, "POST", "delete_series?match[]={}").await;
+        assert_eq!(nothing, (204, String::new()));
+        assert_eq!(twin.store.value(&left, NOW.plus_ms(-2000)), Some(1.0));
         let all = order(&twin, "POST", "delete_series?match[]=up&match[]=none").await;
         assert_eq!(all, (204, String::new()));
         let series = twin.get("/api/v1/series?match[]=up").await;

@@ -39,7 +39,23 @@ pub async fn date(State(api): State<Shared>, request: Request, next: Next) -> Re
 /// Leads paths with empty or dotted parts to what they mean, as Go's server does.
 pub async fn clean_path(request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    if !is_escaped(path) {
+        let close = [(header::CONNECTION, "close")];
+        return (StatusCode::BAD_REQUEST, close, "400 Bad Request").into_response();
+    }
     let clean = cleaned(path);
+    let method = request.method();
+    let clean = match without_slash(&clean, method) {
+        Some(shorter) if *method == Method::HEAD => {
+            return redirect(
+                StatusCode::TEMPORARY_REDIRECT,
+                "Temporary Redirect",
+                shorter,
+            );
+        }
+        Some(shorter) => shorter.to_owned(),
+        None => clean,
+    };
     if clean == path || request.method() == Method::CONNECT {
         return next.run(request).await;
     }
@@ -50,6 +66,33 @@ pub async fn clean_path(request: Request, next: Next) -> Response {
         Method::GET | Method::HEAD => redirect(moved, "Moved Permanently", &location),
         _ => (moved, [(header::LOCATION, location)]).into_response(),
     }
+}
+
+/// Whether two digits stand behind every percent sign.
+fn is_escaped(path: &str) -> bool {
+    let mut escapes = path.split('%').skip(1).map(str::as_bytes);
+    escapes.all(|rest| rest.len() > 1 && rest[..2].iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Paths outside the API that are also found with a slash behind them, by GET, and by HEAD where that
+/// is served.
+const SLASHED: [&str; 6] = [
+    "/-/healthy",
+    "/-/ready",
+    "/federate",
+    "/graph",
+    "/metrics",
+    "/version",
+];
+
+fn without_slash<'a>(path: &'a str, method: &Method) -> Option<&'a str> {
+    let shorter = path.strip_suffix('/')?;
+    let is_served = match *method {
+        Method::GET => SLASHED.contains(&shorter),
+        Method::HEAD => SLASHED[..2].contains(&shorter),
+        _ => false,
+    };
+    is_served.then_some(shorter)
 }
 
 /// Without `//`, `.` and `..`; a slash at the end stays.
@@ -87,6 +130,17 @@ pub fn redirect(code: StatusCode, reason: &str, location: &str) -> Response {
     (code, headers, body).into_response()
 }
 
+/// Answers OPTIONS for whatever path of the API, as Prometheus does.
+pub async fn preflight(State(api): State<Shared>, request: Request, next: Next) -> Response {
+    if request.method() != Method::OPTIONS || !request.uri().path().starts_with("/api/v1/") {
+        return next.run(request).await;
+    }
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    allow(&api, origin, response.headers_mut());
+    response
+}
+
 /// Adds what browsers want to see.
 pub async fn cross_origin(State(api): State<Shared>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
@@ -94,9 +148,13 @@ pub async fn cross_origin(State(api): State<Shared>, request: Request, next: Nex
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         return response;
     }
-    let headers = response.headers_mut();
+    allow(&api, origin, response.headers_mut());
+    response
+}
+
+fn allow(api: &Shared, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    if let Some(origin) = origin {
+    if let Some(origin) = origin.filter(|origin| !origin.is_empty()) {
         for (name, value) in CORS {
             headers.insert(name, HeaderValue::from_static(value));
         }
@@ -105,7 +163,6 @@ pub async fn cross_origin(State(api): State<Shared>, request: Request, next: Nex
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
     }
-    response
 }
 
 /// Compresses the answer if the request asks for it.
@@ -258,6 +315,30 @@ mod tests {
             ("/api/v1/label/a/values", "/api/v1/label/a/values"),
         ] {
             assert_eq!(cleaned(path), clean);
+        }
+    }
+
+    /// Prometheus 3.5.3.
+    #[test]
+    fn some_paths_are_found_with_a_slash_behind_them() {
+        let found = |path, method| without_slash(path, &method);
+        assert_eq!(found("/metrics/", Method::GET), Some("/metrics"));
+        assert_eq!(found("/-/ready/", Method::HEAD), Some("/-/ready"));
+        for (path, method) in [
+            ("/metrics/", Method::HEAD),
+            ("/metrics/", Method::POST),
+            ("/", Method::GET),
+            ("/x/", Method::GET),
+        ] {
+            assert_eq!(found(path, method), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn broken_escapes_are_seen() {
+        for path in ["/", "/a%2F", "/%zz%", "/a%2", "/%e4%Fc/b"] {
+            let is_escaped_well = !path.contains("zz") && !path.ends_with("%2");
+            assert_eq!(is_escaped(path), is_escaped_well, "{path}");
         }
     }
 

@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use federation::escaping::unescape_values;
 use model::Matcher;
 use model::source::MetadataSelection;
 
 use super::Shared;
-use super::errors::{ApiError, ErrorType};
+use super::errors::{ApiError, ErrorType, not_found};
 use super::json::{self, Json};
 use super::params::{Form, MAX_TIME, MIN_TIME, quote_bytes, unescape};
 use super::query::json_response;
@@ -58,6 +58,10 @@ pub async fn label_values(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, ApiError> {
+    // Prometheus looks for a path that has the slash.
+    if uri.path().to_ascii_lowercase().contains("%2f") {
+        return Ok(not_found().await.into_response());
+    }
     let name = label_in(uri.path())?;
     let (selection, limit) = select(&form, &headers, matchers)?;
     let found = api.source.label_values(&name, &selection).await?;
@@ -74,7 +78,7 @@ fn label_in(path: &str) -> Result<String, ApiError> {
     let name = std::str::from_utf8(&bytes).map_err(|_| invalid())?;
     let name = unescape_values(name).into_owned();
     match name.is_empty() {
-        true => Err(invalid()),
+        true => Err(ApiError::bad_data("invalid label name: \"\"")),
         false => Ok(name),
     }
 }
@@ -257,6 +261,7 @@ mod tests {
                 "/api/v1/labels?limit=-1",
                 r#"invalid parameter \"limit\": limit must be non-negative"#,
             ),
+            ("/api/v1/label/U__/values", r#"invalid label name: \"\""#),
             (
                 "/api/v1/label/%ff/values",
                 r#"invalid label name: \"\\xff\""#,

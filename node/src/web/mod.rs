@@ -166,6 +166,7 @@ pub fn api_router(state: ApiState) -> Router {
         .merge(lines::routes())
         .route_layer(from_fn_with_state(measure, metrics::measure))
         .fallback(errors::not_found)
+        .layer(from_fn_with_state(Arc::clone(&state), encoding::preflight))
         .layer(from_fn(encoding::clean_path))
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
         .with_state(state)

@@ -208,7 +208,7 @@ pub fn unescape(text: &[u8], plus: bool) -> Result<Vec<u8>, String> {
 
 /// Seconds since 1970 as a float, RFC 3339, or one of the two texts for the ends of time.
 pub fn parse_time(text: &str) -> Result<Timestamp, String> {
-    if let Some(seconds) = number::parse(text).filter(|s| s.is_finite()) {
+    if let Some(seconds) = number::parse_separated(text).filter(|s| s.is_finite()) {
         return Ok(timestamp_of(seconds));
     }
     match text {
@@ -230,16 +230,21 @@ fn timestamp_of(seconds: f64) -> Timestamp {
 /// Seconds as a float, or `5m`; in nanoseconds, and possibly below zero.
 pub fn parse_nanos(text: &str) -> Result<i64, String> {
     let cannot = || format!("cannot parse {} to a valid duration", quote(text));
-    if let Some(seconds) = number::parse(text) {
+    if let Some(seconds) = number::parse_separated(text) {
         let nanos = seconds * 1e9;
-        if nanos.abs() > i64::MAX as f64 {
+        if nanos.abs() > NANOS_END {
             return Err(cannot() + ". It overflows int64");
         }
-        return Ok(nanos as i64);
+        // What Prometheus makes of the first value too large for it, and of no number at all.
+        let is_number = nanos < NANOS_END;
+        return Ok(if is_number { nanos as i64 } else { i64::MIN });
     }
     let duration = parse_duration(text).map_err(|_| cannot())?;
     i64::try_from(duration.as_nanos()).map_err(|_| cannot())
 }
+
+/// The first count of nanoseconds that is too large.
+const NANOS_END: f64 = 9_223_372_036_854_775_808.0;
 
 /// A whole number, or why not in Go's words.
 pub fn parse_integer(text: &str) -> Result<i64, &'static str> {
@@ -328,6 +333,7 @@ mod tests {
             ("-5.5", -5500),
             ("1435781451.7815", 1_435_781_451_782),
             (".5", 500),
+            ("1_0.5", 10_500),
             ("1e3", 1_000_000),
             ("2024-01-01T00:00:00Z", 1_704_067_200_000),
             ("1e300", MAX_TIME.0),
@@ -348,7 +354,10 @@ mod tests {
         assert_eq!(parse_nanos("2s"), Ok(2_000_000_000));
         assert_eq!(parse_nanos("0.0001"), Ok(100_000));
         assert_eq!(parse_nanos("-1"), Ok(-1_000_000_000));
-        assert_eq!(parse_nanos("NaN"), Ok(0));
+        // Both are no duration longer than nothing, so no step and no lookback.
+        assert_eq!(parse_nanos("NaN"), Ok(i64::MIN));
+        assert_eq!(parse_nanos("9223372036.854775807"), Ok(i64::MIN));
+        assert_eq!(parse_nanos("1_0"), Ok(10_000_000_000));
         assert_eq!(
             parse_nanos("1e300"),
             Err("cannot parse \"1e300\" to a valid duration. It overflows int64".to_owned())

@@ -13,9 +13,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use federation::read::{Answer, External, Frames, Request, SamplesAnswer, decode};
 use futures::stream;
-use model::Series;
 use model::limits::{READ_REQUEST_BYTES_MAX, READ_SAMPLES_MAX};
 use model::source::{Selection, Take};
+use model::{Samples, Series};
 
 use super::errors::TextError;
 use super::params::Form;
@@ -62,7 +62,17 @@ async fn select(
             take: Take::All,
             consistency,
         };
-        results.push(api.source.select(&selection).await?);
+        // No matcher chooses no series, as in Prometheus.
+        let mut series = match selection.matchers.is_empty() {
+            true => Vec::new(),
+            false => api.source.select(&selection).await?,
+        };
+        if query.labels_only {
+            series
+                .iter_mut()
+                .for_each(|one| one.samples = Samples::default());
+        }
+        results.push(series);
     }
     Ok(results)
 }
@@ -151,6 +161,21 @@ mod tests {
         assert!(!text.contains("down"));
     }
 
+    /// Prometheus 3.5.3: an external label is no matcher, and without one there is nothing.
+    #[tokio::test]
+    async fn no_matcher_chooses_nothing() {
+        let twin = twin();
+        for query in [
+            &b"\x0a\x02\x08\x00"[..],
+            b"\x0a\x12\x1a\x0e\x08\x00\x12\x06region\x1a\x02eu\x10\x00",
+        ] {
+            let answer = ask(&twin, query).await;
+            assert_eq!(answer.code, 200);
+            let body = snap::raw::Decoder::new().decompress_vec(&answer.body);
+            assert_eq!(body, Ok(vec![0x0a, 0x00]));
+        }
+    }
+
     #[tokio::test]
     async fn chunks_come_as_frames() {
         let answer = ask(&twin(), &request("u.*", &[1, 0])).await;
@@ -173,7 +198,8 @@ mod tests {
             unknown.seen(),
             (
                 400,
-                "server does not support any of the requested response types: [7]\n"
+                "server does not support any of the requested response types: [7]; \
+                 supported: map[SAMPLES:{} STREAMED_XOR_CHUNKS:{}]\n"
             )
         );
         let broken = twin

@@ -103,7 +103,7 @@ pub(super) fn scalars(op: BinaryOp, l: f64, r: f64) -> f64 {
         BinaryOp::Div => l / r,
         BinaryOp::Mod => l % r,
         BinaryOp::Pow => super::functions::pow(l, r),
-        BinaryOp::Atan2 => l.atan2(r),
+        BinaryOp::Atan2 => super::functions::atan2(l, r),
         _ => f64::from(u8::from(compare(op, l, r))),
     }
 }

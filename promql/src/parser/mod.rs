@@ -56,10 +56,10 @@ pub fn parse_with(text: &str, options: ParseOptions) -> Result<Expr, ParseError>
 }
 
 /// Reads a bare vector selector, as `match[]` takes it. One that names nothing, like `{}`, is read
-/// too: some callers take it, as Prometheus' federation does.
+/// too: some callers take it, as Prometheus' federation does. So is one with two names.
 pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let mut parser = Parser::new(text, ParseOptions::default())?;
-    let parsed = parser.whole(Parser::bare_selector);
+    let parsed = parser.all_of(Parser::bare_selector);
     let (Ok(selector), true) = (parsed, parser.errors.is_empty()) else {
         return Err(parser.first_error());
     };
@@ -107,6 +107,10 @@ impl<'a> Parser<'a> {
         if self.peek().kind == Kind::End {
             return Err(self.halt(Span::default(), "no expression found in input"));
         }
+        self.all_of(rule)
+    }
+
+    fn all_of<T>(&mut self, rule: fn(&mut Self) -> Parsed<T>) -> Parsed<T> {
         let result = rule(self)?;
         match self.peek().kind {
             Kind::End => Ok(result),

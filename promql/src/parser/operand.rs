@@ -349,7 +349,8 @@ impl Parser<'_> {
         let seconds = self.number_literal()?.value;
         let seconds = if negative { -seconds } else { seconds };
         let ms = (seconds * 1000.0).round();
-        if !ms.is_finite() || ms.abs() >= i64::MAX as f64 {
+        // Prometheus holds the seconds against what milliseconds may be.
+        if !seconds.is_finite() || seconds.abs() >= i64::MAX as f64 {
             let shown = match seconds {
                 s if s.is_nan() => "NaN".to_owned(),
                 f64::INFINITY => "+Inf".to_owned(),
@@ -359,7 +360,8 @@ impl Parser<'_> {
             let message = format!("timestamp out of bounds for @ modifier: {shown}");
             return Err(self.halt(whole, message));
         }
-        Ok(At::Timestamp(ms as i64))
+        let is_held = ms.abs() < i64::MAX as f64;
+        Ok(At::Timestamp(if is_held { ms as i64 } else { i64::MIN }))
     }
 
     /// Where the token before the current one ends.

@@ -25,14 +25,12 @@ impl Parser<'_> {
         }
     }
 
-    /// A selector and nothing else, checked as an expression of its own would be.
+    /// A selector and nothing else, of which nothing is checked that an expression is checked for.
     pub(super) fn bare_selector(&mut self) -> Parsed<VectorSelector> {
         if !self.starts_selector() {
             return Err(self.unexpected("", ""));
         }
-        let selector = self.vector_selector()?;
-        self.check_name_once(&selector);
-        Ok(selector)
+        self.vector_selector()
     }
 
     pub(super) fn vector_selector(&mut self) -> Parsed<VectorSelector> {

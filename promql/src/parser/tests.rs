@@ -198,6 +198,21 @@ fn match_takes_a_bare_selector_only() {
         assert!(parse_matchers(text).is_err(), "{text}");
     }
     assert_eq!(parse_matchers("{}"), Ok(Vec::new()));
+    // Prometheus 3.5.3: `curl -g ':9090/api/v1/series?match[]=…'`.
+    let both = parse_matchers("s{__name__=\"s\"}").map(|matchers| matchers.len());
+    assert_eq!(both, Ok(2));
+    for (text, position) in [
+        ("", "unknown position"),
+        (" ", "1:2"),
+        ("\n", "2:1"),
+        ("  # c", "1:6"),
+    ] {
+        let error = parse_matchers(text).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{position}: parse error: unexpected end of input")
+        );
+    }
     assert_eq!(
         parse_matchers(r#"{job=""}"#),
         Ok(vec![Matcher::equal("job", "")])

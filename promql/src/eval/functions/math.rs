@@ -1,11 +1,11 @@
 //! Functions of single values.
 //!
-//! Where the standard library leaves the last bit to the platform (`log2`, `pow` of whole
-//! exponents, …) the steps are those of Go's library, which Prometheus calls.
+//! Where the standard library leaves the last bit to the platform (`log2`, `pow`, …) the steps are
+//! those of Go's library, which Prometheus calls; see also [`elementary`].
 
-use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E, LOG10_2, PI};
+use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E, LOG10_E, PI};
 
-use super::{ABSENT, Args, Columns, Evaluation, is_present};
+use super::{ABSENT, Args, Columns, Evaluation, elementary, is_present};
 use crate::error::QueryError;
 use crate::plan::Grid;
 
@@ -15,10 +15,10 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
         "abs" => f64::abs,
         "ceil" => f64::ceil,
         "floor" => f64::floor,
-        "exp" => f64::exp,
+        "exp" => elementary::exp,
         "ln" => ln,
         "log2" => log2,
-        "log10" => |v| log2(v) * LOG10_2,
+        "log10" => |v| ln(v) * LOG10_E,
         "sqrt" => f64::sqrt,
         "sgn" => |v| {
             if v < 0.0 {
@@ -29,64 +29,27 @@ pub(super) fn of_one_value(name: &str) -> Option<fn(f64) -> f64> {
                 v
             }
         },
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tan" => f64::tan,
-        "asin" => f64::asin,
-        "acos" => f64::acos,
-        "atan" => f64::atan,
-        "sinh" => sinh,
-        "cosh" => cosh,
-        "tanh" => f64::tanh,
-        "asinh" => asinh,
-        "acosh" => acosh,
-        "atanh" => f64::atanh,
+        "sin" => elementary::sin,
+        "cos" => elementary::cos,
+        "tan" => elementary::tan,
+        "asin" => elementary::asin,
+        "acos" => elementary::acos,
+        "atan" => elementary::atan,
+        "sinh" => elementary::sinh,
+        "cosh" => elementary::cosh,
+        "tanh" => elementary::tanh,
+        "asinh" => elementary::asinh,
+        "acosh" => elementary::acosh,
+        "atanh" => elementary::atanh,
         "rad" => |v| v * PI / 180.0,
         "deg" => |v| v * 180.0 / PI,
         _ => return None,
     })
 }
 
-/// Go takes half of the exponential far from zero, which overflows before the function does.
-fn sinh(value: f64) -> f64 {
-    match value.abs() > HALF_IS_ALL {
-        true => (value.abs().exp() * 0.5).copysign(value),
-        false => value.sinh(),
-    }
-}
-
-fn cosh(value: f64) -> f64 {
-    match value.abs() > HALF_IS_ALL {
-        true => value.abs().exp() * 0.5,
-        false => value.cosh(),
-    }
-}
-
-/// From where on the other exponential no longer counts.
-const HALF_IS_ALL: f64 = 21.0;
-
-/// Where the square would overflow it is no different from the logarithm of the double.
-fn asinh(value: f64) -> f64 {
-    match value.abs() > LOGARITHM_OF_DOUBLE && value.is_finite() {
-        true => (ln(value.abs()) + std::f64::consts::LN_2).copysign(value),
-        false => value.asinh(),
-    }
-}
-
-/// Likewise.
-fn acosh(value: f64) -> f64 {
-    match value > LOGARITHM_OF_DOUBLE && value.is_finite() {
-        true => ln(value) + std::f64::consts::LN_2,
-        false => value.acosh(),
-    }
-}
-
-/// Where that is.
-const LOGARITHM_OF_DOUBLE: f64 = (1_u64 << 28) as f64;
-
 /// The natural logarithm in the steps of FreeBSD's `e_log.c` (Sun Microsystems, 1993), which Go
 /// follows: the library's differs in the last bit now and then.
-fn ln(value: f64) -> f64 {
+pub(super) fn ln(value: f64) -> f64 {
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
     const L1: f64 = 6.666_666_666_666_735e-1;
@@ -177,7 +140,7 @@ pub(in crate::eval) fn pow(base: f64, exponent: f64) -> f64 {
         if fraction > 0.5 {
             (whole, fraction) = (whole + 1.0, fraction - 1.0);
         }
-        result = (fraction * ln(base)).exp();
+        result = elementary::exp(fraction * ln(base));
     }
     let (mut square, mut square_exponent) = split(base);
     let mut left = whole as u64;

@@ -2,6 +2,7 @@
 
 mod absent;
 mod dates;
+mod elementary;
 mod histogram;
 mod labels;
 mod math;
@@ -10,6 +11,7 @@ mod over_time;
 mod rate;
 mod sort;
 
+pub(super) use elementary::atan2;
 pub(super) use math::pow;
 pub(crate) use math::{log2, scale};
 
