@@ -75,8 +75,10 @@ pub struct Debt {
     pub checkpoint_bytes: u64,
 }
 
-/// Stretches of a log, in order: each entry's index, and its command if it holds one.
-pub type Batches<'a> = BoxStream<'a, io::Result<Vec<(u64, Option<Bytes>)>>>;
+/// A stretch of a log: each entry's index, and its command if it holds one.
+pub type Stretch = Vec<(u64, Option<Bytes>)>;
+/// Of one log, in order.
+pub type Batches<'a> = BoxStream<'a, io::Result<Stretch>>;
 
 /// What a Raft group replicates. `apply` is a pure function of the log.
 #[async_trait]
@@ -249,7 +251,7 @@ impl StateMachine {
     }
 
     /// The entries as a machine takes them, and the index behind them.
-    fn noted(&self, entries: Vec<wal::Entry>) -> io::Result<(Vec<(u64, Option<Bytes>)>, u64)> {
+    fn noted(&self, entries: Vec<wal::Entry>) -> io::Result<(Stretch, u64)> {
         let mut commands = Vec::with_capacity(entries.len());
         for entry in entries {
             let entry = entry_from_wal(entry)?;
