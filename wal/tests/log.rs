@@ -193,6 +193,34 @@ async fn old_entries_are_read_from_disk_side_by_side_in_one_go() {
 }
 
 #[tokio::test]
+async fn entries_of_others_between_are_read_along_unless_that_fails() {
+    let disk = SimDisk::new(1);
+    let options = Options {
+        cache_bytes_max: 0,
+        ..Options::default()
+    };
+    let (log, _) = open(&disk, options).await;
+    let other = GroupId(G.0 + 1);
+    let entries: Vec<_> = (0..20).map(|index| entry(1, index, 100)).collect();
+    for (index, one) in (0..).zip(&entries) {
+        append(&log, G, vec![one.clone()]).await.unwrap();
+        let len = if index == 9 { 100_000 } else { 1_000 };
+        append(&log, other, vec![entry(1, index, len)])
+            .await
+            .unwrap();
+    }
+    let before = disk.counters().reads;
+    assert_eq!(read(&log, G).await.unwrap(), entries);
+    // Two, because of what is too long to be read for nothing.
+    assert_eq!(disk.counters().reads - before, 2);
+    let before = disk.counters().reads;
+    disk.fail(Operation::Read, 0);
+    assert_eq!(read(&log, G).await.unwrap(), entries);
+    // The one that failed does not count.
+    assert_eq!(disk.counters().reads - before, 10 + 1);
+}
+
+#[tokio::test]
 async fn the_first_failed_operation_poisons_the_log() {
     for operation in [Operation::Append, Operation::Flush] {
         let disk = SimDisk::new(1);
