@@ -37,13 +37,13 @@ pub struct CheckpointPolicy {
     pub entries_kept: u64,
 }
 
-/// A restart replays about this much: a second's work of a core for each 64 MiB. A checkpoint writes
+/// A restart replays about this much: a second's work of a core for each 40 MiB. A checkpoint writes
 /// the whole head again, so one each few minutes would write every sample many times before it is sealed.
 impl Default for CheckpointPolicy {
     fn default() -> Self {
         Self {
             entries_max: 16_384,
-            log_bytes_max: 16 << 20,
+            log_bytes_max: 32 << 20,
             age_max: Duration::from_secs(900),
             quiet: Duration::from_secs(30),
             entries_kept: 256,
