@@ -11,7 +11,6 @@ are told and no failure; a reason that no question needs any more is one. --show
 Exits with 0, with 1 on a difference that is not known.
 """
 
-import argparse
 import concurrent.futures
 import http.client
 import itertools
@@ -26,6 +25,7 @@ import time
 import urllib.parse
 import urllib.request
 
+import known
 from ask_series import STEPS, requests
 from server import Server
 from write import V1
@@ -287,16 +287,9 @@ def compared(servers, question):
     return key, ours, theirs
 
 
-def known():
-    """What may differ, as patterns of keys by their reason."""
-    found, reason = {}, ""
-    with open(os.path.join(HERE, "ask_known.txt"), encoding="utf-8") as file:
-        for line in file.read().splitlines():
-            if line.startswith("# "):
-                reason = line[2:]
-            elif line:
-                found[re.compile(line)] = reason
-    return found
+def may_differ():
+    """Patterns of keys by their reason."""
+    return {re.compile(line): reason for line, reason in known.reasons("ask_known.txt")}
 
 
 def short(answer, other):
@@ -314,13 +307,8 @@ def differences(servers, only):
 
 
 def main():
-    options = argparse.ArgumentParser()
-    options.add_argument("quorate")
-    options.add_argument("prometheus")
-    options.add_argument("--only", default="", metavar="PART_OF_A_QUESTION")
-    options.add_argument("--show", action="store_true")
-    chosen = options.parse_args()
-    reasons, met, failed, passed = known(), set(), 0, 0
+    chosen = known.options("QUESTION")
+    reasons, met, failed, passed = may_differ(), set(), 0, 0
     started = []
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -8,7 +8,6 @@ A difference that write_known.txt has with its reason is told and no failure; on
 --show tells every answer. Exits with 0, with 1 on a difference that is not known.
 """
 
-import argparse
 import json
 import os
 import struct
@@ -19,6 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import known
 from server import Server
 
 NOW = int(time.time()) * 1000 - 60_000
@@ -376,27 +376,14 @@ def differences(quorate, prometheus, folder, only, show):
             ours.stop()
 
 
-def known():
-    """What may differ: (case, what) by its reason. A case without its configuration stands for both."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "write_known.txt")
-    found, reason = {}, ""
-    with open(path) as file:
-        for line in file.read().splitlines():
-            if line.startswith("# "):
-                reason = line[2:]
-            elif line:
-                found[tuple(line.split("\t"))] = reason
-    return found
+def may_differ():
+    """(case, what) by its reason. A case without its configuration stands for both."""
+    return {tuple(line.split("\t")): reason for line, reason in known.reasons("write_known.txt")}
 
 
 def main():
-    options = argparse.ArgumentParser()
-    options.add_argument("quorate")
-    options.add_argument("prometheus")
-    options.add_argument("--only", default="", metavar="PART_OF_A_NAME")
-    options.add_argument("--show", action="store_true")
-    chosen = options.parse_args()
-    allowed, met, failed = known(), set(), 0
+    chosen = known.options("NAME")
+    allowed, met, failed = may_differ(), set(), 0
     with tempfile.TemporaryDirectory() as folder:
         found = differences(chosen.quorate, chosen.prometheus, folder, chosen.only, chosen.show)
         for configuration, name, what, ours, theirs in found:
