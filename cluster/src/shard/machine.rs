@@ -24,8 +24,11 @@ pub struct ShardMachine {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     turns: Arc<Semaphore>,
-    /// As in [`Debt`].
-    log_bytes: AtomicU64,
+    /// Bytes of commands applied ever, and how many of them the files on the disk hold: both only rise, so
+    /// that a checkpoint and an incoming snapshot may end in any order.
+    applied_bytes: AtomicU64,
+    kept_bytes: AtomicU64,
+    /// Of the last checkpoint.
     checkpoint_bytes: AtomicU64,
 }
 
@@ -48,13 +51,14 @@ impl ShardMachine {
             disk,
             dir: dir.join(STAGING),
             turns,
-            log_bytes: AtomicU64::new(0),
+            applied_bytes: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(0),
             checkpoint_bytes: AtomicU64::new(0),
         }
     }
 
     fn count(&self, command: &Bytes) {
-        self.log_bytes
+        self.applied_bytes
             .fetch_add(command.len() as u64, Ordering::Relaxed);
     }
 }
@@ -111,8 +115,11 @@ impl Machine for ShardMachine {
     }
 
     fn checkpoint_debt(&self) -> Debt {
+        // In this order: what is kept was applied before.
+        let kept = self.kept_bytes.load(Ordering::Acquire);
+        let applied = self.applied_bytes.load(Ordering::Relaxed);
         Debt {
-            log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            log_bytes: applied.saturating_sub(kept),
             checkpoint_bytes: self.checkpoint_bytes.load(Ordering::Relaxed),
         }
     }
@@ -129,9 +136,9 @@ impl Machine for ShardMachine {
 
     async fn checkpoint(&self, mark_at: MarkAt) -> io::Result<FileSet> {
         let turn = self.turns.acquire().await.map_err(io::Error::other)?;
-        let in_it = self.log_bytes.load(Ordering::Relaxed);
+        let in_it = self.applied_bytes.load(Ordering::Relaxed);
         self.engine.checkpoint(mark_at).await?;
-        self.log_bytes.fetch_sub(in_it, Ordering::Relaxed);
+        self.kept_bytes.fetch_max(in_it, Ordering::Release);
         drop(turn);
         let files = self.engine.snapshot().await?;
         let bytes = files.checkpoint_bytes();
@@ -165,7 +172,8 @@ impl Machine for ShardMachine {
             opaque: staged.opaque,
         };
         self.engine.install(&staged.dir, &files, position).await?;
-        self.log_bytes.store(0, Ordering::Relaxed);
+        let applied = self.applied_bytes.load(Ordering::Relaxed);
+        self.kept_bytes.fetch_max(applied, Ordering::Release);
         self.clear_staging().await
     }
 }

@@ -45,7 +45,7 @@ fn put_group(out: &mut Vec<u8>, group: &[i64]) {
     out.extend_from_slice(&(word as u64).to_le_bytes()[..have.div_ceil(8) as usize]);
 }
 
-/// `count` numbers; as many bytes as they take at least are asked for first.
+/// `count` numbers, which the caller has held against the bytes there are: alike ones take hardly any.
 pub fn take(fields: &mut Fields<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
     let mut numbers = Vec::with_capacity(count);
     while numbers.len() < count {
