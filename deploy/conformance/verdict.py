@@ -18,27 +18,38 @@ import sys
 CHANGING = re.compile(r"\b1[5-9]\d{8}(\.\d+)?\b|127\.0\.0\.1(:|%3A)\d+|\b20\d\d-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)?")
 
 
+# How much is shown of why a check failed, in characters.
+SHOWN = 2400
+
+
 def failures_of(path):
-    """The failed checks of one tool's JSON, and what it counted."""
+    """The failed checks of one tool's JSON as (check, why), and what it counted."""
     result = json.loads(path.read_text())
     if "results" in result:
-        failed = [f"{r['file']}:{r['line']} {r['expr']}" for r in result["results"] if r["outcome"] == "fail"]
-        return failed, f"{result['passed']} of {result['counted']}"
-    failed = [f"[{f['category']}] {f.get('check', f.get('query'))}" for f in result["failures"]]
+        failed = [r for r in result["results"] if r["outcome"] == "fail"]
+        told = [(f"{r['file']}:{r['line']} {r['expr']}", r.get("why", "")) for r in failed]
+        return told, f"{result['passed']} of {result['counted']}"
+    told = [
+        (f"[{f['category']}] {f.get('check', f.get('query'))}", json.dumps(f.get("diffs")))
+        for f in result["failures"]
+    ]
     total = result["totals"]
-    return failed, f"{total['ok']} of {total.get('queries', total.get('checks'))}"
+    return told, f"{total['ok']} of {total.get('queries', total.get('checks'))}"
 
 
 def read_results(folder):
-    """Failures as (tool, check), with multiplicity; and the tools that ran."""
-    found, ran = collections.Counter(), {}
+    """Failures as (tool, check), with multiplicity; why each failed; and the tools that ran."""
+    found, reasons, ran = collections.Counter(), collections.defaultdict(list), {}
     for path in sorted(folder.glob("*.json")):
         failed, ran[path.stem] = failures_of(path)
-        found.update((path.stem, one_line(check)) for check in failed)
+        for check, why in failed:
+            failure = (path.stem, one_line(check))
+            found[failure] += 1
+            reasons[failure].append(why)
     for path in sorted(folder.glob("*.failed")):
         ran[path.stem] = path.read_text().strip()
         found[(path.stem, "did not come to its end")] += 1
-    return found, ran
+    return found, reasons, ran
 
 
 def one_line(text):
@@ -72,7 +83,7 @@ def written(known, found, keeps, reason):
 
 def main():
     results, known_path = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-    found, ran = read_results(results)
+    found, reasons, ran = read_results(results)
     known = read_known(known_path)
     expected = collections.Counter(failure for _, failure in known if failure[0] in ran)
     for tool, told in ran.items():
@@ -86,8 +97,10 @@ def main():
     new, gone = found - expected, expected - found
     for tool, check in sorted(gone.elements()):
         print(f"no longer fails, take it out of known.txt: {tool}: {check}")
-    for tool, check in sorted(new.elements()):
-        print(f"NEW FAILURE {tool}: {check}")
+    for (tool, check), count in sorted(new.items()):
+        for why in (reasons[(tool, check)] or [""])[-count:]:
+            print(f"NEW FAILURE {tool}: {check}")
+            print("  " + why[:SHOWN].replace("\n", "\n  "))
     print(f"{sum(found.values())} fail, {sum(new.values())} of them new; {sum(gone.values())} known ones do not")
     return 1 if new or not ran else 0
 
