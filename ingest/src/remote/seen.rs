@@ -116,10 +116,7 @@ const NO_PANIC: &str = "no panic under this lock";
 impl Reading<'_> {
     /// Adds a `TimeSeries` of known labels and floats only; false, and nothing added, for any other.
     pub(super) fn read(&mut self, message: &[u8], batch: &mut Batch) -> bool {
-        let Some((block, mut rest)) = split(message) else {
-            return false;
-        };
-        let Some(labels) = self.find(block) else {
+        let Some((labels, mut rest)) = self.find(message) else {
             return false;
         };
         let rows = &mut batch.rows;
@@ -150,28 +147,30 @@ impl Reading<'_> {
         }
     }
 
-    fn find(&mut self, block: &[u8]) -> Option<Labels> {
+    /// The label set that `message` begins with, and what is behind it.
+    fn find<'m>(&mut self, message: &'m [u8]) -> Option<(Labels, &'m [u8])> {
         let Generations { young, old } = &*self.generations;
         if let Some(labels) = young.entries.get(self.next)
-            && is_same(block, labels.as_canonical())
+            && let Some(rest) = behind_labels(message, labels.as_canonical())
         {
             self.next += 1;
             self.in_order += 1;
             if self.in_order.is_multiple_of(TOUCHED_SETS) {
                 young.touch(self.next);
             }
-            return Some(labels.clone());
+            return Some((labels.clone(), rest));
         }
         self.in_order = 0;
+        let (block, rest) = split(message)?;
         let hash = xxh3(self.seen.seed, block);
         let same = |labels: &&Labels| is_same(block, labels.as_canonical());
         if let Some((place, labels)) = young.get(hash) {
             self.next = place + 1;
-            return Some(labels).filter(same).cloned();
+            return Some((Some(labels).filter(same)?.clone(), rest));
         }
         let labels = old.get(hash).map(|(_, labels)| labels).filter(same)?;
         self.learnt.push((hash, labels.clone()));
-        Some(labels.clone())
+        Some((labels.clone(), rest))
     }
 
     /// Others find what this request has shown.
@@ -250,51 +249,85 @@ fn length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     (second < 0x80).then_some((usize::from(first & 0x7f) | usize::from(second) << 7, at + 2))
 }
 
-/// Whether encoded labels, each a name and a value, are those of a canonical form: in both, a text
-/// stands behind its length.
-fn is_same<'a>(mut block: &'a [u8], mut canonical: &'a [u8]) -> bool {
-    while !block.is_empty() {
-        match skip_label(block, canonical) {
-            Some(behind) => (block, canonical) = behind,
-            None => return false,
+/// Whether encoded labels, each a name and a value, are those of a canonical form.
+fn is_same(block: &[u8], canonical: &[u8]) -> bool {
+    behind(block, canonical) == Some(block.len())
+}
+
+/// What `message` has behind labels that are all of a canonical form, none left out and none added.
+/// `None` when it begins with other labels, or with these encoded in another way than usual, or when
+/// nothing is behind them.
+fn behind_labels<'a>(message: &'a [u8], canonical: &[u8]) -> Option<&'a [u8]> {
+    let rest = &message[behind(message, canonical)?..];
+    (*rest.first()? != LABEL).then_some(rest)
+}
+
+/// How many bytes the labels of a canonical form take at the front of `message`. Both have the same two
+/// texts of a label, each behind its length; the message has more in front of each. So the form alone
+/// tells where what must stand in the message, and nothing is read there that could be compared: this
+/// is done for every sample.
+fn behind(message: &[u8], canonical: &[u8]) -> Option<usize> {
+    let (mut at, mut from) = (0, 0);
+    while from < canonical.len() {
+        let name = text_len(canonical, from)?;
+        let value = text_len(canonical, from + name)?;
+        at = behind_front(message, at, name + value + 2)?;
+        if !is_equal((message, at), (canonical, from), name) {
+            return None;
         }
-    }
-    canonical.is_empty()
-}
-
-/// What is left of encoded labels and of a canonical form.
-type Both<'a> = (&'a [u8], &'a [u8]);
-
-/// What stands in both behind their first label, if it is the same.
-fn skip_label<'a>(block: &'a [u8], canonical: &'a [u8]) -> Option<Both<'a>> {
-    let (len, from) = length(block, 1)?;
-    let (label, block) = block.get(from..)?.split_at_checked(len)?;
-    let (label, canonical) = skip_text(label, NAME, canonical)?;
-    let (label, canonical) = skip_text(label, VALUE, canonical)?;
-    label.is_empty().then_some((block, canonical))
-}
-
-fn skip_text<'a>(label: &'a [u8], field: u8, canonical: &'a [u8]) -> Option<Both<'a>> {
-    let (&first, label) = label.split_first()?;
-    let (len, from) = length(label, 0)?;
-    let (text, label) = label.split_at_checked(from + len)?;
-    let (same, canonical) = canonical.split_at_checked(text.len())?;
-    (first == field && is_equal(text, same)).then_some((label, canonical))
-}
-
-/// Whether texts of one length are the same. Most are a word or two long, and a call that compares them
-/// takes longer than this.
-fn is_equal(mut a: &[u8], mut b: &[u8]) -> bool {
-    const WORD: usize = size_of::<u64>();
-    while let (Some((word_a, rest_a)), Some((word_b, rest_b))) =
-        (a.split_first_chunk::<WORD>(), b.split_first_chunk::<WORD>())
-    {
-        if word_a != word_b {
-            return false;
+        (at, from) = (at + name, from + name);
+        if *message.get(at)? != VALUE || !is_equal((message, at + 1), (canonical, from), value) {
+            return None;
         }
-        (a, b) = (rest_a, rest_b);
+        (at, from) = (at + 1 + value, from + value);
     }
-    a.iter().zip(b).all(|(a, b)| a == b)
+    Some(at)
+}
+
+/// How many bytes a text of a canonical form takes, its length included.
+fn text_len(canonical: &[u8], from: usize) -> Option<usize> {
+    let (len, start) = length(canonical, from)?;
+    Some(start - from + len)
+}
+
+/// Where, behind the front of a label of `len` bytes, its name begins, length first.
+fn behind_front(message: &[u8], at: usize, len: usize) -> Option<usize> {
+    let front = message.get(at..at + 4)?;
+    let (is_front, behind) = match len {
+        0..0x80 => (front[..3] == [LABEL, len as u8, NAME], at + 3),
+        _ => {
+            let (low, high) = (len as u8 | 0x80, u8::try_from(len >> 7).ok()?);
+            (front == [LABEL, low, high, NAME] && high < 0x80, at + 4)
+        }
+    };
+    is_front.then_some(behind)
+}
+
+/// Whether `len` bytes are the same in both, each from its place. Most are a word or two long, and a call that
+/// compares them takes longer than this, as does asking how many bytes of a word are still to come.
+fn is_equal((a, at_a): (&[u8], usize), (b, at_b): (&[u8], usize), len: usize) -> bool {
+    let words = (word(a, at_a), word(b, at_b));
+    if len < WORD {
+        if let (Some(a), Some(b)) = words {
+            return (a ^ b) << (8 * (WORD - len)) == 0;
+        }
+        let ends = (a.get(at_a..at_a + len), b.get(at_b..at_b + len));
+        return ends.0.is_some() && ends.0 == ends.1;
+    }
+    let is_equal = |from| {
+        let words = (word(a, at_a + from), word(b, at_b + from));
+        words.0.is_some() && words.0 == words.1
+    };
+    let last = len - WORD;
+    (0..last).step_by(WORD).all(is_equal) && is_equal(last)
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// The word of `bytes` at a place.
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + WORD)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 /// Takes a sample, written as protobuf's encoders do, off the front.
@@ -412,14 +445,35 @@ mod tests {
         #[test]
         fn texts_are_equal_when_their_bytes_are(
             a in prop::collection::vec(0u8..2, 0..40),
+            before in 0usize..9,
+            behind in 0usize..9,
             other in any::<prop::sample::Index>(),
         ) {
-            prop_assert!(is_equal(&a, &a.clone()));
-            if !a.is_empty() {
-                let mut b = a.clone();
-                b[other.index(a.len())] ^= 1;
-                prop_assert!(!is_equal(&a, &b));
+            let len = a.len();
+            let mut b = [&vec![7; before][..], &a, &vec![8; behind]].concat();
+            prop_assert!(is_equal((&a, 0), (&b, before), len));
+            prop_assert!(!is_equal((&a, 0), (&b, before), len + behind + 1), "past the ends");
+            if len > 0 {
+                b[before + other.index(len)] ^= 1;
+                prop_assert!(!is_equal((&a, 0), (&b, before), len));
             }
+        }
+
+        #[test]
+        fn labels_are_found_at_the_front_of_a_message(series in time_series(), changed in any::<prop::sample::Index>()) {
+            let pairs = series.labels.iter().map(|l| (&l.name, &l.value));
+            let labels = Labels::from_pairs(pairs.clone());
+            let is_usual = pairs.clone().all(|(n, _)| !n.is_empty())
+                && labels.iter().eq(pairs.map(|(n, v)| (n.as_str(), v.as_str())));
+            let mut message = series.encode_to_vec();
+            let samples = TimeSeries { labels: Vec::new(), ..series }.encode_to_vec();
+            let expected = (is_usual && !samples.is_empty()).then_some(&samples[..]);
+            prop_assert_eq!(behind_labels(&message, labels.as_canonical()), expected);
+            let at = changed.index(message.len());
+            message[at] ^= 1;
+            let is_label = at < message.len() - samples.len();
+            let found = behind_labels(&message, labels.as_canonical());
+            prop_assert!(!is_label || found.is_none(), "byte {} was changed", at);
         }
 
         #[test]
