@@ -16,27 +16,62 @@ const KINDS_IN_BYTE: usize = 4;
 /// `codes` name the series of each row, `values` are as many.
 pub fn put(out: &mut Vec<u8>, codes: impl Iterator<Item = u64>, values: &[f64]) {
     let mut kinds = vec![0u8; values.len().div_ceil(KINDS_IN_BYTE)];
-    let mut firsts: [Vec<i64>; PLAIN as usize] = Default::default();
-    let mut steps = Vec::new();
-    let mut plain = Vec::new();
+    let mut words = Vec::with_capacity(values.len());
+    let mut counts = [0usize; STREAMS];
     let mut before = None;
     for (row, (code, &value)) in codes.zip(values).enumerate() {
         let decimal = Decimal::of(value);
         let kind = decimal.map_or(PLAIN, |decimal| decimal.kind);
         kinds[row / KINDS_IN_BYTE] |= kind << (row % KINDS_IN_BYTE * 2);
-        match (decimal, before) {
-            (None, _) => plain.push(value.to_bits()),
+        let (stream, word) = match (decimal, before) {
+            (None, _) => (PLAINLY, value.to_bits() as i64),
             (Some(now), Some((of, last))) if is_step((of, last), (code, kind)) => {
-                steps.push(now.number.wrapping_sub(last.number));
+                (STEPS, now.number.wrapping_sub(last.number))
             }
-            (Some(now), _) => firsts[usize::from(kind)].push(now.number),
-        }
+            (Some(now), _) => (usize::from(kind), now.number),
+        };
+        words.push((stream as u8, word));
+        counts[stream] += 1;
         before = decimal.map(|decimal| (code, decimal));
     }
     out.extend_from_slice(&kinds);
-    firsts.iter().for_each(|numbers| packed::put(out, numbers));
-    packed::put(out, &steps);
-    plain.iter().for_each(|bits| put_u64(out, *bits));
+    let together = Together::of(&words, counts);
+    for stream in [0, 1, 2, STEPS] {
+        packed::put(out, together.stream(stream));
+    }
+    let plain = together.stream(PLAINLY).iter();
+    plain.for_each(|bits| put_u64(out, *bits as u64));
+}
+
+/// Words of one stream side by side, each stream's in their order.
+struct Together {
+    words: Vec<i64>,
+    ends: [usize; STREAMS],
+}
+
+impl Together {
+    /// `words` are told with their streams, of which there are so many each.
+    fn of(words: &[(u8, i64)], counts: [usize; STREAMS]) -> Self {
+        let mut ends = [0; STREAMS];
+        for stream in 1..STREAMS {
+            ends[stream] = ends[stream - 1] + counts[stream - 1];
+        }
+        let mut together = vec![0; words.len()];
+        for &(stream, word) in words {
+            let end = &mut ends[usize::from(stream)];
+            together[*end] = word;
+            *end += 1;
+        }
+        Self {
+            words: together,
+            ends,
+        }
+    }
+
+    fn stream(&self, stream: usize) -> &[i64] {
+        let start = stream.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.words[start..self.ends[stream]]
+    }
 }
 
 /// Whether a row of such a series and kind stands as a step from the decimal before it.
@@ -82,6 +117,7 @@ pub fn take(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malforme
 /// Streams, besides one for the firsts of each kind.
 const PLAINLY: usize = PLAIN as usize;
 const STEPS: usize = PLAINLY + 1;
+const STREAMS: usize = STEPS + 1;
 
 /// Two bits for each row, the first in the lowest.
 struct Kinds<'a>(&'a [u8]);
