@@ -460,10 +460,9 @@ impl Writer {
     async fn store(&mut self, pieces: Vec<Bytes>, extent: u64, groups: u64) -> io::Result<()> {
         let active = self.tail.active.as_mut().expect("only called with one");
         let started = self.clock.monotonic();
-        let named = |e: io::Error| about("appending to", &active.path, &e);
-        active.file.append(pieces).await.map_err(named)?;
-        let named = |e: io::Error| about("flushing", &active.path, &e);
-        active.file.flush().await.map_err(named)?;
+        let named = |e: io::Error| about("writing or flushing", &active.path, &e);
+        let file = &mut active.file;
+        file.append_durably(pieces).await.map_err(named)?;
         let took = self.clock.monotonic().saturating_sub(started);
         active.len += extent;
         self.tail.lsn_next += 1;

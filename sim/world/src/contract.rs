@@ -252,14 +252,16 @@ pub async fn compare(one: &dyn Disk, other: &dyn Disk, seed: u64, steps: usize) 
 }
 
 async fn change(file: &mut dyn File, dice: &SimDice) -> String {
-    match dice.below(4) {
+    let pieces = || {
+        let count = dice.below(5);
+        let pieces = (0..count).map(|_| vec![dice.roll() as u8; dice.up_to(20)].into());
+        pieces.collect()
+    };
+    match dice.below(5) {
         0 => told(file.flush().await),
         1 => told(file.truncate(dice.below(40)).await),
-        _ => {
-            let count = dice.below(5);
-            let pieces = (0..count).map(|_| vec![dice.roll() as u8; dice.up_to(20)].into());
-            told(file.append(pieces.collect()).await)
-        }
+        2 => told(file.append_durably(pieces()).await),
+        _ => told(file.append(pieces()).await),
     }
 }
 
