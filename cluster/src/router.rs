@@ -303,8 +303,8 @@ struct Cutter<'a> {
     state: &'a State,
     shards: Giver,
     parts: Vec<(ShardId, Batch, Vec<u32>)>,
-    /// Of each shard: its part.
-    by_shard: Map<ShardId, usize>,
+    /// Of each shard, by number: its part.
+    by_shard: Vec<Option<usize>>,
     /// Of each series of the batch, once it was met: its part and its place there.
     places: Vec<Option<(u32, u32)>>,
 }
@@ -316,7 +316,7 @@ impl<'a> Cutter<'a> {
             state,
             shards,
             parts: Vec::new(),
-            by_shard: Map::default(),
+            by_shard: vec![None; state.table.len()],
             places: vec![None; batch.series.len()],
         }
     }
@@ -338,8 +338,8 @@ impl<'a> Cutter<'a> {
             labels.set_shard_memo(self.shards, shard);
             shard
         });
-        let part = match self.by_shard.get(&shard) {
-            Some(part) => *part,
+        let part = match self.by_shard[shard.0 as usize] {
+            Some(part) => part,
             None => self.begin(shard),
         };
         let place = self.parts[part].1.add_series(labels.clone());
@@ -362,7 +362,7 @@ impl<'a> Cutter<'a> {
         part.rows.values.reserve(rows);
         self.parts.push((shard, part, Vec::with_capacity(rows)));
         let part = self.parts.len() - 1;
-        self.by_shard.insert(shard, part);
+        self.by_shard[shard.0 as usize] = Some(part);
         part
     }
 
