@@ -296,13 +296,12 @@ fn write_all(file: &mut fs::File, pieces: &[Bytes]) -> io::Result<()> {
     Ok(())
 }
 
-/// Zeros for what the file has of `len` bytes from `offset` on: `len` may come from a damaged file.
+/// Room for what the file has of `len` bytes from `offset` on: `len` may come from a damaged file. Not
+/// zeros: of an allocator that is asked for many, some come as pages that the system clears first.
 fn room(file: &fs::File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let left = file.metadata()?.len().saturating_sub(offset);
-    Ok(vec![
-        0;
-        len.min(usize::try_from(left).unwrap_or(usize::MAX))
-    ])
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    Ok(vec![u8::MAX; len.min(left)])
 }
 
 /// Reads what the system holds in memory, without waiting: all of it or nothing. A thread that may

@@ -181,6 +181,9 @@ pub const SUSPECTS_MAX: usize = 1024;
 /// Files that one compaction reads.
 pub const COMPACTION_BYTES_MAX: u64 = 16 << 30;
 
+/// Columns of one sealed block that stay in memory once a question wanted few of many.
+pub const BLOCK_COLUMNS_KEPT_BYTES: usize = 1 << 20;
+
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.
 pub const BLOCK_DIRECTORY_BYTES_MAX: u64 = 1 << 30;
 

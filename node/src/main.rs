@@ -15,6 +15,11 @@ use node::run::{End, Node, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+/// Queries take and give back more small pieces of memory than anything else here
+/// (docs/adr/0038-an-allocator-of-our-own.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The node's rebuildable view of the cluster, below the data directory.
 const CATALOGUE_DIR: &str = "catalogue";
 /// As Prometheus exits on a configuration it cannot load.

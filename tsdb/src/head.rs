@@ -233,6 +233,11 @@ impl HeadSeries {
         self.last
     }
 
+    /// Whether nothing of it is in the head. Its box, which is in no cache, is not looked at.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_none()
+    }
+
     /// Stores a sample that the series does not have.
     pub fn insert(&mut self, point: Point) {
         self.last = self.last.max(Some(point.at));

@@ -1,4 +1,5 @@
-//! Which names the label sets of a shard have: many label sets, few sets of names.
+//! Which names the label sets of a shard have: many label sets, few sets of names. Those of one metric
+//! mostly have the same, and are asked about together, so a kind is of one metric.
 //!
 //! Made when it is first asked for, a bounded part at a time; nothing that is replicated.
 
@@ -8,8 +9,8 @@ use model::hash::Map;
 /// Label sets that are looked at before one answer, at most: it is given under the shard's lock.
 const LOOKED_AT_MAX: usize = 64 << 10;
 
-/// Invariant: `of` says of each of the first series which of `kinds` has its names, no two of which
-/// have the same.
+/// Invariant: `of` says of each of the first series which of `kinds` has its names and its metric, no
+/// two of which have the same.
 #[derive(Debug, Default, Clone)]
 pub struct Kinds {
     of: Vec<u32>,
@@ -33,6 +34,11 @@ impl Kinds {
         self.of.get(place).map(|&kind| kind as usize)
     }
 
+    /// The metric that a kind is of, or the empty text.
+    pub fn metric(&self, kind: usize) -> &str {
+        self.kinds[kind].metric_name()
+    }
+
     /// The names that a kind stands for.
     pub fn names(&self, kind: usize) -> impl Iterator<Item = &str> {
         self.kinds[kind].iter().map(|(name, _)| name)
@@ -43,7 +49,7 @@ impl Kinds {
         let mut before = None;
         for labels in entries.iter().skip(self.of.len()).take(LOOKED_AT_MAX) {
             let kind = match before {
-                Some((same, kind)) if labels.has_names_of(same) => kind,
+                Some((same, kind)) if is_of_kind(labels, same) => kind,
                 _ => self.kind_of(labels),
             };
             before = Some((labels, kind));
@@ -52,7 +58,8 @@ impl Kinds {
     }
 
     fn kind_of(&mut self, labels: &Labels) -> u32 {
-        let mut names = Vec::new();
+        let mut names = labels.metric_name().as_bytes().to_vec();
+        names.push(0xff);
         for (name, _) in labels {
             // No byte of UTF-8.
             names.extend_from_slice(name.as_bytes());
@@ -66,9 +73,25 @@ impl Kinds {
     }
 }
 
+fn is_of_kind(labels: &Labels, same: &Labels) -> bool {
+    labels.has_names_of(same) && labels.metric_name() == same.metric_name()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_is_a_metric_and_a_set_of_names() {
+        let of = |metric, other| Labels::from_pairs([("__name__", metric), (other, "1")]);
+        let entries = [of("x", "a"), of("x", "b"), of("y", "a"), of("x", "a")];
+        let mut kinds = Kinds::default();
+        kinds.extend(&entries);
+        let found: Vec<_> = (0..4).filter_map(|place| kinds.at(place)).collect();
+        assert_eq!(found, [0, 1, 2, 0]);
+        let metrics: Vec<_> = (0..3).map(|kind| kinds.metric(kind)).collect();
+        assert_eq!(metrics, ["x", "x", "y"]);
+    }
 
     #[test]
     fn a_kind_is_a_set_of_names() {

@@ -58,8 +58,15 @@ struct HeldPage {
 const TOGETHER: usize = 4;
 
 impl HeldPage {
-    /// The values of a slot. `next` are slots that will be wanted after it.
-    fn values(&mut self, slot: u16, next: &[u16]) -> Result<Vec<u64>, Malformed> {
+    fn holds(&self, offset: u64, wanted: &[u16]) -> bool {
+        self.offset == offset && wanted.iter().all(|slot| self.page.has(*slot))
+    }
+
+    /// The values of the first of these slots; the others will be wanted after it.
+    fn values(&mut self, wanted: &[u16]) -> Result<Vec<u64>, Malformed> {
+        let Some((&slot, next)) = wanted.split_first() else {
+            return Ok(Vec::new());
+        };
         let known = self.ahead.iter().position(|(at, _)| *at == slot);
         if let Some(known) = known {
             return Ok(self.ahead.swap_remove(known).1);
@@ -188,10 +195,9 @@ impl Pieces {
         for part in parts {
             match part {
                 Part::Stored(block, stored) if stored.slot.is_some() => {
-                    let next = self.next_in_page(block, stored);
-                    let held = self.page(block, stored).await?;
-                    let slot = stored.slot.unwrap_or(u16::MAX);
-                    let values = held.values(slot, &next).map_err(|e| block.corrupt(e))?;
+                    let wanted = self.wanted_of_page(block, stored);
+                    let held = self.page(block, stored, &wanted).await?;
+                    let values = held.values(&wanted).map_err(|e| block.corrupt(e))?;
                     let page = held.page.clone();
                     let range = (self.start, self.end);
                     block.read_slot(stored, (&page, &values), range, samples)?;
@@ -212,8 +218,8 @@ impl Pieces {
         Ok(())
     }
 
-    /// Slots of the page of `chunk` that the next series will want, as far as they all do.
-    fn next_in_page(&self, block: &Arc<Reader>, chunk: &ChunkRef) -> Vec<u16> {
+    /// The slot of `chunk`, and those of its page that the next series will want, as far as they all do.
+    fn wanted_of_page(&self, block: &Arc<Reader>, chunk: &ChunkRef) -> Vec<u16> {
         let in_page = |part: &Part| match part {
             Part::Stored(other, next) if next.offset == chunk.offset => {
                 next.slot.filter(|_| Arc::ptr_eq(other, block))
@@ -221,25 +227,32 @@ impl Pieces {
             _ => None,
         };
         let next = self.rest.as_slice().iter().take(TOGETHER - 1);
-        next.map_while(|(_, parts)| parts.iter().find_map(in_page))
-            .collect()
+        let next = next.map_while(|(_, parts)| parts.iter().find_map(in_page));
+        chunk.slot.into_iter().chain(next).collect()
     }
 
-    /// The page a stored chunk stands in: the one of the series before, or from the disk.
+    /// The page a stored chunk stands in, or the `wanted` slots of it: the one of the series before, or
+    /// from what is kept of the block, or from the disk.
     async fn page(
         &mut self,
         block: &Arc<Reader>,
         chunk: &ChunkRef,
+        wanted: &[u16],
     ) -> Result<&mut HeldPage, StorageError> {
         let mine = |held: &HeldPage| Arc::ptr_eq(&held.block, block);
         let known = self.pages.iter().position(mine);
         let at = match known {
-            Some(at) if self.pages[at].offset == chunk.offset => at,
+            Some(at) if self.pages[at].holds(chunk.offset, wanted) => at,
             known => {
+                // Fewer than that are all that is wanted of it.
+                let page = match wanted.len() < TOGETHER {
+                    true => block.slots(chunk, wanted).await?,
+                    false => block.page(chunk).await?,
+                };
                 let held = HeldPage {
                     block: block.clone(),
                     offset: chunk.offset,
-                    page: block.page(chunk).await?,
+                    page,
                     ahead: Vec::new(),
                 };
                 match known {

@@ -4,6 +4,7 @@
 //! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
 mod directory;
+mod kept;
 mod merged;
 mod page;
 mod reader;

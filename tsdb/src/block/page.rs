@@ -12,7 +12,6 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use model::{Samples, Timestamp};
 
-use super::reader::decompress;
 use crate::chunk::Point;
 use crate::column::{COLUMN_SAMPLES_MAX, ints, times, values};
 use crate::fields::{Fields, Malformed, put_bytes, put_varint};
@@ -111,6 +110,22 @@ pub struct Page {
     raw: Bytes,
     times: Vec<Times>,
     slots: Vec<Slot>,
+    /// Which slots these are, ascending; none where they are all there are.
+    numbers: Option<Vec<u16>>,
+}
+
+/// One column of a page, apart from it.
+#[derive(Debug)]
+pub struct Coded {
+    count: usize,
+    times: Box<[u8]>,
+    values: Box<[u8]>,
+}
+
+impl Coded {
+    pub fn bytes(&self) -> usize {
+        self.times.len() + self.values.len()
+    }
 }
 
 #[derive(Debug)]
@@ -138,7 +153,9 @@ impl Page {
                     return Err(Malformed("a page too large"));
                 }
                 let rest = fields.take(fields.remaining())?;
-                let raw = decompress(rest, len);
+                // Bounded, so room for all of it may be made at once.
+                let raw = zstd::bulk::decompress(rest, len as usize).ok();
+                let raw = raw.filter(|raw| raw.len() as u64 == len);
                 raw.ok_or(Malformed("does not decompress to its length"))?
                     .into()
             }
@@ -147,12 +164,74 @@ impl Page {
         let mut fields = Fields::new(&raw);
         let times = take_times(&mut fields, raw.len())?;
         let slots = take_slots(&mut fields, raw.len(), times.len())?;
-        Ok(Self { raw, times, slots })
+        Ok(Self {
+            raw,
+            times,
+            slots,
+            numbers: None,
+        })
+    }
+
+    /// A page of which only these slots, which ascend, are there.
+    pub fn of(columns: &[(u16, &Coded)]) -> Self {
+        let mut raw = Vec::with_capacity(columns.iter().map(|(_, column)| column.bytes()).sum());
+        let mut put = |bytes: &[u8]| {
+            raw.extend_from_slice(bytes);
+            raw.len() - bytes.len()..raw.len()
+        };
+        let (mut times, mut slots): (Vec<Times>, Vec<Slot>) = (Vec::new(), Vec::new());
+        let mut before: Option<&Coded> = None;
+        for &(_, column) in columns {
+            let is_same = |b: &Coded| b.count == column.count && b.times == column.times;
+            if !before.is_some_and(is_same) {
+                times.push(Times {
+                    count: column.count,
+                    bytes: put(&column.times),
+                    decoded: OnceLock::new(),
+                });
+            }
+            before = Some(column);
+            slots.push(Slot {
+                times: times.len() - 1,
+                values: put(&column.values),
+            });
+        }
+        Self {
+            raw: raw.into(),
+            times,
+            slots,
+            numbers: Some(columns.iter().map(|(number, _)| *number).collect()),
+        }
+    }
+
+    /// How many columns are there.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether a slot is there.
+    pub fn has(&self, slot: u16) -> bool {
+        self.slot(slot).is_ok()
     }
 
     fn slot(&self, slot: u16) -> Result<&Slot, Malformed> {
-        let slot = self.slots.get(usize::from(slot));
+        let place = match &self.numbers {
+            None => Some(usize::from(slot)),
+            Some(numbers) => numbers.binary_search(&slot).ok(),
+        };
+        let slot = place.and_then(|place| self.slots.get(place));
         slot.ok_or(Malformed("a slot that is not there"))
+    }
+
+    /// A copy of one column's bytes.
+    pub fn coded_column(&self, slot: u16) -> Result<Coded, Malformed> {
+        let slot = self.slot(slot)?;
+        let times = &self.times[slot.times];
+        Ok(Coded {
+            count: times.count,
+            times: self.raw[times.bytes.clone()].into(),
+            values: self.raw[slot.values.clone()].into(),
+        })
     }
 
     /// The bytes of a slot's values, and how many they are.

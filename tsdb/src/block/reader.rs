@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use model::limits::BLOCK_DIRECTORY_BYTES_MAX;
@@ -12,6 +12,7 @@ use model::port::Disk;
 use model::{Samples, SeriesId, Timestamp};
 
 use super::directory;
+use super::kept::Kept;
 use super::page::Page;
 use super::writer::{FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN};
 use super::{ChunkRef, Entry, Meta};
@@ -33,6 +34,7 @@ pub struct Reader {
     /// The page read last, by where it begins: who goes through the series one by one meets it
     /// many times.
     recent: Mutex<Option<(u64, Arc<Page>)>>,
+    kept: Mutex<Kept>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -62,6 +64,7 @@ impl Reader {
         Self {
             disk,
             path: dir.join(&file.name),
+            kept: Mutex::new(Kept::of_block(file.len)),
             file,
             meta,
             chunks: entries.iter().flat_map(|e| e.chunks.clone()).collect(),
@@ -160,6 +163,22 @@ impl Reader {
         self.check(chunk, &data)?;
         let page = Arc::new(Page::open(data).map_err(|e| self.corrupt(e))?);
         *self.recent.lock().expect(UNPOISONED) = Some((chunk.offset, page.clone()));
+        Ok(page)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect(UNPOISONED)
+    }
+
+    /// As much of the page a chunk stands in as `wanted`, a few of its slots, ascending. What is read for
+    /// them is kept for the next time.
+    pub async fn slots(&self, chunk: &ChunkRef, wanted: &[u16]) -> Result<Arc<Page>, StorageError> {
+        if let Some(page) = self.kept().page(chunk.offset, wanted) {
+            return Ok(Arc::new(page));
+        }
+        let page = self.page(chunk).await?;
+        let done = self.kept().keep(chunk.offset, wanted, &page);
+        done.map_err(|e| self.corrupt(e))?;
         Ok(page)
     }
 

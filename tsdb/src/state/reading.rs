@@ -3,6 +3,7 @@
 //! Everything here runs under the state's lock, so nothing decodes a chunk or copies a label set
 //! that is not asked for. Which series have samples is told by ranges, as in Prometheus.
 
+use model::labels::METRIC_NAME;
 use model::source::Take;
 use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 
@@ -204,16 +205,28 @@ impl State {
             return index.names().filter(stands).for_each(each);
         }
         let kinds = self.table.kinds();
-        let mut met = vec![false; kinds.count()];
+        let can_choose = |kind| {
+            any_of
+                .iter()
+                .any(|matchers| chooses(matchers, kinds.metric(kind)))
+        };
+        let mut wanted: Vec<bool> = (0..kinds.count()).map(can_choose).collect();
+        let mut left = wanted.iter().filter(|is_wanted| **is_wanted).count();
+        // Those that no kind is known of come last.
+        let all_known = kinds.series() == self.table.len();
         let mut names: Vec<&str> = Vec::new();
         for id in self.select_any(any_of) {
+            if left == 0 && all_known {
+                break;
+            }
             let kind = self.table.place(id).and_then(|place| kinds.at(place));
-            if kind.is_some_and(|kind| met[kind]) || !places.have(id) {
+            if kind.is_some_and(|kind| !wanted[kind]) || !places.have(id) {
                 continue;
             }
             match (kind, self.table.labels(id)) {
                 (Some(kind), _) => {
-                    met[kind] = true;
+                    wanted[kind] = false;
+                    left -= 1;
                     names.extend(kinds.names(kind));
                 }
                 (None, Some(labels)) => names.extend(labels.iter().map(|(name, _)| name)),
@@ -236,10 +249,13 @@ impl State {
         if places.is_empty() {
             return;
         }
-        let values = self.table.index().values(name);
+        let mut values = self.table.index().values(name);
         if is_all(any_of) {
             let stands = |postings: &[SeriesId]| postings.iter().any(|&id| places.have(id));
-            values.for_each(|(value, postings)| each(value, &|| stands(postings)));
+            while let Some(some) = touched_values(&mut values) {
+                let some = some.into_iter();
+                some.for_each(|(value, postings)| each(value, &|| stands(postings)));
+            }
             return;
         }
         let mut chosen = self.select_any(any_of);
@@ -319,6 +335,19 @@ impl State {
 /// Series that are fetched from memory together: about as many as a core waits for at once.
 const TOUCHED_SERIES: usize = 16;
 
+/// The next values with their series, fetched from memory together.
+fn touched_values<'a>(
+    values: &mut impl Iterator<Item = (&'a str, &'a [SeriesId])>,
+) -> Option<Vec<(&'a str, &'a [SeriesId])>> {
+    let some: Vec<_> = values.take(TOUCHED_SERIES).collect();
+    let seen = some.iter().map(|(value, postings)| {
+        let first = postings.first().map_or(0, |id| id.0);
+        first ^ u64::from(value.as_bytes().first().copied().unwrap_or_default())
+    });
+    std::hint::black_box(seen.fold(0, |all, one| all ^ one));
+    (!some.is_empty()).then_some(some)
+}
+
 /// How many chosen series a value must have on average for it to be looked up by itself.
 const VALUES_ARE_FEW: usize = 32;
 
@@ -351,6 +380,12 @@ impl Places<'_> {
 /// Whether no list chooses fewer than all series.
 fn is_all(any_of: &[Vec<Matcher>]) -> bool {
     any_of.is_empty() || any_of.iter().any(Vec::is_empty)
+}
+
+/// Whether what a list says of the metric holds of this one.
+fn chooses(matchers: &[Matcher], metric: &str) -> bool {
+    let mut of_metric = matchers.iter().filter(|m| m.name == METRIC_NAME);
+    of_metric.all(|matcher| matcher.matches(metric))
 }
 
 fn distinct(mut texts: Vec<&str>) -> Vec<&str> {
