@@ -5,6 +5,7 @@
 
 use model::Timestamp;
 
+use crate::bits::Words;
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
 use crate::head::{HeadImage, HeadStats, Newest, Taken, find_in, join, range_of};
 use crate::histogram::{self, HistogramPoint, Run};
@@ -161,6 +162,34 @@ impl Live {
                 self.closed.push(open.chunk());
                 *open = Appender::new(point);
             }
+        }
+    }
+
+    /// Stores samples of which each is later than the one before and than all that the series ever had.
+    pub fn insert_all(&mut self, points: &[Point], words: &mut Words) {
+        let mut rest = points;
+        while let Some((first, behind)) = rest.split_first() {
+            let open = self.open.as_mut();
+            let room = open
+                .as_ref()
+                .map_or(0, |open| HEAD_CHUNK_SAMPLES - open.count());
+            let taken = match open {
+                Some(open) if room > 0 => {
+                    let taken = rest.len().min(room.into());
+                    open.append_all(&rest[..taken], words);
+                    taken
+                }
+                open => {
+                    if let Some(full) = open {
+                        self.closed.reserve_exact(1);
+                        self.closed.push(full.chunk());
+                    }
+                    let behind = &behind[..behind.len().min(usize::from(HEAD_CHUNK_SAMPLES) - 1)];
+                    self.open = Some(Appender::of_all(*first, behind, words));
+                    1 + behind.len()
+                }
+            };
+            rest = &rest[taken..];
         }
     }
 
