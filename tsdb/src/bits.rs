@@ -78,7 +78,7 @@ pub trait Bits {
 
 /// Bits of many samples, put together apart from where they will stand: a word is written once it is full,
 /// and what was written is not read again. Made to be used again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Words {
     bytes: Vec<u8>,
     /// The next ones, from the top; zeros behind them.
@@ -97,12 +97,24 @@ impl Words {
         self.bits = bits;
     }
 
-    /// Appends what was pushed since [`Words::begin`] to the same `writer`.
-    pub fn end(&mut self, writer: &mut BitWriter) {
+    /// Ends what was pushed since [`Words::begin`]: its bits and bytes.
+    fn finish(&mut self) -> (u32, &[u8]) {
         let bits = self.bytes.len() as u32 * 8 + self.bits;
         self.bytes.extend_from_slice(&self.word.to_be_bytes());
-        let bytes = &self.bytes[..bits.div_ceil(8) as usize];
+        (bits, &self.bytes[..bits.div_ceil(8) as usize])
+    }
+
+    /// What `writer` has, and behind it what was pushed since [`Words::begin`] with it.
+    pub fn behind(&mut self, writer: &BitWriter) -> Vec<u8> {
+        let (_, bytes) = self.finish();
+        let whole = &writer.bytes[..writer.bits as usize / 8];
+        [whole, bytes].concat()
+    }
+
+    /// Appends what was pushed since [`Words::begin`] to the same `writer`.
+    pub fn end(&mut self, writer: &mut BitWriter) {
         let at = writer.bits as usize / 8;
+        let (bits, bytes) = self.finish();
         let end = at + bytes.len();
         if writer.bytes.len() < end {
             writer.grow(end);
@@ -355,6 +367,7 @@ mod tests {
                     writer.push(value, bits);
                     words.push(value, bits);
                 }
+                prop_assert_eq!(words.clone().behind(&other), writer.as_bytes());
                 words.end(&mut other);
                 prop_assert_eq!(other.as_bytes(), writer.as_bytes());
                 prop_assert_eq!(other.bits, writer.bits);

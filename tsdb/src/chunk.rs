@@ -170,6 +170,7 @@ impl Previous {
         }
     }
 
+    #[inline]
     fn put_timestamp(&mut self, at: Timestamp, out: &mut impl Bits) {
         let delta = at.0.wrapping_sub(self.point.at.0);
         let change = delta.wrapping_sub(self.delta);
@@ -190,6 +191,7 @@ impl Previous {
     }
 
     /// Of the sample before, if it is written as a decimal.
+    #[inline]
     fn digits(&self) -> Option<i64> {
         match self.places {
             AS_BITS => None,
@@ -198,6 +200,7 @@ impl Previous {
     }
 
     /// A value other than the one before, whose digits are `before`; gives its own.
+    #[inline]
     fn put_change(&mut self, bits: u64, before: Option<i64>, out: &mut impl Bits) -> Option<i64> {
         if self.places == AS_BITS {
             self.put_xor(bits ^ self.point.bits, out);
@@ -211,6 +214,7 @@ impl Previous {
         digits
     }
 
+    #[inline]
     fn put_difference(&mut self, difference: i64, out: &mut impl Bits) {
         let word = (difference << 1 ^ difference >> 63) as u64;
         let width = (64 - word.leading_zeros()) as u8;
@@ -382,6 +386,20 @@ impl Appender {
         words.begin(&self.writer);
         self.previous.put_all(points, words);
         words.end(&mut self.writer);
+    }
+
+    /// As [`Appender::append_all`] and then [`Appender::chunk`], for a chunk that grows no more: its bytes are
+    /// put together where they stay.
+    pub fn close(&mut self, points: &[Point], words: &mut Words) -> Chunk {
+        words.begin(&self.writer);
+        self.previous.put_all(points, words);
+        Chunk {
+            min: self.min,
+            max: self.previous.point.at,
+            count: self.count(),
+            coding: Coding::Decimal,
+            data: words.behind(&self.writer).into(),
+        }
     }
 
     /// The chunk so far, as a copy.

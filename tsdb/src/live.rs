@@ -167,29 +167,27 @@ impl Live {
 
     /// Stores samples of which each is later than the one before and than all that the series ever had.
     pub fn insert_all(&mut self, points: &[Point], words: &mut Words) {
+        const LEN_MAX: usize = HEAD_CHUNK_SAMPLES as usize;
         let mut rest = points;
+        if let Some(open) = &mut self.open {
+            let room = LEN_MAX - usize::from(open.count());
+            if rest.len() <= room {
+                return open.append_all(rest, words);
+            }
+            let (last, behind) = rest.split_at(room);
+            self.closed
+                .reserve_exact(1 + behind.len().saturating_sub(1) / LEN_MAX);
+            self.closed.push(open.close(last, words));
+            rest = behind;
+        }
         while let Some((first, behind)) = rest.split_first() {
-            let open = self.open.as_mut();
-            let room = open
-                .as_ref()
-                .map_or(0, |open| HEAD_CHUNK_SAMPLES - open.count());
-            let taken = match open {
-                Some(open) if room > 0 => {
-                    let taken = rest.len().min(room.into());
-                    open.append_all(&rest[..taken], words);
-                    taken
-                }
-                open => {
-                    if let Some(full) = open {
-                        self.closed.reserve_exact(1);
-                        self.closed.push(full.chunk());
-                    }
-                    let behind = &behind[..behind.len().min(usize::from(HEAD_CHUNK_SAMPLES) - 1)];
-                    self.open = Some(Appender::of_all(*first, behind, words));
-                    1 + behind.len()
-                }
-            };
-            rest = &rest[taken..];
+            let taken;
+            (taken, rest) = behind.split_at(behind.len().min(LEN_MAX - 1));
+            let mut next = Appender::of_all(*first, taken, words);
+            match rest.is_empty() {
+                true => self.open = Some(next),
+                false => self.closed.push(next.close(&[], words)),
+            }
         }
     }
 

@@ -35,6 +35,7 @@ impl Decimal {
         })
     }
 
+    #[inline]
     pub fn value(self) -> f64 {
         self.number as f64 / SCALES[self.kind as usize]
     }

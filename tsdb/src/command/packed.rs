@@ -99,12 +99,14 @@ fn take_group(
 const WITHIN_WORD: usize = 57;
 
 /// As many bits from one on as the word has in whose first byte it is, the lowest first.
+#[inline]
 fn word_at(bytes: &[u8; GROUP_BYTES], at: usize) -> u64 {
     let word: [u8; 8] = bytes[at / 8..][..8].try_into().expect("eight bytes");
     u64::from_le_bytes(word) >> (at % 8)
 }
 
 /// The 64 bits from one on, the lowest first.
+#[inline]
 fn bits_at(bytes: &[u8; GROUP_BYTES], at: usize) -> u64 {
     let (byte, shift) = (at / 8, at % 8);
     let low = word_at(bytes, at);

@@ -143,6 +143,7 @@ const STEPS: usize = PLAINLY + 1;
 struct Kinds<'a>(&'a [u8]);
 
 impl Kinds<'_> {
+    #[inline]
     fn of(&self, row: usize) -> u8 {
         self.0[row / KINDS_IN_BYTE] >> (row % KINDS_IN_BYTE * 2) & 3
     }
