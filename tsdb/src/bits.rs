@@ -53,7 +53,9 @@ impl BitWriter {
     #[cold]
     fn grow(&mut self, least: usize) {
         let first = if self.bytes.is_empty() { 8 } else { 0 };
-        let wanted = least.max(self.bytes.len() + GROWTH + first);
+        let so_far = self.bytes.len() + first;
+        let steps = least.saturating_sub(so_far).div_ceil(GROWTH);
+        let wanted = so_far + steps.max(1) * GROWTH;
         self.bytes.reserve_exact(wanted - self.bytes.len());
         self.bytes.resize(wanted, 0);
     }
@@ -65,6 +67,82 @@ impl BitWriter {
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.bytes.truncate(self.bits.div_ceil(8) as usize);
         self.bytes
+    }
+}
+
+/// What takes bits.
+pub trait Bits {
+    /// Appends the low `bits` bits of `value`, at most 64.
+    fn push(&mut self, value: u64, bits: u32);
+}
+
+/// Bits of many samples, put together apart from where they will stand: a word is written once it is full,
+/// and what was written is not read again. Made to be used again.
+#[derive(Debug, Default, Clone)]
+pub struct Words {
+    bytes: Vec<u8>,
+    /// The next ones, from the top; zeros behind them.
+    word: u64,
+    /// So many of it, fewer than 64.
+    bits: u32,
+}
+
+impl Words {
+    /// Begins behind what `writer` has.
+    pub fn begin(&mut self, writer: &BitWriter) {
+        self.bytes.clear();
+        let (whole, bits) = (writer.bits / 8, writer.bits % 8);
+        let begun = writer.bytes.get(whole as usize).filter(|_| bits > 0);
+        self.word = begun.map_or(0, |byte| u64::from(*byte) << 56);
+        self.bits = bits;
+    }
+
+    /// Ends what was pushed since [`Words::begin`]: its bits and bytes.
+    fn finish(&mut self) -> (u32, &[u8]) {
+        let bits = self.bytes.len() as u32 * 8 + self.bits;
+        self.bytes.extend_from_slice(&self.word.to_be_bytes());
+        (bits, &self.bytes[..bits.div_ceil(8) as usize])
+    }
+
+    /// What `writer` has, and behind it what was pushed since [`Words::begin`] with it.
+    pub fn behind(&mut self, writer: &BitWriter) -> Vec<u8> {
+        let (_, bytes) = self.finish();
+        let whole = &writer.bytes[..writer.bits as usize / 8];
+        [whole, bytes].concat()
+    }
+
+    /// Appends what was pushed since [`Words::begin`] to the same `writer`.
+    pub fn end(&mut self, writer: &mut BitWriter) {
+        let at = writer.bits as usize / 8;
+        let (bits, bytes) = self.finish();
+        let end = at + bytes.len();
+        if writer.bytes.len() < end {
+            writer.grow(end);
+        }
+        writer.bytes[at..end].copy_from_slice(bytes);
+        writer.bits = at as u32 * 8 + bits;
+    }
+}
+
+impl Bits for Words {
+    #[inline]
+    fn push(&mut self, value: u64, bits: u32) {
+        if bits == 0 {
+            return;
+        }
+        let value = value & (u64::MAX >> (64 - bits));
+        let free = 64 - self.bits;
+        if bits < free {
+            self.word |= value << (free - bits);
+            self.bits += bits;
+            return;
+        }
+        let over = bits - free;
+        let full = self.word | value >> over;
+        self.bytes.extend_from_slice(&full.to_be_bytes());
+        // Two shifts: one by 64 would do nothing.
+        self.word = value << 1 << (63 - over);
+        self.bits = over;
     }
 }
 
@@ -84,9 +162,16 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// As [`BitWriter::push`].
     #[inline]
-    pub fn push(&mut self, value: u64, bits: u32) {
+    pub fn flush(&mut self) {
+        self.writer.push(self.word, self.bits);
+        (self.word, self.bits) = (0, 0);
+    }
+}
+
+impl Bits for Together<'_> {
+    #[inline]
+    fn push(&mut self, value: u64, bits: u32) {
         if bits == 0 {
             return;
         }
@@ -96,12 +181,6 @@ impl<'a> Together<'a> {
         // Two shifts: one by 64 would do nothing.
         self.word = self.word << 1 << (bits - 1) | value & (u64::MAX >> (64 - bits));
         self.bits += bits;
-    }
-
-    #[inline]
-    pub fn flush(&mut self) {
-        self.writer.push(self.word, self.bits);
-        (self.word, self.bits) = (0, 0);
     }
 }
 
@@ -273,6 +352,30 @@ mod tests {
             }
             together.flush();
             prop_assert_eq!(other.as_bytes(), writer.as_bytes());
+        }
+
+        #[test]
+        fn bits_put_together_apart_are_bits_one_by_one(
+            stretches in prop::collection::vec(prop::collection::vec((any::<u64>(), 0u32..=64), 0..40), 0..6),
+        ) {
+            let mut writer = BitWriter::default();
+            let mut other = BitWriter::default();
+            let mut words = Words::default();
+            for stretch in &stretches {
+                words.begin(&other);
+                for &(value, bits) in stretch {
+                    writer.push(value, bits);
+                    words.push(value, bits);
+                }
+                prop_assert_eq!(words.clone().behind(&other), writer.as_bytes());
+                words.end(&mut other);
+                prop_assert_eq!(other.as_bytes(), writer.as_bytes());
+                prop_assert_eq!(other.bits, writer.bits);
+                // And goes on as if nothing had happened.
+                other.push(5, 3);
+                writer.push(5, 3);
+                prop_assert_eq!(other.as_bytes(), writer.as_bytes());
+            }
         }
 
         #[test]

@@ -85,6 +85,11 @@ impl<T> ById<T> {
         &self.entries
     }
 
+    /// The entry at a place, as [`ById::place`] tells it.
+    pub fn entry_mut(&mut self, place: usize) -> &mut T {
+        &mut self.entries[place]
+    }
+
     /// Where among the entries one stands.
     pub fn place(&self, id: SeriesId) -> Option<usize> {
         let (page, slot) = place_in_pages(id);

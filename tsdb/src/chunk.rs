@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use model::{Samples, Timestamp};
 
-use crate::bits::{BitStream, BitWriter, Together};
+use crate::bits::{BitStream, BitWriter, Bits, Together, Words};
 use crate::decimal;
 
 /// Samples of a chunk in the head.
@@ -118,11 +118,12 @@ impl Chunk {
 
 /// Cuts points, which must strictly increase, into chunks of at most `samples_max`.
 pub fn encode(points: &[Point], samples_max: u16) -> Vec<Chunk> {
+    let mut words = Words::default();
     points
         .chunks(usize::from(samples_max))
         .filter_map(|run| {
             let (first, rest) = run.split_first()?;
-            Some(Appender::of(*first, rest).chunk())
+            Some(Appender::of_all(*first, rest, &mut words).chunk())
         })
         .collect()
 }
@@ -154,7 +155,23 @@ impl Previous {
         }
     }
 
-    fn put_timestamp(&mut self, at: Timestamp, out: &mut Together<'_>) {
+    /// Points later than all before, each than the one before.
+    fn put_all(&mut self, points: &[Point], out: &mut impl Bits) {
+        let mut digits = self.digits();
+        for &point in points {
+            assert!(point.at > self.point.at, "a chunk is in order");
+            self.put_timestamp(point.at, out);
+            match point.bits == self.point.bits {
+                true => out.push(0, 1),
+                false => digits = self.put_change(point.bits, digits, out),
+            }
+            self.point = point;
+            self.count += 1;
+        }
+    }
+
+    #[inline]
+    fn put_timestamp(&mut self, at: Timestamp, out: &mut impl Bits) {
         let delta = at.0.wrapping_sub(self.point.at.0);
         let change = delta.wrapping_sub(self.delta);
         self.delta = delta;
@@ -173,22 +190,32 @@ impl Previous {
         }
     }
 
-    fn put_value(&mut self, bits: u64, out: &mut Together<'_>) {
-        let (before, places) = (self.point.bits, self.places);
-        if bits == before {
-            return out.push(0, 1);
-        }
-        if places == AS_BITS {
-            return self.put_xor(bits ^ before, out);
-        }
-        let digits = |bits| decimal::digits_of(bits, places);
-        match (digits(bits), digits(before)) {
-            (Some(digits), Some(before)) => self.put_difference(digits - before, out),
-            _ => self.put_with_other_places(bits, out),
+    /// Of the sample before, if it is written as a decimal.
+    #[inline]
+    fn digits(&self) -> Option<i64> {
+        match self.places {
+            AS_BITS => None,
+            places => decimal::digits_of(self.point.bits, places),
         }
     }
 
-    fn put_difference(&mut self, difference: i64, out: &mut Together<'_>) {
+    /// A value other than the one before, whose digits are `before`; gives its own.
+    #[inline]
+    fn put_change(&mut self, bits: u64, before: Option<i64>, out: &mut impl Bits) -> Option<i64> {
+        if self.places == AS_BITS {
+            self.put_xor(bits ^ self.point.bits, out);
+            return None;
+        }
+        let digits = decimal::digits_of(bits, self.places);
+        match (digits, before) {
+            (Some(now), Some(before)) => self.put_difference(now - before, out),
+            _ => return self.put_with_other_places(bits, out),
+        }
+        digits
+    }
+
+    #[inline]
+    fn put_difference(&mut self, difference: i64, out: &mut impl Bits) {
         let word = (difference << 1 ^ difference >> 63) as u64;
         let width = (64 - word.leading_zeros()) as u8;
         let window = &mut self.significant;
@@ -202,7 +229,8 @@ impl Previous {
     }
 
     /// What has more places than the values before, or is no decimal.
-    fn put_with_other_places(&mut self, bits: u64, out: &mut Together<'_>) {
+    #[cold]
+    fn put_with_other_places(&mut self, bits: u64, out: &mut impl Bits) -> Option<i64> {
         let places = decimal::places_of(bits, self.places + 1);
         let before = |places: &u8| decimal::digits_of(self.point.bits, *places);
         let places = places.filter(|places| before(places).is_some());
@@ -210,10 +238,10 @@ impl Previous {
         out.push(0b11 << 6 | CHANGE, 8);
         out.push(u64::from(places), 4);
         self.change_places(places);
-        self.put_value(bits, out);
+        self.put_change(bits, self.digits(), out)
     }
 
-    fn put_xor(&mut self, xor: u64, out: &mut Together<'_>) {
+    fn put_xor(&mut self, xor: u64, out: &mut impl Bits) {
         let leading = xor.leading_zeros().min(31) as u8;
         let trailing = xor.trailing_zeros() as u8;
         let window = self;
@@ -277,12 +305,30 @@ impl Appender {
         }
     }
 
+    /// As [`Appender::new`] and then [`Appender::append_all`].
+    pub fn of_all(first: Point, rest: &[Point], words: &mut Words) -> Self {
+        let places = decimal::places_of(first.bits, 0).unwrap_or(AS_BITS);
+        let mut writer = BitWriter::default();
+        let mut previous = Previous::start(first, places);
+        words.begin(&writer);
+        words.push(first.at.0 as u64, 64);
+        words.push(first.bits, 64);
+        words.push(u64::from(places), 4);
+        previous.put_all(rest, words);
+        words.end(&mut writer);
+        Self {
+            writer,
+            min: first.at,
+            previous,
+        }
+    }
+
     /// Goes on with a finished chunk, in the present coding.
     pub fn resume(chunk: &Chunk) -> Result<Self, ChunkError> {
         if chunk.coding == Coding::Xor {
             let points = chunk.decode()?;
             let (first, rest) = points.split_first().ok_or(ChunkError::NotAsNoted)?;
-            return Ok(Self::of(*first, rest));
+            return Ok(Self::of_all(*first, rest, &mut Words::default()));
         }
         let end = chunk.visit(|_| ())?;
         let writer = BitWriter::resume(&chunk.data, end.position).ok_or(ChunkError::Trailing)?;
@@ -291,12 +337,6 @@ impl Appender {
             min: chunk.min,
             previous: end.previous,
         })
-    }
-
-    fn of(first: Point, rest: &[Point]) -> Self {
-        let mut appender = Self::new(first);
-        rest.iter().for_each(|&point| appender.append(point));
-        appender
     }
 
     pub fn count(&self) -> u16 {
@@ -328,13 +368,38 @@ impl Appender {
 
     /// Appends a point later than all before.
     pub fn append(&mut self, point: Point) {
-        assert!(point.at > self.previous.point.at, "a chunk is in order");
+        let previous = &mut self.previous;
+        assert!(point.at > previous.point.at, "a chunk is in order");
         let mut together = Together::new(&mut self.writer);
-        self.previous.put_timestamp(point.at, &mut together);
-        self.previous.put_value(point.bits, &mut together);
+        previous.put_timestamp(point.at, &mut together);
+        match point.bits == previous.point.bits {
+            true => together.push(0, 1),
+            false => drop(previous.put_change(point.bits, previous.digits(), &mut together)),
+        }
         together.flush();
-        self.previous.point = point;
-        self.previous.count += 1;
+        previous.point = point;
+        previous.count += 1;
+    }
+
+    /// As [`Appender::append`] for one point after the other, in less time the more they are.
+    pub fn append_all(&mut self, points: &[Point], words: &mut Words) {
+        words.begin(&self.writer);
+        self.previous.put_all(points, words);
+        words.end(&mut self.writer);
+    }
+
+    /// As [`Appender::append_all`] and then [`Appender::chunk`], for a chunk that grows no more: its bytes are
+    /// put together where they stay.
+    pub fn close(&mut self, points: &[Point], words: &mut Words) -> Chunk {
+        words.begin(&self.writer);
+        self.previous.put_all(points, words);
+        Chunk {
+            min: self.min,
+            max: self.previous.point.at,
+            count: self.count(),
+            coding: Coding::Decimal,
+            data: words.behind(&self.writer).into(),
+        }
     }
 
     /// The chunk so far, as a copy.
@@ -627,6 +692,12 @@ mod tests {
             let half = encode(&points[..cut], 400).remove(0);
             let mut resumed = Appender::resume(&half).unwrap();
             points[cut..].iter().for_each(|&p| resumed.append(p));
+            prop_assert_eq!(resumed.chunk(), whole.clone());
+            let mut resumed = Appender::resume(&half).unwrap();
+            let (some, rest) = points[cut..].split_at((points.len() - cut) / 2);
+            let mut words = Words::default();
+            resumed.append_all(some, &mut words);
+            resumed.append_all(rest, &mut words);
             prop_assert_eq!(resumed.chunk(), whole);
         }
 

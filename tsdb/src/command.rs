@@ -10,6 +10,7 @@ mod annex;
 mod columns;
 mod describe;
 mod packed;
+pub mod runs;
 mod values;
 
 use std::ops::Range;
@@ -24,6 +25,7 @@ use model::{Exemplar, FamilyMetadata, Histogram, Labels, Matcher, SeriesId, Time
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
 
+pub use columns::{Rows, Steps};
 pub(crate) use describe::{put_metadata, take_metadata};
 
 const VERSION_1: u8 = 1;
@@ -328,7 +330,8 @@ impl Command {
             WRITE => {
                 let mut write = take_write(&mut fields, version)?;
                 if version != VERSION_1 {
-                    annex::take(&mut fields, &mut write)?;
+                    let rows = write.rows.len();
+                    annex::take(&mut fields, &mut write, rows)?;
                 }
                 Self::Write(write)
             }
@@ -342,7 +345,8 @@ impl Command {
             COMPACT if version == VERSION_2 => Self::Compact(admin::take_compact(&mut fields)?),
             ADD if version >= VERSION_10 => {
                 let mut write = take_write(&mut fields, version)?;
-                annex::take(&mut fields, &mut write)?;
+                let rows = write.rows.len();
+                annex::take(&mut fields, &mut write, rows)?;
                 Self::Add(add::take(&mut fields, write)?)
             }
             DESCRIBE if version == VERSION_3 => {
@@ -395,6 +399,17 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
 }
 
 fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malformed> {
+    let mut write = take_head(fields, version)?;
+    write.rows = match version {
+        VERSION_10.. => columns::take(fields, write.labels.len(), version)?,
+        _ => take_rows(fields, write.labels.len())?,
+    };
+    write.fences = take_fences(fields, write.rows.len())?;
+    Ok(write)
+}
+
+/// What stands in front of a write's rows.
+fn take_head(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malformed> {
     let proposed_at = Timestamp(fields.zigzag()?);
     let out_of_order_window_ms = fields.zigzag()?;
     let future_window_ms = fields.zigzag()?;
@@ -405,23 +420,23 @@ fn take_write(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malf
     let labels = (0..fields.count(1)?)
         .map(|_| fields.labels())
         .collect::<Result<Vec<_>, _>>()?;
-    let rows = match version {
-        VERSION_10.. => columns::take(fields, labels.len(), version)?,
-        _ => take_rows(fields, labels.len())?,
-    };
-    let fences = (0..fields.count(24)?)
-        .map(|_| take_fence(fields, rows.len()))
-        .collect::<Result<Vec<_>, _>>()?;
     Ok(WriteCommand {
         proposed_at,
         out_of_order_window_ms,
         in_order_window_ms,
         future_window_ms,
         labels,
-        rows,
-        fences,
         ..WriteCommand::default()
     })
+}
+
+fn take_fences(
+    fields: &mut Fields<'_>,
+    rows: usize,
+) -> Result<Vec<(Range<u32>, Fence)>, Malformed> {
+    (0..fields.count(24)?)
+        .map(|_| take_fence(fields, rows))
+        .collect()
 }
 
 /// Rows as versions 1 and 2 have them.

@@ -4,7 +4,7 @@
 //! how they are laid out, can follow every change at once, and can be taken again from the files
 //! to see whether they still hold what was applied ([`Shard::verify`](crate::Shard::verify)).
 
-use model::hash::xxh3;
+use model::hash::{xxh3, xxh3_of_three};
 use model::{Labels, SeriesId, Timestamp};
 
 use crate::chunk::Point;
@@ -32,6 +32,7 @@ impl Sums {
         self.series = self.series.wrapping_sub(series(id, labels));
     }
 
+    #[inline]
     pub fn add_sample(&mut self, id: SeriesId, point: Point) {
         self.samples = self.samples.wrapping_add(sample(id, point));
     }
@@ -104,12 +105,9 @@ fn series(id: SeriesId, labels: &Labels) -> u64 {
     xxh3(SERIES ^ id.0.rotate_left(8), labels.as_canonical())
 }
 
+#[inline]
 fn sample(id: SeriesId, point: Point) -> u64 {
-    let mut bytes = [0; 24];
-    bytes[..8].copy_from_slice(&id.0.to_le_bytes());
-    bytes[8..16].copy_from_slice(&point.at.0.to_le_bytes());
-    bytes[16..].copy_from_slice(&point.bits.to_le_bytes());
-    xxh3(SAMPLE, &bytes)
+    xxh3_of_three(SAMPLE, [id.0, point.at.0 as u64, point.bits])
 }
 
 fn histogram(id: SeriesId, point: &HistogramPoint) -> u64 {

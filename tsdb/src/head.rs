@@ -3,10 +3,11 @@
 //! Every registered series has its place here, by its id, and says when it was written last; what it has in the head
 //! ([`Live`]) stands apart, so that the many that ended and are in blocks take next to nothing.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use model::{Labels, SeriesId, Timestamp};
 
+use crate::bits::Words;
 use crate::by_id::ById;
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
 use crate::histogram::{self, HistogramPoint};
@@ -133,6 +134,18 @@ impl Head {
         self.series.place(id)
     }
 
+    /// The series at a place, as [`Head::place`] tells it.
+    pub fn at_mut(&mut self, place: usize) -> &mut HeadSeries {
+        self.series.entry_mut(place)
+    }
+
+    /// As [`Head::touch`], for the series at these places.
+    pub fn touch_places(&self, places: Range<usize>) {
+        let series = self.series.entries().get(places).unwrap_or_default();
+        let live = series.iter().filter_map(|series| series.live.as_deref());
+        std::hint::black_box(live.fold(0, |all, live| all ^ live.last_byte()));
+    }
+
     /// Looks at where samples of these series will be appended: nearly always it is in no cache, and a
     /// core waits for all of them as long as for one when nothing else depends on what it reads.
     pub fn touch(&self, ids: impl Iterator<Item = SeriesId>) {
@@ -242,6 +255,20 @@ impl HeadSeries {
     pub fn insert(&mut self, point: Point) {
         self.last = self.last.max(Some(point.at));
         self.live.get_or_insert_default().insert(point);
+    }
+
+    /// Stores samples of which each is later than the one before and than all that the series ever had.
+    pub fn insert_all(&mut self, points: &[Point], words: &mut Words) {
+        let newest = points.last().map(|point| point.at);
+        debug_assert!(
+            points
+                .first()
+                .is_none_or(|first| Some(first.at) > self.last)
+        );
+        if newest.is_some() {
+            self.last = newest;
+            self.live.get_or_insert_default().insert_all(points, words);
+        }
     }
 
     /// Stores a histogram at an instant that the series does not have.
@@ -403,6 +430,28 @@ mod tests {
             prop_assert_eq!(all(&series), as_points(&newer));
             prop_assert_eq!(series.last(), last);
             prop_assert_eq!(series.live.is_none(), newer.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_at_once_is_its_samples_one_by_one(
+            steps in prop::collection::vec(1i64..4, 0..700),
+            cuts in prop::collection::vec(0usize..300, 0..8),
+        ) {
+            let (mut at, mut words) = (0, Words::default());
+            let times = steps.iter().map(|step| { at += step; at }).collect::<Vec<_>>();
+            let (series, twin) = filled(&times);
+            let mut other = HeadSeries::default();
+            let (points, mut rest) = (as_points(&twin), &as_points(&twin)[..]);
+            for cut in cuts {
+                let (some, behind) = rest.split_at(cut.min(rest.len()));
+                other.insert_all(some, &mut words);
+                rest = behind;
+            }
+            other.insert_all(rest, &mut words);
+            prop_assert_eq!(other.image(), series.image());
+            prop_assert_eq!(all(&other), points);
         }
     }
 

@@ -107,10 +107,10 @@ impl Index {
 
     /// Without allocating the name or value when it is there, as it nearly always is.
     fn add_label(&mut self, name: &str, value: &str, id: SeriesId) {
-        if !self.names.contains_key(name) {
-            self.names.insert(name.into(), BTreeMap::new());
-        }
-        let values = self.names.get_mut(name).expect("just made sure");
+        let Some(values) = self.names.get_mut(name) else {
+            let values = BTreeMap::from([(value.into(), Held::One(id))]);
+            return drop(self.names.insert(name.into(), values));
+        };
         match values.get_mut(value) {
             Some(held) => held.push(id),
             None => drop(values.insert(value.into(), Held::One(id))),

@@ -5,6 +5,7 @@
 
 use model::Timestamp;
 
+use crate::bits::Words;
 use crate::chunk::{Appender, Chunk, ChunkError, HEAD_CHUNK_SAMPLES, Point, encode};
 use crate::head::{HeadImage, HeadStats, Newest, Taken, find_in, join, range_of};
 use crate::histogram::{self, HistogramPoint, Run};
@@ -160,6 +161,32 @@ impl Live {
                 self.closed.reserve_exact(1);
                 self.closed.push(open.chunk());
                 *open = Appender::new(point);
+            }
+        }
+    }
+
+    /// Stores samples of which each is later than the one before and than all that the series ever had.
+    pub fn insert_all(&mut self, points: &[Point], words: &mut Words) {
+        const LEN_MAX: usize = HEAD_CHUNK_SAMPLES as usize;
+        let mut rest = points;
+        if let Some(open) = &mut self.open {
+            let room = LEN_MAX - usize::from(open.count());
+            if rest.len() <= room {
+                return open.append_all(rest, words);
+            }
+            let (last, behind) = rest.split_at(room);
+            self.closed
+                .reserve_exact(1 + behind.len().saturating_sub(1) / LEN_MAX);
+            self.closed.push(open.close(last, words));
+            rest = behind;
+        }
+        while let Some((first, behind)) = rest.split_first() {
+            let taken;
+            (taken, rest) = behind.split_at(behind.len().min(LEN_MAX - 1));
+            let mut next = Appender::of_all(*first, taken, words);
+            match rest.is_empty() {
+                true => self.open = Some(next),
+                false => self.closed.push(next.close(&[], words)),
             }
         }
     }

@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{Entry, Outcome, Prepared, Recalled, Run, State, sums_of};
+use crate::state::{Entry, Outcome, Prepared, Recalled, Replayed, Run, State, sums_of};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,8 +172,21 @@ impl Shard {
         mut batches: impl Stream<Item = io::Result<Vec<Entry>>> + Unpin,
     ) -> io::Result<()> {
         let mut run = Run::default();
+        let replayed = self.replay_all(&mut batches, &mut run).await;
+        // Also what stands before an error.
+        let mut settled = Replayed::default();
+        self.write(|state| state.settle(&mut run, &mut settled));
+        self.count(settled.stored, settled.refused.into_iter());
+        replayed
+    }
+
+    async fn replay_all(
+        &self,
+        batches: &mut (impl Stream<Item = io::Result<Vec<Entry>>> + Unpin),
+        run: &mut Run,
+    ) -> io::Result<()> {
         while let Some(entries) = batches.try_next().await? {
-            self.replay_batch(&entries, &mut run).await?;
+            self.replay_batch(&entries, run).await?;
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ use crate::touched::Touched;
 use crate::value::Value;
 
 pub use reading::EachValue;
-pub use replay::{Entry, Run};
+pub use replay::{Entry, Replayed, Run};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -754,6 +754,12 @@ impl Bounds {
             _ => {}
         }
         self.is_too_new(at).then_some(Reason::TooNew)
+    }
+
+    /// Whether no row from `min` to `max` is refused that is later than all its series has.
+    fn admit(&self, min: Timestamp, max: Timestamp) -> bool {
+        let later = |at: Timestamp| self.refuse(at, None).is_none();
+        later(min) && later(max)
     }
 
     fn is_too_new(&self, at: Timestamp) -> bool {

@@ -106,9 +106,26 @@ pub async fn start(parts: Parts) -> io::Result<(Raft, Standing)> {
     machine.replay(&*log, group).await?;
     let raft = Raft::new(node, config, network, store, machine);
     let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
+    elect_if_alone(&raft, node).await?;
     let before = before::of(&*world.disk, group).await?;
     let standing = Standing::new(raft.clone(), log, group, changes, before);
     Ok((raft, standing))
+}
+
+/// Who is the only voter leads at once. Raft would do the same with its first tick, which comes after up to one
+/// and a half heartbeats.
+async fn elect_if_alone(raft: &Raft, node: u64) -> io::Result<()> {
+    let is_alone = raft.with_raft_state(move |state| {
+        let voters = state.membership_state.effective().voter_ids();
+        voters.eq([node])
+    });
+    if is_alone.await.map_err(io::Error::other)? {
+        raft.trigger()
+            .elect(false)
+            .await
+            .map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 /// Makes an empty group begin with these voters. Of several replicas that do so with the same

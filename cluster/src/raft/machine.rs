@@ -19,9 +19,9 @@ use super::types::{
     Entry, LeaderId, LogId, Mark, Reply, StoredMembers, TypeConfig, entry_from_wal,
 };
 
-/// Bytes of the log that are applied together when a replica opens: a dozen samples of each series where there
-/// are many.
-const REPLAY_BYTES: usize = 2 << 20;
+/// Bytes of the log that are read together when a replica opens. What lies between them, of other groups, is
+/// read too, so with a few shards it is a megabyte, which a core keeps close until it is decoded.
+const REPLAY_BYTES: usize = 256 << 10;
 
 /// One file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,8 +25,13 @@ pub fn put(out: &mut Vec<u8>, write: &WriteCommand) {
     }
 }
 
-pub fn take(fields: &mut Fields<'_>, write: &mut WriteCommand) -> Result<(), Malformed> {
-    let rows = write.rows.len() as u64;
+/// `rows` is how many the write has.
+pub fn take(
+    fields: &mut Fields<'_>,
+    write: &mut WriteCommand,
+    rows: usize,
+) -> Result<(), Malformed> {
+    let rows = rows as u64;
     let mut next = 0u64;
     for _ in 0..fields.count(2)? {
         let row = next.checked_add(fields.varint()?).filter(|row| *row < rows);

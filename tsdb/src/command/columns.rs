@@ -5,7 +5,7 @@
 //! Promise: what comes back is the same by bits. A value is written as a decimal only when reading
 //! it gives its bits again; everything else stands as it is.
 
-use model::Timestamp;
+use model::{SeriesId, Timestamp};
 
 use super::{SeriesRef, VERSION_11, VERSION_12, WriteRows, series_code, series_of, values};
 use crate::fields::{Fields, Malformed, put_varint, put_zigzag, unzigzag, zigzag};
@@ -35,6 +35,7 @@ impl Decimal {
         })
     }
 
+    #[inline]
     pub fn value(self) -> f64 {
         self.number as f64 / SCALES[self.kind as usize]
     }
@@ -120,28 +121,142 @@ fn put_times(out: &mut Vec<u8>, times: &[Timestamp]) {
     }
 }
 
+/// Numbers of which each is `step` behind the one before, wrapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    pub first: u64,
+    pub step: u64,
+    /// Not zero.
+    pub len: usize,
+}
+
+impl Steps {
+    pub fn iter(self) -> impl Iterator<Item = u64> {
+        let numbers = std::iter::successors(Some(self.first), move |last| {
+            Some(last.wrapping_add(self.step))
+        });
+        numbers.take(self.len)
+    }
+
+    pub fn last(self) -> u64 {
+        self.nth(self.len - 1)
+    }
+
+    fn nth(self, n: usize) -> u64 {
+        let steps = self.step.wrapping_mul(n as u64);
+        self.first.wrapping_add(steps)
+    }
+
+    /// The first `len`, of as many or more, and the others.
+    pub fn split_at(self, len: usize) -> (Self, Option<Self>) {
+        let behind = (len < self.len).then(|| Self {
+            first: self.nth(len),
+            len: self.len - len,
+            ..self
+        });
+        (Self { len, ..self }, behind)
+    }
+
+    /// Of codes of series: the first one's id, if they are ids that follow one another.
+    pub fn ids_from(self) -> Option<SeriesId> {
+        let follow = self.len == 1 || self.step == 2;
+        (self.first & 1 == 0 && follow).then_some(SeriesId(self.first >> 1))
+    }
+
+    /// Of codes of series that were checked: what they mean.
+    pub fn refs(self) -> impl Iterator<Item = SeriesRef> {
+        self.iter().map(|code| match code & 1 {
+            0 => SeriesRef::Known(SeriesId(code >> 1)),
+            _ => SeriesRef::New((code >> 1) as u32),
+        })
+    }
+}
+
+/// Rows as they stand in the log. Made to be used again: what it has grown to stays.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// What the rows' series are called, see [`series_of`]; of the write taken last.
+    pub series: Vec<Steps>,
+    /// Their instants; of the write taken last.
+    pub times: Vec<Steps>,
+    /// Of all writes taken since it was cleared.
+    pub values: Vec<f64>,
+    unpacked: values::Unpacked,
+}
+
+impl Rows {
+    /// The rows of a write of version 10 or later that has so many labels of its own; how many they are.
+    pub fn take(
+        &mut self,
+        fields: &mut Fields<'_>,
+        labels: usize,
+        version: u8,
+    ) -> Result<usize, Malformed> {
+        let count = take_count(fields, version)?;
+        self.series.clear();
+        match version {
+            VERSION_11.. => take_codes(fields, count, &mut self.series)?,
+            _ => take_single_codes(fields, count, &mut self.series)?,
+        }
+        self.series.iter().try_for_each(|run| check(*run, labels))?;
+        self.times.clear();
+        take_times(fields, count, &mut self.times)?;
+        self.take_values(fields, count, version)?;
+        Ok(count)
+    }
+
+    fn take_values(
+        &mut self,
+        fields: &mut Fields<'_>,
+        count: usize,
+        version: u8,
+    ) -> Result<(), Malformed> {
+        let values = &mut self.values;
+        if version >= VERSION_12 && !repeats(&self.series) {
+            return self.unpacked.take(fields, count, values);
+        }
+        let codes: Vec<u64> = self.series.iter().flat_map(|run| run.iter()).collect();
+        match version {
+            VERSION_12.. => values::take(fields, &codes, values),
+            _ => take_single_values(fields, &codes, values),
+        }
+    }
+}
+
+/// Whether a row is of the same series as the one before.
+fn repeats(series: &[Steps]) -> bool {
+    let within = |run: &Steps| run.step == 0 && run.len > 1;
+    let between = |pair: &[Steps]| pair[0].last() == pair[1].first;
+    series.iter().any(within) || series.windows(2).any(between)
+}
+
+/// Whether all codes of a run mean a series.
+fn check(run: Steps, labels: usize) -> Result<(), Malformed> {
+    // All are ids of series known.
+    if (run.first | run.step) & 1 == 0 {
+        return Ok(());
+    }
+    let mut codes = run.iter();
+    codes.try_for_each(|code| series_of(code, labels).map(drop))
+}
+
 /// Of version 10 or later.
 pub fn take(fields: &mut Fields<'_>, labels: usize, version: u8) -> Result<WriteRows, Malformed> {
-    let count = take_count(fields, version)?;
-    let codes = match version {
-        VERSION_11.. => take_codes(fields, count)?,
-        _ => take_single_codes(fields, count)?,
-    };
-    let series = codes
-        .iter()
-        .map(|code| series_of(*code, labels))
-        .collect::<Result<Vec<SeriesRef>, Malformed>>()?;
-    let timestamps = take_times(fields, count)?;
-    let values = match version {
-        VERSION_12.. => values::take(fields, &codes)?,
-        _ => take_single_values(fields, &codes)?,
-    };
-    Ok(WriteRows {
-        series,
-        timestamps,
-        values,
+    let mut rows = Rows::default();
+    let count = rows.take(fields, labels, version)?;
+    let mut taken = WriteRows {
+        series: Vec::with_capacity(count),
+        timestamps: Vec::with_capacity(count),
+        values: rows.values,
         histograms: Vec::new(),
-    })
+    };
+    let series = rows.series.iter().flat_map(|run| run.refs());
+    taken.series.extend(series);
+    for run in &rows.times {
+        let times = run.iter().map(|at| Timestamp(at as i64));
+        taken.timestamps.extend(times);
+    }
+    Ok(taken)
 }
 
 fn take_count(fields: &mut Fields<'_>, version: u8) -> Result<usize, Malformed> {
@@ -155,57 +270,80 @@ fn take_count(fields: &mut Fields<'_>, version: u8) -> Result<usize, Malformed> 
         .ok_or(Malformed("count larger than the bytes left"))
 }
 
-fn take_codes(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
-    let mut codes = Vec::with_capacity(count);
-    let mut last = 0u64;
-    while codes.len() < count {
+fn take_codes(
+    fields: &mut Fields<'_>,
+    count: usize,
+    codes: &mut Vec<Steps>,
+) -> Result<(), Malformed> {
+    let (mut last, mut left) = (0u64, count);
+    while left > 0 {
         let word = fields.varint()?;
         let run = match word & RUN {
             RUN => fields.varint()?,
             _ => 1,
         };
         let step = unzigzag(word >> 1) as u64;
-        if run == 0 || run > (count - codes.len()) as u64 {
-            return Err(Malformed("a run of series beyond the rows"));
-        }
-        codes.extend((0..run).map(|_| {
-            last = last.wrapping_add(step);
-            last
-        }));
+        let len = run_within(run, left).ok_or(Malformed("a run of series beyond the rows"))?;
+        let first = last.wrapping_add(step);
+        let run = Steps { first, step, len };
+        (last, left) = (run.last(), left - len);
+        codes.push(run);
     }
-    Ok(codes)
+    Ok(())
 }
 
-fn take_single_codes(fields: &mut Fields<'_>, count: usize) -> Result<Vec<u64>, Malformed> {
+/// How long a run is, if it is one and not longer than what is `left`.
+fn run_within(run: u64, left: usize) -> Option<usize> {
+    let len = usize::try_from(run).ok()?;
+    (len > 0 && len <= left).then_some(len)
+}
+
+fn take_single_codes(
+    fields: &mut Fields<'_>,
+    count: usize,
+    codes: &mut Vec<Steps>,
+) -> Result<(), Malformed> {
     let mut last = 0u64;
-    let one = |_| {
-        last = last.wrapping_add(fields.zigzag()? as u64);
-        Ok(last)
-    };
-    (0..count).map(one).collect()
-}
-
-fn take_times(fields: &mut Fields<'_>, count: usize) -> Result<Vec<Timestamp>, Malformed> {
-    let mut times = Vec::with_capacity(count);
-    let mut last = 0i64;
-    while times.len() < count {
-        let run = fields.varint()?;
-        let step = fields.zigzag()?;
-        if run == 0 || run > (count - times.len()) as u64 {
-            return Err(Malformed("a run of timestamps beyond the rows"));
-        }
-        times.extend((0..run).map(|_| {
-            last = last.wrapping_add(step);
-            Timestamp(last)
-        }));
+    for _ in 0..count {
+        let step = fields.zigzag()? as u64;
+        last = last.wrapping_add(step);
+        codes.push(Steps {
+            first: last,
+            step: 0,
+            len: 1,
+        });
     }
-    Ok(times)
+    Ok(())
 }
 
-fn take_single_values(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malformed> {
+fn take_times(
+    fields: &mut Fields<'_>,
+    count: usize,
+    times: &mut Vec<Steps>,
+) -> Result<(), Malformed> {
+    let (mut last, mut left) = (0u64, count);
+    while left > 0 {
+        let run = fields.varint()?;
+        let step = fields.zigzag()? as u64;
+        let len = run_within(run, left).ok_or(Malformed("a run of timestamps beyond the rows"))?;
+        let first = last.wrapping_add(step);
+        let run = Steps { first, step, len };
+        (last, left) = (run.last(), left - len);
+        times.push(run);
+    }
+    Ok(())
+}
+
+fn take_single_values(
+    fields: &mut Fields<'_>,
+    codes: &[u64],
+    values: &mut Vec<f64>,
+) -> Result<(), Malformed> {
     let mut before = Before::default();
-    let of = |series: &u64| take_value(fields, *series, &mut before);
-    codes.iter().map(of).collect()
+    for series in codes {
+        values.push(take_value(fields, *series, &mut before)?);
+    }
+    Ok(())
 }
 
 fn take_value(fields: &mut Fields<'_>, series: u64, before: &mut Before) -> Result<f64, Malformed> {
@@ -229,7 +367,6 @@ fn take_value(fields: &mut Fields<'_>, series: u64, before: &mut Before) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use model::SeriesId;
     use proptest::prelude::*;
 
     use super::super::VERSION_10;

@@ -45,14 +45,20 @@ fn put_group(out: &mut Vec<u8>, group: &[i64]) {
     out.extend_from_slice(&(word as u64).to_le_bytes()[..have.div_ceil(8) as usize]);
 }
 
-/// `count` numbers, which the caller has held against the bytes there are: alike ones take hardly any.
-pub fn take(fields: &mut Fields<'_>, count: usize) -> Result<Vec<i64>, Malformed> {
-    let mut numbers = Vec::with_capacity(count);
-    while numbers.len() < count {
-        let len = GROUP.min(count - numbers.len());
-        take_group(fields, len, &mut numbers)?;
+/// Adds `count` numbers, which the caller has held against the bytes there are: alike ones take hardly any.
+pub fn take(
+    fields: &mut Fields<'_>,
+    count: usize,
+    numbers: &mut Vec<i64>,
+) -> Result<(), Malformed> {
+    numbers.reserve(count);
+    let mut left = count;
+    while left > 0 {
+        let len = GROUP.min(left);
+        take_group(fields, len, numbers)?;
+        left -= len;
     }
-    Ok(numbers)
+    Ok(())
 }
 
 fn take_group(
@@ -75,9 +81,10 @@ fn take_group(
     let mut group = [0u8; GROUP_BYTES];
     group[..bytes.len()].copy_from_slice(bytes);
     let mask = u64::MAX.checked_shr(64 - width as u32).unwrap_or(0);
-    for n in 0..len {
-        let above = bits_at(&group, n * width) & mask;
-        numbers.push(base.wrapping_add(above as i64));
+    let number = |above: u64| base.wrapping_add((above & mask) as i64);
+    match width <= WITHIN_WORD {
+        true => numbers.extend((0..len).map(|n| number(word_at(&group, n * width)))),
+        false => numbers.extend((0..len).map(|n| number(bits_at(&group, n * width)))),
     }
     let spare = bytes.len() * 8 - len * width;
     match bytes.last() {
@@ -88,11 +95,21 @@ fn take_group(
     }
 }
 
+/// Bits that a word has wherever in its first byte they begin.
+const WITHIN_WORD: usize = 57;
+
+/// As many bits from one on as the word has in whose first byte it is, the lowest first.
+#[inline]
+fn word_at(bytes: &[u8; GROUP_BYTES], at: usize) -> u64 {
+    let word: [u8; 8] = bytes[at / 8..][..8].try_into().expect("eight bytes");
+    u64::from_le_bytes(word) >> (at % 8)
+}
+
 /// The 64 bits from one on, the lowest first.
+#[inline]
 fn bits_at(bytes: &[u8; GROUP_BYTES], at: usize) -> u64 {
     let (byte, shift) = (at / 8, at % 8);
-    let word: [u8; 8] = bytes[byte..byte + 8].try_into().expect("eight bytes");
-    let low = u64::from_le_bytes(word) >> shift;
+    let low = word_at(bytes, at);
     match shift {
         0 => low,
         _ => low | u64::from(bytes[byte + 8]) << (64 - shift),
@@ -118,7 +135,9 @@ mod tests {
         ) {
             let bytes = bytes_of(&numbers);
             let mut fields = Fields::new(&bytes);
-            prop_assert_eq!(take(&mut fields, numbers.len()), Ok(numbers));
+            let mut read = Vec::new();
+            prop_assert_eq!(take(&mut fields, numbers.len(), &mut read), Ok(()));
+            prop_assert_eq!(read, numbers);
             prop_assert_eq!(fields.end(), Ok(()));
         }
 
@@ -128,7 +147,8 @@ mod tests {
             count in 0usize..200,
         ) {
             // Read or not: nothing but a list says more than it was given.
-            if let Ok(numbers) = take(&mut Fields::new(&bytes), count) {
+            let mut numbers = Vec::new();
+            if take(&mut Fields::new(&bytes), count, &mut numbers).is_ok() {
                 prop_assert_eq!(numbers.len(), count);
             }
         }
@@ -148,7 +168,9 @@ mod tests {
     fn spare_bits_are_zero() {
         let bytes = bytes_of(&[0, 1, 2]);
         assert_eq!(bytes, [2, 0, 0b10_01_00]);
-        assert!(take(&mut Fields::new(&[2, 0, 0b1010_0100]), 3).is_err());
-        assert!(take(&mut Fields::new(&[65, 0, 0]), 3).is_err());
+        let take = |bytes: &[u8]| take(&mut Fields::new(bytes), 3, &mut Vec::new());
+        assert!(take(&bytes).is_ok());
+        assert!(take(&[2, 0, 0b1010_0100]).is_err());
+        assert!(take(&[65, 0, 0]).is_err());
     }
 }

@@ -79,8 +79,62 @@ fn is_step((of, last): (u64, Decimal), (code, kind): (u64, u8)) -> bool {
     of == code && last.kind == kind
 }
 
-/// The values of rows of these series.
-pub fn take(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malformed> {
+/// Values of which none is of the same series as the one before, so that there are no steps. Made to be
+/// used again.
+#[derive(Debug, Default)]
+pub struct Unpacked {
+    numbers: Vec<i64>,
+    /// By kind, those of one in the order of the rows.
+    values: Vec<f64>,
+}
+
+impl Unpacked {
+    /// Adds the values of so many rows.
+    pub fn take(
+        &mut self,
+        fields: &mut Fields<'_>,
+        rows: usize,
+        values: &mut Vec<f64>,
+    ) -> Result<(), Malformed> {
+        let kinds = Kinds(fields.take(rows.div_ceil(KINDS_IN_BYTE))?);
+        if kinds.rest(rows) != 0 {
+            return Err(Malformed("kinds of values behind the last row"));
+        }
+        let counts = kinds.count(rows);
+        self.values.clear();
+        for kind in 0..PLAIN {
+            self.numbers.clear();
+            packed::take(fields, counts[usize::from(kind)], &mut self.numbers)?;
+            let numbers = self.numbers.iter();
+            let decimals = numbers.map(|&number| Decimal { number, kind }.value());
+            self.values.extend(decimals);
+        }
+        let plain = fields.take(counts[PLAINLY] * size_of::<u64>())?;
+        let (plain, _) = plain.as_chunks();
+        let plain = plain
+            .iter()
+            .map(|bits| f64::from_bits(u64::from_le_bytes(*bits)));
+        self.values.extend(plain);
+        if counts.contains(&rows) {
+            values.extend_from_slice(&self.values);
+            return Ok(());
+        }
+        let mut next = [0, counts[0], counts[0] + counts[1], rows - counts[PLAINLY]];
+        values.extend((0..rows).map(|row| {
+            let next = &mut next[usize::from(kinds.of(row))];
+            *next += 1;
+            self.values[*next - 1]
+        }));
+        Ok(())
+    }
+}
+
+/// Adds the values of rows of these series.
+pub fn take(
+    fields: &mut Fields<'_>,
+    codes: &[u64],
+    values: &mut Vec<f64>,
+) -> Result<(), Malformed> {
     let kinds = Kinds(fields.take(codes.len().div_ceil(KINDS_IN_BYTE))?);
     let mut counts = [0usize; PLAIN as usize + 2];
     for row in 0..codes.len() {
@@ -91,11 +145,13 @@ pub fn take(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malforme
     }
     let mut numbers = Vec::new();
     for stream in [0, 1, 2, STEPS] {
-        numbers.push(packed::take(fields, counts[stream])?.into_iter());
+        let mut of_stream = Vec::new();
+        packed::take(fields, counts[stream], &mut of_stream)?;
+        numbers.push(of_stream.into_iter());
     }
     let mut steps = numbers.pop().expect("it was pushed last");
     let mut number = 0i64;
-    let mut values = Vec::with_capacity(codes.len());
+    values.reserve(codes.len());
     for row in 0..codes.len() {
         let missing = Malformed("fewer values than rows");
         let kind = kinds.of(row);
@@ -111,7 +167,7 @@ pub fn take(fields: &mut Fields<'_>, codes: &[u64]) -> Result<Vec<f64>, Malforme
             }
         });
     }
-    Ok(values)
+    Ok(())
 }
 
 /// Streams, besides one for the firsts of each kind.
@@ -123,8 +179,26 @@ const STREAMS: usize = STEPS + 1;
 struct Kinds<'a>(&'a [u8]);
 
 impl Kinds<'_> {
+    #[inline]
     fn of(&self, row: usize) -> u8 {
         self.0[row / KINDS_IN_BYTE] >> (row % KINDS_IN_BYTE * 2) & 3
+    }
+
+    /// How many rows are of each kind.
+    fn count(&self, rows: usize) -> [usize; PLAINLY + 1] {
+        const LOW: u64 = 0x5555_5555_5555_5555;
+        let mut counts = [0; PLAINLY + 1];
+        for bytes in self.0.chunks(size_of::<u64>()) {
+            let mut word = [0; size_of::<u64>()];
+            word[..bytes.len()].copy_from_slice(bytes);
+            let word = u64::from_le_bytes(word);
+            let (low, high) = (word & LOW, word >> 1 & LOW);
+            counts[1] += (low & !high).count_ones() as usize;
+            counts[2] += (high & !low).count_ones() as usize;
+            counts[3] += (high & low).count_ones() as usize;
+        }
+        counts[0] = rows - counts[1] - counts[2] - counts[3];
+        counts
     }
 
     /// Where the value of a row stands.

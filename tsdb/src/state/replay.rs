@@ -7,13 +7,18 @@
 //! told without the series, because a row later than it is later than all its series has. What asks more
 //! ends the run: histograms, exemplars, rows that may stand in a sealed block, every other command.
 
+mod gather;
+
 use bytes::Bytes;
+use model::limits::{REPLAY_PIECES_MAX, REPLAY_ROWS_MAX};
 use model::sink::Reason;
 use model::{SeriesId, Timestamp};
 
 use super::{Bounds, Recalled, State, id_of};
+use crate::bits::Words;
 use crate::chunk::Point;
-use crate::command::{Command, CommandError, WriteCommand};
+use crate::command::{Command, CommandError, Rows, SeriesRef, Steps, WriteCommand, runs};
+use gather::{BUCKET_SERIES, Buckets, Columns, Piece, Stretch};
 
 /// An entry of the log: its index, and its command if it holds one.
 pub type Entry = (u64, Option<Bytes>);
@@ -21,165 +26,304 @@ pub type Entry = (u64, Option<Bytes>);
 /// How far a run went.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    /// So many of the entries are applied.
+    /// So many of the entries are taken.
     pub entries: usize,
-    /// The one behind them, which has to be applied by itself.
+    /// The one behind them, which has to be applied by itself; all before it are applied then.
     pub next: Option<Result<Command, CommandError>>,
     pub stored: u64,
     /// Of each row that was refused.
     pub refused: Vec<Reason>,
 }
 
-/// Series side by side whose rows are gathered together: a place to write to for each few, not for each.
-const BUCKET_SERIES: usize = 1 << u8::BITS;
-
 /// Writes that are registered and judged by time, and whose rows wait for their series. What it
-/// has grown to serves the next run too.
+/// has grown to serves the next ones too.
 #[derive(Default)]
 pub struct Run {
     writes: Vec<Gathered>,
-    /// In the order of the log, by the place of their series.
-    buckets: Vec<Vec<Row>>,
-    /// Room for the order of a bucket's rows by series.
-    order: Vec<u32>,
+    rows: Rows,
+    buckets: Buckets,
+    columns: Columns,
+    words: Words,
 }
 
 struct Gathered {
     index: u64,
     bounds: Bounds,
+    /// No row is refused that is later than its series' newest sample.
+    admits: bool,
     /// Of the rows that were stored, or had been before.
     oldest: Option<Timestamp>,
 }
 
-struct Row {
-    id: SeriesId,
-    /// Among the series of its bucket.
-    place: u8,
-    /// Which of the run's.
-    write: u32,
-    point: Point,
+impl Gathered {
+    fn note(&mut self, at: Timestamp) {
+        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+    }
 }
 
+/// Series that are fetched from memory together.
+const TOUCHED_SERIES: usize = 16;
+
 impl State {
-    /// Applies entries until one comes that needs more than a run can give it.
+    /// Takes entries until one comes that needs more than a run can give it. Their rows may wait in `run` for
+    /// later ones, up to [`State::settle`]; until then nobody may look.
     pub fn replay(&mut self, entries: &[Entry], run: &mut Run) -> Replayed {
         let mut replayed = Replayed::default();
         let sealed = self.sealed.iter().map(|block| block.range().1).max();
         for (index, command) in entries {
-            match command.clone().map(Command::decode) {
+            match command {
                 None => self.advance(*index),
-                Some(Ok(Command::Write(write))) if is_plain(&write, sealed) => {
-                    self.advance(*index);
-                    self.join(*index, &write, run, &mut replayed.refused);
-                }
-                Some(other) => {
-                    replayed.next = Some(other);
-                    break;
-                }
+                Some(command) => match run.take(command, sealed) {
+                    Some(taken) => {
+                        self.advance(*index);
+                        self.join(*index, &taken, run, &mut replayed.refused);
+                    }
+                    None => {
+                        self.settle(run, &mut replayed);
+                        replayed.next = Some(Command::decode(command.clone()));
+                        break;
+                    }
+                },
             }
             replayed.entries += 1;
+            if run.is_full() {
+                self.settle(run, &mut replayed);
+            }
         }
-        self.settle(run, &mut replayed);
         replayed
     }
 
     /// All of a write but its rows, which join the run.
-    fn join(&mut self, index: u64, write: &WriteCommand, run: &mut Run, refused: &mut Vec<Reason>) {
-        if !self.knows(write) {
-            return;
+    fn join(&mut self, index: u64, taken: &Taken, run: &mut Run, refused: &mut Vec<Reason>) {
+        let (write, number) = (&taken.write, run.writes.len() as u32);
+        if !run.rows.series.iter().all(|series| self.has(*series)) {
+            return run.rows.values.truncate(taken.first);
         }
         let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
-        let number = run.writes.len() as u32;
-        let rows = &write.rows;
-        for (row, (series, at)) in rows.series.iter().zip(&rows.timestamps).enumerate() {
+        let singly = !stale.is_empty();
+        each_piece(&run.rows, singly, |row, at, series| {
             if stale.iter().any(|range| range.contains(&(row as u32))) {
-                refused.push(Reason::Fenced);
-                continue;
+                return refused.push(Reason::Fenced);
             }
-            if !bounds.is_too_new(*at) {
-                self.max_time = self.max_time.max(Some(*at));
+            if !bounds.is_too_new(at) {
+                self.max_time = self.max_time.max(Some(at));
             }
-            let id = id_of(*series, &new);
-            let bits = rows.values[row].to_bits();
-            let place = self.head.place(id).expect("it is registered");
-            run.add(
-                place,
-                Row {
+            self.each_stretch(series, &new, |id, place, nth, len| {
+                let value = taken.first + row + nth;
+                let rows = Stretch {
                     id,
-                    place: (place % BUCKET_SERIES) as u8,
-                    write: number,
-                    point: Point { at: *at, bits },
-                },
-            );
-        }
+                    place,
+                    at,
+                    value,
+                    len,
+                };
+                run.buckets.add(rows, number);
+            });
+        });
         run.writes.push(Gathered {
             index,
+            admits: taken.range.is_none_or(|(min, max)| bounds.admit(min, max)),
             bounds,
             oldest: None,
         });
     }
 
-    fn settle(&mut self, run: &mut Run, replayed: &mut Replayed) {
-        let (newest, recalled) = (self.max_time, Recalled::default());
-        for rows in &mut run.buckets {
-            order_by_series(rows, &mut run.order);
-            for &row in &run.order {
-                let row = &rows[row as usize];
-                let write = &mut run.writes[row.write as usize];
-                match self.store_float(row.id, row.point, &write.bounds, &recalled) {
-                    Some(reason) => replayed.refused.push(reason),
-                    None => {
-                        let at = row.point.at;
-                        write.oldest = Some(write.oldest.map_or(at, |oldest| oldest.min(at)));
-                        replayed.stored += 1;
-                    }
-                }
-            }
-            rows.clear();
+    /// Whether all series that are named by their ids are registered.
+    fn has(&self, series: Steps) -> bool {
+        if let Some(first) = series.ids_from() {
+            let last = SeriesId(first.0.saturating_add(series.len as u64 - 1));
+            let places = self.head.place(first).zip(self.head.place(last));
+            // None is missing where as many are between the first and the last as there would be.
+            return places.is_some_and(|(first, last)| last - first == series.len - 1);
         }
+        let mut known = series.refs().filter_map(|series| match series {
+            SeriesRef::Known(id) => Some(id),
+            SeriesRef::New(_) => None,
+        });
+        known.all(|id| self.head.place(id).is_some())
+    }
+
+    /// Calls `each` with id and place of series that follow one another, how many are before them, and how
+    /// many they are. All are registered.
+    fn each_stretch(
+        &self,
+        series: Steps,
+        new: &[SeriesId],
+        mut each: impl FnMut(SeriesId, usize, usize, usize),
+    ) {
+        let place = |id| self.head.place(id).expect("it is registered");
+        if let Some(first) = series.ids_from() {
+            return each(first, place(first), 0, series.len);
+        }
+        for (nth, series) in series.refs().enumerate() {
+            let id = id_of(series, new);
+            each(id, place(id), nth, 1);
+        }
+    }
+
+    /// Gives their series the rows that wait.
+    pub fn settle(&mut self, run: &mut Run, replayed: &mut Replayed) {
+        let newest = self.max_time;
+        let mut buckets = std::mem::take(&mut run.buckets);
+        buckets.drain(|place, pieces| self.settle_bucket(place, pieces, run, replayed));
+        run.buckets = buckets;
         debug_assert_eq!(self.max_time, newest, "told without the series");
         for write in run.writes.drain(..) {
             if let Some(oldest) = write.oldest {
                 self.touched.note(write.index, oldest);
             }
         }
+        run.rows.values.clear();
     }
+
+    /// `place` is that of the first series.
+    fn settle_bucket(
+        &mut self,
+        place: usize,
+        pieces: &[Piece],
+        run: &mut Run,
+        replayed: &mut Replayed,
+    ) {
+        let Run {
+            writes,
+            rows,
+            columns,
+            words,
+            ..
+        } = run;
+        columns.fill(pieces, &rows.values);
+        let admits = pieces.iter().all(|p| writes[p.write as usize].admits);
+        let mut refused: Vec<usize> = Vec::new();
+        for slot in 0..BUCKET_SERIES {
+            if slot.is_multiple_of(TOUCHED_SERIES) {
+                let first = place + slot;
+                self.head.touch_places(first..first + TOUCHED_SERIES);
+            }
+            let of_series = columns.of(slot);
+            let (id, points) = (columns.id(slot), &columns.points()[of_series.clone()]);
+            if points.is_empty() || admits && self.store_run(id, place + slot, points, words) {
+                continue;
+            }
+            for row in of_series {
+                let write = &writes[columns.writes(pieces)[row] as usize];
+                let point = columns.points()[row];
+                if let Some(reason) =
+                    self.store_float(id, point, &write.bounds, &Recalled::default())
+                {
+                    replayed.refused.push(reason);
+                    refused.push(row);
+                }
+            }
+        }
+        replayed.stored += (columns.rows() - refused.len()) as u64;
+        if refused.is_empty() {
+            let stored = pieces.iter();
+            return stored.for_each(|piece| writes[piece.write as usize].note(piece.at));
+        }
+        let mut refused = refused.into_iter().peekable();
+        for row in 0..columns.rows() {
+            if refused.next_if_eq(&row).is_none() {
+                let write = columns.writes(pieces)[row];
+                writes[write as usize].note(columns.points()[row].at);
+            }
+        }
+    }
+
+    /// Stores rows of writes that admit them, if each is later than the one before and than all that their
+    /// series has.
+    fn store_run(
+        &mut self,
+        id: SeriesId,
+        place: usize,
+        points: &[Point],
+        words: &mut Words,
+    ) -> bool {
+        let series = self.head.at_mut(place);
+        let is_later = points.first().map(|first| first.at) > series.last();
+        if !is_later || !points.is_sorted_by(|one, next| one.at < next.at) {
+            return false;
+        }
+        series.insert_all(points, words);
+        points.iter().for_each(|p| self.sums.add_sample(id, *p));
+        true
+    }
+}
+
+/// A write taken to pieces, but for its rows.
+struct Taken {
+    write: WriteCommand,
+    /// Where its values begin among those of the run.
+    first: usize,
+    /// From its oldest to its newest row.
+    range: Option<(Timestamp, Timestamp)>,
 }
 
 impl Run {
-    /// `place` is where the row's series stands among all.
-    fn add(&mut self, place: usize, row: Row) {
-        let bucket = place / BUCKET_SERIES;
-        if bucket >= self.buckets.len() {
-            self.buckets.resize_with(bucket + 1, Vec::new);
+    /// Takes a write about whose rows nothing but the head decides, or nothing; `sealed` is the newest instant of
+    /// the blocks.
+    fn take(&mut self, command: &Bytes, sealed: Option<Timestamp>) -> Option<Taken> {
+        let first = self.rows.values.len();
+        let taken = match runs::decode(command, &mut self.rows) {
+            Ok(Some(write)) if write.rows.histograms.is_empty() && write.exemplars.is_empty() => {
+                let range = range_of(&self.rows.times);
+                let is_behind = range.map(|(min, _)| min) > sealed;
+                (is_behind || range.is_none()).then_some(Taken {
+                    write,
+                    first,
+                    range,
+                })
+            }
+            // An error is told where the command is applied by itself.
+            _ => None,
+        };
+        if taken.is_none() {
+            self.rows.values.truncate(first);
         }
-        self.buckets[bucket].push(row);
+        taken
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.values.len() >= REPLAY_ROWS_MAX || self.buckets.pieces() >= REPLAY_PIECES_MAX
     }
 }
 
-/// The rows of a bucket by series, those of one in their order: places of `rows`.
-fn order_by_series(rows: &[Row], order: &mut Vec<u32>) {
-    let mut next = [0u32; BUCKET_SERIES + 1];
-    for row in rows {
-        next[usize::from(row.place) + 1] += 1;
-    }
-    for place in 1..next.len() {
-        next[place] += next[place - 1];
-    }
-    order.clear();
-    order.resize(rows.len(), 0);
-    for (number, row) in (0..).zip(rows) {
-        let place = &mut next[usize::from(row.place)];
-        order[*place as usize] = number;
-        *place += 1;
-    }
+/// The oldest and the newest of these instants.
+fn range_of(times: &[Steps]) -> Option<(Timestamp, Timestamp)> {
+    let ends = |run: &Steps| match run.step {
+        0 => (run.first as i64, run.first as i64),
+        // They may wrap.
+        _ => run.iter().fold((i64::MAX, i64::MIN), |(min, max), at| {
+            (min.min(at as i64), max.max(at as i64))
+        }),
+    };
+    let ends = times.iter().map(ends);
+    let range = ends.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+    range.map(|(min, max)| (Timestamp(min), Timestamp(max)))
 }
 
-/// Whether nothing but the head decides about the rows; `sealed` is the newest instant of the blocks.
-fn is_plain(write: &WriteCommand, sealed: Option<Timestamp>) -> bool {
-    write.rows.histograms.is_empty()
-        && write.exemplars.is_empty()
-        && sealed.is_none_or(|sealed| write.rows.timestamps.iter().all(|at| *at > sealed))
+/// Calls `each` with rows of one instant whose series are steps: the first one's place among the
+/// write's, the instant, and the series. With `singly` it is called for each row.
+fn each_piece(rows: &Rows, singly: bool, mut each: impl FnMut(usize, Timestamp, Steps)) {
+    let mut row = 0;
+    let mut times = rows.times.iter().copied();
+    let mut now = times.next();
+    for series in &rows.series {
+        let mut series = *series;
+        while let Some(time) = now {
+            let alike = match time.step == 0 && !singly {
+                true => series.len.min(time.len),
+                false => 1,
+            };
+            let (first, behind) = series.split_at(alike);
+            each(row, Timestamp(time.first as i64), first);
+            row += alike;
+            now = time.split_at(alike).1.or_else(|| times.next());
+            match behind {
+                Some(behind) => series = behind,
+                None => break,
+            }
+        }
+    }
 }
