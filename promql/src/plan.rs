@@ -481,7 +481,6 @@ fn refuse_newer(expr: &Expr) -> Result<(), QueryError> {
     let newer = match expr {
         Expr::Vector(selector) => selector.reach.as_str(),
         Expr::Matrix(matrix) => matrix.selector.reach.as_str(),
-        Expr::Binary(binary) if binary.op.is_trim() => binary.op.as_str(),
         Expr::Binary(binary) => match &binary.matching {
             Some(matching) if !matching.fill.is_none() => "fill",
             _ => "",
@@ -645,7 +644,6 @@ mod tests {
             "rate(x[5m] anchored)",
             "timestamp((x smoothed))",
             "x + fill (0) y",
-            "x </ 5",
         ] {
             let expr = crate::parse_with(text, options).unwrap();
             let refused = plan(&expr, context(0, 0, 1), None).unwrap_err();
