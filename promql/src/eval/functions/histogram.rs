@@ -307,7 +307,7 @@ fn natives<'c>(columns: &'c [Column], classics: &[Classic]) -> Vec<(&'c Column, 
 
 /// A float as Go's `ParseFloat` reads it.
 fn parse_bound(text: &str) -> Option<f64> {
-    model::number::parse_separated(text)
+    model::number::parse_literal(text)
 }
 
 /// A classic histogram.
