@@ -1,7 +1,7 @@
 //! What operators stand between: literals, parentheses, calls, aggregations, and the brackets,
 //! offsets and `@` behind them.
 
-use super::duration::{RANGE, STEP};
+use super::duration::RANGE;
 use super::{Parsed, Parser, Tree, literal};
 use crate::ast::{
     Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Reach,
@@ -256,7 +256,7 @@ impl Parser<'_> {
         }
         let mut step = None;
         if self.peek().kind != Kind::RightBracket {
-            step = Some(self.positive_length(STEP)?);
+            step = self.step_length()?;
         }
         let Some(close) = self.accept(&Kind::RightBracket) else {
             return Err(self.unexpected("subquery selector", "\"]\""));
