@@ -120,10 +120,13 @@ TIMES = ["0", "-1", "1.5", "1e3", "0x10", "1_000", "1__0", " 1", "abc", "1h", "n
          "2020-01-01T00:00:00Z", "2020-01-01t00:00:00z", "2020-01-01T00:00:00.123456789Z", "2020-01-01T00:00:00,5Z",
          "2020-01-01T00:00:00+02:00", "2020-01-01T00:00:00+0200", "2020-01-01T24:00:00Z", "2020-02-30T00:00:00Z",
          "2020-01-01T00:00:60Z", "10000-01-01T00:00:00Z", "-0", "1e-3", "0.0005", "0.0015", "1.0005", "1,5", "1.", "+1",
-         ".5", "2020-1-01T00:00:00Z", "2020-01-01T00:00:00+25:00", "%", "ï"]
+         ".5", "2020-1-01T00:00:00Z", "2020-01-01T00:00:00+25:00", "%", "ï", "0x1p4", "-0X_1.8P+1", "0x1p", "0b1", "0o7", "1e1_0", "Inf",
+         "-inf", "+Infinity", "nan", "+nan", "1e10", "1e11", "-1e11", "9007199254740993", "1e16", "1e17", "1e400", "9999-12-31T23:59:59Z",
+         "0000-01-01T00:00:00Z", "-292273086-05-16T16:47:06Z", "292277025-08-18T07:12:54.999999999Z"]
 DURATIONS = ["0", "-1", "1", "1.5", "0.001", "0.0004", "1e3", "1s", "1h30m", "1d", "1w", "1y", "1ms", "-1s", "+1s", "1.5s",
              "1x", "", "abc", "NaN", "Inf", "1e300", "9223372036", "9223372037", "9223372036.854775807", "1m1h", "1 m",
-             "0x10", "1_000", "1M", "1us", "292y", "293y", "1e10", "5e-324", "100000000000s"]
+             "0x10", "1_000", "1M", "1us", "292y", "293y", "1e10", "5e-324", "100000000000s", "0x1p4", "0x1p-2",
+             "0x1", "1e1_0", "-Inf", "infinity", "1e400"]
 LIMITS = ["0", "1", "2", "-1", "-0", "+1", "1.5", "1e3", "abc", "", " 1", "0x1", "01", "1_0", "9223372036854775807",
           "9223372036854775808", "-9223372036854775809", "NaN"]
 SELECTORS = ["s", "", " ", "#", "{}", '{a=""}', '{a=~".*"}', '{a=~".+"}', 'l{a="x"}', 'l{a!="x"}', 'l{a=~"x|y"}', '{__name__=~"x."}',
@@ -133,7 +136,9 @@ LABELS = ["a", "__name__", "nope", "l.x", "U__l_2e_x", "U__l_2E_x", "U__", "U___
           "", "a/b", "..", "a:b", "U__l__x", "U__a_zz_", "a%", "%zz"]
 PATHS = ["query", "query_range", "query_exemplars", "format_query", "parse_query", "labels", "label/a/values", "series",
          "scrape_pools", "targets", "targets/metadata", "metadata", "status/walreplay", "notifications", "read", "write", "alerts",
-         "rules", "admin/tsdb/delete_series", "label/a", "status", "nope", "status/tsdb/blocks", "a/../query", "./query"]
+         "rules", "admin/tsdb/delete_series", "label/a", "status", "nope", "status/tsdb/blocks", "a/../query", "./query", "query/", "Query",
+         "QUERY_range/", "labels/", "label/", "label/a/", "label/A/Values/", "series/", "Status/TSDB", "admin/TSDB/snapshot/", "read/", "rules/",
+         "rules/x/", "%71uery", "label%2Fa%2Fvalues", "labels%2F", "%2F", "..", "x/..", "targets/metadata/"]
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "FOO"]
 
 
@@ -183,7 +188,8 @@ def about_parameters():
         yield API + path + "?a;b&time=1"
     for pairs in ("query&time=1", "=1&query=1&time=1", "query=1+1&time=1", "query=1%2b1&time=1", "query=%FF&time=1",
                   "query=%22%FF%22&time=1", "query=s{k=%60%FF%60}&time=1", "query=1%001&time=1", "QUERY=1&time=1",
-                  "&&query=1&&time=1&", "query=1&query=2&time=1"):
+                  "&&query=1&&time=1&", "query=1&query=2&time=1", 'query=g{k="const"}&time=1', "query=1>2&time=1", 'query="é<ï>"&time=1',
+                  "query=1#2&time=1", "query=`a`&time=1", 'query={"utf.8 name"}&time=1', "query=1+%23+2&time=1"):
         yield query + "?" + pairs
 
 
@@ -199,10 +205,16 @@ def about_the_rest():
     for path in ("query", "labels", "series", "query_range", "format_query", "query_exemplars", "label/a/values", "read"):
         for form in (b"match[]=s&query=1&start=1&end=2&step=1&time=1", b"match[]=s&match[]=l&limit=1&time=1", b"query=%zz", b"x=1;y=2", b""):
             table.append(("POST", API + path, FORM, form))
+    parts = "".join('--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % pair for pair in (
+        ("query", "s"), ("match[]", "s"), ("start", "1"), ("end", "2"), ("step", "1"), ("time", "1"), ("query", "1")))
+    for path in ("query", "query?query=7&time=1", "labels", "series", "query_range", "format_query", "query_exemplars", "label/a/values"):
+        for kind in ("multipart/form-data; boundary=b", 'Multipart/Form-Data; x=y; boundary="b"', "multipart/mixed; boundary=b"):
+            table.append(("POST", API + path, {"Content-Type": kind}, (parts + "--b--").encode()))
+        table.append(("POST", API + path, {"Content-Type": "multipart/form-data; boundary=b"}, parts.encode()))
     kinds = [None, "text/plain", "x", ";", "APPLICATION/x-www-form-urlencoded", "application/x-www-form-urlencoded;charset"]
     table += [("POST", API + "query", {"Content-Type": kind} if kind else {}, b"query=1&time=1") for kind in kinds]
     accepted = ["gzip", "deflate", "gzip;q=0", "GZIP", "br, gzip", "deflate, gzip", "*", "identity", "zstd"]
-    for path in ("query?query=1&time=1", "query?query=(", "labels", "nope"):
+    for path in ("query?query=1&time=1", "query?query=(", "labels", "nope", "admin/tsdb/delete_series"):
         table += [("GET", API + path, {"Accept-Encoding": text}, None) for text in accepted]
         table += [("GET", API + path, {"Origin": text}, None) for text in ("http://a.b", "null", "")]
     for pairs in ("match[]=", "match[]=(", "match[]=nope", "match[]=nope&start=x", "match[]=nope&start=5&end=1", "match[]={}",
@@ -233,7 +245,7 @@ class Asker:
             held = cls.connections.__dict__
             connection = held.pop(server, None) or http.client.HTTPConnection(server[len("http://"):], timeout=60)
             try:
-                connection.request(method, urllib.parse.quote(path, safe="/?&=%+:;,{}[]()*!~'\"#@"), body, headers)
+                connection.request(method, urllib.parse.quote(path, safe="/?&=%+:;,{}[]()*!~'\"#@<>`"), body, headers)
                 answer = connection.getresponse()
                 text = answer.read()
             except (OSError, http.client.HTTPException) as error:

@@ -2,7 +2,9 @@
 //! of Prometheus shows them that way.
 //!
 //! Promise: the digits are the shortest that read back to the same bits (Ryū, Adams 2018); only
-//! their layout differs between the forms. Not here: timestamps, durations, hexadecimal.
+//! their layout differs between the forms. Not here: timestamps, durations.
+
+mod hexadecimal;
 
 /// The NaN that stands for every NaN read from text (Prometheus, `value.NormalNaN`), so that
 /// equal texts are equal bits.
@@ -97,20 +99,36 @@ pub fn parse(text: &str) -> Option<f64> {
     (value.is_finite() || !finite_text).then_some(value)
 }
 
-/// As [`parse`], with `_` between digits: what Go's `ParseFloat` takes today, which reads the API's
-/// times and the bounds of buckets.
-pub fn parse_separated(text: &str) -> Option<f64> {
-    if !text.contains('_') {
-        return parse(text);
+/// As [`parse`], with `_` between digits and hexadecimal (`0x1.8p3`): what Go's `ParseFloat` takes
+/// today, which reads the API's times and the bounds of buckets.
+pub fn parse_literal(text: &str) -> Option<f64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let hexadecimal = unsigned
+        .strip_prefix("0x")
+        .or_else(|| unsigned.strip_prefix("0X"));
+    if text.contains('_') && !is_separated(unsigned, hexadecimal.is_some()) {
+        return None;
     }
-    let bytes = text.as_bytes();
-    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-    let mut separators = text.match_indices('_').map(|(at, _)| at);
-    let stand_between = separators.all(|at| at > 0 && is_digit(at - 1) && is_digit(at + 1));
-    match stand_between {
-        true => parse(&text.replace('_', "")),
-        false => None,
+    match hexadecimal {
+        Some(digits) => {
+            let size = hexadecimal::parse(&digits.replace('_', ""))?;
+            Some(if text.starts_with('-') { -size } else { size })
+        }
+        None if text.contains('_') => parse(&text.replace('_', "")),
+        None => parse(text),
     }
+}
+
+/// Whether each `_` stands between digits, of which a base's prefix is one.
+fn is_separated(unsigned: &str, is_hexadecimal: bool) -> bool {
+    let bytes = unsigned.as_bytes();
+    let is_digit = |at: usize| match bytes.get(at) {
+        Some(byte) if is_hexadecimal => at == 1 || byte.is_ascii_hexdigit(),
+        Some(byte) => byte.is_ascii_digit(),
+        None => false,
+    };
+    let mut separators = unsigned.match_indices('_').map(|(at, _)| at);
+    separators.all(|at| at > 0 && is_digit(at - 1) && is_digit(at + 1))
 }
 
 #[derive(Clone, Copy)]
@@ -299,14 +317,23 @@ mod tests {
 
     /// Prometheus 3.5.3: `curl ':9090/api/v1/query?query=time()&time=…'`.
     #[test]
-    fn separators_stand_between_digits() {
-        for (text, value) in [("1_000", 1000.0), ("-1_0.0_5e1_0", -1.005e11), ("2", 2.0)] {
-            assert_eq!(parse_separated(text), Some(value), "{text}");
+    fn literals_are_those_of_go() {
+        for (text, value) in [
+            ("1_000", 1000.0),
+            ("-1_0.0_5e1_0", -1.005e11),
+            ("2", 2.0),
+            ("0x1p4", 16.0),
+            ("-0X_1.8P+1", -3.0),
+            ("0x.8p1_0", 512.0),
+            ("0xf_fp0", 255.0),
+        ] {
+            assert_eq!(parse_literal(text), Some(value), "{text}");
         }
         for text in [
-            "_1", "1_", "1__0", "1_.5", "1._5", "1e_5", "_", "n_an", "1 0",
+            "_1", "1_", "1__0", "1_.5", "1._5", "1e_5", "_", "n_an", "1 0", "0x", "0x10", "0xp1",
+            "0x1p", "0x1_p1", "0_x1p1", "0x1p_1", "0b1", "0o7", "--1", "0x-1p1",
         ] {
-            assert_eq!(parse_separated(text), None, "{text}");
+            assert_eq!(parse_literal(text), None, "{text}");
         }
     }
 

@@ -250,8 +250,6 @@ pub enum BinaryOp {
     LessEqual,
     Greater,
     GreaterEqual,
-    TrimUpper,
-    TrimLower,
     And,
     Or,
     Unless,
@@ -273,8 +271,6 @@ impl BinaryOp {
             Self::LessEqual => "<=",
             Self::Greater => ">",
             Self::GreaterEqual => ">=",
-            Self::TrimUpper => "</",
-            Self::TrimLower => ">/",
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
@@ -286,7 +282,7 @@ impl BinaryOp {
         match self {
             Self::Or => 1,
             Self::And | Self::Unless => 2,
-            _ if self.is_comparison() || self.is_trim() => 3,
+            _ if self.is_comparison() => 3,
             Self::Add | Self::Sub => 4,
             Self::Pow => 6,
             _ => 5,
@@ -303,11 +299,6 @@ impl BinaryOp {
                 | Self::Greater
                 | Self::GreaterEqual
         )
-    }
-
-    /// Whether it cuts native histograms; newer than Prometheus 3.5.
-    pub fn is_trim(self) -> bool {
-        matches!(self, Self::TrimUpper | Self::TrimLower)
     }
 
     pub fn is_set(self) -> bool {

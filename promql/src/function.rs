@@ -31,11 +31,6 @@ impl Function {
     pub fn find(name: &str) -> Option<&'static Self> {
         FUNCTIONS.iter().find(|f| f.name == name)
     }
-
-    /// Whether Prometheus 3.5 does not know it, not even as an experiment.
-    pub fn is_newer(&self) -> bool {
-        NEWER.contains(&self.name)
-    }
 }
 
 use Type::{Matrix as M, Scalar as S, String as T, Vector as V};
@@ -69,12 +64,6 @@ const fn experimental(name: &'static str, args: &'static [Type], variadic: Varia
     }
 }
 
-const NEWER: [&str; 3] = [
-    "first_over_time",
-    "histogram_quantiles",
-    "ts_of_first_over_time",
-];
-
 static FUNCTIONS: &[Function] = &[
     simple("abs", &[V], V),
     simple("absent", &[V], V),
@@ -103,13 +92,11 @@ static FUNCTIONS: &[Function] = &[
     simple("deriv", &[M], V),
     experimental("double_exponential_smoothing", &[M, S, S], Variadic::No),
     simple("exp", &[V], V),
-    experimental("first_over_time", &[M], Variadic::No),
     simple("floor", &[V], V),
     simple("histogram_avg", &[V], V),
     simple("histogram_count", &[V], V),
     simple("histogram_fraction", &[S, S, V], V),
     simple("histogram_quantile", &[S, V], V),
-    experimental("histogram_quantiles", &[V, T, S, S], Variadic::UpTo(9)),
     simple("histogram_stddev", &[V], V),
     simple("histogram_stdvar", &[V], V),
     simple("histogram_sum", &[V], V),
@@ -153,7 +140,6 @@ static FUNCTIONS: &[Function] = &[
     simple("tanh", &[V], V),
     simple("time", &[], S),
     simple("timestamp", &[V], V),
-    experimental("ts_of_first_over_time", &[M], Variadic::No),
     experimental("ts_of_last_over_time", &[M], Variadic::No),
     experimental("ts_of_max_over_time", &[M], Variadic::No),
     experimental("ts_of_min_over_time", &[M], Variadic::No),

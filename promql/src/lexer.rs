@@ -85,7 +85,7 @@ impl Kind {
 
 /// The tokens of `text`; the last one is [`Kind::End`] or [`Kind::Error`].
 ///
-/// The options decide about words and operators newer than 3.5.
+/// The options decide about words newer than 3.5.
 pub(crate) fn lex(text: &str, options: ParseOptions) -> Vec<Token> {
     let mut lexer = Lexer {
         text,
@@ -234,12 +234,6 @@ impl Lexer<'_> {
             '!' => {
                 let next = quote_char(self.peek());
                 self.fail(format!("unexpected character after '!': {next}"))
-            }
-            '<' if self.options.experimental_functions && self.accept("/") => {
-                self.emit(Kind::Operator(BinaryOp::TrimUpper))
-            }
-            '>' if self.options.experimental_functions && self.accept("/") => {
-                self.emit(Kind::Operator(BinaryOp::TrimLower))
             }
             '<' if self.accept("=") => self.emit(Kind::Operator(BinaryOp::LessEqual)),
             '<' => self.emit(Kind::Operator(BinaryOp::Less)),
@@ -505,9 +499,7 @@ impl Lexer<'_> {
         self.accept(digits);
         let (mut had_dot, mut had_exponent) = (false, false);
         while let Some(c) = self.peek() {
-            if digits.contains(c) {
-                self.accept_while(|c| digits.contains(c));
-            } else if c == '.' {
+            if c == '.' {
                 self.next();
                 if had_dot || self.accept("_.") || is_hex {
                     return false;
@@ -523,6 +515,9 @@ impl Lexer<'_> {
                 if self.accept("._eE") || self.peek().is_none() {
                     return false;
                 }
+            } else if digits.contains(c) {
+                // Of hexadecimal digits an `e` at the front was taken for an exponent.
+                self.accept_while(|c| digits.contains(c));
             } else if c == '_' {
                 self.next();
                 if self.accept("._eE") || self.peek().is_none() {

@@ -481,7 +481,6 @@ fn refuse_newer(expr: &Expr) -> Result<(), QueryError> {
     let newer = match expr {
         Expr::Vector(selector) => selector.reach.as_str(),
         Expr::Matrix(matrix) => matrix.selector.reach.as_str(),
-        Expr::Binary(binary) if binary.op.is_trim() => binary.op.as_str(),
         Expr::Binary(binary) => match &binary.matching {
             Some(matching) if !matching.fill.is_none() => "fill",
             _ => "",
@@ -527,15 +526,18 @@ pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
         Expr::Vector(selector) => selector.shift.at.is_some(),
         Expr::Matrix(matrix) => matrix.selector.shift.at.is_some(),
         Expr::Subquery(subquery) => subquery.shift.at.is_some(),
-        Expr::Call(call) => {
-            !BOUND_TO_TIME.contains(&call.function.name) && call.args.iter().all(is_step_invariant)
-        }
+        Expr::Call(call) => is_invariant_call(call),
         // Prometheus does not look at the parameter.
         Expr::Aggregate(aggregate) => is_step_invariant(&aggregate.expr),
         Expr::Binary(binary) => is_step_invariant(&binary.left) && is_step_invariant(&binary.right),
         Expr::Unary(unary) => is_step_invariant(&unary.expr),
         Expr::Paren(paren) => is_step_invariant(&paren.expr),
     }
+}
+
+/// [`is_step_invariant`] of a call.
+pub(crate) fn is_invariant_call(call: &Call) -> bool {
+    !BOUND_TO_TIME.contains(&call.function.name) && call.args.iter().all(is_step_invariant)
 }
 
 #[cfg(test)]
@@ -645,7 +647,6 @@ mod tests {
             "rate(x[5m] anchored)",
             "timestamp((x smoothed))",
             "x + fill (0) y",
-            "x </ 5",
         ] {
             let expr = crate::parse_with(text, options).unwrap();
             let refused = plan(&expr, context(0, 0, 1), None).unwrap_err();

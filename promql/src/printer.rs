@@ -4,6 +4,7 @@ use std::fmt;
 
 use model::Matcher;
 use model::labels::METRIC_NAME;
+use model::number;
 
 use crate::ast::{
     Aggregate, At, Binary, Call, Cardinality, Expr, Matching, MatrixSelector, NumberLiteral, Reach,
@@ -61,7 +62,7 @@ pub fn format_float(value: f64) -> String {
     match value {
         f64::INFINITY => "+Inf".to_owned(),
         f64::NEG_INFINITY => "-Inf".to_owned(),
-        v => v.to_string(),
+        v => number::plain(v),
     }
 }
 

@@ -22,6 +22,7 @@ const STATISTICS: usize = 10;
 /// Forgets samples.
 pub async fn delete_series(State(api): State<Shared>, form: Form) -> Result<Response, ApiError> {
     check_enabled(&api)?;
+    let form = form.plain();
     form.strict().map_err(ApiError::bad_data)?;
     if form.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));

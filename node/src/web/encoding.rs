@@ -7,7 +7,8 @@ use std::io::{self, Write};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use futures::{Stream, StreamExt, stream};
 
+use super::params::unescape;
 use super::{Shared, instant};
 
 /// What Prometheus adds for any origin, allowed or not.
@@ -36,10 +38,22 @@ pub async fn date(State(api): State<Shared>, request: Request, next: Next) -> Re
     response
 }
 
+/// A request with the escapes in its path that are needed, and no others: whatever Go escapes is
+/// routed alike. Stands before the router.
+pub fn escape_anew(mut request: Request) -> Request {
+    if let Ok(path) = unescape(request.uri().path().as_bytes(), false) {
+        let path = escaped(&path);
+        if path != request.uri().path() {
+            put_path(&mut request, path);
+        }
+    }
+    request
+}
+
 /// Leads paths with empty or dotted parts to what they mean, as Go's server does.
 pub async fn clean_path(request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if !is_escaped(path) {
+    if unescape(path.as_bytes(), false).is_err() {
         let close = [(header::CONNECTION, "close")];
         return (StatusCode::BAD_REQUEST, close, "400 Bad Request").into_response();
     }
@@ -59,8 +73,8 @@ pub async fn clean_path(request: Request, next: Next) -> Response {
     if clean == path || request.method() == Method::CONNECT {
         return next.run(request).await;
     }
-    let query = request.uri().query().map(|query| format!("?{query}"));
-    let location = clean + &query.unwrap_or_default();
+    let query = request.uri().query().filter(|query| !query.is_empty());
+    let location = clean + &query.map(|query| format!("?{query}")).unwrap_or_default();
     let moved = StatusCode::MOVED_PERMANENTLY;
     match *request.method() {
         Method::GET | Method::HEAD => redirect(moved, "Moved Permanently", &location),
@@ -68,10 +82,30 @@ pub async fn clean_path(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether two digits stand behind every percent sign.
-fn is_escaped(path: &str) -> bool {
-    let mut escapes = path.split('%').skip(1).map(str::as_bytes);
-    escapes.all(|rest| rest.len() > 1 && rest[..2].iter().all(u8::is_ascii_hexdigit))
+/// Escapes of a path that need not be there are gone, those that are needed stand there.
+fn escaped(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(char::from(byte)),
+            _ if b"-_.~$&+,/:;=@".contains(&byte) => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn put_path(request: &mut Request, path: String) {
+    let query = request.uri().query().map(|query| format!("?{query}"));
+    let target = path + &query.unwrap_or_default();
+    // One that has become too long for a target stays what it was.
+    if let Ok(target) = target.parse::<PathAndQuery>() {
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(target);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
 }
 
 /// Paths outside the API that are also found with a slash behind them, by GET, and by HEAD where that
@@ -95,7 +129,7 @@ fn without_slash<'a>(path: &'a str, method: &Method) -> Option<&'a str> {
     is_served.then_some(shorter)
 }
 
-/// Without `//`, `.` and `..`; a slash at the end stays.
+/// Without `//`, `.` and `..`; a slash at the end stays, and the API's is put there.
 fn cleaned(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -105,7 +139,8 @@ fn cleaned(path: &str) -> String {
             part => parts.push(part),
         }
     }
-    let ends = path.ends_with('/') && !parts.is_empty();
+    let is_api = parts == ["api", "v1"];
+    let ends = is_api || path.ends_with('/') && !parts.is_empty();
     format!("/{}{}", parts.join("/"), if ends { "/" } else { "" })
 }
 
@@ -165,14 +200,16 @@ fn allow(api: &Shared, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     }
 }
 
+/// Answers that never are compressed.
+const BARE: [StatusCode; 2] = [StatusCode::NO_CONTENT, StatusCode::METHOD_NOT_ALLOWED];
+
 /// Compresses the answer if the request asks for it.
 pub async fn compress(request: Request, next: Next) -> Response {
     let encoder = Encoder::asked_by(request.headers());
     let response = next.run(request).await;
     match encoder {
-        Some(encoder) if response.status() != StatusCode::NO_CONTENT => {
-            encode(response, encoder).await
-        }
+        // Prometheus' router refuses methods outside of what compresses.
+        Some(encoder) if !BARE.contains(&response.status()) => encode(response, encoder).await,
         _ => response,
     }
 }
@@ -312,6 +349,8 @@ mod tests {
             ("/a//b/", "/a/b/"),
             ("/a/./b/../c", "/a/c"),
             ("/../a", "/a"),
+            ("/api/v1", "/api/v1/"),
+            ("/api/v1/x/..", "/api/v1/"),
             ("/api/v1/label/a/values", "/api/v1/label/a/values"),
         ] {
             assert_eq!(cleaned(path), clean);
@@ -335,10 +374,18 @@ mod tests {
     }
 
     #[test]
-    fn broken_escapes_are_seen() {
-        for path in ["/", "/a%2F", "/%zz%", "/a%2", "/%e4%Fc/b"] {
-            let is_escaped_well = !path.contains("zz") && !path.ends_with("%2");
-            assert_eq!(is_escaped(path), is_escaped_well, "{path}");
+    fn only_needed_escapes_stay_in_a_path() {
+        for (path, seen) in [
+            ("/api/v1/%71uery?a=%71", "/api/v1/query?a=%71"),
+            ("/a%2fb%20c", "/a/b%20c"),
+            ("/a{b|\"", "/a%7Bb%7C%22"),
+            ("/%c3%a9%ff", "/%C3%A9%FF"),
+            ("/%2e%2E/a%3f", "/../a%3F"),
+            ("/a%zz", "/a%zz"),
+            ("*", "*"),
+        ] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            assert_eq!(escape_anew(request).uri(), seen);
         }
     }
 

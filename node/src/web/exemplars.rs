@@ -17,9 +17,9 @@ pub async fn query(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, ApiError> {
-    let start = form.time_or("start", MIN_TIME)?;
-    let end = form.time_or("end", MAX_TIME)?;
-    if end < start {
+    let start = form.moment_or("start", MIN_TIME)?;
+    let end = form.moment_or("end", MAX_TIME)?;
+    if end.is_before(start) {
         let error = "end timestamp must not be before start timestamp";
         return Err(ApiError::bad_data(error));
     }
@@ -32,8 +32,8 @@ pub async fn query(
     let consistency = form.consistency(&headers);
     let selection = MetadataSelection {
         any_of,
-        start,
-        end,
+        start: start.timestamp(),
+        end: end.timestamp(),
         consistency: consistency.map_err(|e| ApiError::bad_parameter("consistency", e))?,
     };
     let found = api.source.exemplars(&selection).await?;

@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use federation::escaping::unescape_values;
-use model::Matcher;
 use model::source::MetadataSelection;
+use model::{Matcher, Timestamp};
 
 use super::Shared;
-use super::errors::{ApiError, ErrorType, not_found};
+use super::errors::{ApiError, ErrorType};
 use super::json::{self, Json};
 use super::params::{Form, MAX_TIME, MIN_TIME, quote_bytes, unescape};
 use super::query::json_response;
@@ -21,6 +21,7 @@ pub async fn series(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, ApiError> {
+    let form = form.plain();
     form.strict().map_err(ApiError::bad_data)?;
     if form.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
@@ -58,10 +59,6 @@ pub async fn label_values(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, ApiError> {
-    // Prometheus looks for a path that has the slash.
-    if uri.path().to_ascii_lowercase().contains("%2f") {
-        return Ok(not_found().await.into_response());
-    }
     let name = label_in(uri.path())?;
     let (selection, limit) = select(&form, &headers, matchers)?;
     let found = api.source.label_values(&name, &selection).await?;
@@ -96,8 +93,10 @@ fn select(
     let limit = form.limit()?;
     let start = form.time_or("start", MIN_TIME)?;
     let end = form.time_or("end", MAX_TIME)?;
-    // Prometheus looks for data that reach into both ends, whichever comes first.
-    let (start, end) = (start.min(end), start.max(end));
+    let (start, end) = match start > end {
+        true => turned_round(start, end),
+        false => (start, end),
+    };
     let any_of = matchers(form)?;
     let consistency = form.consistency(headers);
     let consistency = consistency.map_err(|e| ApiError::bad_parameter("consistency", e))?;
@@ -108,6 +107,16 @@ fn select(
         consistency,
     };
     Ok((selection, limit))
+}
+
+/// From after to: Prometheus looks for a chunk that holds both ends, and begins chunks anew every two
+/// hours. So there is none where such an hour lies between them; else what lies there is as good.
+fn turned_round(start: Timestamp, end: Timestamp) -> (Timestamp, Timestamp) {
+    const CHUNKS_MS: i64 = 2 * 3_600_000;
+    match start.0.div_euclid(CHUNKS_MS) == end.0.div_euclid(CHUNKS_MS) {
+        true => (end, start),
+        false => (MAX_TIME, MAX_TIME),
+    }
 }
 
 fn respond<T>(
@@ -169,6 +178,7 @@ mod tests {
         for path in [
             "/api/v1/series?match[]=up&start=5&end=6",
             "/api/v1/series?match[]=up&start=5&end=1",
+            "/api/v1/series?match[]=up&start=1e10&end=1",
         ] {
             assert_eq!(twin.get(path).await.seen(), (200, none), "{path}");
         }

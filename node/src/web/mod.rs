@@ -7,7 +7,8 @@
 //!
 //! In reading order:
 //! - [`state`]: what the handlers stand on
-//! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`instant`]: what came in
+//! - [`errors`]: every error's HTTP code; [`body`], [`params`], [`multipart`], [`moment`], [`instant`]: what came in;
+//!   [`elsewhere`]: what was nearly right
 //! - [`json`]: results as Prometheus' bytes
 //! - [`query`], [`explain`], [`exemplars`], [`expressions`], [`metadata`], [`federate`], [`stream`], [`read`]:
 //!   the way out
@@ -16,13 +17,14 @@
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
 //! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
-//!   [`serve`]: a listener and its connections
+//!   [`serve`]: a listener and its connections; [`request_line`]: what they send bare
 
 pub mod admin;
 #[cfg(test)]
 mod back_pressure;
 mod backfill;
 pub mod body;
+mod elsewhere;
 pub mod encoding;
 pub mod errors;
 pub mod exemplars;
@@ -36,6 +38,8 @@ pub mod lifecycle;
 pub mod lines;
 pub mod metadata;
 pub mod metrics;
+pub mod moment;
+mod multipart;
 pub mod otlp;
 pub mod params;
 pub mod push;
@@ -43,6 +47,7 @@ pub mod push_api;
 pub mod push_page;
 pub mod query;
 pub mod read;
+mod request_line;
 pub mod rules;
 pub mod serve;
 pub mod state;
@@ -62,6 +67,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Response};
+use tower::ServiceExt as _;
 
 use metrics::Measure;
 pub use serve::{Bounds, serve};
@@ -157,7 +163,8 @@ pub fn api_router(state: ApiState) -> Router {
         .route("/", only("GET, OPTIONS", get(status::start_page)))
         .route("/graph", only("GET, OPTIONS", get(status::old_graph)))
         .route("/version", only("GET, OPTIONS", get(status::version)));
-    json.merge(texts)
+    let served = json
+        .merge(texts)
         .merge(rest)
         .route(
             "/api/v1/import/write",
@@ -165,11 +172,12 @@ pub fn api_router(state: ApiState) -> Router {
         )
         .merge(lines::routes())
         .route_layer(from_fn_with_state(measure, metrics::measure))
-        .fallback(errors::not_found)
+        .fallback(elsewhere::lead)
         .layer(from_fn_with_state(Arc::clone(&state), encoding::preflight))
         .layer(from_fn(encoding::clean_path))
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
-        .with_state(state)
+        .with_state(state);
+    Router::new().fallback_service(served.map_request(encoding::escape_anew))
 }
 
 /// The listener of Pushgateway.

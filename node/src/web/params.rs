@@ -1,5 +1,5 @@
-//! Parameters of a request: a form in the body, then the URL's query, as Go's `ParseForm` reads
-//! them, and Prometheus' words for what is wrong with one.
+//! Parameters of a request: a form in the body, then the URL's query, then a form in parts, as Go's
+//! `ParseForm` and `ParseMultipartForm` read them, and Prometheus' words for what is wrong with one.
 //!
 //! Promise: any bytes are a form; bytes that are not UTF-8 become replacement characters, which no
 //! parser behind accepts in a name. Not here: what a parameter is for.
@@ -16,7 +16,8 @@ use model::time::parse_duration;
 use model::{Matcher, Timestamp, number};
 
 use super::errors::ApiError;
-use super::{Shared, body, instant};
+use super::moment::Moment;
+use super::{Shared, body, multipart};
 use crate::queries::log::Origin;
 
 /// What Prometheus takes for "since ever" and "for ever": as far as its calendar goes.
@@ -30,6 +31,8 @@ const EMPTY: &str = "match[] must contain at least one non-empty matcher";
 #[derive(Debug, Default)]
 pub struct Form {
     pairs: Vec<(String, String)>,
+    /// How many of the pairs did not come as `multipart/form-data`.
+    plain: usize,
     /// The first thing that was wrong; the pair concerned is left out.
     error: Option<String>,
 }
@@ -39,7 +42,14 @@ impl Form {
     pub fn parse(text: &[u8]) -> Self {
         let mut form = Self::default();
         form.add(text);
+        form.plain = form.pairs.len();
         form
+    }
+
+    /// Without what came as `multipart/form-data`, where Prometheus does not look for that.
+    pub fn plain(mut self) -> Self {
+        self.pairs.truncate(self.plain);
+        self
     }
 
     fn add(&mut self, text: &[u8]) {
@@ -70,18 +80,23 @@ impl Form {
     }
 
     /// An instant that must be given.
-    pub fn time(&self, name: &str) -> Result<Timestamp, ApiError> {
-        parse_time(self.first(name)).map_err(|e| ApiError::bad_parameter(name, e))
+    pub fn moment(&self, name: &str) -> Result<Moment, ApiError> {
+        Moment::parse(self.first(name)).map_err(|e| ApiError::bad_parameter(name, e))
     }
 
     /// An instant that may be left out.
-    pub fn time_or(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
+    pub fn moment_or(&self, name: &str, default: Timestamp) -> Result<Moment, ApiError> {
         match self.first(name) {
-            "" => Ok(default),
-            text => parse_time(text).map_err(|e| {
+            "" => Ok(default.into()),
+            text => Moment::parse(text).map_err(|e| {
                 ApiError::bad_parameter(name, format!("invalid time value for '{name}': {e}"))
             }),
         }
+    }
+
+    /// As [`Self::moment_or`], outside queries.
+    pub fn time_or(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
+        self.moment_or(name, default).map(Moment::timestamp)
     }
 
     /// How many results are wanted; `None` for all.
@@ -133,11 +148,22 @@ impl FromRequest<Shared> for Form {
     async fn from_request(request: Request, api: &Shared) -> Result<Self, ApiError> {
         let (parts, incoming) = request.into_parts();
         let mut form = Self::default();
-        if parts.method == Method::POST && is_form(&parts.headers) {
-            let bytes = body::read(incoming, FORM_BYTES_MAX, &api.body_budget).await;
-            form.add(&bytes?);
+        let kind = parts.headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
+        let boundary = multipart::boundary(kind);
+        let mut bytes = None;
+        if parts.method == Method::POST && (is_form(kind) || boundary.is_some()) {
+            bytes = Some(body::read(incoming, FORM_BYTES_MAX, &api.body_budget).await?);
+        }
+        if let (Some(bytes), None) = (&bytes, &boundary) {
+            form.add(bytes);
         }
         form.add(parts.uri.query().unwrap_or_default().as_bytes());
+        form.plain = form.pairs.len();
+        if let (Some(bytes), Some(boundary)) = (&bytes, &boundary) {
+            let fields = multipart::read(bytes, boundary).into_iter();
+            form.pairs.extend(fields.map(|(n, v)| (text(n), text(v))));
+        }
         Ok(form)
     }
 }
@@ -163,9 +189,7 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
+fn is_form(kind: &str) -> bool {
     let media = kind.split(';').next().unwrap_or_default().trim();
     media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
@@ -177,8 +201,11 @@ fn parse_pair(pair: &[u8]) -> Result<(String, String), String> {
     let mut halves = pair.splitn(2, |&b| b == b'=');
     let mut half = || unescape(halves.next().unwrap_or_default(), true);
     let (name, value) = (half()?, half()?);
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok((text(name), text(value)))
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Undoes percent-encoding, and `+` for a space where `plus` says so.
@@ -206,31 +233,10 @@ pub fn unescape(text: &[u8], plus: bool) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// Seconds since 1970 as a float, RFC 3339, or one of the two texts for the ends of time.
-pub fn parse_time(text: &str) -> Result<Timestamp, String> {
-    if let Some(seconds) = number::parse_separated(text).filter(|s| s.is_finite()) {
-        return Ok(timestamp_of(seconds));
-    }
-    match text {
-        "-292273086-05-16T16:47:06Z" => Ok(MIN_TIME),
-        "292277025-08-18T07:12:54.999999999Z" => Ok(MAX_TIME),
-        _ => instant::parse(text)
-            .ok_or_else(|| format!("cannot parse {} to a valid timestamp", quote(text))),
-    }
-}
-
-/// Rounded to milliseconds, whole seconds apart, as Prometheus does; stops at the ends of time.
-fn timestamp_of(seconds: f64) -> Timestamp {
-    let fraction = ((seconds - seconds.trunc()) * 1000.0).round() / 1000.0;
-    let nanos = (fraction * 1e9) as i128 + (seconds.trunc() as i128).saturating_mul(1_000_000_000);
-    let ms = (nanos / 1_000_000).clamp(i128::from(MIN_TIME.0), i128::from(MAX_TIME.0));
-    Timestamp(i64::try_from(ms).expect("between two of them"))
-}
-
 /// Seconds as a float, or `5m`; in nanoseconds, and possibly below zero.
 pub fn parse_nanos(text: &str) -> Result<i64, String> {
     let cannot = || format!("cannot parse {} to a valid duration", quote(text));
-    if let Some(seconds) = number::parse_separated(text) {
+    if let Some(seconds) = number::parse_literal(text) {
         let nanos = seconds * 1e9;
         if nanos.abs() > NANOS_END {
             return Err(cannot() + ". It overflows int64");
@@ -323,33 +329,6 @@ mod tests {
     }
 
     #[test]
-    fn times_read_as_prometheus_reads_them() {
-        for (text, ms) in [
-            ("1.2345", 1234),
-            ("1.0005", 1000),
-            ("1.0015", 1002),
-            ("1.0025", 1002),
-            ("-1.0005", -1000),
-            ("-5.5", -5500),
-            ("1435781451.7815", 1_435_781_451_782),
-            (".5", 500),
-            ("1_0.5", 10_500),
-            ("1e3", 1_000_000),
-            ("2024-01-01T00:00:00Z", 1_704_067_200_000),
-            ("1e300", MAX_TIME.0),
-            ("-292273086-05-16T16:47:06Z", MIN_TIME.0),
-        ] {
-            assert_eq!(parse_time(text), Ok(Timestamp(ms)), "{text}");
-        }
-        for text in ["", "abc", "0x10", " 1", "NaN", "+Inf"] {
-            assert_eq!(
-                parse_time(text),
-                Err(format!("cannot parse {text:?} to a valid timestamp"))
-            );
-        }
-    }
-
-    #[test]
     fn durations_are_seconds_or_units() {
         assert_eq!(parse_nanos("2s"), Ok(2_000_000_000));
         assert_eq!(parse_nanos("0.0001"), Ok(100_000));
@@ -358,6 +337,7 @@ mod tests {
         assert_eq!(parse_nanos("NaN"), Ok(i64::MIN));
         assert_eq!(parse_nanos("9223372036.854775807"), Ok(i64::MIN));
         assert_eq!(parse_nanos("1_0"), Ok(10_000_000_000));
+        assert_eq!(parse_nanos("0x1p-1"), Ok(500_000_000));
         assert_eq!(
             parse_nanos("1e300"),
             Err("cannot parse \"1e300\" to a valid duration. It overflows int64".to_owned())
@@ -407,8 +387,9 @@ mod tests {
 
         #[test]
         fn any_text_is_a_time_or_an_error(text in "\\PC{0,30}|[0-9.eE+-]{0,30}") {
-            if let Ok(at) = parse_time(&text) {
-                prop_assert!((MIN_TIME..=MAX_TIME).contains(&at));
+            if let Ok(moment) = Moment::parse(&text) {
+                prop_assert!((MIN_TIME..=MAX_TIME).contains(&moment.timestamp()));
+                prop_assert!(moment.of_query().0.abs() <= i64::MAX / 1_000_000);
             }
             let _ = parse_nanos(&text);
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use model::Timestamp;
 use model::limits::QUERY_POINTS_MAX;
 use model::trail::Trail;
 use promql::{QueryParams, QueryResult, Value};
@@ -18,6 +17,7 @@ use super::Shared;
 use super::errors::ApiError;
 use super::explain;
 use super::json;
+use super::moment::Moment;
 use super::params::{Asker, Form, parse_nanos};
 use crate::queries::log::Origin;
 use crate::queries::{Answer, Query, Span, write_samples};
@@ -32,7 +32,7 @@ pub async fn instant(
     form: Form,
 ) -> Result<Response, ApiError> {
     let limit = form.limit()?;
-    let at = form.time_or("time", api.clock.now())?;
+    let at = form.moment_or("time", api.clock.now())?.of_query();
     let options = Options::read(&api, &form, &headers)?;
     run(&api, &form, options, Span::Instant(at), origin, limit).await
 }
@@ -45,14 +45,19 @@ pub async fn range(
     form: Form,
 ) -> Result<Response, ApiError> {
     let limit = form.limit()?;
-    let start = form.time("start")?;
-    let end = form.time("end")?;
-    if end < start {
+    let start = form.moment("start")?;
+    let end = form.moment("end")?;
+    if end.is_before(start) {
         let error = "end timestamp must not be before start time";
         return Err(ApiError::bad_parameter("end", error));
     }
     let step = parse_step(&form, start, end)?;
     let options = Options::read(&api, &form, &headers)?;
+    let (start, end) = (start.of_query(), end.of_query());
+    if end < start {
+        // So far apart that counting in nanoseconds turned them round: no step is between them.
+        return nothing(&api, &form);
+    }
     let span = Span::Range { start, end, step };
     run(&api, &form, options, span, origin, limit).await
 }
@@ -87,8 +92,17 @@ async fn run(
     Ok(respond(answer.result, beside, limit))
 }
 
+/// A matrix without series, for an expression that is one.
+fn nothing(api: &Shared, form: &Form) -> Result<Response, ApiError> {
+    let expr = promql::parse_with(form.first("query"), api.settings.parse);
+    expr.map_err(|e| ApiError::bad_parameter("query", e))?;
+    let value = Value::Matrix(Vec::new());
+    let write = |json: &mut json::Json| json::write_result(json, &value, json::Beside::default());
+    Ok(json_response(json::success(write, &[], &[])))
+}
+
 /// The distance of two points: at least a millisecond, and not too many of them.
-fn parse_step(form: &Form, start: Timestamp, end: Timestamp) -> Result<Duration, ApiError> {
+fn parse_step(form: &Form, start: Moment, end: Moment) -> Result<Duration, ApiError> {
     let nanos = parse_nanos(form.first("step")).map_err(|e| ApiError::bad_parameter("step", e))?;
     if nanos <= 0 {
         return Err(ApiError::bad_parameter(
@@ -97,8 +111,7 @@ fn parse_step(form: &Form, start: Timestamp, end: Timestamp) -> Result<Duration,
              Try a positive integer",
         ));
     }
-    let span_nanos = (i128::from(end.0) - i128::from(start.0)) * 1_000_000;
-    if span_nanos / i128::from(nanos) > i128::from(QUERY_POINTS_MAX) {
+    if end.since(start) / nanos > QUERY_POINTS_MAX {
         return Err(ApiError::bad_data(
             "exceeded maximum resolution of 11,000 points per timeseries. \
              Try decreasing the query resolution (?step=XX)",

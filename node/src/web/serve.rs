@@ -26,6 +26,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::params::Peer;
+use super::request_line::Escaped;
 
 /// Prometheus' `--web.read-timeout`.
 pub const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -131,7 +132,7 @@ async fn serve_connection(
         .auto_date_header(false)
         .max_header_list_size(HTTP_HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(HTTP_STREAMS_MAX);
-    let io = TokioIo::new(IdleBounded::new(connection, idle_max));
+    let io = TokioIo::new(Escaped::new(IdleBounded::new(connection, idle_max)));
     let named = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request

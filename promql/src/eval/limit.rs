@@ -68,10 +68,8 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         columns.retain(Column::has_values);
-        if columns.is_empty() && ratios.iter().any(|ratio| ratio.is_nan()) {
-            return Ok(Columns::Vector(columns));
-        }
-        let ratios = self.ratios(aggregate, ratios)?;
+        self.warn_of_ratios(aggregate, ratios);
+        let ratios = cut_ratios(ratios, &super::topk::used_steps(&columns, grid.steps))?;
         for column in &mut columns {
             self.pace.spend(grid.steps + super::LABEL_COST).await?;
             let offset = offset(&column.labels);
@@ -91,25 +89,36 @@ impl Evaluation<'_> {
         Ok(Columns::Vector(columns))
     }
 
-    /// Ratios between -1 and 1; others are cut there, which is told.
-    fn ratios(&mut self, aggregate: &Aggregate, ratios: &[f64]) -> Result<Vec<f64>, QueryError> {
-        let place = aggregate.param.as_deref();
-        let mut cut = Vec::with_capacity(ratios.len());
-        for &ratio in ratios {
-            if ratio.is_nan() {
-                let message = format!("Ratio value {} is NaN", format_float(ratio));
-                return Err(QueryError::Execution(message));
-            }
-            let to = ratio.clamp(-1.0, 1.0);
-            if to != ratio
-                && let Some(place) = place
-            {
-                self.notes.warn_ratio(place.unwrap_parens(), ratio, to);
-            }
-            cut.push(to);
+    /// Tells the largest and the smallest ratio that will be cut; nothing where one is no number.
+    fn warn_of_ratios(&mut self, aggregate: &Aggregate, ratios: &[f64]) {
+        let Some(place) = aggregate.param.as_deref() else {
+            return;
+        };
+        if ratios.iter().any(|ratio| ratio.is_nan()) {
+            return;
         }
-        Ok(cut)
+        let largest = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let smallest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        if largest > 1.0 {
+            self.notes.warn_ratio(place.unwrap_parens(), largest, 1.0);
+        }
+        if smallest < -1.0 && !ratios.is_empty() {
+            self.notes.warn_ratio(place.unwrap_parens(), smallest, -1.0);
+        }
     }
+}
+
+/// Ratios between -1 and 1; others are cut there. What is no number matters where it is used.
+fn cut_ratios(ratios: &[f64], used: &[bool]) -> Result<Vec<f64>, QueryError> {
+    let ratios = ratios.iter().zip(used);
+    let cut = ratios.map(|(&ratio, &is_used)| match ratio.is_nan() && is_used {
+        true => Err(QueryError::Execution(format!(
+            "Ratio value {} is NaN",
+            format_float(ratio)
+        ))),
+        false => Ok(ratio.clamp(-1.0, 1.0)),
+    });
+    cut.collect()
 }
 
 /// Where a series stands between 0 and 1.

@@ -219,13 +219,7 @@ fn shorten(notes: Vec<Note>, query: &str, kind: &str) -> Vec<String> {
 pub(crate) fn short_float(value: f64) -> String {
     let magnitude = value.abs();
     if value.is_finite() && magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = match exponent.strip_prefix('-') {
-            Some(exponent) => ('-', exponent),
-            None => ('+', exponent),
-        };
-        return format!("{digits}e{sign}{exponent:0>2}");
+        return model::number::exposition(value);
     }
     crate::printer::format_float(value)
 }

@@ -64,12 +64,27 @@ impl Evaluation<'_> {
 }
 
 /// `k` at each instant as a number of series. One that is no number is an error only where any
-/// series could be wanted: there are some, and another `k` is one at least.
+/// series could be wanted: there are some at that instant, and another `k` is one at least.
 pub(super) fn counts(k: &[f64], columns: &[Column]) -> Result<Vec<usize>, QueryError> {
-    if !columns.iter().any(Column::has_values) || k.iter().all(|&k| k < 1.0) {
+    if k.iter().all(|&k| k < 1.0) {
         return Ok(vec![0; k.len()]);
     }
-    k.iter().map(|&k| count(k)).collect()
+    let used = used_steps(columns, k.len());
+    let counts = k.iter().zip(used);
+    counts
+        .map(|(&k, is_used)| if is_used { count(k) } else { Ok(0) })
+        .collect()
+}
+
+/// At which instants any series has a value.
+pub(super) fn used_steps(columns: &[Column], steps: usize) -> Vec<bool> {
+    let mut used = vec![false; steps];
+    for column in columns {
+        for (used, &value) in used.iter_mut().zip(&column.values) {
+            *used |= is_present(value);
+        }
+    }
+    used
 }
 
 /// `k` as a number of series: none below one.

@@ -5,7 +5,7 @@
 
 const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-const P1: f64 = 1.666_666_666_666_665_7e-1;
+const P1: f64 = 1.666_666_666_666_666_6e-1;
 const P2: f64 = -2.777_777_777_701_559_3e-3;
 const P3: f64 = 6.613_756_321_437_934e-5;
 const P4: f64 = -1.653_390_220_546_525_2e-6;
@@ -49,6 +49,8 @@ mod tests {
         for x in [-3.3, -0.5, 0.1, 0.5, 7.77] {
             assert!((exp2(x) / x.exp2() - 1.0).abs() < 4e-16, "{x}");
         }
+        // `histogram_quantile(0.9999, …)` at Prometheus 3.5.3.
+        assert_eq!(exp2(2.4996), 5.655286053870951);
         assert_eq!(exp2(1024.0), f64::INFINITY);
         assert_eq!(exp2(f64::NEG_INFINITY), 0.0);
         assert!(exp2(f64::NAN).is_nan());

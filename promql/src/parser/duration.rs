@@ -47,12 +47,24 @@ pub(crate) fn duration_function(word: &str) -> Option<DurationOp> {
 impl Parser<'_> {
     /// The length of a range or a step: longer than nothing, as far as is known before it runs.
     pub(super) fn positive_length(&mut self, place: Place) -> Parsed<Length> {
-        let operand = self.duration(place, 0)?;
-        match operand {
+        let operand = self.positive(place)?;
+        self.length(operand)
+    }
+
+    /// The length of a step; less than half a nanosecond is as good as none.
+    pub(super) fn step_length(&mut self) -> Parsed<Option<Length>> {
+        match self.positive(STEP)? {
+            DurationOperand::Number(number) if (number.value * 1e9).round() == 0.0 => Ok(None),
+            operand => self.length(operand).map(Some),
+        }
+    }
+
+    fn positive(&mut self, place: Place) -> Parsed<DurationOperand> {
+        match self.duration(place, 0)? {
             DurationOperand::Number(number) if number.value <= 0.0 => {
                 Err(self.halt_having_looked(number.span, "duration must be greater than 0"))
             }
-            operand => self.length(operand),
+            operand => Ok(operand),
         }
     }
 

@@ -10,6 +10,8 @@ mod literal;
 mod operand;
 mod selector;
 
+use std::collections::VecDeque;
+
 use model::Matcher;
 use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX, QUERY_HEIGHT_MAX};
 
@@ -84,6 +86,8 @@ struct Parser<'a> {
     depth: usize,
     /// How many aggregations are open around the current token: messages name the innermost.
     aggregations: usize,
+    /// Where the closing parentheses so far end that no expression has taken for its own.
+    closings: VecDeque<usize>,
 }
 
 impl<'a> Parser<'a> {
@@ -100,6 +104,7 @@ impl<'a> Parser<'a> {
             errors: Vec::new(),
             depth: 0,
             aggregations: 0,
+            closings: VecDeque::new(),
         })
     }
 
@@ -137,7 +142,20 @@ impl<'a> Parser<'a> {
     fn advance(&mut self) -> Token {
         let token = self.peek().clone();
         self.at += 1;
+        if token.kind == Kind::RightParen {
+            self.closings.push_back(token.span.end);
+        }
         token
+    }
+
+    /// Where a call, an aggregation, its labels or parentheses end, when all of it has been read.
+    ///
+    /// In Prometheus each of them takes the first closing parenthesis that none has taken, and nobody
+    /// takes those of `start()`, `on (…)` and lengths. So behind these an expression ends too early;
+    /// that shows in where a mistake is said to stand.
+    fn take_closing(&mut self) -> usize {
+        let end = self.closings.pop_front();
+        end.expect("what asks has read a parenthesis of its own")
     }
 
     fn accept(&mut self, kind: &Kind) -> Option<Span> {

@@ -1,7 +1,7 @@
 //! What operators stand between: literals, parentheses, calls, aggregations, and the brackets,
 //! offsets and `@` behind them.
 
-use super::duration::{RANGE, STEP};
+use super::duration::RANGE;
 use super::{Parsed, Parser, Tree, literal};
 use crate::ast::{
     Aggregate, AggregateOp, At, BinaryOp, Call, Expr, MatrixSelector, NumberLiteral, Paren, Reach,
@@ -108,6 +108,7 @@ impl Parser<'_> {
         let Some(close) = self.accept(&Kind::RightParen) else {
             return Err(self.unexpected("", ""));
         };
+        self.take_closing();
         let paren = Paren {
             expr: Box::new(expr),
             span: open.to(close),
@@ -115,19 +116,19 @@ impl Parser<'_> {
         Ok((Expr::Paren(paren), self.bound_height(depth + 1)?))
     }
 
-    /// `(a, b)` behind a name; with where it ends and how deep the deepest argument is.
-    fn arguments(&mut self) -> Parsed<(Vec<Expr>, Span, usize)> {
-        let open = self.advance().span;
+    /// `(a, b)` behind a name; with how deep the deepest argument is.
+    fn arguments(&mut self) -> Parsed<(Vec<Expr>, usize)> {
+        self.advance();
         let (mut args, mut depth) = (Vec::new(), 0);
-        if let Some(close) = self.accept(&Kind::RightParen) {
-            return Ok((args, open.to(close), depth));
+        if self.accept(&Kind::RightParen).is_some() {
+            return Ok((args, depth));
         }
         loop {
             let (arg, arg_depth) = self.nested(Self::expression)?;
             depth = depth.max(arg_depth);
             args.push(arg);
-            if let Some(close) = self.accept(&Kind::RightParen) {
-                return Ok((args, open.to(close), depth));
+            if self.accept(&Kind::RightParen).is_some() {
+                return Ok((args, depth));
             }
             let Some(comma) = self.accept(&Kind::Comma) else {
                 return Err(self.unexpected("", ""));
@@ -142,11 +143,9 @@ impl Parser<'_> {
     fn call(&mut self) -> Parsed<Tree> {
         let name_span = self.advance().span;
         let name = self.text_of(name_span);
-        let (args, args_span, depth) = self.arguments()?;
-        let span = name_span.to(args_span);
-        let is_on = self.options.experimental_functions;
-        let known = Function::find(name).filter(|function| is_on || !function.is_newer());
-        let Some(function) = known else {
+        let (args, depth) = self.arguments()?;
+        let span = Span::new(name_span.start, self.take_closing());
+        let Some(function) = Function::find(name) else {
             let message = format!("unknown function with name {}", quote(name));
             return Err(self.halt(name_span, message));
         };
@@ -178,21 +177,17 @@ impl Parser<'_> {
         if self.peek().kind != Kind::LeftParen {
             return Err(self.unexpected("", ""));
         }
-        let (args, mut end, depth) = self.arguments()?;
+        let (args, depth) = self.arguments()?;
         self.aggregations -= 1;
         // Without a modifier yet, the token behind has been looked at.
         if let (None, Kind::Error(_)) = (&modifier, &self.peek().kind) {
             return Err(self.unexpected("", ""));
         }
         if modifier.is_none() {
-            let before = self.at;
             modifier = self.aggregate_modifier()?;
-            if self.at > before {
-                end = self.tokens[self.at - 1].span;
-            }
         }
         let (without, grouping) = modifier.unwrap_or_default();
-        let span = start.to(end);
+        let span = Span::new(start.start, self.take_closing());
         let (param, expr) = self.aggregate_arguments(op, args, span)?;
         let aggregate = Aggregate {
             op,
@@ -213,7 +208,9 @@ impl Parser<'_> {
             _ => return Ok(None),
         };
         self.advance();
-        Ok(Some((without, self.grouping_labels()?)))
+        let labels = self.grouping_labels()?;
+        self.take_closing();
+        Ok(Some((without, labels)))
     }
 
     fn aggregate_arguments(
@@ -259,7 +256,7 @@ impl Parser<'_> {
         }
         let mut step = None;
         if self.peek().kind != Kind::RightBracket {
-            step = Some(self.positive_length(STEP)?);
+            step = self.step_length()?;
         }
         let Some(close) = self.accept(&Kind::RightBracket) else {
             return Err(self.unexpected("subquery selector", "\"]\""));

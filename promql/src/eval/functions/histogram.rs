@@ -110,7 +110,7 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let place = call.args.last().map(super::place);
+        let place = call.args.last().map(|arg| super::place(call, arg));
         let place = place.expect("the parser counted the arguments");
         let groups = self.classics(place, &columns, grid);
         let natives = natives(&columns, &groups);
@@ -307,7 +307,7 @@ fn natives<'c>(columns: &'c [Column], classics: &[Classic]) -> Vec<(&'c Column, 
 
 /// A float as Go's `ParseFloat` reads it.
 fn parse_bound(text: &str) -> Option<f64> {
-    model::number::parse_separated(text)
+    model::number::parse_literal(text)
 }
 
 /// A classic histogram.

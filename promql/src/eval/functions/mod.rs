@@ -20,7 +20,7 @@ use model::Labels;
 use super::{ABSENT, Column, Columns, Evaluation, is_present};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
-use crate::plan::{Grid, is_step_invariant};
+use crate::plan::{Grid, is_invariant_call, is_step_invariant};
 
 /// Arguments as they come from the stack, in order.
 struct Args(std::vec::IntoIter<Columns>);
@@ -174,17 +174,16 @@ fn unlabelled(values: Vec<f64>) -> Column {
     Column::new(Labels::default(), false, values)
 }
 
-/// An argument as messages point at it: without the parentheses around it, unless its value never
-/// changes.
-fn place(arg: &Expr) -> &Expr {
-    if is_step_invariant(arg) {
-        arg
-    } else {
-        arg.unwrap_parens()
-    }
-}
-
 fn argument(call: &Call, at: usize) -> &Expr {
     let arg = call.args.get(at).expect("the parser counted the arguments");
-    place(arg)
+    place(call, arg)
+}
+
+/// An argument as messages point at it: without the parentheses around it, unless it alone is computed
+/// once for all instants.
+fn place<'e>(call: &Call, arg: &'e Expr) -> &'e Expr {
+    match is_step_invariant(arg) && !is_invariant_call(call) {
+        true => arg,
+        false => arg.unwrap_parens(),
+    }
 }

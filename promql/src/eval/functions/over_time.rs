@@ -184,7 +184,10 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         let (mut ranges, mut scalars) = (None, Vec::new());
-        for (columns, place) in args.0.zip(call.args.iter().map(super::place)) {
+        for (columns, place) in args
+            .0
+            .zip(call.args.iter().map(|arg| super::place(call, arg)))
+        {
             match columns {
                 Columns::Ranges(found) => ranges = Some((found, place)),
                 other => scalars.push(other.into_scalar()),
