@@ -19,6 +19,8 @@ pub enum Expr {
     /// Expression, range, step, modifiers.
     Subquery(Box<Expr>, String, Option<String>, Modifiers),
     Negate(Box<Expr>),
+    /// In parentheses, which places in messages depend on.
+    Paren(Box<Expr>),
     Binary(Box<Binary>),
     Aggregate(Box<Aggregate>),
     Call(&'static str, Type, Vec<Expr>),
@@ -76,7 +78,7 @@ impl Expr {
             Self::Select(selector) if selector.range.is_some() => Type::Matrix,
             Self::Subquery(..) => Type::Matrix,
             Self::Select(_) | Self::Aggregate(_) => Type::Vector,
-            Self::Negate(of) => of.kind(),
+            Self::Negate(of) | Self::Paren(of) => of.kind(),
             Self::Binary(binary) => match (binary.lhs.kind(), binary.rhs.kind()) {
                 (Type::Scalar, Type::Scalar) => Type::Scalar,
                 _ => Type::Vector,
@@ -89,7 +91,7 @@ impl Expr {
     pub fn children(&self) -> Vec<&Self> {
         match self {
             Self::Number(_) | Self::Text(_) | Self::Select(_) => Vec::new(),
-            Self::Subquery(of, ..) | Self::Negate(of) => vec![of],
+            Self::Subquery(of, ..) | Self::Negate(of) | Self::Paren(of) => vec![of],
             Self::Binary(binary) => vec![&binary.lhs, &binary.rhs],
             Self::Aggregate(aggregate) => aggregate.param.iter().chain([&aggregate.of]).collect(),
             Self::Call(_, _, arguments) => arguments.iter().collect(),
@@ -99,7 +101,7 @@ impl Expr {
     pub fn children_mut(&mut self) -> Vec<&mut Self> {
         match self {
             Self::Number(_) | Self::Text(_) | Self::Select(_) => Vec::new(),
-            Self::Subquery(of, ..) | Self::Negate(of) => vec![of],
+            Self::Subquery(of, ..) | Self::Negate(of) | Self::Paren(of) => vec![of],
             Self::Binary(binary) => vec![&mut binary.lhs, &mut binary.rhs],
             Self::Aggregate(aggregate) => {
                 let Aggregate { param, of, .. } = &mut **aggregate;
@@ -120,6 +122,7 @@ impl Expr {
             },
             Self::Subquery(..) => "subquery",
             Self::Negate(_) => "-",
+            Self::Paren(of) => return of.shape(),
             Self::Binary(binary) => binary.op,
             Self::Aggregate(aggregate) => aggregate.op,
             Self::Call(name, ..) => name,
@@ -131,6 +134,7 @@ impl Expr {
     pub fn is_ordered(&self) -> bool {
         match self {
             Self::Call(name, ..) => name.starts_with("sort"),
+            Self::Paren(of) => of.is_ordered(),
             // Groups come in any order.
             Self::Aggregate(aggregate) => {
                 aggregate.grouping.is_none() && matches!(aggregate.op, "topk" | "bottomk")
@@ -180,6 +184,7 @@ impl fmt::Display for Expr {
                 write!(f, "{}[{range}:{step}]{modifiers}", Operand(of))
             }
             Self::Negate(of) => write!(f, "-{}", Operand(of)),
+            Self::Paren(of) => write!(f, "({of})"),
             Self::Binary(binary) => binary.fmt(f),
             Self::Aggregate(aggregate) => aggregate.fmt(f),
             Self::Call(name, _, arguments) => {

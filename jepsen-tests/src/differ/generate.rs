@@ -69,6 +69,14 @@ impl Generator {
         picked
     }
 
+    /// Now and then in parentheses.
+    fn wrapped(&mut self, expr: Expr) -> Expr {
+        match self.dice.chance(8) {
+            true => Expr::Paren(Box::new(expr)),
+            false => expr,
+        }
+    }
+
     fn vector(&mut self, depth: u32) -> Expr {
         if depth == 0 {
             return Expr::Select(self.selector());
@@ -179,6 +187,16 @@ impl Generator {
     }
 
     fn argument(&mut self, arg: Arg, depth: u32) -> Expr {
+        let argument = self.plain_argument(arg, depth);
+        match argument {
+            Expr::Text(_) => argument,
+            // What `info` takes must be braces alone.
+            argument if arg == Arg::InfoLabels => argument,
+            argument => self.wrapped(argument),
+        }
+    }
+
+    fn plain_argument(&mut self, arg: Arg, depth: u32) -> Expr {
         match arg {
             Arg::Vector => self.vector(depth),
             Arg::Matrix => self.matrix(depth),

@@ -33,8 +33,13 @@ const REGEXES: Arg = OneOf(&[
     "",
     "[0-9]+",
     "(",
+    ".+",
+    "(?i)A",
+    "([a-z]+)-?(.*)",
 ]);
-const REPLACEMENTS: Arg = OneOf(&["$1", "${1}-x", "$x", "lit", "", "$2$1", "é"]);
+const REPLACEMENTS: Arg = OneOf(&[
+    "$1", "${1}-x", "$x", "lit", "", "$2$1", "é", "$0", "$$", "$10", "${2}_",
+]);
 const SEPARATORS: Arg = OneOf(&["-", "", "é", ", "]);
 
 const fn v(name: &'static str) -> Function {
@@ -219,6 +224,9 @@ pub const LABELS: &[&str] = &[
     "v",
     "none",
     "__name__",
+    "new",
+    "é",
+    "a b",
 ];
 
 /// Name, operator, value.
@@ -246,12 +254,41 @@ pub const MATCHERS: &[(&str, &str, &str)] = &[
     ("http.method", "=~", "G.T"),
     ("case", "=", "twice"),
     ("case", "!=", "text"),
+    ("job", "=~", "|api"),
+    ("job", "=~", "^web$"),
+    ("code", "!=", ""),
     ("none", "=", ""),
 ];
 
 pub const NUMBERS: &[&str] = &[
-    "0", "1", "2", "3", "5", "0.5", "-1", "1e3", "0x1F", "Inf", "-Inf", "NaN", "1e-9", "1.5", "60",
-    "1e308", "100",
+    "0",
+    "1",
+    "2",
+    "3",
+    "5",
+    "0.5",
+    "-1",
+    "1e3",
+    "0x1F",
+    "Inf",
+    "-Inf",
+    "NaN",
+    "1e-9",
+    "1.5",
+    "60",
+    "1e308",
+    "100",
+    "-0",
+    "5m",
+    "1h30m",
+    "017",
+    "1_000",
+    ".5",
+    "5.",
+    "9007199254740993",
+    "1e18",
+    "-1e18",
+    "1e-320",
 ];
 pub const FRACTIONS: &[&str] = &[
     "0", "0.01", "0.25", "0.5", "0.9", "0.99", "1", "1.1", "-0.1", "NaN", "0.3", "-0.7",
@@ -259,9 +296,11 @@ pub const FRACTIONS: &[&str] = &[
 /// Without `step()`, `min()` and `max()`, which came after 3.5.
 pub const RANGES: &[&str] = &[
     "30s", "1m", "90s", "2m", "5m", "5m", "5m", "10m", "20m", "1h", "16s", "300", "4m*2", "10m-3m",
-    "2^2*30s", "1ms", "0s",
+    "2^2*30s", "1ms", "0s", "(5m)", "-(-5m)", "1d", "90.5", "1e2", "7m%4m",
 ];
 pub const SUBQUERY_RANGES: &[&str] = &["1m", "5m", "10m", "17m", "30m", "5m+30s"];
 pub const STEPS: &[&str] = &["10s", "30s", "1m", "77s", "2m"];
-pub const OFFSETS: &[&str] = &["1m", "5m", "-1m", "17s", "1h", "0s", "-10m", "30s*2"];
-pub const ATS: &[&str] = &["start()", "end()"];
+pub const OFFSETS: &[&str] = &[
+    "1m", "5m", "-1m", "17s", "1h", "0s", "-10m", "30s*2", "-30.5", "(1m)", "-(1m+1m)", "1d", "300",
+];
+pub const ATS: &[&str] = &["start()", "end()", "start()", "end()", "0", "-5", "1h"];

@@ -79,6 +79,16 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "empty-buckets",
+        reason: "Prometheus reads all histograms of a chunk with the same buckets, so one has empty ones that \
+                 others of its chunk count in: infinity times nothing, how far the zero bucket reaches, and \
+                 the same histogram in two chunks is a change",
+        applies: |asked, reference, own| {
+            let is_native = ["lat", "mixed"].iter().any(|m| asked.query.contains(m));
+            is_native && same_points(reference, own, |a, b| differ_by_nothing(&asked.query, a, b))
+        },
+    },
+    Known {
         name: "subnormal",
         reason: "Go's assembly for amd64 takes no logarithm of a subnormal number right; on other \
                  machines Prometheus answers as quorate does",
@@ -136,6 +146,59 @@ fn same_rows(a: &Answer, b: &Answer, of: fn(&Row) -> Vec<String>) -> bool {
     let counts = |rows: &[Row]| rows.iter().map(|row| row.points.len()).sum::<usize>();
     counts(a) == counts(b) && sorted(a) == sorted(b)
 }
+
+/// Both have the same series at the same instants, and `are_alike` holds for all their samples.
+fn same_points(a: &Answer, b: &Answer, are_alike: impl Fn(&Sample, &Sample) -> bool) -> bool {
+    let (Outcome::Data { rows: a, .. }, Outcome::Data { rows: b, .. }) = (&a.outcome, &b.outcome)
+    else {
+        return false;
+    };
+    let mut sorted: Vec<(&Row, &Row)> = Vec::new();
+    for row in a {
+        let Some(other) = b.iter().find(|other| other.labels == row.labels) else {
+            return false;
+        };
+        sorted.push((row, other));
+    }
+    a.len() == b.len()
+        && sorted.iter().all(|(a, b)| {
+            let both = a.points.iter().zip(&b.points);
+            a.points.len() == b.points.len()
+                && both
+                    .into_iter()
+                    .all(|(a, b)| a.0 == b.0 && are_alike(&a.1, &b.1))
+        })
+}
+
+/// Whether two samples, Prometheus' and ours, are what buckets of nothing make of one.
+fn differ_by_nothing(query: &str, reference: &Sample, own: &Sample) -> bool {
+    match (reference, own) {
+        (
+            Sample::Histogram(count, sum, buckets),
+            Sample::Histogram(own_count, own_sum, own_buckets),
+        ) => {
+            let counted = |buckets: &[[f64; 4]]| {
+                let buckets = buckets.iter().filter(|bucket| !bucket[3].is_nan());
+                buckets
+                    .map(|bucket| format!("{bucket:?}"))
+                    .collect::<Vec<_>>()
+            };
+            let same = |a: &f64, b: &f64| a == b || a.is_nan() && b.is_nan();
+            same(count, own_count) && same(sum, own_sum) && counted(buckets) == counted(own_buckets)
+        }
+        (Sample::Float(reference), Sample::Float(own)) if reference != own => {
+            // No change of theirs is missed, and none is far from zero that lies in its bucket.
+            let is_change =
+                query.contains("changes(") && reference.fract() == 0.0 && reference > own;
+            let in_zero = |value: &f64| value.abs() <= ZERO_BUCKET_MAX;
+            is_change || query.contains("histogram_quantile(") && in_zero(reference) && in_zero(own)
+        }
+        (reference, own) => rounded(reference) == rounded(own),
+    }
+}
+
+/// As far as the zero buckets of the data reach.
+const ZERO_BUCKET_MAX: f64 = 0.6;
 
 fn values_of(row: &Row) -> Vec<String> {
     let points = row.points.iter();
@@ -200,6 +263,20 @@ mod tests {
         assert_eq!(name("max(v)", &a, &b), None);
         assert_eq!(name("topk(2, v)", &a, &[("x", "1"), ("y", "3")]), None);
         assert_eq!(name("topk(2, v)", &a, &a[..1]), None);
+    }
+
+    #[test]
+    fn what_empty_buckets_make_is_known_of_natives_only() {
+        let (a, b) = ([("x", "7"), ("y", "2")], [("x", "6"), ("y", "2")]);
+        assert_eq!(name("changes(lat[5m])", &a, &b), Some("empty-buckets"));
+        assert_eq!(name("changes(lat[5m])", &b, &a), None);
+        assert_eq!(name("changes(temp[5m])", &a, &b), None);
+        assert_eq!(name("resets(lat[5m])", &a, &b), None);
+        let (a, b) = ([("x", "0"), ("y", "2")], [("x", "-0.5"), ("y", "2")]);
+        let query = "histogram_quantile(0, lat)";
+        assert_eq!(name(query, &a, &b), Some("empty-buckets"));
+        assert_eq!(name(query, &a, &[("x", "-1"), ("y", "2")]), None);
+        assert_eq!(name(query, &a, &b[..1]), None);
     }
 
     #[test]

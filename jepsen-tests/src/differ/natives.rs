@@ -21,12 +21,18 @@ pub enum Kind {
 const WIDTH: usize = 12;
 const FIRST: i32 = -6;
 
+/// From the coarsest to the finest, those that clients choose more often.
+const SCHEMAS: [i32; 10] = [-4, -2, -1, -1, 0, 0, 1, 2, 3, 8];
+/// None, the least, what client_golang chooses, and one that buckets lie in.
+const THRESHOLDS: [f64; 5] = [0.0, 1e-128, 2.938735877055719e-39, 0.001, 0.6];
+
 /// One series' histograms, one after the other.
 pub struct Run {
     kind: Kind,
     /// What the writer says of resets, which need not be right.
     said: ResetHint,
     schema: i32,
+    zero_threshold: f64,
     positive: [f64; WIDTH],
     negative: [f64; WIDTH],
     zero: f64,
@@ -38,7 +44,8 @@ impl Run {
         Self {
             kind,
             said: ResetHint::Unknown,
-            schema: dice.between(0, 4) as i32 - 1,
+            schema: one_of(dice, &SCHEMAS),
+            zero_threshold: one_of(dice, &THRESHOLDS),
             positive: [0.0; WIDTH],
             negative: [0.0; WIDTH],
             zero: 0.0,
@@ -50,7 +57,7 @@ impl Run {
         match dice.between(0, 100) {
             0 => return stale_histogram(),
             1 | 2 => self.reset(dice),
-            3 if !self.is_custom() => self.schema = dice.between(0, 4) as i32 - 1,
+            3 if !self.is_custom() => self.schema = one_of(dice, &SCHEMAS),
             _ => {}
         }
         if self.kind == Kind::Gauge {
@@ -74,6 +81,7 @@ impl Run {
     fn reset(&mut self, dice: &mut SplitMix64) {
         *self = Self {
             schema: self.schema,
+            zero_threshold: self.zero_threshold,
             ..Self::new(dice, self.kind)
         };
     }
@@ -117,7 +125,11 @@ impl Run {
                 true => CUSTOM_SCHEMA,
                 false => self.schema,
             },
-            zero_threshold: if self.is_custom() { 0.0 } else { 0.001 },
+            zero_threshold: if self.is_custom() {
+                0.0
+            } else {
+                self.zero_threshold
+            },
             zero_count: self.zero,
             count: buckets.sum::<f64>() + self.zero,
             sum: self.sum,
@@ -128,6 +140,10 @@ impl Run {
             custom_values: self.bounds(),
         }
     }
+}
+
+fn one_of<T: Copy>(dice: &mut SplitMix64, all: &[T]) -> T {
+    all[dice.between(0, all.len() as u64) as usize]
 }
 
 /// Spans over what is not empty.

@@ -88,7 +88,7 @@ fn local(expr: &Expr) -> Vec<Expr> {
                 all.push(Expr::Aggregate(Box::new(copy)));
             }
         }
-        Expr::Number(_) | Expr::Text(_) | Expr::Negate(_) | Expr::Call(..) => {}
+        Expr::Number(_) | Expr::Text(_) | Expr::Negate(_) | Expr::Paren(_) | Expr::Call(..) => {}
     }
     all
 }
