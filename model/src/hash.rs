@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(xxh3(0, b""), 0x2d06_8005_38d3_94c2);
         assert_eq!(xxh3(0, b"quorate"), xxhash_rust::xxh3::xxh3_64(b"quorate"));
         assert_ne!(xxh3(1, b"quorate"), xxh3(0, b"quorate"));
-        for n in 0..1_000 {
+        for n in 0..1_000u64 {
             let words = [n, n + 1, n + 2].map(|n| split_mix(n.wrapping_mul(SPLIT_MIX_STEP)));
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             for seed in [0, 2, split_mix(n), u64::MAX] {

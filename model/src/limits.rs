@@ -107,9 +107,9 @@ pub const LOG_BATCH_BYTES_MAX: usize = 8 << 20;
 /// Appends waiting for the log's writer.
 pub const LOG_QUEUE_MAX: usize = 4096;
 pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Rows of the log that wait for their series while a replica opens, of one shard: 8 MiB of values. Each series
+/// Rows of the log that wait for their series while a replica opens, of one shard: 16 MiB of values. Each series
 /// that is written every time gets this many divided by the series at once.
-pub const REPLAY_ROWS_MAX: usize = 1 << 20;
+pub const REPLAY_ROWS_MAX: usize = 1 << 21;
 /// Pieces those rows may be in, of 32 bytes: nearly always a tenth of it.
 pub const REPLAY_PIECES_MAX: usize = 1 << 18;
 /// Recent log entries kept in memory, all groups together: what followers have not been sent yet is younger. At

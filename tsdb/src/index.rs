@@ -63,13 +63,37 @@ fn push(ids: &mut Postings, id: SeriesId) {
 
 impl Index {
     pub fn add(&mut self, id: SeriesId, labels: &Labels) {
-        assert!(
-            self.all.last().is_none_or(|last| *last < id),
-            "ids are added in order"
-        );
-        push(&mut self.all, id);
-        for (name, value) in labels {
-            self.add_label(name, value, id);
+        self.add_all(&[(id, labels)]);
+    }
+
+    /// Adds series by id. Neighbours share most of their labels: one that stands in the same place of several is
+    /// looked up once for all of them.
+    pub fn add_all(&mut self, new: &[(SeriesId, &Labels)]) {
+        let ids: Vec<SeriesId> = new.iter().map(|(id, _)| *id).collect();
+        let ends = self.all.last().into_iter().chain(&ids);
+        assert!(ends.is_sorted_by(|a, b| a < b), "ids are added in order");
+        ids.iter().for_each(|id| push(&mut self.all, *id));
+        // By place: a label, and the first of the series that have had it since.
+        let mut shared: Vec<((&str, &str), usize)> = Vec::new();
+        for (nth, (_, labels)) in new.iter().enumerate() {
+            let mut places = 0;
+            for label in *labels {
+                match shared.get_mut(places) {
+                    Some((before, _)) if *before == label => {}
+                    Some(before) => {
+                        let ((name, value), from) = std::mem::replace(before, (label, nth));
+                        self.add_label(name, value, &ids[from..nth]);
+                    }
+                    None => shared.push((label, nth)),
+                }
+                places += 1;
+            }
+            for ((name, value), from) in shared.drain(places..) {
+                self.add_label(name, value, &ids[from..nth]);
+            }
+        }
+        for ((name, value), from) in shared {
+            self.add_label(name, value, &ids[from..]);
         }
     }
 
@@ -106,15 +130,20 @@ impl Index {
     }
 
     /// Without allocating the name or value when it is there, as it nearly always is.
-    fn add_label(&mut self, name: &str, value: &str, id: SeriesId) {
-        let Some(values) = self.names.get_mut(name) else {
-            let values = BTreeMap::from([(value.into(), Held::One(id))]);
-            return drop(self.names.insert(name.into(), values));
+    fn add_label(&mut self, name: &str, value: &str, ids: &[SeriesId]) {
+        let Some((first, others)) = ids.split_first() else {
+            return;
         };
-        match values.get_mut(value) {
-            Some(held) => held.push(id),
-            None => drop(values.insert(value.into(), Held::One(id))),
+        let Some(values) = self.names.get_mut(name) else {
+            let values = BTreeMap::from([(value.into(), Held::One(*first))]);
+            self.names.insert(name.into(), values);
+            return self.add_label(name, value, others);
+        };
+        if let Some(held) = values.get_mut(value) {
+            return ids.iter().for_each(|id| held.push(*id));
         }
+        values.insert(value.into(), Held::One(*first));
+        self.add_label(name, value, others);
     }
 
     /// Names of labels, sorted.
@@ -284,11 +313,17 @@ mod tests {
             series in series(),
             matchers in prop::collection::vec(matcher(), 0..4),
             gone in prop::collection::vec(any::<bool>(), 40),
+            piece in 1usize..40,
         ) {
             let mut index = Index::default();
             for (id, labels) in series.iter().enumerate() {
                 index.add(SeriesId(id as u64), labels);
             }
+            let mut in_pieces = Index::default();
+            let numbered: Vec<_> = (0u64..).map(SeriesId).zip(&series).collect();
+            numbered.chunks(piece).for_each(|piece| in_pieces.add_all(piece));
+            prop_assert_eq!(&in_pieces.all, &index.all);
+            prop_assert_eq!(&in_pieces.names, &index.names);
             let walked: Vec<_> = (0..series.len())
                 .filter(|&id| matches_all(&matchers, &series[id]))
                 .map(|id| SeriesId(id as u64))

@@ -43,12 +43,26 @@ impl SeriesTable {
 
     /// The id of `labels`, and whether it was given just now.
     pub fn register(&mut self, labels: &Labels) -> (SeriesId, bool) {
+        self.register_all(std::slice::from_ref(labels))[0]
+    }
+
+    /// As [`SeriesTable::register`] of one after the other.
+    pub fn register_all(&mut self, all: &[Labels]) -> Vec<(SeriesId, bool)> {
+        let given: Vec<_> = all.iter().map(|labels| self.give(labels)).collect();
+        let new = given.iter().filter(|(_, new)| *new);
+        let labels = |(id, _): &(SeriesId, bool)| Some((*id, self.labels.get(*id)?));
+        let new: Vec<(SeriesId, &Labels)> = new.filter_map(labels).collect();
+        self.index.add_all(&new);
+        given
+    }
+
+    /// All of [`SeriesTable::register`] but the index.
+    fn give(&mut self, labels: &Labels) -> (SeriesId, bool) {
         if let Some(&id) = self.ids.get(labels) {
             return (id, false);
         }
         let labels = kept(labels.clone());
         let id = self.labels.push(labels.clone());
-        self.index.add(id, &labels);
         self.ids.insert(labels, id);
         (id, true)
     }

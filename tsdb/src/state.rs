@@ -324,7 +324,7 @@ impl State {
     }
 
     fn write(&mut self, index: u64, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
-        let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
+        let new = self.register(&write.labels);
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let rows = &write.rows;
@@ -381,13 +381,16 @@ impl State {
         }
     }
 
-    fn register(&mut self, labels: &Labels) -> SeriesId {
-        let (id, new) = self.table.register(labels);
-        if new {
-            self.head.add_series();
-            self.sums.add_series(id, labels);
+    /// The ids of label sets, which are registered if they are not yet.
+    fn register(&mut self, all: &[Labels]) -> Vec<SeriesId> {
+        let given = self.table.register_all(all);
+        for ((id, new), labels) in given.iter().zip(all) {
+            if *new {
+                self.head.add_series();
+                self.sums.add_series(*id, labels);
+            }
         }
-        id
+        given.into_iter().map(|(id, _)| id).collect()
     }
 
     /// What [`State::store`] does, without looking for a sample where there can be none: nearly all

@@ -37,7 +37,7 @@ pub struct CheckpointPolicy {
     pub entries_kept: u64,
 }
 
-/// A restart replays about this much: a second's work of a core for each 40 MiB. A checkpoint writes
+/// A restart replays about this much: a second's work of a core for each 64 MiB. A checkpoint writes
 /// the whole head again, so one each few minutes would write every sample many times before it is sealed.
 impl Default for CheckpointPolicy {
     fn default() -> Self {

@@ -26,7 +26,7 @@ impl State {
     ) -> Vec<Rejection> {
         self.running.forget(command.stale_before);
         let write = &command.write;
-        let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
+        let new = self.register(&write.labels);
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let totals_max = command.totals_max as usize;

@@ -99,7 +99,7 @@ impl State {
         if !run.rows.series.iter().all(|series| self.has(*series)) {
             return run.rows.values.truncate(taken.first);
         }
-        let new: Vec<SeriesId> = write.labels.iter().map(|l| self.register(l)).collect();
+        let new = self.register(&write.labels);
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
         let singly = !stale.is_empty();
