@@ -541,31 +541,30 @@ impl State {
         self.tombstones.get(&block)?;
         let block = self.sealed.iter().find(|sealed| sealed.id() == block)?;
         let (min, max) = block.range();
-        let of_series = |id| (id, self.block_parts(block, id, min, max));
+        let of_series = |id| {
+            let mut parts = Vec::new();
+            self.block_parts(block, id, (min, max), &mut parts);
+            (id, parts)
+        };
         Some(block.series().into_iter().map(of_series).collect())
     }
 
-    /// Handles on what a sealed block still holds of a series in `start ..= end`.
+    /// Adds handles on what a sealed block still holds of a series in `start ..= end`.
     fn block_parts(
         &self,
         block: &Sealed,
         id: SeriesId,
-        start: Timestamp,
-        end: Timestamp,
-    ) -> Vec<Part> {
-        let mut parts = Vec::new();
+        (start, end): (Timestamp, Timestamp),
+        parts: &mut Vec<Part>,
+    ) {
         let tombstones = self.tombstones.get(&block.id());
-        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
-        if deleted.is_some_and(|deleted| deleted.cover(start, end)) {
-            return parts;
-        }
-        block.parts(id, start, end, &mut parts);
-        match deleted {
-            None => parts,
-            Some(deleted) => {
-                let left = parts.into_iter().filter_map(|part| part.masked(deleted));
-                left.collect()
-            }
+        let Some(deleted) = tombstones.and_then(|tombstones| tombstones.of(id)) else {
+            return block.parts(id, start, end, parts);
+        };
+        if !deleted.cover(start, end) {
+            let mut all = Vec::new();
+            block.parts(id, start, end, &mut all);
+            parts.extend(all.into_iter().filter_map(|part| part.masked(deleted)));
         }
     }
 
@@ -591,7 +590,7 @@ impl State {
         last.filter(|last| at <= *last)?;
         let mut parts = Vec::new();
         for block in &self.sealed {
-            parts.extend(self.block_parts(block, id, at, at));
+            self.block_parts(block, id, (at, at), &mut parts);
         }
         (!parts.is_empty()).then_some(Lookup { id, at, parts })
     }

@@ -205,7 +205,7 @@ impl Page {
     }
 
     /// How many columns are there.
-    pub fn len(&self) -> usize {
+    pub fn columns(&self) -> usize {
         self.slots.len()
     }
 

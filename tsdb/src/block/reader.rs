@@ -107,8 +107,10 @@ impl Reader {
     /// The chunks of one series: those of floats in time order, then those of histograms.
     pub fn chunks(&self, id: SeriesId) -> &[ChunkRef] {
         let from = self.chunks.partition_point(|c| c.series < id);
-        let to = self.chunks.partition_point(|c| c.series <= id);
-        &self.chunks[from..to]
+        let from = &self.chunks[from..];
+        // Mostly one.
+        let count = from.iter().take_while(|c| c.series == id).count();
+        &from[..count]
     }
 
     /// Reads and checks one chunk.

@@ -90,9 +90,9 @@ impl State {
         start: Timestamp,
         end: Timestamp,
     ) -> Vec<Part> {
-        let mut parts = Vec::new();
+        let mut parts = Vec::with_capacity(blocks.len() + 1);
         for block in blocks {
-            parts.append(&mut self.block_parts(block, id, start, end));
+            self.block_parts(block, id, (start, end), &mut parts);
         }
         if let Some(series) = self.head.series(id) {
             series.parts(start, end, &mut parts);
@@ -122,7 +122,7 @@ impl State {
             Some(Newest::Nowhere) | None => {
                 let mut parts = Vec::new();
                 for block in blocks {
-                    parts.append(&mut self.block_parts(block, id, start, end));
+                    self.block_parts(block, id, (start, end), &mut parts);
                 }
                 parts
             }
@@ -175,7 +175,11 @@ impl State {
             let series = self.head.series(id);
             series.is_some_and(|series| series.may_have(start, end))
         };
-        let in_block = |block: &Sealed, id| !self.block_parts(block, id, start, end).is_empty();
+        let in_block = |block: &Sealed, id| {
+            let mut parts = Vec::new();
+            self.block_parts(block, id, (start, end), &mut parts);
+            !parts.is_empty()
+        };
         let chosen = self.select_any(any_of).into_iter();
         let chosen =
             chosen.filter(|&id| in_head(id) || self.sealed.iter().any(|b| in_block(b, id)));
