@@ -31,6 +31,11 @@ impl Function {
     pub fn find(name: &str) -> Option<&'static Self> {
         FUNCTIONS.iter().find(|f| f.name == name)
     }
+
+    /// Whether Prometheus 3.5 does not know it, not even as an experiment.
+    pub fn is_newer(&self) -> bool {
+        NEWER.contains(&self.name)
+    }
 }
 
 use Type::{Matrix as M, Scalar as S, String as T, Vector as V};
@@ -64,6 +69,8 @@ const fn experimental(name: &'static str, args: &'static [Type], variadic: Varia
     }
 }
 
+const NEWER: [&str; 2] = ["first_over_time", "ts_of_first_over_time"];
+
 static FUNCTIONS: &[Function] = &[
     simple("abs", &[V], V),
     simple("absent", &[V], V),
@@ -92,6 +99,7 @@ static FUNCTIONS: &[Function] = &[
     simple("deriv", &[M], V),
     experimental("double_exponential_smoothing", &[M, S, S], Variadic::No),
     simple("exp", &[V], V),
+    experimental("first_over_time", &[M], Variadic::No),
     simple("floor", &[V], V),
     simple("histogram_avg", &[V], V),
     simple("histogram_count", &[V], V),
@@ -140,6 +148,7 @@ static FUNCTIONS: &[Function] = &[
     simple("tanh", &[V], V),
     simple("time", &[], S),
     simple("timestamp", &[V], V),
+    experimental("ts_of_first_over_time", &[M], Variadic::No),
     experimental("ts_of_last_over_time", &[M], Variadic::No),
     experimental("ts_of_max_over_time", &[M], Variadic::No),
     experimental("ts_of_min_over_time", &[M], Variadic::No),

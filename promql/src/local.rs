@@ -101,7 +101,7 @@ fn of_binary(binary: &Binary) -> Option<Locality> {
 }
 
 /// Functions that make one series of one series, without a look at any other.
-const OF_ONE_SERIES: [&str; 64] = [
+const OF_ONE_SERIES: [&str; 66] = [
     "abs",
     "acos",
     "acosh",
@@ -127,6 +127,7 @@ const OF_ONE_SERIES: [&str; 64] = [
     "deriv",
     "double_exponential_smoothing",
     "exp",
+    "first_over_time",
     "floor",
     "histogram_avg",
     "histogram_count",
@@ -163,6 +164,7 @@ const OF_ONE_SERIES: [&str; 64] = [
     "tan",
     "tanh",
     "timestamp",
+    "ts_of_first_over_time",
     "ts_of_last_over_time",
     "ts_of_max_over_time",
     "year",

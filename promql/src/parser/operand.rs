@@ -145,7 +145,9 @@ impl Parser<'_> {
         let name = self.text_of(name_span);
         let (args, depth) = self.arguments()?;
         let span = Span::new(name_span.start, self.take_closing());
-        let Some(function) = Function::find(name) else {
+        let is_on = self.options.experimental_functions;
+        let known = Function::find(name).filter(|function| is_on || !function.is_newer());
+        let Some(function) = known else {
             let message = format!("unknown function with name {}", quote(name));
             return Err(self.halt(name_span, message));
         };

@@ -111,6 +111,7 @@ fn newer_syntax_is_read_behind_its_features() {
             "x > bool on (a) group_left (b) fill_left (-Inf) fill_right (7) y",
         ),
         ("fill + fill(NaN) fill_left", "fill + fill (NaN) fill_left"),
+        ("first_over_time(x[5m])", "first_over_time(x[5m])"),
     ] {
         let read = parse_with(text, ALL).map(|expr| expr.to_string());
         assert_eq!(read, Ok(printed.to_owned()));

@@ -83,7 +83,13 @@ impl Evaluation<'_> {
         let point = match over.name {
             "count_over_time" => Some(Point::Float(mixed.window.values.len() as f64)),
             "present_over_time" => Some(Point::Float(1.0)),
+            "ts_of_first_over_time" => mixed
+                .window
+                .times
+                .first()
+                .map(|t| Point::Float(t.seconds())),
             "ts_of_last_over_time" => mixed.window.times.last().map(|t| Point::Float(t.seconds())),
+            "first_over_time" => first(mixed),
             "last_over_time" => last(mixed),
             "changes" => Some(Point::Float(count_pairs(mixed, changed))),
             "resets" => Some(Point::Float(count_pairs(mixed, was_reset))),
@@ -225,13 +231,25 @@ impl Evaluation<'_> {
     }
 }
 
+fn first(mixed: &Mixed<'_>) -> Option<Point> {
+    at(mixed, 0, mixed.histograms.first())
+}
+
 fn last(mixed: &Mixed<'_>) -> Option<Point> {
-    let last_index = mixed.from + mixed.window.values.len() - 1;
-    match mixed.histograms.last() {
-        Some((index, histogram)) if *index as usize == last_index => {
+    at(
+        mixed,
+        mixed.window.values.len() - 1,
+        mixed.histograms.last(),
+    )
+}
+
+/// The sample at a place of the window: the histogram, if that is where it stands.
+fn at(mixed: &Mixed<'_>, place: usize, histogram: Option<&(u32, Arc<Histogram>)>) -> Option<Point> {
+    match histogram {
+        Some((index, histogram)) if *index as usize == mixed.from + place => {
             Some(Point::Histogram(histogram.clone()))
         }
-        _ => mixed.window.values.last().copied().map(Point::Float),
+        _ => mixed.window.values.get(place).copied().map(Point::Float),
     }
 }
 

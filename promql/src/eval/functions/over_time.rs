@@ -49,11 +49,13 @@ pub(super) fn of_windows(name: &str) -> Option<OverWindow> {
         "avg_over_time" => |w| Some(mean(w.values)),
         "sum_over_time" => |w| Some(sum(w.values)),
         "count_over_time" => |w| Some(w.values.len() as f64),
+        "first_over_time" => |w| w.values.first().copied(),
         "last_over_time" => |w| w.values.last().copied(),
         "min_over_time" => |w| pick(w, |value, best| value < best).map(|(_, v)| v),
         "max_over_time" => |w| pick(w, |value, best| value > best).map(|(_, v)| v),
         "ts_of_min_over_time" => |w| pick(w, |value, best| value <= best).map(|(t, _)| t),
         "ts_of_max_over_time" => |w| pick(w, |value, best| value >= best).map(|(t, _)| t),
+        "ts_of_first_over_time" => |w| w.times.first().map(|t| t.seconds()),
         "ts_of_last_over_time" => |w| w.times.last().map(|t| t.seconds()),
         "present_over_time" => |_| Some(1.0),
         "stddev_over_time" => |w| Some(variance(w.values).sqrt()),
@@ -319,6 +321,8 @@ impl Evaluation<'_> {
         match over.name {
             // Of a subquery too, whose names were to go.
             "last_over_time" => column.drop_name = false,
+            // Newer, where those of a subquery go.
+            "first_over_time" => (),
             _ => self.drop_name(column),
         }
     }
