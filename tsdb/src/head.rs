@@ -139,18 +139,15 @@ impl Head {
         self.series.entry_mut(place)
     }
 
-    /// As [`Head::touch`], for the series at these places.
-    pub fn touch_places(&self, places: Range<usize>) {
-        let series = self.series.entries().get(places).unwrap_or_default();
-        let live = series.iter().filter_map(|series| series.live.as_deref());
-        std::hint::black_box(live.fold(0, |all, live| all ^ live.last_byte()));
-    }
-
     /// Looks at where samples of these series will be appended: nearly always it is in no cache, and a
     /// core waits for all of them as long as for one when nothing else depends on what it reads.
     pub fn touch(&self, ids: impl Iterator<Item = SeriesId>) {
-        let live = ids.filter_map(|id| self.series.get(id)?.live.as_deref());
-        std::hint::black_box(live.fold(0, |all, live| all ^ live.last_byte()));
+        touch(ids.filter_map(|id| self.series.get(id)));
+    }
+
+    /// As [`Head::touch`], for the series at these places.
+    pub fn touch_places(&self, places: Range<usize>) {
+        touch(self.series.entries().get(places).unwrap_or_default().iter());
     }
 
     /// The ids from `from` on, ascending.
@@ -221,6 +218,11 @@ impl Deref for HeadSeries {
     fn deref(&self) -> &Live {
         self.live.as_deref().unwrap_or(&NOTHING)
     }
+}
+
+fn touch<'a>(series: impl Iterator<Item = &'a HeadSeries>) {
+    let live = series.filter_map(|series| series.live.as_deref());
+    std::hint::black_box(live.fold(0, |all, live| all ^ live.last_byte()));
 }
 
 impl HeadSeries {

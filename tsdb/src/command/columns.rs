@@ -275,27 +275,38 @@ fn take_codes(
     count: usize,
     codes: &mut Vec<Steps>,
 ) -> Result<(), Malformed> {
-    let (mut last, mut left) = (0u64, count);
-    while left > 0 {
+    let beyond = Malformed("a run of series beyond the rows");
+    take_runs(count, codes, beyond, || {
         let word = fields.varint()?;
-        let run = match word & RUN {
+        let len = match word & RUN {
             RUN => fields.varint()?,
             _ => 1,
         };
-        let step = unzigzag(word >> 1) as u64;
-        let len = run_within(run, left).ok_or(Malformed("a run of series beyond the rows"))?;
+        Ok((unzigzag(word >> 1) as u64, len))
+    })
+}
+
+/// Adds runs of `count` numbers together. `next` gives the step from the number before and between those of a
+/// run, and how many they are, which is `beyond` if they are none or more than are left.
+fn take_runs(
+    count: usize,
+    runs: &mut Vec<Steps>,
+    beyond: Malformed,
+    mut next: impl FnMut() -> Result<(u64, u64), Malformed>,
+) -> Result<(), Malformed> {
+    let (mut last, mut left) = (0u64, count);
+    while left > 0 {
+        let (step, len) = next()?;
+        let len = usize::try_from(len).ok();
+        let Some(len) = len.filter(|len| (1..=left).contains(len)) else {
+            return Err(beyond);
+        };
         let first = last.wrapping_add(step);
         let run = Steps { first, step, len };
         (last, left) = (run.last(), left - len);
-        codes.push(run);
+        runs.push(run);
     }
     Ok(())
-}
-
-/// How long a run is, if it is one and not longer than what is `left`.
-fn run_within(run: u64, left: usize) -> Option<usize> {
-    let len = usize::try_from(run).ok()?;
-    (len > 0 && len <= left).then_some(len)
 }
 
 fn take_single_codes(
@@ -321,17 +332,11 @@ fn take_times(
     count: usize,
     times: &mut Vec<Steps>,
 ) -> Result<(), Malformed> {
-    let (mut last, mut left) = (0u64, count);
-    while left > 0 {
-        let run = fields.varint()?;
-        let step = fields.zigzag()? as u64;
-        let len = run_within(run, left).ok_or(Malformed("a run of timestamps beyond the rows"))?;
-        let first = last.wrapping_add(step);
-        let run = Steps { first, step, len };
-        (last, left) = (run.last(), left - len);
-        times.push(run);
-    }
-    Ok(())
+    let beyond = Malformed("a run of timestamps beyond the rows");
+    take_runs(count, times, beyond, || {
+        let len = fields.varint()?;
+        Ok((fields.zigzag()? as u64, len))
+    })
 }
 
 fn take_single_values(

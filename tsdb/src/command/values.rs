@@ -35,35 +35,35 @@ pub fn put(out: &mut Vec<u8>, codes: impl Iterator<Item = u64>, values: &[f64]) 
         before = decimal.map(|decimal| (code, decimal));
     }
     out.extend_from_slice(&kinds);
-    let together = Together::of(&words, counts);
+    let by_stream = ByStream::of(&words, counts);
     for stream in [0, 1, 2, STEPS] {
-        packed::put(out, together.stream(stream));
+        packed::put(out, by_stream.stream(stream));
     }
-    let plain = together.stream(PLAINLY).iter();
+    let plain = by_stream.stream(PLAINLY).iter();
     plain.for_each(|bits| put_u64(out, *bits as u64));
 }
 
 /// Words of one stream side by side, each stream's in their order.
-struct Together {
+struct ByStream {
     words: Vec<i64>,
     ends: [usize; STREAMS],
 }
 
-impl Together {
+impl ByStream {
     /// `words` are told with their streams, of which there are so many each.
     fn of(words: &[(u8, i64)], counts: [usize; STREAMS]) -> Self {
         let mut ends = [0; STREAMS];
         for stream in 1..STREAMS {
             ends[stream] = ends[stream - 1] + counts[stream - 1];
         }
-        let mut together = vec![0; words.len()];
+        let mut sorted = vec![0; words.len()];
         for &(stream, word) in words {
             let end = &mut ends[usize::from(stream)];
-            together[*end] = word;
+            sorted[*end] = word;
             *end += 1;
         }
         Self {
-            words: together,
+            words: sorted,
             ends,
         }
     }
