@@ -197,22 +197,33 @@ fn markdown(facts: &Facts, systems: &[Kind], figures: &[Figure]) -> String {
         put(&mut text, format_args!("| {values} |"));
         for kind in systems {
             let same = |figure: &&Figure| figure.kind == *kind && figure.values == values;
-            match figures.iter().find(same) {
-                Some(figure) => {
-                    let per_sample = |bytes: u64| bytes as f64 / figure.samples as f64;
-                    let (disk, written) = (
-                        per_sample(figure.disk_bytes),
-                        per_sample(figure.written_bytes),
-                    );
-                    let mark = if figure.unsettled { ", unsettled" } else { "" };
-                    put(&mut text, format_args!(" {disk:.2} ({written:.1}{mark}) |"));
-                }
-                None => text.push_str(" |"),
-            }
+            put_cell(&mut text, figures.iter().filter(same));
         }
         text.push('\n');
     }
+    text.push_str("| all of them |");
+    for kind in systems {
+        put_cell(
+            &mut text,
+            figures.iter().filter(|figure| figure.kind == *kind),
+        );
+    }
+    text.push('\n');
     text
+}
+
+/// What `figures` take together; empty where there are none.
+fn put_cell<'a>(text: &mut String, figures: impl Iterator<Item = &'a Figure> + Clone) {
+    let sum = |of: fn(&Figure) -> u64| figures.clone().map(of).sum::<u64>() as f64;
+    let samples = sum(|figure| figure.samples);
+    if samples == 0.0 {
+        return text.push_str(" |");
+    }
+    let disk = sum(|figure| figure.disk_bytes) / samples;
+    let written = sum(|figure| figure.written_bytes) / samples;
+    let unsettled = figures.clone().any(|figure| figure.unsettled);
+    let mark = if unsettled { ", unsettled" } else { "" };
+    put(text, format_args!(" {disk:.2} ({written:.1}{mark}) |"));
 }
 
 fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
@@ -249,5 +260,8 @@ mod tests {
             text.contains("| counters | 2.50 (10.0, unsettled) |\n"),
             "{text}"
         );
+        assert!(text.contains("| noise as float32 | |\n"), "{text}");
+        let all = "| all of them | 2.50 (10.0, unsettled) |\n";
+        assert!(text.ends_with(all), "{text}");
     }
 }
