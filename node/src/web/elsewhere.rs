@@ -104,6 +104,33 @@ fn fitted(path: &str, pattern: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::twin::Twin;
+    use super::*;
+
+    /// Served here, and unknown to Prometheus' router.
+    const OWN: [&str; 4] = [
+        "/federation/stream",
+        "/import/write",
+        "/otlp/v1/metrics",
+        "/status/cluster",
+    ];
+
+    #[test]
+    fn every_route_of_the_api_is_led_to() {
+        let source = include_str!("mod.rs");
+        let routes = source
+            .split("pub fn ")
+            .find(|code| code.starts_with("api_router"));
+        let quoted = routes.unwrap().split('"').skip(1).step_by(2);
+        let below = quoted.filter_map(|text| text.strip_prefix(PREFIX));
+        let led = |path: &str| {
+            PATHS
+                .iter()
+                .any(|(pattern, _)| fitted(path, pattern).is_some())
+        };
+        let (led, own): (Vec<&str>, Vec<&str>) = below.partition(|path| led(path));
+        assert_eq!(led.len(), PATHS.len() - 1 + ORDERS.len());
+        assert!(own.iter().all(|path| OWN.contains(path)), "{own:?}");
+    }
 
     /// Prometheus 3.5.3.
     #[tokio::test]
