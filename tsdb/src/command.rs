@@ -468,13 +468,15 @@ fn put_series_ref(out: &mut Vec<u8>, series: SeriesRef) {
     put_varint(out, series_code(series));
 }
 
+/// Ids are below it: a difference of two leaves a bit of its zigzag free.
+const SERIES_ID_END: u64 = 1 << 61;
+
 fn series_code(series: SeriesRef) -> u64 {
     let (kind, index) = match series {
         SeriesRef::Known(id) => (0, id.0),
         SeriesRef::New(index) => (1, u64::from(index)),
     };
-    // A difference of two leaves a bit of its zigzag free.
-    assert!(index < 1 << 61, "series ids count from zero");
+    assert!(index < SERIES_ID_END, "series ids count from zero");
     index << 1 | kind
 }
 
@@ -484,6 +486,9 @@ fn take_series_ref(fields: &mut Fields<'_>, labels: usize) -> Result<SeriesRef, 
 
 fn series_of(raw: u64, labels: usize) -> Result<SeriesRef, Malformed> {
     let index = raw >> 1;
+    if index >= SERIES_ID_END {
+        return Err(Malformed("a series id that is none"));
+    }
     if raw & 1 == 0 {
         return Ok(SeriesRef::Known(SeriesId(index)));
     }

@@ -232,12 +232,15 @@ fn repeats(series: &[Steps]) -> bool {
 
 /// Whether all codes of a run mean a series.
 fn check(run: Steps, labels: usize) -> Result<(), Malformed> {
-    // All are ids of series known.
-    if (run.first | run.step) & 1 == 0 {
-        return Ok(());
+    let are_known = (run.first | run.step) & 1 == 0;
+    if !are_known {
+        let mut codes = run.iter();
+        return codes.try_for_each(|code| series_of(code, labels).map(drop));
     }
-    let mut codes = run.iter();
-    codes.try_for_each(|code| series_of(code, labels).map(drop))
+    let way = i128::from(run.step as i64) * (run.len as i128 - 1);
+    let last = u64::try_from(i128::from(run.first) + way);
+    let last = last.map_err(|_| Malformed("series ids below zero"))?;
+    series_of(run.first.max(last), labels).map(drop)
 }
 
 /// Of version 10 or later.
@@ -409,6 +412,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_run_of_series_holds_ids_that_can_be_written(
+            first in prop_oneof![any::<u64>(), 0u64..9, (1u64 << 62) - 9..1u64 << 62],
+            step in prop_oneof![any::<i64>(), -3i64..4],
+            len in 1usize..6,
+        ) {
+            let (first, step) = (first & !1, step & !1);
+            let codes = (0..len as i128).map(|n| i128::from(first) + n * i128::from(step));
+            let are_ids = codes.into_iter().all(|code| (0..1i128 << 62).contains(&code));
+            let run = Steps { first, step: step as u64, len };
+            prop_assert_eq!(check(run, 0).is_ok(), are_ids);
+        }
+
         #[test]
         fn decimals_are_those_of_the_obvious_way(bits in value()) {
             let value = f64::from_bits(bits);
