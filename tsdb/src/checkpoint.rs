@@ -33,7 +33,7 @@ use crate::running::{Running, put_total, take_total};
 use crate::tombstones::{Tombstones, put_tombstones, take_tombstones};
 use crate::touched::Touched;
 
-const MAGIC: [u8; 6] = *b"qckpt\x00";
+pub const MAGIC: [u8; 6] = *b"qckpt\x00";
 /// Histograms, exemplars and tombstones came with version 2; expiry, push ids, compressed sections and
 /// merged blocks with 3; values as decimals with 4.
 const VERSION: u8 = 4;

@@ -39,6 +39,9 @@ mod state;
 mod summary;
 mod writer;
 
+#[cfg(fuzzing)]
+pub mod fuzzed;
+
 pub use log::{Options, SegmentedLog};
 pub use metrics::Metrics;
 pub use recovery::{OpenError, Quarantine, Recovery};

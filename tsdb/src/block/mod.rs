@@ -19,6 +19,7 @@ use crate::digest;
 use crate::head::{Taken, join};
 use crate::part::Part;
 
+pub use directory::decode as decode_directory;
 pub use merged::Merged;
 pub use page::Page;
 pub use reader::{Reader, decompress};
