@@ -3,8 +3,8 @@
 
   deploy/conformance/ask.py QUORATE PROMETHEUS [--only PART_OF_A_QUESTION] [--show]
 
-ask.txt has expressions; each is asked as an instant and a range query, and laid out and taken apart, and some are
-broken first. The rest of the API is asked by the table below: odd times, durations, limits, selectors, paths,
+ask.txt has expressions; each is asked as an instant and a range query, which samples those take is compared, and
+each is laid out and taken apart, and some are broken first. The rest of the API is asked by the table below: odd times, durations, limits, selectors, paths,
 methods, forms and headers. The
 order of an instant vector counts where something was sorted. Differences that ask_known.txt has with their reason
 are told and no failure; a reason that no question needs any more is one. --show tells the known ones too.
@@ -110,7 +110,8 @@ def about_expressions():
                 ("parse", url(API + "parse_query", ("query", text)))]
         for way, path in ways:
             yield "%s %s" % (way, text), "GET", path, {}, None, section == "sorting"
-
+        for way, path in ways[:2]:
+            yield "stats %s %s" % (way, text), "GET", path + "&stats=all", {}, None, False
 
     for text in broken(3000):
         yield "broken %s" % text, "GET", url(API + "format_query", ("query", text)), {}, None, False
@@ -269,6 +270,9 @@ def canonical(text, is_ordered):
     for notes in ("warnings", "infos"):
         answer[notes] = sorted(answer.get(notes, []))
     data = answer.get("data")
+    if isinstance(data, dict) and "stats" in data:
+        # What a question took, not for how long; its result is compared without.
+        return data["stats"]["samples"]
     if isinstance(data, dict) and data.get("resultType") == "vector" and not is_ordered:
         data["result"].sort(key=lambda one: sorted(one["metric"].items()))
     return answer

@@ -20,7 +20,6 @@ use model::{Batch, Exemplar, Histogram, Labels, MetricKind, Timestamp, limits};
 use proto::remote::{Fields, WireError};
 
 use crate::exemplar;
-use crate::histogram::check::check;
 use crate::metadata::Gathered;
 use crate::push::is_legacy;
 use seen::Reading;
@@ -247,8 +246,8 @@ impl<'a> SeriesReader<'a> {
             note(&mut self.refused, refused);
             return Ok(());
         }
-        let (at, histogram) = histogram::read(message)?;
-        match check(&histogram) {
+        let (at, histogram, checked) = histogram::read(message)?;
+        match checked {
             Err(problem) => note(&mut self.refused, || format!("{problem} (at {at})")),
             Ok(()) => {
                 self.count(histogram.size())?;

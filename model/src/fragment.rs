@@ -29,6 +29,8 @@ pub struct Fragment {
     pub start: Timestamp,
     pub step_ms: i64,
     pub steps: u32,
+    /// What was asked for: the last instant or less than a step after it.
+    pub end: Timestamp,
     /// What `start()`, `end()` and `step()` mean in the query.
     pub query_start: Timestamp,
     pub query_end: Timestamp,
@@ -66,6 +68,59 @@ pub struct PartNote {
     pub offset: u32,
 }
 
+/// How many samples one step of computing a fragment made, a histogram counting for several. Adds
+/// up over series, and so over shards.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct StepCount {
+    /// Held at each instant.
+    pub sizes: Vec<u64>,
+    /// The same, a histogram counting once; empty where there are none.
+    pub points: Vec<u64>,
+    /// Histograms that count for one more while they stand in a vector; empty where there are none.
+    pub rounded: Vec<u64>,
+    /// Read for each instant. Of a part, [`Part::samples`] tells it.
+    pub read: Vec<u64>,
+    /// Of a function of windows: the most that the windows of a series held while those of all
+    /// others had become results, and how many results there are.
+    pub windows: u64,
+    pub results: u64,
+    /// It is a number, of which there is one however many series there are.
+    pub is_scalar: bool,
+}
+
+impl StepCount {
+    /// Adds what the same step made of other series.
+    pub fn add(&mut self, other: &Self) {
+        add_up(&mut self.read, &other.read);
+        if self.is_scalar || other.is_scalar {
+            self.sizes.clone_from(&other.sizes);
+            self.is_scalar = true;
+            return;
+        }
+        if !self.points.is_empty() || !other.points.is_empty() {
+            let points = |count: &Self| match count.points.is_empty() {
+                true => count.sizes.clone(),
+                false => count.points.clone(),
+            };
+            let mut all = points(self);
+            add_up(&mut all, &points(other));
+            self.points = all;
+        }
+        add_up(&mut self.sizes, &other.sizes);
+        add_up(&mut self.rounded, &other.rounded);
+        // Nothing is held beside the results of whichever comes last.
+        self.windows = self.windows.max(other.windows);
+        self.results = self.results.saturating_add(other.results);
+    }
+}
+
+fn add_up(all: &mut Vec<u64>, more: &[u64]) {
+    all.resize(all.len().max(more.len()), 0);
+    for (all, more) in all.iter_mut().zip(more) {
+        *all = all.saturating_add(*more);
+    }
+}
+
 /// One shard's share of a fragment.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Part {
@@ -78,6 +133,8 @@ pub struct Part {
     pub samples: Vec<u64>,
     /// Most samples held at once.
     pub peak: u64,
+    /// What each step of computing it held; empty where that is not told.
+    pub counts: Vec<StepCount>,
     /// Series read.
     pub series: u64,
     /// What bringing this part here took, in bytes; 0 where nothing crossed a wire.

@@ -152,6 +152,9 @@ pub const ACTIVE_QUERY_BYTES_MAX: usize = 1000;
 pub const ACTIVE_LOG_BYTES_MAX: usize = 256 << 10;
 /// Lines waiting to be written to the log of all queries; what comes on top is lost and counted.
 pub const QUERY_LOG_LINES_MAX: usize = 1024;
+/// Counts of samples that a part of a query tells with its columns, by step and instant. Of subqueries
+/// of more instants the asking node knows what was held at most, but not when.
+pub const PART_COUNTS_MAX: usize = 256 << 10;
 /// Selections of one query under way at once.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
 /// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.

@@ -15,11 +15,12 @@ use model::{Labels, Samples, Series, Timestamp, Value as Point};
 use crate::ast::{Expr, Type};
 use crate::error::QueryError;
 use crate::eval::{
-    Bounds, Columns, Counts, Data, Evaluation, Notes, Pace, Parts, Rules, samples_bytes,
+    Bounds, Columns, Counts, Data, Entry, Evaluation, Notes, Pace, Parts, Rules, entries,
+    samples_bytes,
 };
 use crate::fragment::Features;
 use crate::in_order::InOrder;
-use crate::local::Numbers;
+use crate::local::{self, Numbers};
 use crate::parsed::Parsed;
 use crate::parser::ParseOptions;
 use crate::plan::{Context, Grid, PartPlan, plan};
@@ -362,6 +363,17 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
+    /// The steps by which shards compute a part.
+    fn entries(&self, part: &PartPlan, context: Context) -> Result<Vec<Entry>, QueryError> {
+        let number = part.unfolded.unwrap_or(part.node);
+        let operand = local::node(self.expr, number).expect("a plan names nodes of its tree");
+        let context = Context {
+            grid: part.grid,
+            ..context
+        };
+        Ok(entries(&plan(operand, context, None)?.steps))
+    }
+
     /// Has the shards compute their parts of the plan, all at once.
     async fn fetch_parts(
         &self,
@@ -378,6 +390,7 @@ impl Run<'_> {
             start: Timestamp(context.grid.start),
             step_ms: context.grid.step,
             steps: 0,
+            end: Timestamp(context.grid.end),
             query_start: Timestamp(context.start),
             query_end: Timestamp(context.end),
             query_step_ms: self.step_ms,
@@ -391,7 +404,7 @@ impl Run<'_> {
         // A list, not the lazy map: through its closure the compiler cannot see that this is Send.
         let fetches: Vec<_> = plans
             .iter()
-            .map(|plan| fetch_part(source, &whole, plan))
+            .map(|part| fetch_part(source, &whole, part, self.entries(part, context)))
             .collect();
         let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_MAX);
         let mut all = Vec::with_capacity(plans.len());
@@ -406,7 +419,9 @@ async fn fetch_part(
     source: &dyn Source,
     whole: &Fragment,
     plan: &PartPlan,
+    entries: Result<Vec<Entry>, QueryError>,
 ) -> Result<Parts, QueryError> {
+    let entries = entries?;
     let mut fragment = Fragment {
         node: plan.node,
         fold: plan.unfolded.is_some(),
@@ -414,6 +429,7 @@ async fn fetch_part(
         start: Timestamp(plan.grid.start),
         step_ms: plan.grid.step,
         steps: u32::try_from(plan.grid.steps).map_err(|_| QueryError::TooManySamples)?,
+        end: Timestamp(plan.grid.end),
         ..whole.clone()
     };
     let mut parts = source.evaluate(&fragment).await?;
@@ -427,6 +443,7 @@ async fn fetch_part(
     Ok(Parts {
         parts,
         is_folded: fragment.fold,
+        entries,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
-use model::limits::QUERY_BYTES_HELD_MAX;
+use model::limits::{PART_COUNTS_MAX, QUERY_BYTES_HELD_MAX};
 use model::port::Clock;
 use model::source::{Selection, Source};
 
@@ -129,19 +129,21 @@ impl Work<'_> {
             let message = "a part of a query selects once".to_owned();
             return Err(QueryError::Execution(message));
         };
+        // A piece of no series: what is counted without any.
         let mut pieces = source.stream(selection);
-        while let Some(piece) = pieces.next().await {
+        let mut next = Some(Ok(Vec::new()));
+        while let Some(piece) = next {
             let piece = piece?;
             self.part.series += piece.len() as u64;
             let data = Data::new(vec![piece], Vec::new(), context.lookback_ms);
-            let (columns, read) = self.evaluation.compute_piece(data, &plan.steps).await?;
-            self.note_read(&read);
+            let columns = self.evaluation.compute_piece(data, &plan.steps).await?;
             if !self.keep(columns, context).await? {
                 return Ok(Part {
                     cannot_fold: true,
                     ..Part::default()
                 });
             }
+            next = pieces.next().await;
         }
         if let Some(aggregate) = self.chooser {
             // Choosing goes by the order of labels.
@@ -154,18 +156,16 @@ impl Work<'_> {
             Some(folder) => folder.into_parts(),
             None => self.columns.into_iter().map(PartColumn::from).collect(),
         };
-        let (notes, peak) = self.evaluation.end();
+        let (notes, counts, steps) = self.evaluation.end();
         self.part.notes = notes.into_parts();
-        self.part.peak = peak;
-        Ok(self.part)
-    }
-
-    fn note_read(&mut self, read: &[u64]) {
-        let all = &mut self.part.samples;
-        all.resize(all.len().max(read.len()), 0);
-        for (all, read) in all.iter_mut().zip(read) {
-            *all += read;
+        (self.part.samples, self.part.peak) = (counts.read, counts.peak);
+        let told = steps
+            .iter()
+            .map(|step| step.sizes.len() + step.points.len() + step.rounded.len());
+        if told.sum::<usize>() <= PART_COUNTS_MAX {
+            self.part.counts = steps;
         }
+        Ok(self.part)
     }
 
     /// `false` when the columns do not fold.
@@ -188,6 +188,7 @@ fn context(fragment: &Fragment) -> Context {
             start: fragment.start.0,
             step: fragment.step_ms.max(1),
             steps: fragment.steps as usize,
+            end: fragment.end.0,
         },
         start: fragment.query_start.0,
         end: fragment.query_end.0,

@@ -5,6 +5,7 @@
 //! is known before anything is fetched: one selection per selector, none per instant. A part of
 //! the tree that is the same at every instant is computed once and spread.
 
+use model::limits::QUERY_POINTS_MAX;
 use model::source::{Consistency, Selection, Take};
 use model::{Matcher, Timestamp};
 
@@ -19,6 +20,8 @@ pub(crate) struct Grid {
     pub start: i64,
     pub step: i64,
     pub steps: usize,
+    /// What was asked for: the last instant or less than a step after it. Subqueries go on to there.
+    pub end: i64,
 }
 
 impl Grid {
@@ -27,6 +30,7 @@ impl Grid {
             start: at,
             step: 1,
             steps: 1,
+            end: at,
         }
     }
 
@@ -41,6 +45,7 @@ impl Grid {
             start,
             step,
             steps: usize::try_from(steps).unwrap_or(usize::MAX),
+            end,
         }
     }
 
@@ -201,8 +206,9 @@ impl<'e> Planner<'e, '_> {
     }
 
     fn visit(&mut self, expr: &'e Expr, grid: Grid) -> Result<(), QueryError> {
-        // More instants than samples allowed can only end in the same refusal, later.
-        if grid.steps > self.context.samples_max {
+        // More instants than a query may have and than samples allowed: of a subquery that finds nothing
+        // alone Prometheus computes them all the same.
+        if grid.steps > self.context.samples_max.max(QUERY_POINTS_MAX as usize + 1) {
             return Err(QueryError::TooManySamples);
         }
         if grid.steps > 1 && is_step_invariant(expr) && !is_ranges(expr) {
@@ -364,7 +370,8 @@ impl<'e> Planner<'e, '_> {
             Some(step) => self.positive_ms(step)?.max(1),
             None => self.context.subquery_step_ms,
         };
-        let (first, last) = (look.from(grid.start), look.from(grid.last()));
+        let first = look.from(grid.start);
+        let last = first.saturating_add(grid.end.saturating_sub(grid.start));
         // The first multiple of the step after the left end, which is open.
         let left = first.saturating_sub(range_ms);
         let start = left.div_euclid(step).saturating_add(1).saturating_mul(step);

@@ -16,7 +16,7 @@ use model::histogram::Span;
 use model::port::Clock;
 use model::source::Source;
 use model::{Histogram, Labels, Timestamp};
-use promql::{Engine, EngineOptions, QueryError, QueryParams, Value};
+use promql::{Engine, EngineOptions, QueryError, QueryParams, QueryResult, Value};
 use sharded::Shards;
 
 struct Still;
@@ -125,7 +125,10 @@ const QUERIES: [&str; 38] = [
     "count_values(\"v\", round(temperature, 500))",
 ];
 
-async fn ask(source: &dyn Source, query: &str, is_range: bool) -> Result<Value, QueryError> {
+/// A value, and what it took: samples held at most, and read for each instant.
+type Answer = (Value, (u64, Vec<(Timestamp, u64)>));
+
+async fn ask(source: &dyn Source, query: &str, is_range: bool) -> Result<Answer, QueryError> {
     let engine = Engine::new(EngineOptions::default(), Arc::new(Still));
     let params = QueryParams::default();
     let (start, end) = (Timestamp(300_000), Timestamp(800_000));
@@ -136,7 +139,10 @@ async fn ask(source: &dyn Source, query: &str, is_range: bool) -> Result<Value, 
         }
         false => engine.instant(source, query, end, &params).await,
     };
-    result.map(|result| result.value)
+    result.map(|result| {
+        let stats = result.stats;
+        (result.value, (stats.samples_peak, stats.samples_read_at))
+    })
 }
 
 /// Labels and values, by labels.
@@ -185,7 +191,8 @@ async fn shards_do_not_show() {
                 assert_eq!(format!("{more:?}"), format!("{one:?}"), "{query}");
             }
             match (whole, one) {
-                (Ok(whole), Ok(one)) => {
+                (Ok((whole, taken)), Ok((one, taken_of_one))) => {
+                    assert_eq!(taken, taken_of_one, "{query}");
                     let (whole, one) = (flat(whole), flat(one));
                     assert_eq!(whole.len(), one.len(), "{query}");
                     for (whole, one) in whole.iter().zip(&one) {
@@ -194,9 +201,83 @@ async fn shards_do_not_show() {
                     }
                 }
                 (whole, one) => {
-                    let text = |r: Result<Value, QueryError>| r.unwrap_err().to_string();
+                    let text = |r: Result<Answer, QueryError>| r.unwrap_err().to_string();
                     assert_eq!(text(whole), text(one), "{query}");
                 }
+            }
+        }
+    }
+}
+
+/// Nine series, two hours of samples every 15 s.
+fn nine() -> Memory {
+    let mut memory = Memory::default();
+    for series in 0..9_i64 {
+        let pairs = [("__name__", "l".to_owned()), ("a", series.to_string())];
+        let labels = Labels::from_pairs(pairs);
+        for sample in 0..480_i64 {
+            let value = (100 + series + sample % 5) as f64;
+            memory.add(&labels, sample * 15_000, value);
+        }
+    }
+    memory
+}
+
+/// What Prometheus 3.5.3 tells as `peakSamples` of such series: at an instant, and over 1200 s by 67 s.
+/// One sample fewer may be held, and it refuses.
+const PEAKS: [(&str, u64, u64); 12] = [
+    ("l + 2", 29, 352),
+    ("2 * -l", 29, 352),
+    ("abs(l) > 1", 29, 352),
+    ("timestamp(l)", 18, 171),
+    ("timestamp(-l)", 27, 333),
+    ("sum by (a) (l * 2)", 29, 352),
+    ("nope @ 1 + 1", 2, 2),
+    ("rate(l[5m])", 29, 182),
+    ("sum(rate(l[5m]))", 29, 182),
+    // Subqueries go on to the end, which no step may meet.
+    ("sum_over_time(l[5m:1m])", 59, 392),
+    ("max_over_time(rate(l[1m])[5m:30s])", 109, 622),
+    ("limitk(2, l)", 10, 180),
+];
+
+#[tokio::test]
+async fn samples_held_are_counted_as_in_prometheus_wherever_series_lie() {
+    let memory = nine();
+    let sharded = [1, 3, 7].map(|count| Shards::of(&memory, count, Arc::new(Still)));
+    let mut sources: Vec<&dyn Source> = vec![&memory];
+    sources.extend(sharded.iter().map(|shards| shards as &dyn Source));
+    let params = QueryParams::default();
+    for (query, at_instant, over_range) in PEAKS {
+        for source in &sources {
+            for (samples_max, suffices) in [(50_000_000, true), (0, true), (1, false)] {
+                // The peak itself is enough, one less is not.
+                let limited = |peak: u64| match samples_max {
+                    50_000_000 => samples_max,
+                    less => peak as usize - less,
+                };
+                let engine = |peak| {
+                    let options = EngineOptions {
+                        samples_max: limited(peak),
+                        experimental_functions: true,
+                        ..EngineOptions::default()
+                    };
+                    Engine::new(options, Arc::new(Still))
+                };
+                let peak = |result: Result<QueryResult, QueryError>| match result {
+                    Ok(result) => Some(result.stats.samples_peak),
+                    Err(QueryError::TooManySamples) => None,
+                    Err(other) => panic!("{query}: {other}"),
+                };
+                let at = Timestamp(7_185_000);
+                let instant = engine(at_instant);
+                let instant = instant.instant(*source, query, at, &params).await;
+                assert_eq!(peak(instant), suffices.then_some(at_instant), "{query}");
+                let (start, end) = (Timestamp(6_000_000), Timestamp(7_200_000));
+                let step = Duration::from_secs(67);
+                let range = engine(over_range);
+                let range = range.range(*source, query, start, end, step, &params).await;
+                assert_eq!(peak(range), suffices.then_some(over_range), "{query}");
             }
         }
     }

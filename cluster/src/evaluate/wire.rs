@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::fragment::{Fragment, FragmentError, Part, PartColumn, PartNote};
+use model::fragment::{Fragment, FragmentError, Part, PartColumn, PartNote, StepCount};
 use model::source::{Consistency, SourceError};
 use model::{Histogram, Labels, Timestamp};
 use prost::Message;
@@ -34,12 +34,18 @@ pub fn fragment_to_wire(fragment: &Fragment) -> wire::EvaluateRequest {
         samples_max: fragment.samples_max,
         features: fragment.features,
         local: fragment.consistency == Consistency::Local,
+        end_ms: Some(fragment.end.0),
         ..Default::default()
     }
 }
 
 pub fn fragment_from_wire(request: wire::EvaluateRequest) -> Fragment {
+    let steps_after = i64::from(request.steps).saturating_sub(1).max(0);
+    let last = request
+        .start_ms
+        .saturating_add(request.step_ms.saturating_mul(steps_after));
     Fragment {
+        end: Timestamp(request.end_ms.unwrap_or(last)),
         query: request.query,
         node: request.node,
         fold: request.fold,
@@ -89,6 +95,7 @@ pub fn replies(answer: Result<Answer, Refusal>) -> Vec<wire::EvaluateReply> {
         samples: part.samples,
         peak: part.peak,
         series: part.series,
+        counts: part.counts.into_iter().map(count_to_wire).collect(),
     });
     messages.push(current);
     messages
@@ -193,6 +200,29 @@ fn note_from_wire(note: wire::PartNote) -> PartNote {
     }
 }
 
+fn count_to_wire(count: StepCount) -> wire::StepCount {
+    wire::StepCount {
+        sizes: count.sizes,
+        points: count.points,
+        rounded: count.rounded,
+        windows: count.windows,
+        results: count.results,
+        is_scalar: count.is_scalar,
+    }
+}
+
+fn count_from_wire(count: wire::StepCount) -> StepCount {
+    StepCount {
+        sizes: count.sizes,
+        points: count.points,
+        rounded: count.rounded,
+        read: Vec::new(),
+        windows: count.windows,
+        results: count.results,
+        is_scalar: count.is_scalar,
+    }
+}
+
 /// A part of which not all messages are here.
 #[derive(Default)]
 pub struct Arriving {
@@ -221,6 +251,7 @@ impl Arriving {
                 notes: end.notes.into_iter().map(note_from_wire).collect(),
                 samples: end.samples,
                 peak: end.peak,
+                counts: end.counts.into_iter().map(count_from_wire).collect(),
                 series: end.series,
                 bytes: self.bytes,
             })
@@ -243,6 +274,7 @@ mod tests {
             start: Timestamp(-5),
             step_ms: 15_000,
             steps: 7,
+            end: Timestamp(90_002),
             query_start: Timestamp(1),
             query_end: Timestamp(2),
             query_step_ms: 3,
@@ -301,6 +333,15 @@ mod tests {
             samples: vec![60_000],
             peak: 5,
             series: 3,
+            counts: vec![StepCount {
+                sizes: vec![7, 300],
+                points: vec![1, 2],
+                rounded: vec![0, 1],
+                read: Vec::new(),
+                windows: 9,
+                results: 4,
+                is_scalar: true,
+            }],
             ..Part::default()
         };
         let messages = replies(Ok(Ok(part.clone())));

@@ -8,6 +8,7 @@
 //! In reading order:
 //! - [`request`]: a body to queries
 //! - [`external`]: external labels, out of matchers and into answers
+//! - [`markers`]: markers behind histograms
 //! - [`sequence`]: what each histogram of a series is to the one before it
 //! - [`samples`]: an answer of plain samples
 //! - [`bits`], [`xor`], [`histogram`], [`chunk`]: samples as Prometheus' chunks
@@ -18,6 +19,7 @@ pub mod chunk;
 pub mod external;
 pub mod frame;
 pub mod histogram;
+pub mod markers;
 pub mod request;
 pub mod samples;
 pub mod sequence;

@@ -4,11 +4,30 @@
 //! Beyond it, schemas and bounds that Prometheus 3.5 takes unseen (a schema it does not know, a
 //! bound that is NaN) are refused too: nothing could be computed from them.
 
+use std::fmt::Display;
+
 use model::Histogram;
 use model::histogram::{SCHEMA_MAX, SCHEMA_MIN, Span};
 
-/// The first thing wrong with the histogram.
+/// The observations of a histogram whose counts came as integers, before they were made floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    pub count: u64,
+    /// In all buckets.
+    pub found: u64,
+}
+
+/// From here on floats cannot tell every integer.
+const INEXACT: f64 = (1u64 << 53) as f64;
+
+/// The first thing wrong with the histogram. Where its integers are too large to be told by floats,
+/// its buckets need only come to its count as far as those can tell.
 pub fn check(histogram: &Histogram) -> Result<(), String> {
+    check_observed(histogram, None)
+}
+
+/// As [`check`], with the integers themselves.
+pub fn check_observed(histogram: &Histogram, observed: Option<Observed>) -> Result<(), String> {
     let negative = match histogram.uses_custom_buckets() {
         true => {
             check_custom(histogram).map_err(|e| format!("custom buckets: {e}"))?;
@@ -18,7 +37,15 @@ pub fn check(histogram: &Histogram) -> Result<(), String> {
     };
     let positive = sum_buckets(&histogram.positive_buckets, "positive")?;
     if histogram.is_integer {
-        check_count(histogram, negative + positive + histogram.zero_count)?;
+        let found = negative + positive + histogram.zero_count;
+        match observed {
+            Some(Observed { count, found }) => check_count(count, found, histogram.sum)?,
+            None if found.max(histogram.count) < INEXACT => {
+                check_count(histogram.count, found, histogram.sum)?;
+            }
+            None if is_about(found, histogram) => {}
+            None => check_count(histogram.count, found, histogram.sum)?,
+        }
     }
     histogram.validate().map_err(|e| e.to_string())
 }
@@ -149,18 +176,24 @@ fn sum_buckets(buckets: &[f64], side: &str) -> Result<f64, String> {
     Ok(buckets.iter().sum())
 }
 
-fn check_count(histogram: &Histogram, found: f64) -> Result<(), String> {
-    let count = histogram.count;
-    let (wrong, rule) = match histogram.sum.is_nan() {
+/// Whether the count may be what was found, had no float been rounded.
+fn is_about(found: f64, histogram: &Histogram) -> bool {
+    let numbers = histogram.positive_buckets.len() + histogram.negative_buckets.len() + 2;
+    let rounded = found.max(histogram.count) * f64::EPSILON * numbers as f64;
+    (found - histogram.count).abs() <= rounded
+}
+
+fn check_count<N: PartialOrd + Display>(count: N, found: N, sum: f64) -> Result<(), String> {
+    let (wrong, rule) = match sum.is_nan() {
         true => (found > count, "at least the number of observations found"),
         false => (found != count, "equal the number of observations found"),
     };
-    let absence = match histogram.sum.is_nan() {
+    let absence = match sum.is_nan() {
         true => "",
         false => " (in absence of NaN)",
     };
     if wrong {
-        let be = if histogram.sum.is_nan() { "be " } else { "" };
+        let be = if sum.is_nan() { "be " } else { "" };
         return Err(format!(
             "{found} observations found in buckets, but the Count field is {count}: \
              histogram's observation count should {be}{rule} in the buckets{absence}"
@@ -303,6 +336,30 @@ mod tests {
         for (histogram, text) in cases {
             assert_eq!(check(&histogram), Err(text.to_owned()));
         }
+    }
+
+    #[test]
+    fn integers_that_floats_cannot_tell_are_compared_as_integers() {
+        let large = (1u64 << 53) + 1;
+        let histogram = Histogram {
+            count: (2 * large + 1) as f64,
+            positive_buckets: vec![large as f64, large as f64],
+            ..good()
+        };
+        assert_eq!(check(&histogram), Ok(()));
+        let observed = |count| {
+            let found = 2 * large + 1;
+            check_observed(&histogram, Some(Observed { count, found }))
+        };
+        assert_eq!(observed(2 * large + 1), Ok(()));
+        let text = observed(2 * large).unwrap_err();
+        let expected = "18014398509481987 observations found in buckets, but the Count field is 18014398509481986:";
+        assert!(text.starts_with(expected), "{text}");
+        let other = Histogram {
+            count: 3.0 * large as f64,
+            ..histogram
+        };
+        assert!(check(&other).is_err());
     }
 
     #[test]

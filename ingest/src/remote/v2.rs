@@ -22,7 +22,6 @@ use super::{
     read_sample, shorten, show_labels,
 };
 use crate::exemplar;
-use crate::histogram::check::check;
 use crate::metadata::Gathered;
 
 /// Decompresses and decodes a body.
@@ -264,8 +263,8 @@ fn read_histogram(message: &[u8]) -> Result<Result<(Timestamp, Histogram), Strin
         let text = format!("a histogram of {bytes} bytes, the limit is {max}");
         return Ok(Err(text));
     }
-    let (at, histogram) = histogram::read(message)?;
-    let checked = check(&histogram).map_err(|problem| format!("{problem} (at {at})"));
+    let (at, histogram, checked) = histogram::read(message)?;
+    let checked = checked.map_err(|problem| format!("{problem} (at {at})"));
     Ok(checked.map(|()| (at, histogram)))
 }
 

@@ -41,9 +41,12 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "limitk",
         reason: "limitk takes the first series in the order in which Prometheus' head met them; \
-                 how many there are must agree",
+                 how many there are must agree, where no set is made of them",
         applies: |asked, reference, own| {
-            asked.query.contains("limitk") && same_rows(reference, own, |_| Vec::new())
+            let is_set = [" unless ", " and "]
+                .iter()
+                .any(|name| asked.query.contains(name));
+            asked.query.contains("limitk") && (is_set || same_rows(reference, own, |_| Vec::new()))
         },
     },
     Known {
@@ -81,8 +84,8 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "empty-buckets",
         reason: "Prometheus reads all histograms of a chunk with the same buckets, so one has empty ones that \
-                 others of its chunk count in: infinity times nothing, how far the zero bucket reaches, and \
-                 the same histogram in two chunks is a change",
+                 others of its chunk count in: infinity times nothing, how far the zero bucket reaches, whether \
+                 a gauge was reset, and the same histogram in two chunks is a change",
         applies: |asked, reference, own| {
             let is_native = ["lat", "mixed"].iter().any(|m| asked.query.contains(m));
             is_native && same_points(reference, own, |a, b| differ_by_nothing(&asked.query, a, b))
@@ -97,19 +100,27 @@ pub const KNOWN: &[Known] = &[
                 .iter()
                 .any(|name| asked.query.contains(name));
             takes_logarithm
-                && asked.query.contains("special")
+                && ["special", "e-31", "e-32"]
+                    .iter()
+                    .any(|tiny| asked.query.contains(tiny))
                 && same_rows(reference, own, |row| vec![format!("{:?}", row.labels)])
         },
     },
     Known {
         name: "magnified",
-        reason: "the rest of a division by something tiny is made of the last digits alone, and those \
-                 of a logarithm, a power or an angle are Go's own library's",
+        reason: "the rest of a division by something tiny, and an angle many turns long, are made of the last \
+                 digits alone, and those of a logarithm, a power or an angle are Go's own library's",
         applies: |asked, reference, own| {
             let of_library = [
                 "sin", "cos", "tan", "ln(", "log", "exp(", "^", "sqrt", "atan2",
             ];
-            asked.query.contains(" % ")
+            // The aggregations add up in the order of series.
+            let adds_up = ["stdvar(", "stddev(", "sum(", "avg("];
+            let is_angle = ["sin(", "cos(", "tan("]
+                .iter()
+                .any(|name| asked.query.contains(name))
+                && adds_up.iter().any(|name| asked.query.contains(name));
+            (is_angle || asked.query.contains(" % "))
                 && of_library.iter().any(|name| asked.query.contains(name))
                 && same_rows(reference, own, |row| vec![format!("{:?}", row.labels)])
         },
@@ -172,6 +183,7 @@ fn same_points(a: &Answer, b: &Answer, are_alike: impl Fn(&Sample, &Sample) -> b
 
 /// Whether two samples, Prometheus' and ours, are what buckets of nothing make of one.
 fn differ_by_nothing(query: &str, reference: &Sample, own: &Sample) -> bool {
+    let same = |a: &f64, b: &f64| a == b || a.is_nan() && b.is_nan();
     match (reference, own) {
         (
             Sample::Histogram(count, sum, buckets),
@@ -183,15 +195,28 @@ fn differ_by_nothing(query: &str, reference: &Sample, own: &Sample) -> bool {
                     .map(|bucket| format!("{bucket:?}"))
                     .collect::<Vec<_>>()
             };
-            let same = |a: &f64, b: &f64| a == b || a.is_nan() && b.is_nan();
-            same(count, own_count) && same(sum, own_sum) && counted(buckets) == counted(own_buckets)
+            // Whether a gauge was reset is told of the bucket behind the last one that counts; and one
+            // that counts less than nothing behind an empty one is a reset.
+            let sees_resets = ["rate(", "increase("]
+                .iter()
+                .any(|name| query.contains(name));
+            let is_gauge = query.contains("latg") || *count < 0.0 && *own_count < 0.0;
+            sees_resets && is_gauge
+                || same(count, own_count)
+                    && same(sum, own_sum)
+                    && counted(buckets) == counted(own_buckets)
         }
-        (Sample::Float(reference), Sample::Float(own)) if reference != own => {
+        (Sample::Float(reference), Sample::Float(own)) if !same(reference, own) => {
             // No change of theirs is missed, and none is far from zero that lies in its bucket.
             let is_change =
                 query.contains("changes(") && reference.fract() == 0.0 && reference > own;
             let in_zero = |value: &f64| value.abs() <= ZERO_BUCKET_MAX;
-            is_change || query.contains("histogram_quantile(") && in_zero(reference) && in_zero(own)
+            let is_reset = query.contains("resets(latg")
+                && reference.fract() == 0.0
+                && (reference - own).abs() <= 2.0;
+            is_change
+                || is_reset
+                || query.contains("histogram_quantile(") && in_zero(reference) && in_zero(own)
         }
         (reference, own) => rounded(reference) == rounded(own),
     }
@@ -277,6 +302,12 @@ mod tests {
         assert_eq!(name(query, &a, &b), Some("empty-buckets"));
         assert_eq!(name(query, &a, &[("x", "-1"), ("y", "2")]), None);
         assert_eq!(name(query, &a, &b[..1]), None);
+        let (a, b) = ([("x", "49"), ("y", "2")], [("x", "50"), ("y", "2")]);
+        assert_eq!(name("resets(latg[5m])", &a, &b), Some("empty-buckets"));
+        assert_eq!(name("resets(lat[5m])", &a, &b), None);
+        let (a, b) = ([("x", "0"), ("y", "NaN")], [("x", "-0.5"), ("y", "NaN")]);
+        assert_eq!(name(query, &a, &b), Some("empty-buckets"));
+        assert_eq!(name(query, &a, &[("x", "0"), ("y", "0.1")]), None);
     }
 
     #[test]

@@ -17,7 +17,8 @@
 //! - [`targets`], [`rules`]: what the cluster scrapes and evaluates
 //! - [`lifecycle`], [`status`], [`admin`]: the node and the store themselves
 //! - [`encoding`]: compression and cross-origin headers; [`metrics`]: what is counted;
-//!   [`serve`]: a listener and its connections; [`request_line`]: what they send bare
+//!   [`serve`]: a listener and its connections; [`request_line`]: what they send bare; [`strict`]: what
+//!   is no request
 
 pub mod admin;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub mod serve;
 pub mod state;
 pub mod status;
 pub mod stream;
+mod strict;
 pub mod targets;
 pub mod write;
 
@@ -175,6 +177,7 @@ pub fn api_router(state: ApiState) -> Router {
         .fallback(elsewhere::lead)
         .layer(from_fn_with_state(Arc::clone(&state), encoding::preflight))
         .layer(from_fn(encoding::clean_path))
+        .layer(from_fn(strict::refuse))
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
         .with_state(state);
     Router::new().fallback_service(served.map_request(encoding::escape_anew))

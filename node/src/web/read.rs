@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use federation::read::{Answer, External, Frames, Request, SamplesAnswer, decode};
+use federation::read::{Answer, External, Frames, Request, SamplesAnswer, decode, markers};
 use futures::stream;
 use model::limits::{READ_REQUEST_BYTES_MAX, READ_SAMPLES_MAX};
 use model::source::{Selection, Take};
@@ -71,6 +71,9 @@ async fn select(
             series
                 .iter_mut()
                 .for_each(|one| one.samples = Samples::default());
+        }
+        for one in &mut series {
+            markers::fit(&mut one.samples);
         }
         results.push(series);
     }

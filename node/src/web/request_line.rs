@@ -1,4 +1,5 @@
-//! What a browser would have escaped in a request's target, escaped before hyper reads it.
+//! What a browser would have escaped in a request's target, escaped before hyper reads it; and what Go's
+//! server would say of what hyper cannot read.
 //!
 //! Go's server takes quotes, angle brackets and bytes beyond ASCII as they come, and `#` as any other
 //! byte; hyper refuses the first and cuts at the last. `curl ':9090/api/v1/query?query=up{job="x"}'`
@@ -21,7 +22,15 @@ pub struct Escaped<C> {
     /// Bytes that came out longer than they went in, and how many of them are handed out.
     waiting: Vec<u8>,
     given: usize,
+    /// How much of [`TOLD`] has been written.
+    told: usize,
 }
+
+/// What hyper answers to bytes that are no request to it, and Go's server to those that are none to it.
+/// No answer of ours is like the first: it has a date.
+const UNREAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOLD: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    connection: close\r\n\r\n400 Bad Request";
 
 impl<C> Escaped<C> {
     pub fn new(connection: C) -> Self {
@@ -30,6 +39,7 @@ impl<C> Escaped<C> {
             scanner: Scanner::default(),
             waiting: Vec::new(),
             given: 0,
+            told: 0,
         }
     }
 
@@ -41,6 +51,21 @@ impl<C> Escaped<C> {
         if self.given == self.waiting.len() {
             (self.waiting, self.given) = (Vec::new(), 0);
         }
+    }
+}
+
+impl<C: AsyncWrite + Unpin> Escaped<C> {
+    /// Writes [`TOLD`] where [`UNREAD`] was to be.
+    fn poll_tell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        while self.told < TOLD.len() {
+            let rest = &TOLD[self.told..];
+            match ready!(Pin::new(&mut self.connection).poll_write(context, rest))? {
+                0 => return Poll::Ready(Ok(0)),
+                written => self.told += written,
+            }
+        }
+        self.told = 0;
+        Poll::Ready(Ok(UNREAD.len()))
     }
 }
 
@@ -70,6 +95,9 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Escaped<C> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if bytes == UNREAD {
+            return self.poll_tell(context);
+        }
         Pin::new(&mut self.connection).poll_write(context, bytes)
     }
 
@@ -78,6 +106,11 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Escaped<C> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [piece] = pieces
+            && **piece == *UNREAD
+        {
+            return self.poll_tell(context);
+        }
         Pin::new(&mut self.connection).poll_write_vectored(context, pieces)
     }
 
@@ -207,7 +240,7 @@ impl Scanner {
 
 /// What hyper refuses in a target, or reads otherwise than Go does.
 fn is_refused(byte: u8) -> bool {
-    matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`' | 0x7f..)
+    matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`' | 0x80..)
 }
 
 #[cfg(test)]

@@ -746,6 +746,9 @@ async fn ask(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
+    if headers.iter().all(|(name, _)| *name != "host") {
+        request = request.header("host", "x");
+    }
     let request = request.body(body).expect("a request of the test's own");
     let Ok(response) = router.clone().oneshot(request).await;
     let (parts, body) = response.into_parts();

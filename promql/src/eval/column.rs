@@ -254,6 +254,21 @@ impl Columns {
         sizes
     }
 
+    /// How many histograms at each instant count for one more in a vector; empty if none does.
+    pub fn rounded(&self, steps: usize) -> Vec<u64> {
+        let Self::Vector(columns) = self else {
+            return Vec::new();
+        };
+        let mut rounded = Vec::new();
+        for (step, histogram) in columns.iter().flat_map(|column| &column.histograms) {
+            if native::is_rounded(histogram) {
+                rounded.resize(steps, 0);
+                rounded[*step as usize] += 1;
+            }
+        }
+        rounded
+    }
+
     /// How many points it has at each instant, if it has histograms.
     pub fn points(&self, steps: usize) -> Option<Vec<u64>> {
         let Self::Vector(columns) = self else {

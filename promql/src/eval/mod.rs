@@ -30,9 +30,11 @@ mod set;
 mod topk;
 
 use model::Labels;
+use model::fragment::StepCount;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
 
+pub(crate) use account::Entry;
 pub(crate) use column::{Column, Columns, samples_bytes};
 pub(crate) use fold::Folder;
 pub(crate) use functions::{log2, scale};
@@ -43,10 +45,10 @@ pub(crate) use pace::{Bounds, Pace};
 pub(crate) use part::Parts;
 pub(crate) use selector::Data;
 
-use account::Tally;
+use account::{HeldByShards, Tally};
 use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
 
-use crate::ast::{Aggregate, AggregateOp};
+use crate::ast::Aggregate;
 use crate::error::QueryError;
 use crate::native;
 use crate::plan::{Grid, Op, Step};
@@ -86,8 +88,13 @@ pub(crate) struct Evaluation<'a> {
     rules: Rules,
     /// Samples read by the step that is being computed.
     read: Vec<u64>,
-    /// Samples that shards held for it.
-    held_by_shards: u64,
+    /// What the step that is being computed made of windows: see [`StepCount`].
+    windows: u64,
+    results: u64,
+    /// What shards held for it.
+    shards: Option<HeldByShards>,
+    /// What the steps have made of one piece of the series after the other, instead of booking it.
+    pieces: Option<Vec<StepCount>>,
     /// Nobody looks at the names of the last step's result.
     ignores_names: bool,
     /// The same, of the step that is being computed.
@@ -102,7 +109,10 @@ impl<'a> Evaluation<'a> {
             notes: Notes::default(),
             rules,
             read: Vec::new(),
-            held_by_shards: 0,
+            windows: 0,
+            results: 0,
+            shards: None,
+            pieces: None,
             ignores_names: false,
             keeps_names: false,
         }
@@ -133,8 +143,24 @@ impl<'a> Evaluation<'a> {
         for (at, step) in steps.iter().enumerate() {
             self.keeps_names = self.ignores_names && at + 1 == steps.len();
             let operands: Vec<Tally> = tallies.split_off(tallies.len() - operands(&step.op));
+            let before = self.pace.current;
             let columns = self.execute(step, &mut stack).await?;
-            tallies.push(self.settle(step, operands, &columns)?);
+            // What was noticed on the way is booked as a whole.
+            self.pace.current = before;
+            let count = self.take_count(step, &columns);
+            tallies.push(match &mut self.pieces {
+                Some(counts) => {
+                    match counts.get_mut(at) {
+                        Some(all) => all.add(&count),
+                        None => counts.push(count),
+                    }
+                    Tally::default()
+                }
+                None => {
+                    let shards = self.shards.take();
+                    self.pace.book(Entry::of(step), operands, count, shards)?
+                }
+            });
             stack.push(columns);
             let held: usize = stack.iter().map(Columns::bytes).sum();
             self.pace.hold(held + self.data.bytes())?;
@@ -145,25 +171,35 @@ impl<'a> Evaluation<'a> {
         Ok((result, tally))
     }
 
-    /// Computes all steps over other data than before: the last one's result, and the samples read
-    /// at each instant.
+    /// Computes all steps over other data than before: the last one's result. What all pieces so far
+    /// come to is booked as if they were one.
     pub async fn compute_piece(
         &mut self,
         data: Data,
         steps: &[Step<'_>],
-    ) -> Result<(Vec<Column>, Vec<u64>), QueryError> {
+    ) -> Result<Vec<Column>, QueryError> {
         self.data = data;
-        let (columns, tally) = self.compute(steps).await?;
-        Ok((columns.into_vector(), tally.read))
+        // What the pieces before this one read is in their counts.
+        self.read.clear();
+        self.pieces.get_or_insert_default();
+        let (columns, _) = self.compute(steps).await?;
+        (self.pace.current, self.pace.peak) = (0, 0);
+        let counts = self.pieces.clone().unwrap_or_default();
+        self.read = self.pace.replay(&entries(steps), counts)?.read;
+        Ok(columns.into_vector())
     }
 
     pub fn pace(&mut self) -> &mut Pace<'a> {
         &mut self.pace
     }
 
-    /// What is to be told, and the most samples held.
-    pub fn end(self) -> (Notes, u64) {
-        (self.notes, self.pace.peak)
+    /// What is to be told of the pieces: notes, samples read, the most held, and what steps made.
+    pub fn end(self) -> (Notes, Counts, Vec<StepCount>) {
+        let counts = Counts {
+            read: self.read,
+            peak: self.pace.peak,
+        };
+        (self.notes, counts, self.pieces.unwrap_or_default())
     }
 
     /// What the whole query read. Ranges that are the result themselves were no function's window.
@@ -189,78 +225,18 @@ impl<'a> Evaluation<'a> {
         Ok(vec![read])
     }
 
-    /// Books what a step has read and what is held now.
-    fn settle(
-        &mut self,
-        step: &Step<'_>,
-        mut operands: Vec<Tally>,
-        columns: &Columns,
-    ) -> Result<Tally, QueryError> {
+    /// What the step that was just computed made.
+    fn take_count(&mut self, step: &Step<'_>, columns: &Columns) -> StepCount {
         let steps = step.grid.steps;
-        let sizes = columns.sizes(steps);
-        let base = match operands.first() {
-            Some(operand) => operand.base,
-            None => self.pace.current,
-        };
-        let mut tally = Tally {
-            base,
-            points: columns.points(steps),
+        StepCount {
+            sizes: columns.sizes(steps),
+            points: columns.points(steps).unwrap_or_default(),
+            rounded: columns.rounded(steps),
             read: std::mem::take(&mut self.read),
-            ..Tally::default()
-        };
-        match &step.op {
-            Op::Select { .. } => {
-                tally.base = base.saturating_sub(sizes.iter().sum());
-                tally.read = sizes.clone();
-            }
-            // Which of them count is known once they are joined.
-            Op::SelectInfo { .. } => tally.base = base.saturating_sub(sizes.iter().sum()),
-            Op::SelectTime { .. } => {
-                tally.read = sizes.clone();
-                operands.push(Tally {
-                    sizes: sizes.clone(),
-                    ..Tally::default()
-                });
-                self.pace.gather(&operands, base, &sizes)?;
-                operands.clear();
-            }
-            Op::Range { .. } | Op::String(..) | Op::Negate => {}
-            Op::Subquery { .. } => {
-                tally.read_within = operands.iter().flat_map(|t| &t.read).sum();
-                tally.held_within = operands.iter().map(Tally::total).sum();
-                operands.clear();
-            }
-            Op::Spread => {
-                let read = operands.iter().flat_map(|t| &t.read).sum();
-                tally.read = vec![read; steps];
-                let once: u64 = operands.iter().map(Tally::total).sum();
-                self.pace.current += sizes.iter().sum::<u64>().saturating_sub(once);
-                self.pace.notice()?;
-                operands.clear();
-            }
-            Op::Call(call) if functions::is_over_windows(call) => {
-                // What `absent_over_time` made was never counted as held.
-                let within = operands.iter().map(|t| t.held_within).sum();
-                self.pace.current = self.pace.current.saturating_sub(within);
-            }
-            Op::Call(call) if functions::keeps_samples(call) => {}
-            Op::Aggregate(aggregate) if aggregate.op == AggregateOp::CountValues => {
-                self.pace.gather(&operands, base, &sizes)?;
-            }
-            Op::Aggregate(_) => self.pace.replace(base, &sizes)?,
-            Op::Part { .. } | Op::Combine { .. } => {
-                self.pace.current = base + std::mem::take(&mut self.held_by_shards);
-                self.pace.notice()?;
-                self.pace.replace(base, &sizes)?;
-            }
-            Op::Number(_) | Op::Call(_) | Op::Info(_) | Op::Binary(_) => {
-                self.pace.gather(&operands, base, &sizes)?;
-            }
+            windows: std::mem::take(&mut self.windows),
+            results: std::mem::take(&mut self.results),
+            is_scalar: matches!(columns, Columns::Scalar(_)),
         }
-        operands.iter().for_each(|operand| tally.read_with(operand));
-        tally.read.resize(steps, 0);
-        tally.sizes = sizes;
-        Ok(tally)
     }
 
     async fn execute(
@@ -442,6 +418,11 @@ fn without_name(labels: &Labels) -> Labels {
 /// Whether the labels tell of the type or the unit.
 fn is_typed(labels: &Labels) -> bool {
     labels.get(TYPE).is_some() || labels.get(UNIT).is_some()
+}
+
+/// What booking the steps of a plan needs to know of them.
+pub(crate) fn entries(steps: &[Step<'_>]) -> Vec<Entry> {
+    steps.iter().map(Entry::of).collect()
 }
 
 /// How many results of earlier steps an operator takes.

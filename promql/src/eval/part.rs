@@ -1,10 +1,11 @@
 //! Parts that shards computed, back into the evaluation.
 
-use model::fragment::{Part, PartColumn};
+use model::fragment::{Part, PartColumn, StepCount};
 
+use super::account::HeldByShards;
 use super::column::histogram_bytes;
 use super::functions::is_over_windows;
-use super::{Column, Columns, Evaluation, distinct, merge};
+use super::{Column, Columns, Entry, Evaluation, distinct, merge};
 use crate::ast::{Aggregate, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -15,6 +16,8 @@ pub(crate) struct Parts {
     pub parts: Vec<Part>,
     /// Whether an aggregation was folded by them.
     pub is_folded: bool,
+    /// How each computed its share.
+    pub entries: Vec<Entry>,
 }
 
 impl Parts {
@@ -57,7 +60,7 @@ impl Evaluation<'_> {
         parts: Parts,
     ) -> Result<Columns, QueryError> {
         let mut columns: Vec<Column> = Vec::new();
-        for column in self.take_columns(parts.parts) {
+        for column in self.take_columns(parts) {
             self.pace.spend(column.values.len()).await?;
             columns.push(column.into());
         }
@@ -85,7 +88,7 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         if parts.is_folded {
-            let columns = self.take_columns(parts.parts);
+            let columns = self.take_columns(parts);
             return self.join_folds(aggregate, columns, grid).await;
         }
         let columns = self.join_parts(&aggregate.expr, parts).await?.into_vector();
@@ -93,11 +96,11 @@ impl Evaluation<'_> {
     }
 
     /// Books what the shards told and hands out their columns.
-    fn take_columns(&mut self, parts: Vec<Part>) -> Vec<PartColumn> {
+    fn take_columns(&mut self, parts: Parts) -> Vec<PartColumn> {
         let mut columns = Vec::new();
-        for part in parts {
+        self.shards = Some(held(&parts.parts, parts.entries));
+        for part in parts.parts {
             self.notes.add_parts(&part.notes);
-            self.held_by_shards += part.peak;
             self.read.resize(self.read.len().max(part.samples.len()), 0);
             for (read, more) in self.read.iter_mut().zip(&part.samples) {
                 *read += more;
@@ -106,4 +109,18 @@ impl Evaluation<'_> {
         }
         columns
     }
+}
+
+/// What all parts together held.
+fn held(parts: &[Part], entries: Vec<Entry>) -> HeldByShards {
+    let mut counts = vec![StepCount::default(); entries.len()];
+    for part in parts {
+        if part.counts.len() != entries.len() {
+            return HeldByShards::Peak(parts.iter().map(|part| part.peak).sum());
+        }
+        for (all, count) in counts.iter_mut().zip(&part.counts) {
+            all.add(count);
+        }
+    }
+    HeldByShards::Counted(entries, counts)
 }

@@ -150,10 +150,8 @@ impl Evaluation<'_> {
                 }
             }
             if found > 0 {
-                if shown != Shown::Seconds {
-                    self.pace.current += found + extra(&column.histograms);
-                    self.pace.notice()?;
-                }
+                self.pace.current += found + extra(&column.histograms);
+                self.pace.notice()?;
                 columns.push(column);
             }
         }

@@ -29,11 +29,21 @@ use model::Histogram;
 pub(crate) fn weight(histogram: &Histogram) -> usize {
     const STRUCT_BYTES: usize = 160;
     const POINT_BYTES: usize = 16;
-    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
-    let floats = histogram.positive_buckets.len()
+    (STRUCT_BYTES + POINT_BYTES + 8 * elements(histogram)) / 16
+}
+
+/// Whether it counts for one more in a vector, where labels stand beside it instead of a timestamp.
+pub(crate) fn is_rounded(histogram: &Histogram) -> bool {
+    !elements(histogram).is_multiple_of(2)
+}
+
+/// Spans and numbers in lists.
+fn elements(histogram: &Histogram) -> usize {
+    histogram.positive_spans.len()
+        + histogram.negative_spans.len()
+        + histogram.positive_buckets.len()
         + histogram.negative_buckets.len()
-        + histogram.custom_values.len();
-    (STRUCT_BYTES + POINT_BYTES + 8 * (spans + floats)) / 16
+        + histogram.custom_values.len()
 }
 
 /// Moves the mean of all before to one that takes `histogram`, the `count`-th, in too.

@@ -112,6 +112,21 @@ async fn bare_line_feeds_and_a_stray_line_end_are_taken() {
     }
 }
 
+/// As Go's server answers, not with an empty 400; also behind an answer of ours.
+#[tokio::test]
+async fn what_is_no_request_is_told_so() {
+    let server = Server::start(router());
+    let mut pipe = server.connect().await;
+    let sent = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\nhello\r\n\r\n";
+    pipe.write_all(sent).await.unwrap();
+    assert!(answer(&mut pipe).await.ends_with("\r\n\r\nhello"));
+    let mut told = String::new();
+    pipe.read_to_string(&mut told).await.unwrap();
+    let (head, text) = told.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain"));
+    assert_eq!(text, "400 Bad Request");
+}
+
 #[tokio::test]
 async fn http2_without_tls_is_told_by_its_preface() {
     let server = Server::start(router());

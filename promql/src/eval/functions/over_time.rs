@@ -246,7 +246,7 @@ impl Evaluation<'_> {
         };
         let mut scalars = vec![0.0; over.scalars.len()];
         let (mut since, mut until, mut first_fall) = (Edge::default(), Edge::default(), 0);
-        let (mut work, mut window_samples, mut found) = (0, 0, 0);
+        let (mut work, mut window_samples, mut window_most, mut found) = (0, 0, 0_u64, 0);
         for step in 0..grid.steps {
             let now = grid.at(step);
             let end = ranges.look.from(now);
@@ -263,6 +263,7 @@ impl Evaluation<'_> {
                 false => histograms_within(&samples.histograms, from, to),
             };
             window_samples = (to - from) as u64 + extra(histograms);
+            window_most = window_most.max(window_samples);
             self.pace.glimpse(window_samples)?;
             if from == to {
                 continue;
@@ -302,15 +303,24 @@ impl Evaluation<'_> {
             }
         }
         self.pace.spend(work + grid.steps).await?;
+        let results = found + extra(&column.histograms);
+        self.note_windows(results, window_most, window_samples)?;
         if found == 0 {
             return Ok(None);
         }
-        self.pace.current += found + extra(&column.histograms);
-        self.pace.glimpse(window_samples)?;
         let made = column.histograms.iter().map(|(_, h)| h.size());
         self.pace.hold_more(made.sum())?;
         self.finish(over, &mut column);
         Ok(Some(column))
+    }
+
+    /// Notes how many results a series has, and what its windows held: at most, and the last one. That
+    /// one stays while the results are noted.
+    fn note_windows(&mut self, results: u64, most: u64, last: u64) -> Result<(), QueryError> {
+        self.results += results;
+        self.windows = self.windows.max(most.saturating_sub(results)).max(last);
+        self.pace.current += results;
+        self.pace.glimpse(last)
     }
 
     fn finish(&mut self, over: &OverRanges<'_>, column: &mut Column) {
@@ -390,7 +400,7 @@ impl Evaluation<'_> {
             let samples = &series.samples;
             let times = &samples.timestamps;
             self.pace.spend(grid.steps).await?;
-            let (mut seen, mut windows) = (0, 0);
+            let (mut seen, mut most, mut windows) = (0, 0_u64, 0);
             for (step, value) in values.iter_mut().enumerate() {
                 let end = ranges.look.from(grid.at(step));
                 let start = end.saturating_sub(ranges.range_ms);
@@ -398,6 +408,7 @@ impl Evaluation<'_> {
                 let from = times.partition_point(|t| t.0 <= start);
                 let histograms = histograms_within(&samples.histograms, from, to);
                 seen = (to - from) as u64 + extra(histograms);
+                most = most.max(seen);
                 self.pace.glimpse(seen)?;
                 if seen > 0 {
                     self.read[step] += seen;
@@ -406,8 +417,7 @@ impl Evaluation<'_> {
                 }
             }
             // Prometheus notes every window as a result first.
-            self.pace.current += windows;
-            self.pace.glimpse(seen)?;
+            self.note_windows(windows, most, seen)?;
         }
         let mut columns = super::absent::column(place, values);
         columns
