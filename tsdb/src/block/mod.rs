@@ -20,7 +20,7 @@ use crate::head::{Taken, join};
 use crate::part::Part;
 
 pub use merged::Merged;
-pub use page::Page;
+pub use page::{LastTimes, Page};
 pub use reader::{Reader, decompress};
 pub use writer::{Writer, write};
 
