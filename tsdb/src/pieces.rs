@@ -10,7 +10,7 @@ use model::limits::READ_AHEAD_BYTES;
 use model::source::{Selection, Take};
 use model::{Labels, Samples, Series, Timestamp};
 
-use crate::block::{ChunkRef, Page, Reader};
+use crate::block::{ChunkRef, LastTimes, Page, Reader};
 use crate::error::StorageError;
 use crate::fields::Malformed;
 use crate::part::{self, Part};
@@ -27,8 +27,8 @@ pub(crate) struct Pieces {
     end: Timestamp,
     /// What was read ahead, one stretch a block.
     stretches: Vec<Stretch>,
-    /// The page that was read last, one a block.
-    pages: Vec<HeldPage>,
+    /// What was read of pages lately, one a block.
+    pages: Vec<HeldPages>,
     /// Of all pieces so far, in floats.
     weight: usize,
     /// Where chunks are decoded to when of many samples few are wanted.
@@ -45,45 +45,82 @@ fn lies_in(part: (Timestamp, Timestamp), range: (Timestamp, Timestamp)) -> bool 
     range.0 <= part.0 && part.1 <= range.1
 }
 
-struct HeldPage {
+/// What was read of a block's pages and is still wanted.
+struct HeldPages {
     block: Arc<Reader>,
-    offset: u64,
-    page: Arc<Page>,
-    /// Values of the slots behind the one that was asked for, which the next series want: up to
-    /// [`TOGETHER`] less one.
-    ahead: Vec<(u16, Vec<u64>)>,
+    /// By where they begin.
+    pages: Vec<(u64, Arc<Page>)>,
+    /// Values of the chunks that are wanted after the one that was asked for: up to [`TOGETHER`] less one.
+    ahead: Vec<(Place, Vec<u64>)>,
+    times: LastTimes,
 }
 
-/// Columns of a page that are decoded together.
+/// Where a chunk's page begins, and its slot there.
+type Place = (u64, u16);
+
+/// Columns that are decoded together.
 const TOGETHER: usize = 4;
+/// Chunks that are looked at to know what is wanted of the page that any of those stands in, up to
+/// [`TOGETHER`] slots of it.
+const COMING: usize = 2 * TOGETHER - 1;
 
-impl HeldPage {
-    fn holds(&self, offset: u64, wanted: &[u16]) -> bool {
-        self.offset == offset && wanted.iter().all(|slot| self.page.has(*slot))
+fn place_of(chunk: &ChunkRef) -> Place {
+    (chunk.offset, chunk.slot.unwrap_or(u16::MAX))
+}
+
+impl HeldPages {
+    fn page(&self, offset: u64) -> Option<&Arc<Page>> {
+        let found = self.pages.iter().find(|(at, _)| *at == offset);
+        found.map(|(_, page)| page)
     }
 
-    /// The values of the first of these slots; the others will be wanted after it.
-    fn values(&mut self, wanted: &[u16]) -> Result<Vec<u64>, Malformed> {
-        let Some((&slot, next)) = wanted.split_first() else {
-            return Ok(Vec::new());
+    fn take_ahead(&mut self, place: Place) -> Option<Vec<u64>> {
+        let known = self.ahead.iter().position(|(at, _)| *at == place)?;
+        Some(self.ahead.swap_remove(known).1)
+    }
+
+    /// Chunks are asked for in the order in which they come: nobody will ask for others any more.
+    fn forget_but(&mut self, coming: &[ChunkRef]) {
+        self.ahead.clear();
+        let is_coming = |offset: u64| coming.iter().any(|chunk| chunk.offset == offset);
+        self.pages.retain(|(offset, _)| is_coming(*offset));
+    }
+
+    /// Makes sure of the page of a chunk, of as much of it as those that come want.
+    async fn fetch(&mut self, chunk: &ChunkRef, coming: &[ChunkRef]) -> Result<(), StorageError> {
+        let in_page = coming.iter().filter(|other| other.offset == chunk.offset);
+        let wanted: Vec<u16> = in_page.filter_map(|other| other.slot).collect();
+        let has_all = |page: &Arc<Page>| wanted.iter().all(|slot| page.has(*slot));
+        if self.page(chunk.offset).is_some_and(has_all) {
+            return Ok(());
+        }
+        // Fewer than that are all that is wanted of it.
+        let page = match wanted.len() < TOGETHER {
+            true => self.block.slots(chunk, &wanted).await?,
+            false => self.block.page(chunk).await?,
         };
-        let known = self.ahead.iter().position(|(at, _)| *at == slot);
-        if let Some(known) = known {
-            return Ok(self.ahead.swap_remove(known).1);
-        }
-        // Slots are in the order of series: nobody will ask for those before this one any more.
-        self.ahead.retain(|(at, _)| *at > slot);
-        match *next {
-            _ if !self.ahead.is_empty() => self.page.values(slot),
-            [a, b, c] => self.several([slot, a, b, c]),
-            [a, b] => self.several([slot, a, b]),
-            [a] => self.several([slot, a]),
-            _ => self.page.values(slot),
-        }
+        self.pages.retain(|(offset, _)| *offset != chunk.offset);
+        self.pages.push((chunk.offset, page));
+        Ok(())
     }
 
-    fn several<const N: usize>(&mut self, slots: [u16; N]) -> Result<Vec<u64>, Malformed> {
-        let mut decoded = slots.into_iter().zip(self.page.values_together(slots)?);
+    /// The values of the first of these chunks, whose pages are there; the others will be wanted after it.
+    fn decode(&mut self, chunks: &[ChunkRef]) -> Result<Vec<u64>, Malformed> {
+        let places: Vec<Place> = chunks.iter().map(place_of).collect();
+        let page = |offset| {
+            self.page(offset)
+                .ok_or(Malformed("a page that is not there"))
+        };
+        let column = |&(offset, slot): &Place| Ok((&**page(offset)?, slot));
+        let columns = places.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        let decoded: Vec<Vec<u64>> = match *columns {
+            [a, b, c, d] => Page::values_together([a, b, c, d])?.into(),
+            [a, b, c] => Page::values_together([a, b, c])?.into(),
+            [a, b] => Page::values_together([a, b])?.into(),
+            [a] => vec![a.0.values(a.1)?],
+            _ => Vec::new(),
+        };
+        let mut decoded = places.into_iter().zip(decoded);
         let first = decoded.next().map(|(_, values)| values);
         self.ahead.extend(decoded);
         Ok(first.unwrap_or_default())
@@ -192,13 +229,10 @@ impl Pieces {
 
     /// Adds the samples of chunks of floats.
     async fn decode(&mut self, parts: &[Part], samples: &mut Samples) -> Result<(), StorageError> {
-        for part in parts {
+        for (at, part) in parts.iter().enumerate() {
             match part {
                 Part::Stored(block, stored) if stored.slot.is_some() => {
-                    let wanted = self.wanted_of_page(block, stored);
-                    let held = self.page(block, stored, &wanted).await?;
-                    let values = held.values(&wanted).map_err(|e| block.corrupt(e))?;
-                    let page = held.page.clone();
+                    let (page, values) = self.column(block, stored, &parts[at + 1..]).await?;
                     let range = (self.start, self.end);
                     block.read_slot(stored, (&page, &values), range, samples)?;
                 }
@@ -218,51 +252,60 @@ impl Pieces {
         Ok(())
     }
 
-    /// The slot of `chunk`, and those of its page that the next series will want, as far as they all do.
-    fn wanted_of_page(&self, block: &Arc<Reader>, chunk: &ChunkRef) -> Vec<u16> {
+    /// A chunk that stands in a page, and those of the same block that will be asked for after it: of the same
+    /// series, some of whose parts are `behind` it, and of the next ones.
+    fn coming(&self, block: &Arc<Reader>, chunk: &ChunkRef, behind: &[Part]) -> Vec<ChunkRef> {
         let in_page = |part: &Part| match part {
-            Part::Stored(other, next) if next.offset == chunk.offset => {
-                next.slot.filter(|_| Arc::ptr_eq(other, block))
+            Part::Stored(other, next) if next.slot.is_some() && Arc::ptr_eq(other, block) => {
+                Some(*next)
             }
             _ => None,
         };
-        let next = self.rest.as_slice().iter().take(TOGETHER - 1);
-        let next = next.map_while(|(_, parts)| parts.iter().find_map(in_page));
-        chunk.slot.into_iter().chain(next).collect()
+        let next = self.rest.as_slice().iter().take(COMING);
+        let next = next.flat_map(|(_, parts)| parts);
+        let all = behind.iter().chain(next).filter_map(in_page);
+        std::iter::once(*chunk).chain(all).take(COMING).collect()
     }
 
-    /// The page a stored chunk stands in, or the `wanted` slots of it: the one of the series before, or
-    /// from what is kept of the block, or from the disk.
-    async fn page(
+    /// The page a stored chunk stands in, or a few slots of it, and the chunk's values: known since the
+    /// one before was asked for, or from what is kept of the block, or from the disk.
+    async fn column(
         &mut self,
         block: &Arc<Reader>,
         chunk: &ChunkRef,
-        wanted: &[u16],
-    ) -> Result<&mut HeldPage, StorageError> {
-        let mine = |held: &HeldPage| Arc::ptr_eq(&held.block, block);
-        let known = self.pages.iter().position(mine);
-        let at = match known {
-            Some(at) if self.pages[at].holds(chunk.offset, wanted) => at,
-            known => {
-                // Fewer than that are all that is wanted of it.
-                let page = match wanted.len() < TOGETHER {
-                    true => block.slots(chunk, wanted).await?,
-                    false => block.page(chunk).await?,
-                };
-                let held = HeldPage {
-                    block: block.clone(),
-                    offset: chunk.offset,
-                    page,
-                    ahead: Vec::new(),
-                };
-                match known {
-                    Some(at) => self.pages[at] = held,
-                    None => self.pages.push(held),
+        behind: &[Part],
+    ) -> Result<(Arc<Page>, Vec<u64>), StorageError> {
+        let mine = |held: &HeldPages| Arc::ptr_eq(&held.block, block);
+        let at = self.pages.iter().position(mine).unwrap_or_else(|| {
+            self.pages.push(HeldPages {
+                block: block.clone(),
+                pages: Vec::new(),
+                ahead: Vec::new(),
+                times: LastTimes::default(),
+            });
+            self.pages.len() - 1
+        });
+        let known = self.pages[at].take_ahead(place_of(chunk));
+        let values = match known {
+            Some(values) => values,
+            None => {
+                let coming = self.coming(block, chunk, behind);
+                let held = &mut self.pages[at];
+                held.forget_but(&coming);
+                let next = &coming[..coming.len().min(TOGETHER)];
+                for chunk in next {
+                    held.fetch(chunk, &coming).await?;
                 }
-                known.unwrap_or(self.pages.len() - 1)
+                held.decode(next).map_err(|e| block.corrupt(e))?
             }
         };
-        Ok(&mut self.pages[at])
+        let held = &mut self.pages[at];
+        let page = held.page(chunk.offset).cloned();
+        let page = page.ok_or_else(|| block.corrupt("a page that is not there"))?;
+        let (_, slot) = place_of(chunk);
+        let shared = page.share_times(slot, &mut held.times);
+        shared.map_err(|e| block.corrupt(e))?;
+        Ok((page, values))
     }
 
     /// A stored chunk's bytes, from what was read ahead or from the disk.

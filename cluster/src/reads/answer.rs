@@ -1,5 +1,6 @@
 //! The answer of this node's replicas, for itself and for others.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -130,14 +131,14 @@ struct Texts {
 impl Texts {
     /// Takes one that `stands`, which costs more to find out than that it is known.
     fn add(&mut self, text: &str, stands: &dyn Fn() -> bool) {
-        while self
-            .all
-            .get(self.at)
-            .is_some_and(|known| known.as_str() < text)
-        {
-            self.at += 1;
+        while let Some(known) = self.all.get(self.at) {
+            match known.as_str().cmp(text) {
+                Ordering::Less => self.at += 1,
+                Ordering::Equal => return,
+                Ordering::Greater => break,
+            }
         }
-        if self.all.get(self.at).is_none_or(|known| known != text) && stands() {
+        if stands() {
             self.new.push(text.to_owned());
         }
     }

@@ -95,8 +95,11 @@ mod tests {
             assert_eq!(few.points(slot).unwrap(), page.points(slot).unwrap());
         }
         assert!(!few.has(4) && few.points(4).is_err());
-        let together = few.values_together([3, 60]).unwrap();
-        assert_eq!(together, page.values_together([3, 60]).unwrap());
+        let together = Page::values_together([(&few, 3), (&page, 60)]).unwrap();
+        assert_eq!(
+            together,
+            [page.values(3).unwrap(), page.values(60).unwrap()]
+        );
     }
 
     #[test]

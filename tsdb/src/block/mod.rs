@@ -21,7 +21,7 @@ use crate::part::Part;
 
 pub use directory::decode as decode_directory;
 pub use merged::Merged;
-pub use page::Page;
+pub use page::{LastTimes, Page};
 pub use reader::{Reader, decompress};
 pub use writer::{Writer, write};
 

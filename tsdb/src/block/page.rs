@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use model::{Samples, Timestamp};
@@ -132,7 +132,14 @@ impl Coded {
 struct Times {
     count: usize,
     bytes: Range<usize>,
-    decoded: OnceLock<Vec<Timestamp>>,
+    decoded: OnceLock<Arc<[Timestamp]>>,
+}
+
+/// The timestamps that were decoded last: the next page of a block often has the same.
+#[derive(Debug, Default)]
+pub struct LastTimes {
+    coded: Box<[u8]>,
+    decoded: Arc<[Timestamp]>,
 }
 
 #[derive(Debug)]
@@ -234,6 +241,25 @@ impl Page {
         })
     }
 
+    /// Decodes the timestamps of a slot, unless they are known or the `last` ones.
+    pub fn share_times(&self, slot: u16, last: &mut LastTimes) -> Result<(), Malformed> {
+        let times = &self.times[self.slot(slot)?.times];
+        if times.decoded.get().is_some() {
+            return Ok(());
+        }
+        let coded = &self.raw[times.bytes.clone()];
+        if last.decoded.len() == times.count && *last.coded == *coded {
+            times.decoded.get_or_init(|| last.decoded.clone());
+            return Ok(());
+        }
+        let decoded = self.times(slot)?.clone();
+        *last = LastTimes {
+            coded: coded.into(),
+            decoded,
+        };
+        Ok(())
+    }
+
     /// The bytes of a slot's values, and how many they are.
     fn coded(&self, slot: u16) -> Result<(&[u8], usize), Malformed> {
         let slot = self.slot(slot)?;
@@ -241,13 +267,13 @@ impl Page {
         Ok((&self.raw[slot.values.clone()], count))
     }
 
-    fn times(&self, slot: u16) -> Result<&[Timestamp], Malformed> {
+    fn times(&self, slot: u16) -> Result<&Arc<[Timestamp]>, Malformed> {
         let times = &self.times[self.slot(slot)?.times];
         if let Some(decoded) = times.decoded.get() {
             return Ok(decoded);
         }
         let decoded = times::decode(&self.raw[times.bytes.clone()], times.count)?;
-        Ok(times.decoded.get_or_init(|| decoded))
+        Ok(times.decoded.get_or_init(|| decoded.into()))
     }
 
     /// The bits of the values of a slot.
@@ -256,14 +282,13 @@ impl Page {
         values::decode(bytes, count)
     }
 
-    /// The same of several slots together, which takes less than one by one.
+    /// The same of slots of several pages together, which takes less than one by one.
     pub fn values_together<const N: usize>(
-        &self,
-        slots: [u16; N],
+        slots: [(&Self, u16); N],
     ) -> Result<[Vec<u64>; N], Malformed> {
         let mut columns = [(&[][..], 0); N];
-        for (column, slot) in columns.iter_mut().zip(slots) {
-            *column = self.coded(slot)?;
+        for (column, (page, slot)) in columns.iter_mut().zip(slots) {
+            *column = page.coded(slot)?;
         }
         let mut all: [Vec<u64>; N] = std::array::from_fn(|_| Vec::new());
         let decoded = values::decode_together(columns);
@@ -396,9 +421,9 @@ mod tests {
                 prop_assert_eq!(found, inside);
             }
             prop_assert!(page.points(runs.len() as u16).is_err());
-            prop_assert!(page.values_together([0, runs.len() as u16]).is_err());
+            prop_assert!(Page::values_together([(&page, 0), (&page, runs.len() as u16)]).is_err());
             let last = (runs.len() - 1) as u16;
-            let both = page.values_together([0, last]).unwrap();
+            let both = Page::values_together([(&page, 0), (&page, last)]).unwrap();
             prop_assert_eq!(both, [page.values(0).unwrap(), page.values(last).unwrap()]);
         }
 
@@ -423,6 +448,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn pages_of_the_same_timestamps_share_them() {
+        let page = |shift: i64, values: f64| {
+            let point = |n: i64| Point::new(Timestamp(n * 15_000 + shift), values);
+            let mut builder = Builder::default();
+            builder.add(&(0..100).map(point).collect::<Vec<_>>());
+            Page::open(builder.finish().unwrap()).unwrap()
+        };
+        let (pages, mut last) = (
+            [page(0, 1.0), page(0, 2.0), page(7, 2.0)],
+            LastTimes::default(),
+        );
+        for page in &pages {
+            page.share_times(0, &mut last).unwrap();
+        }
+        let times = pages.each_ref().map(|page| page.times(0).unwrap().clone());
+        assert!(Arc::ptr_eq(&times[0], &times[1]));
+        assert_eq!(times[1][99], Timestamp(99 * 15_000));
+        assert_eq!(times[2][99], Timestamp(99 * 15_000 + 7));
+        assert!(pages[0].share_times(1, &mut last).is_err());
     }
 
     #[test]

@@ -184,7 +184,11 @@ impl Packed<'_> {
             return Ok(());
         }
         let mut words = Unpacker::new(self.bytes);
-        numbers.extend((0..count).map(|_| base.wrapping_add(words.read(width) as i64)));
+        let from = numbers.len();
+        numbers.resize(from + count, 0);
+        for number in &mut numbers[from..] {
+            *number = base.wrapping_add(words.read(width) as i64);
+        }
         words.end()
     }
 }
@@ -475,25 +479,44 @@ impl Coded<'_> {
 
     fn finish(self, symbols: &[u8], numbers: &mut Vec<i64>) -> Result<(), Malformed> {
         let mut low = Unpacker::new(self.low);
-        let symbols = symbols.iter();
+        let from = numbers.len();
+        numbers.resize(from + symbols.len(), 0);
+        let pairs = numbers[from..].iter_mut().zip(symbols);
         match self.classes {
             Classes::Even { first, shift } => {
-                let class = |&symbol: &u8| first.wrapping_add(u64::from(symbol) << shift);
+                let class = |symbol: u8| first.wrapping_add(u64::from(symbol) << shift);
                 match shift {
-                    0 => numbers.extend(symbols.map(|symbol| class(symbol) as i64)),
-                    _ => numbers.extend(
-                        symbols.map(|symbol| class(symbol).wrapping_add(low.read(shift)) as i64),
-                    ),
+                    0 => pairs.for_each(|(number, &symbol)| *number = class(symbol) as i64),
+                    1..=56 => {
+                        for (number, &symbol) in pairs {
+                            *number = class(symbol).wrapping_add(low.read_short(shift)) as i64;
+                        }
+                    }
+                    _ => {
+                        for (number, &symbol) in pairs {
+                            *number = class(symbol).wrapping_add(low.read(shift)) as i64;
+                        }
+                    }
                 }
             }
             Classes::Log { of, middle } => {
-                let class = |&symbol: &u8| &of[usize::from(symbol)];
-                match of.iter().all(|class| class.bits == 0) {
-                    true => numbers.extend(symbols.map(|s| class(s).number(0, middle))),
-                    false => numbers.extend(symbols.map(|symbol| {
-                        let class = class(symbol);
-                        class.number(low.read(class.bits), middle)
-                    })),
+                let class = |symbol: u8| &of[usize::from(symbol)];
+                match of.iter().map(|class| class.bits).max() {
+                    None | Some(0) => {
+                        pairs.for_each(|(number, &s)| *number = class(s).number(0, middle));
+                    }
+                    Some(..=56) => {
+                        for (number, &symbol) in pairs {
+                            let class = class(symbol);
+                            *number = class.number(low.read_short(class.bits), middle);
+                        }
+                    }
+                    Some(_) => {
+                        for (number, &symbol) in pairs {
+                            let class = class(symbol);
+                            *number = class.number(low.read(class.bits), middle);
+                        }
+                    }
                 }
             }
         }

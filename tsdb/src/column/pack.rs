@@ -59,37 +59,23 @@ impl<'a> Unpacker<'a> {
     pub fn read(&mut self, width: u32) -> u64 {
         debug_assert!(width <= 64);
         if width > 56 {
-            let low = self.read_half(32);
-            return low | (self.read_half(width - 32) << 32);
+            let low = self.read_short(32);
+            return low | (self.read_short(width - 32) << 32);
         }
-        self.read_half(width)
+        self.read_short(width)
     }
 
     /// As [`Unpacker::read`], of at most 56 bits.
     #[inline]
-    fn read_half(&mut self, width: u32) -> u64 {
+    pub fn read_short(&mut self, width: u32) -> u64 {
         let from = self.at / 8;
         let word = match self.bytes.get(from..from + 8) {
             Some(eight) => u64::from_le_bytes(eight.try_into().unwrap_or_default()),
-            None => self.tail(from),
+            None => tail(self.bytes, from),
         };
         let value = (word >> (self.at % 8)) & ((1u64 << width) - 1);
         self.at += width as usize;
         value
-    }
-
-    #[cold]
-    fn tail(&self, from: usize) -> u64 {
-        if let Some(last) = self.bytes.last_chunk::<8>() {
-            // Of the last eight those before `from` go; all, where it lies behind them.
-            let gone = 8 * (from + 8 - self.bytes.len());
-            let last = u64::from_le_bytes(*last);
-            return last.checked_shr(gone as u32).unwrap_or(0);
-        }
-        let rest = self.bytes.get(from..).unwrap_or_default();
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        u64::from_le_bytes(word)
     }
 
     /// All bytes were read, none beyond, and the unused bits of the last are zero.
@@ -101,6 +87,22 @@ impl<'a> Unpacker<'a> {
             None => Err(Malformed("words end early")),
         }
     }
+}
+
+/// The word at `from`, which would end behind `bytes`. It is told the bytes and not their reader, which so
+/// may be held in registers.
+#[cold]
+fn tail(bytes: &[u8], from: usize) -> u64 {
+    if let Some(last) = bytes.last_chunk::<8>() {
+        // Of the last eight those before `from` go; all, where it lies behind them.
+        let gone = 8 * (from + 8 - bytes.len());
+        let last = u64::from_le_bytes(*last);
+        return last.checked_shr(gone as u32).unwrap_or(0);
+    }
+    let rest = bytes.get(from..).unwrap_or_default();
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]

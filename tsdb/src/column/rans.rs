@@ -2,6 +2,7 @@
 //! systems", arXiv:1311.2540) with a table of fixed frequencies and whole numbers throughout.
 
 use std::borrow::Cow;
+use std::hint::select_unpredictable;
 use std::sync::OnceLock;
 
 use crate::fields::Malformed;
@@ -140,8 +141,7 @@ impl Table {
     fn slots(&self) -> Vec<Slot> {
         let mut slots = Vec::with_capacity(1 << self.scale);
         for (symbol, &freq) in self.freqs.iter().enumerate().filter(|(_, freq)| **freq > 0) {
-            let slot = Slot::new(symbol as u8, freq, slots.len());
-            slots.resize(slots.len() + usize::from(freq), slot);
+            slots.extend((0..freq).map(|within| Slot::new(symbol as u8, freq, within)));
         }
         slots
     }
@@ -153,15 +153,15 @@ static FLAT_SLOTS: [OnceLock<Vec<Slot>>; SYMBOLS_MAX + 1] =
 
 const ENDS_EARLY: Malformed = Malformed("symbols end early");
 
-/// Symbol, its frequency less one, and where it starts, in 8, 12 and 12 bits: tables are filled in long
-/// strides, and stay in a core's nearest cache.
+/// Symbol, its frequency less one, and how far within it the slot lies, in 8, 12 and 12 bits: tables are
+/// filled in long strides, and stay in a core's nearest cache.
 #[derive(Debug, Clone, Copy)]
 struct Slot(u32);
 
 impl Slot {
-    /// A frequency is `1 ..= 1 << 12`, and what starts lies below that.
-    fn new(symbol: u8, freq: u16, start: usize) -> Self {
-        Self(u32::from(symbol) << 24 | u32::from(freq - 1) << 12 | start as u32)
+    /// A frequency is `1 ..= 1 << 12`, and `within` is less.
+    fn new(symbol: u8, freq: u16, within: u16) -> Self {
+        Self(u32::from(symbol) << 24 | u32::from(freq - 1) << 12 | u32::from(within))
     }
 
     #[inline]
@@ -175,8 +175,17 @@ impl Slot {
     }
 
     #[inline]
-    fn start(self) -> u32 {
+    fn within(self) -> u32 {
         self.0 & 0xfff
+    }
+
+    /// The symbol, and the state behind it before a word enters; `high` is what the state has above the
+    /// table's scale.
+    #[inline]
+    fn step(self, high: u32) -> (u8, u32) {
+        // Never above 32 bits: a frequency is at most the scale's whole.
+        let next = self.freq().wrapping_mul(high).wrapping_add(self.within());
+        (self.symbol(), next)
     }
 }
 
@@ -193,80 +202,62 @@ pub struct Decoder<'a> {
 impl Decoder<'_> {
     /// Fills `symbols` with the next ones.
     pub fn fill(&mut self, symbols: &mut [u8]) {
-        let (slots, scale, mut state) = (&*self.slots, self.scale, self.state);
-        let mut rest = symbols;
-        // A symbol takes one word or none: for so many there is one in any case. Which it is nobody can
-        // guess, so that there is no branch.
-        while rest.len().min(self.words.len() / 2) > 0 {
-            let (sure, later) = rest.split_at_mut(rest.len().min(self.words.len() / 2));
-            let mut at = 0;
-            for place in sure {
-                let (symbol, next) = step(slots, scale, state);
-                let word = u32::from(u16::from_le_bytes([self.words[at], self.words[at + 1]]));
-                let is_low = next < FLOOR;
-                state = if is_low { next << 16 | word } else { next };
-                at += 2 * usize::from(is_low);
-                *place = symbol;
-            }
-            self.words = &self.words[at..];
-            rest = later;
-        }
-        for place in rest {
-            let (symbol, next) = step(slots, scale, state);
-            // No word is left.
-            self.short |= next < FLOOR;
-            state = if next < FLOOR { next | FLOOR } else { next };
-            *place = symbol;
-        }
-        self.state = state;
+        Self::fill_together([self], [symbols]);
     }
 
-    /// As [`Decoder::fill`] of each with its own `symbols`, as many as the shortest are, the others'
-    /// rest behind. What a symbol leads to must be known before the next one can be looked up: several
-    /// readers that know nothing of each other fill that wait.
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "one place in each of several slices"
-    )]
+    /// As [`Decoder::fill`] of each with its own `symbols`. What a symbol leads to must be known before
+    /// the next one can be looked up: several readers that know nothing of each other fill that wait.
     pub fn fill_together<const N: usize>(
-        decoders: [&mut Decoder<'_>; N],
+        mut decoders: [&mut Decoder<'_>; N],
         mut symbols: [&mut [u8]; N],
     ) {
-        loop {
-            // A symbol takes one word or none: for so many there is one in any case.
-            let sure = |at: usize| symbols[at].len().min(decoders[at].words.len() / 2);
-            let count = (0..N).map(sure).min().unwrap_or(0);
-            if count == 0 {
-                break;
-            }
-            let mut words: [&[u8]; N] = std::array::from_fn(|at| decoders[at].words);
-            let mut states: [u32; N] = std::array::from_fn(|at| decoders[at].state);
-            let slots: [&[Slot]; N] = std::array::from_fn(|at| &*decoders[at].slots);
-            let scales: [u32; N] = std::array::from_fn(|at| decoders[at].scale);
-            let mut at = [0; N];
-            for place in 0..count {
-                for n in 0..N {
-                    let (symbol, next) = step(slots[n], scales[n], states[n]);
-                    let word = [words[n][at[n]], words[n][at[n] + 1]];
-                    let is_low = next < FLOOR;
-                    states[n] = match is_low {
-                        true => next << 16 | u32::from(u16::from_le_bytes(word)),
-                        false => next,
-                    };
-                    at[n] += 2 * usize::from(is_low);
-                    symbols[n][place] = symbol;
-                }
-            }
-            for (words, at) in words.iter_mut().zip(at) {
-                *words = &words[at..];
-            }
-            for n in 0..N {
-                (decoders[n].state, decoders[n].words) = (states[n], words[n]);
-                symbols[n] = &mut std::mem::take(&mut symbols[n])[count..];
+        let scale = decoders.first().map_or(0, |decoder| decoder.scale);
+        let is_one = decoders.iter().all(|decoder| decoder.scale == scale);
+        let filled = (&mut decoders, &mut symbols);
+        match scale {
+            8 if is_one => fill_scaled::<N, { 1 << 8 }>(filled),
+            9 if is_one => fill_scaled::<N, { 1 << 9 }>(filled),
+            10 if is_one => fill_scaled::<N, { 1 << 10 }>(filled),
+            11 if is_one => fill_scaled::<N, { 1 << 11 }>(filled),
+            12 if is_one => fill_scaled::<N, { 1 << 12 }>(filled),
+            _ => {
+                let (decoders, symbols) = filled;
+                let scales = decoders.each_ref().map(|decoder| decoder.scale);
+                let slots = decoders.each_mut().map(|d| std::mem::take(&mut d.slots));
+                let tables = std::array::from_fn(|n| (&*slots[n], scales[n]));
+                let step = |(slots, scale): (&[Slot], u32), state: u32| {
+                    let low = state & ((1 << scale) - 1);
+                    slots[low as usize].step(state >> scale)
+                };
+                fill_sure(decoders, symbols, tables, step);
+                give_back(decoders, slots);
             }
         }
         for (decoder, symbols) in decoders.into_iter().zip(symbols) {
-            decoder.fill(symbols);
+            match N {
+                1 => decoder.fill_rest(symbols),
+                _ => decoder.fill(symbols),
+            }
+        }
+    }
+
+    /// Fills `symbols` with the last ones.
+    fn fill_rest(&mut self, symbols: &mut [u8]) {
+        for place in symbols {
+            let low = self.state & ((1 << self.scale) - 1);
+            let (symbol, next) = self.slots[low as usize].step(self.state >> self.scale);
+            *place = symbol;
+            self.state = match (next < FLOOR, self.words.split_first_chunk()) {
+                (false, _) => next,
+                (true, Some((word, rest))) => {
+                    self.words = rest;
+                    next << 16 | u32::from(u16::from_le_bytes(*word))
+                }
+                (true, None) => {
+                    self.short = true;
+                    next | FLOOR
+                }
+            };
         }
     }
 
@@ -280,15 +271,73 @@ impl Decoder<'_> {
     }
 }
 
-/// The symbol that `state` tells, and the state behind it before a word enters.
+/// [`fill_sure`] of tables that all have so many slots: the least significant bits of a state are then
+/// one of them in any case, and nothing is looked up to know which bits.
+fn fill_scaled<const N: usize, const SLOTS: usize>(
+    (decoders, symbols): (&mut [&mut Decoder<'_>; N], &mut [&mut [u8]; N]),
+) {
+    let slots = decoders.each_mut().map(|d| std::mem::take(&mut d.slots));
+    let tables: [Option<&[Slot; SLOTS]>; N] = slots.each_ref().map(|slots| slots.first_chunk());
+    if tables.iter().all(Option::is_some) {
+        let tables = tables.map(|table| table.expect("all have so many slots"));
+        fill_sure(decoders, symbols, tables, |slots, state| {
+            slots[state as usize % SLOTS].step(state / SLOTS as u32)
+        });
+    }
+    give_back(decoders, slots);
+}
+
+fn give_back<const N: usize>(
+    decoders: &mut [&mut Decoder<'_>; N],
+    slots: [Cow<'static, [Slot]>; N],
+) {
+    for (decoder, slots) in decoders.iter_mut().zip(slots) {
+        decoder.slots = slots;
+    }
+}
+
+/// Fills as many symbols as there are words for in any case, as many of each; what is left of `symbols`
+/// is the rest.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "one place in each of several slices"
+)]
 #[inline]
-fn step(slots: &[Slot], scale: u32, state: u32) -> (u8, u32) {
-    let low = state & ((1 << scale) - 1);
-    let slot = slots[low as usize];
-    let high = state >> scale;
-    // Never above 32 bits: a frequency is at most the scale's whole.
-    let next = (slot.freq().wrapping_mul(high)).wrapping_add(low.wrapping_sub(slot.start()));
-    (slot.symbol(), next)
+fn fill_sure<const N: usize, T: Copy>(
+    decoders: &mut [&mut Decoder<'_>; N],
+    symbols: &mut [&mut [u8]; N],
+    tables: [T; N],
+    step: impl Fn(T, u32) -> (u8, u32),
+) {
+    loop {
+        let words: [&[[u8; 2]]; N] = std::array::from_fn(|n| decoders[n].words.as_chunks().0);
+        // A symbol takes one word or none. Which it is nobody can guess: no branch may hang on it.
+        let sure = |n: usize| symbols[n].len().min(words[n].len());
+        let count = (0..N).map(sure).min().unwrap_or(0);
+        if count == 0 {
+            return;
+        }
+        let mut states: [u32; N] = std::array::from_fn(|n| decoders[n].state);
+        let mut at = [0; N];
+        {
+            let symbols = symbols.each_mut().map(|symbols| &mut symbols[..count]);
+            for place in 0..count {
+                for n in 0..N {
+                    let (symbol, next) = step(tables[n], states[n]);
+                    let word = u32::from(u16::from_le_bytes(words[n][at[n]]));
+                    let is_low = next < FLOOR;
+                    states[n] = select_unpredictable(is_low, next << 16 | word, next);
+                    at[n] += usize::from(is_low);
+                    symbols[n][place] = symbol;
+                }
+            }
+        }
+        for n in 0..N {
+            decoders[n].state = states[n];
+            decoders[n].words = &decoders[n].words[2 * at[n]..];
+            symbols[n] = &mut std::mem::take(&mut symbols[n])[count..];
+        }
+    }
 }
 
 #[cfg(test)]

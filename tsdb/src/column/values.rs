@@ -57,22 +57,40 @@ pub fn decode_together<const N: usize>(
         Ok(open) => open.coded(),
         Err(_) => None,
     });
-    let into = symbols.each_mut();
-    if coded.iter().all(Option::is_some) {
-        let coded = coded.map(|coded| coded.expect("all have symbols"));
-        Coded::fill_together(coded, into);
-    } else {
-        for (coded, symbols) in coded.into_iter().zip(into) {
-            if let Some(coded) = coded {
-                coded.fill(symbols);
-            }
-        }
-    }
+    let into = coded.into_iter().zip(symbols.each_mut());
+    let some: Vec<_> = into
+        .filter_map(|(coded, into)| Some((coded?, into)))
+        .collect();
+    fill_all(some);
     let mut symbols = symbols.iter();
     open.map(|open| {
         let symbols = symbols.next().map_or(&[][..], Vec::as_slice);
         open?.finish(symbols)
     })
+}
+
+/// Reads the symbols of columns that have any, four at a time and what is left together.
+fn fill_all(columns: Vec<(&mut Coded<'_>, &mut Vec<u8>)>) {
+    let mut columns = columns.into_iter();
+    loop {
+        let (a, b, c, d) = (
+            columns.next(),
+            columns.next(),
+            columns.next(),
+            columns.next(),
+        );
+        match (a, b, c, d) {
+            (Some(a), Some(b), Some(c), Some(d)) => {
+                Coded::fill_together([a.0, b.0, c.0, d.0], [a.1, b.1, c.1, d.1]);
+            }
+            (Some(a), Some(b), Some(c), None) => {
+                Coded::fill_together([a.0, b.0, c.0], [a.1, b.1, c.1]);
+            }
+            (Some(a), Some(b), ..) => Coded::fill_together([a.0, b.0], [a.1, b.1]),
+            (Some(a), ..) => a.0.fill(a.1),
+            (None, ..) => return,
+        }
+    }
 }
 
 /// A column whose coding is known, and whose symbols, if it has any, are still to be read.

@@ -3,6 +3,8 @@
 //! Everything here runs under the state's lock, so nothing decodes a chunk or copies a label set
 //! that is not asked for. Which series have samples is told by ranges, as in Prometheus.
 
+use std::cell::Cell;
+
 use model::labels::METRIC_NAME;
 use model::source::Take;
 use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
@@ -255,10 +257,16 @@ impl State {
         }
         let mut values = self.table.index().values(name);
         if is_all(any_of) {
-            let stands = |postings: &[SeriesId]| postings.iter().any(|&id| places.have(id));
-            while let Some(some) = touched_values(&mut values) {
+            // Of the next values about as many will be asked for as of the last ones: all, or none.
+            let (is_asked, mut was_asked) = (Cell::new(false), false);
+            let stands = |postings: &[SeriesId]| {
+                is_asked.set(true);
+                postings.iter().any(|&id| places.have(id))
+            };
+            while let Some(some) = touched_values(&mut values, was_asked) {
                 let some = some.into_iter();
                 some.for_each(|(value, postings)| each(value, &|| stands(postings)));
+                was_asked = is_asked.replace(false);
             }
             return;
         }
@@ -339,13 +347,14 @@ impl State {
 /// Series that are fetched from memory together: about as many as a core waits for at once.
 const TOUCHED_SERIES: usize = 16;
 
-/// The next values with their series, fetched from memory together.
+/// The next values, fetched from memory together, with their series if those are `wanted`.
 fn touched_values<'a>(
     values: &mut impl Iterator<Item = (&'a str, &'a [SeriesId])>,
+    wanted: bool,
 ) -> Option<Vec<(&'a str, &'a [SeriesId])>> {
     let some: Vec<_> = values.take(TOUCHED_SERIES).collect();
     let seen = some.iter().map(|(value, postings)| {
-        let first = postings.first().map_or(0, |id| id.0);
+        let first = postings.first().filter(|_| wanted).map_or(0, |id| id.0);
         first ^ u64::from(value.as_bytes().first().copied().unwrap_or_default())
     });
     std::hint::black_box(seen.fold(0, |all, one| all ^ one));
