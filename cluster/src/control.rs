@@ -245,6 +245,7 @@ impl Control {
         shared.groups.insert(group, replica.running());
         let mut replicas = shared.replicas.write().expect("not poisoned");
         replicas.insert(shard, Arc::new(replica));
+        shared.router.opened.notify_waiters();
         Ok(())
     }
 

@@ -30,6 +30,8 @@ const API_CHANNEL: u64 = 256;
 const MACHINE_CHANNEL: u64 = 64;
 /// A proposal or a read that Raft has not settled by then is given up.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long a lone voter is waited for that elects itself: a flush or two.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How fast a group notices that its leader is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +151,8 @@ impl Replayed {
     }
 }
 
-/// Who is the only voter leads at once. Raft would do the same with its first tick, which comes after up to one
-/// and a half heartbeats.
+/// Who is the only voter leads at once, and before anybody asks. Raft would do the same with its first tick,
+/// which comes after up to one and a half heartbeats.
 async fn elect_if_alone(raft: &Raft, node: u64) -> io::Result<()> {
     let is_alone = raft.with_raft_state(move |state| {
         let voters = state.membership_state.effective().voter_ids();
@@ -161,6 +163,9 @@ async fn elect_if_alone(raft: &Raft, node: u64) -> io::Result<()> {
             .elect(false)
             .await
             .map_err(io::Error::other)?;
+        let wait = raft.wait(Some(ALONE_TIMEOUT));
+        // Later is as good: whoever asks meanwhile looks for a leader.
+        drop(wait.current_leader(node, "alone").await);
     }
     Ok(())
 }
