@@ -230,6 +230,7 @@ impl Cluster {
         .await;
         let (log, recovery) = log?;
         report(&recovery);
+        log.begin_settling();
         let engine_metrics = Arc::new(tsdb::Metrics::new());
         engine_metrics.register(registry)?;
         let metrics = Metrics::new(registry)?;

@@ -116,6 +116,16 @@ impl SegmentedLog {
         Ok((Arc::new(log), report))
     }
 
+    /// Begins with what [`Log::settled`] waits for: until it is written, what was read of the last segment
+    /// stays in memory.
+    pub fn begin_settling(&self) {
+        // A full queue has begun already.
+        if let Ok(permit) = self.queue.try_reserve() {
+            let done = Completion::none();
+            permit.send(Op::Settle { done });
+        }
+    }
+
     /// Closes the log: returns when everything queued, committed marks too, is durable and the
     /// segment sealed, or when the log has failed. Later operations get errors.
     pub async fn closed(&self) {

@@ -167,7 +167,7 @@ pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub queue: mpsc::Receiver<Op>,
     pub tail: Tail,
-    /// What is written before the first batch, and no sooner than somebody waits for one: until then a node
+    /// What is written before the first batch, and no sooner than somebody asks for one: until then a node
     /// that starts has smaller things to flush.
     pub rewrite: Option<Rewrite>,
     pub carried: Option<Op>,
