@@ -8,7 +8,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
 /// Keys and values, both below [`VALUE_BYTES_MAX`].
 pub trait Catalogue: Send + Sync {
@@ -16,6 +19,14 @@ pub trait Catalogue: Send + Sync {
 
     /// Writes and removes in one step. Durable on return.
     fn store(&self, puts: Vec<(Vec<u8>, Vec<u8>)>, removes: Vec<Vec<u8>>) -> io::Result<()>;
+}
+
+/// A catalogue that is being opened, so that other things can be opened meanwhile.
+pub type Opening = BoxFuture<'static, io::Result<Arc<dyn Catalogue>>>;
+
+/// One that is there.
+pub fn opened(catalogue: Arc<dyn Catalogue>) -> Opening {
+    ready(Ok(catalogue)).boxed()
 }
 
 /// Above this sled 0.34 was seen to lose whole databases.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::join;
 use futures::{FutureExt, StreamExt};
 use model::admin::Admin;
 use model::batch::Fence;
@@ -28,7 +29,7 @@ use proto::node::shards_server::ShardsServer;
 use tokio::sync::watch;
 
 use crate::ask::{self, Answers, Asked};
-use crate::catalogue::Catalogue;
+use crate::catalogue::Opening;
 use crate::changes;
 use crate::control::Control;
 use crate::convert::scoped;
@@ -216,19 +217,23 @@ impl Cluster {
     pub async fn start(
         world: World,
         options: Options,
-        catalogue: Arc<dyn Catalogue>,
+        catalogue: Opening,
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, StartError> {
         let identity = Identity::load(&world).await.map_err(StartError::Identity)?;
         let log_metrics = wal::Metrics::new(registry)?;
-        let (log, recovery) =
-            wal::SegmentedLog::open(&world, Path::new(LOG_DIR), options.log.clone(), log_metrics)
-                .await?;
+        // Neither needs the other, and both may wait for the disk.
+        let (log, meta_machine) = join(
+            wal::SegmentedLog::open(&world, Path::new(LOG_DIR), options.log.clone(), log_metrics),
+            MetaMachine::open(world.disk.clone(), catalogue),
+        )
+        .await;
+        let (log, recovery) = log?;
         report(&recovery);
+        log.begin_settling();
         let engine_metrics = Arc::new(tsdb::Metrics::new());
         engine_metrics.register(registry)?;
         let metrics = Metrics::new(registry)?;
-        let meta_machine = MetaMachine::open(world.disk.clone(), catalogue).await;
         let meta_machine = Arc::new(meta_machine.map_err(StartError::Meta)?);
         let listener = world.net.listen(&options.listen).await;
         let listener = listener.map_err(|source| StartError::Listen {

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join};
 use futures::{FutureExt, StreamExt};
 use model::port::Task;
 use model::{GroupId, ShardId};
@@ -21,7 +21,6 @@ use crate::meta::{Command, State};
 use crate::placement;
 use crate::raft::before;
 use crate::raft::group::{self, Parts};
-use crate::raft::machine::Machine;
 use crate::raft::service::Running;
 use crate::raft::types::Raft;
 use crate::raft::types::WatchReceiver;
@@ -108,13 +107,14 @@ impl Control {
         if self.shared.local.belongs.borrow().is_none() {
             return Ok(());
         }
-        self.start_meta().await?;
+        let meta = self.replay_meta().await?;
         let state = self.shared.view.borrow().clone();
+        // The shards apply their logs while the meta group begins.
+        try_join(self.begin_meta(meta), self.open_shards(&state)).await?;
         if !state.is_formed() {
             return Ok(());
         }
         self.compare_founding(&state);
-        self.open_shards(&state).await?;
         self.found_shards(&state).await;
         self.check_groups()?;
         self.note_leaders();
@@ -143,30 +143,36 @@ impl Control {
         true
     }
 
-    async fn start_meta(&mut self) -> io::Result<()> {
+    /// The meta replica, unless it has begun.
+    async fn replay_meta(&self) -> io::Result<Option<group::Replayed>> {
         let shared = &self.shared;
         if shared.local.meta.get().is_some() || self.is_quarantined(GroupId::META) {
-            return Ok(());
+            return Ok(None);
         }
-        let machine: Arc<dyn Machine> = shared.meta_machine.clone();
-        let (raft, _) = group::start(Parts {
+        let replayed = group::replay(Parts {
             world: shared.world.clone(),
             node: shared.node.0,
             group: GroupId::META,
             log: shared.log.clone(),
             peers: shared.peers.clone(),
             transfers: shared.transfers.clone(),
-            machine: machine.clone(),
+            machine: shared.meta_machine.clone(),
             timing: shared.options.timing,
-        })
-        .await?;
-        shared.groups.insert(
-            GroupId::META,
-            Running {
-                raft: raft.clone(),
-                machine,
-            },
-        );
+        });
+        replayed.await.map(Some)
+    }
+
+    async fn begin_meta(&self, replayed: Option<group::Replayed>) -> io::Result<()> {
+        let Some(replayed) = replayed else {
+            return Ok(());
+        };
+        let shared = &self.shared;
+        let (raft, _) = replayed.begin().await?;
+        let running = Running {
+            raft: raft.clone(),
+            machine: shared.meta_machine.clone(),
+        };
+        shared.groups.insert(GroupId::META, running);
         // The only one who sets it.
         shared.local.meta.set(raft).ok();
         Ok(())
@@ -195,7 +201,7 @@ impl Control {
         }
     }
 
-    async fn open_shards(&mut self, state: &State) -> io::Result<()> {
+    async fn open_shards(&self, state: &State) -> io::Result<()> {
         let shared = &self.shared;
         let wanted = state.shards().filter(|shard| {
             let assignment = state.assignment(*shard);
@@ -239,6 +245,7 @@ impl Control {
         shared.groups.insert(group, replica.running());
         let mut replicas = shared.replicas.write().expect("not poisoned");
         replicas.insert(shard, Arc::new(replica));
+        shared.router.opened.notify_waiters();
         Ok(())
     }
 

@@ -29,7 +29,7 @@ use model::{Batch, ExemplarSeries, Histogram, Labels, NewestSelection, Series, S
 use prost::Message;
 use proto::node as wire;
 use proto::node::metadata_request::Kind;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tsdb::Shard;
 
 use crate::convert::{self, Malformed};
@@ -65,6 +65,8 @@ pub struct Router {
     /// Bytes of answers that came from other nodes.
     pub received: prometheus::IntCounter,
     pub windows: Arc<dyn Windows>,
+    /// Tells whoever looks for a shard that a replica opened here.
+    pub opened: Notify,
     /// Of shards, to label sets: which one it is never changes.
     shards: Giver,
     /// Leaders that answers named, for shards without a replica here.
@@ -101,6 +103,7 @@ impl Router {
             evaluator: evaluate::Seat::default(),
             received,
             windows,
+            opened: Notify::new(),
             shards: Giver::new(),
             hints: Mutex::default(),
             near: Near::default(),
@@ -167,6 +170,7 @@ impl Router {
         let deadline = self.world.clock.monotonic() + DEADLINE;
         let mut attempt = 0;
         loop {
+            let opened = self.opened.notified();
             let refusal = match self.whom(shard, attempt) {
                 None => Refusal::Unavailable("the shard has no known place".to_owned()),
                 Some(whom) => match question(whom).await {
@@ -180,7 +184,8 @@ impl Router {
                 return Err(refusal);
             }
             attempt += 1;
-            tokio::time::sleep(PAUSE).await;
+            // Whichever comes first.
+            tokio::time::timeout(PAUSE, opened).await.ok();
         }
     }
 

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::catalogue::{Memory, opened};
 use cluster::{Cluster, Options};
 use futures::future::join_all;
 use model::group::{Family, FamilySample, GroupingKey, PushOp, PushOptions};
@@ -33,7 +34,7 @@ async fn start_with(root: &tempfile::TempDir, series_max: u64) -> (Arc<Cluster>,
         series_max,
         ..Options::default()
     };
-    let catalogue = Arc::new(cluster::catalogue::Memory::default());
+    let catalogue = opened(Arc::new(Memory::default()));
     let registry = prometheus::Registry::new();
     let cluster = Cluster::start(world, options, catalogue, &registry)
         .await

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::catalogue::{Memory, opened};
 use cluster::{Cluster, Options};
 use futures::StreamExt;
 use futures::future::try_join_all;
@@ -31,7 +32,7 @@ async fn start(root: &tempfile::TempDir, listen: &str, join: &[String]) -> Arc<C
         shards: Some(SHARDS),
         ..Options::default()
     };
-    let catalogue = Arc::new(cluster::catalogue::Memory::default());
+    let catalogue = opened(Arc::new(Memory::default()));
     let registry = prometheus::Registry::new();
     let started = Cluster::start(world, options, catalogue, &registry).await;
     started.expect("it starts")

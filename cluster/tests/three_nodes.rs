@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::catalogue::{Memory, opened};
 use cluster::{Answers, AskError, Cluster, Options};
 use futures::StreamExt;
 use model::batch::DeltaSpan;
@@ -43,7 +44,7 @@ async fn start(
         scrub_every: Duration::from_secs(2),
         ..Options::default()
     };
-    let catalogue = Arc::new(cluster::catalogue::Memory::default());
+    let catalogue = opened(Arc::new(Memory::default()));
     let registry = prometheus::Registry::new();
     let cluster = Cluster::start(world, options, catalogue, &registry)
         .await

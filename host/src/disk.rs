@@ -233,6 +233,8 @@ impl File for HostFile {
         self.run(move |state| {
             state.guarded(|file| {
                 write_all(file, &pieces)?;
+                // They may be large, and a flush may take long.
+                drop(pieces);
                 file.sync_data()
             })
         })

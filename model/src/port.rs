@@ -76,6 +76,11 @@ pub async fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
 /// Writes a file so that after a power cut there is either the old one or the whole new one:
 /// temporary name, flush, rename, directory flush.
 pub async fn replace(disk: &dyn Disk, path: &Path, bytes: Bytes) -> io::Result<()> {
+    replace_by(disk, path, vec![bytes]).await
+}
+
+/// The same of bytes that come in pieces.
+pub async fn replace_by(disk: &dyn Disk, path: &Path, pieces: Vec<Bytes>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
@@ -84,7 +89,7 @@ pub async fn replace(disk: &dyn Disk, path: &Path, bytes: Bytes) -> io::Result<(
         _ => {}
     }
     let mut file = disk.create(&temporary).await?;
-    file.append_durably(vec![bytes]).await?;
+    file.append_durably(pieces).await?;
     drop(file);
     disk.rename(&temporary, path).await?;
     disk.flush_dir(path.parent().unwrap_or(Path::new(""))).await

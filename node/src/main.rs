@@ -1,11 +1,12 @@
 //! The process: arguments, log, data directory, signals, exit code.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use cluster::catalogue::Sled;
+use cluster::catalogue::{Catalogue, Opening, Sled};
+use futures::FutureExt;
 use model::port::World;
 use node::config::Machine;
 use node::flags::{self, Command, Flags};
@@ -98,16 +99,21 @@ fn live(flags: &Flags) -> anyhow::Result<End> {
     let path = &flags.storage.path;
     let _lock = host::lock(path).context("locking the data directory")?;
     let world = host::world(path).context("opening the data directory")?;
-    let catalogue = Sled::open(&path.join(CATALOGUE_DIR)).context("opening the catalogue")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(model::limits::TASK_STACK_BYTES)
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(live_in(world, flags, Arc::new(catalogue)))
+    let dir = path.join(CATALOGUE_DIR);
+    let opening = runtime.spawn_blocking(move || Sled::open(&dir));
+    let catalogue = async move {
+        let catalogue: Arc<dyn Catalogue> = Arc::new(opening.await.map_err(io::Error::other)??);
+        Ok(catalogue)
+    };
+    runtime.block_on(live_in(world, flags, catalogue.boxed()))
 }
 
-async fn live_in(world: World, flags: &Flags, catalogue: Arc<Sled>) -> anyhow::Result<End> {
+async fn live_in(world: World, flags: &Flags, catalogue: Opening) -> anyhow::Result<End> {
     let mut signals = Signals::new().context("listening for signals")?;
     let starting = Node::start(world, flags, Arc::new(Machine), catalogue);
     let node = tokio::select! {

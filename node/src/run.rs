@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use cluster::catalogue::Catalogue;
+use cluster::catalogue::Opening;
 use cluster::consul::ConsulError;
 use cluster::{Cluster, Options};
 use ingest::metadata::told::Told;
@@ -125,7 +125,7 @@ impl Node {
         world: World,
         flags: &Flags,
         surroundings: Arc<dyn Surroundings + Send + Sync>,
-        catalogue: Arc<dyn Catalogue>,
+        catalogue: Opening,
     ) -> Result<Self, StartError> {
         let configuration = Configuration::new(
             flags.config_file.clone(),

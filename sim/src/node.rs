@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::catalogue::Catalogue;
+use cluster::catalogue::{Catalogue, opened};
 use cluster::{CheckpointPolicy, Cluster, Options};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -118,7 +118,7 @@ async fn until_end(place: &Place, name: &str, world: &World, life: u64) -> Endin
     let started = Cluster::start(
         world.clone(),
         options_of(place),
-        place.catalogue.clone(),
+        opened(place.catalogue.clone()),
         &registry,
     );
     let cluster = match started.await {

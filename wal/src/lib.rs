@@ -97,6 +97,10 @@ pub trait Log: Send + Sync {
         None
     }
 
+    /// Returns once everything that was there when the log was opened is durable: before, nobody may be
+    /// told that it is, nor be shown what depends on it. What is queued meanwhile waits for the same.
+    async fn settled(&self) -> io::Result<()>;
+
     /// Queues entries, which must follow the group's last index without a gap. On return they
     /// can be read; `done` runs when they are durable.
     async fn append(&self, group: GroupId, entries: Vec<Entry>, done: Done) -> io::Result<()>;

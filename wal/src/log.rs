@@ -63,7 +63,8 @@ pub struct SegmentedLog {
 }
 
 impl SegmentedLog {
-    /// Opens the log in `dir`, creating it if need be, and starts its writer.
+    /// Opens the log in `dir`, creating it if need be, and starts its writer. What it holds may be read
+    /// at once; it is known to be durable when [`Log::settled`] says so.
     pub async fn open(
         world: &World,
         dir: &Path,
@@ -79,6 +80,7 @@ impl SegmentedLog {
             states,
             runs,
             tail,
+            rewrite,
             report,
         } = recover(&*world.disk, &*world.dice, dir).await?;
         let index = Index::new(states.groups, runs, states.lost, options.cache_bytes_max);
@@ -99,6 +101,7 @@ impl SegmentedLog {
             shared: shared.clone(),
             queue: receiver,
             tail,
+            rewrite,
             carried: None,
         };
         let log = Self {
@@ -111,6 +114,16 @@ impl SegmentedLog {
             _writer: world.spawn.spawn("log writer", Box::pin(writer.run())),
         };
         Ok((Arc::new(log), report))
+    }
+
+    /// Begins with what [`Log::settled`] waits for: until it is written, what was read of the last segment
+    /// stays in memory.
+    pub fn begin_settling(&self) {
+        // A full queue has begun already.
+        if let Ok(permit) = self.queue.try_reserve() {
+            let done = Completion::none();
+            permit.send(Op::Settle { done });
+        }
     }
 
     /// Closes the log: returns when everything queued, committed marks too, is durable and the
@@ -370,6 +383,12 @@ impl Log for SegmentedLog {
 
     fn quarantined(&self, group: GroupId) -> Option<String> {
         self.index().damage_of(group).map(str::to_owned)
+    }
+
+    async fn settled(&self) -> io::Result<()> {
+        let (done, settled) = completion();
+        self.permit().await?.send(Op::Settle { done });
+        settled.await.map_err(|_| self.over())?
     }
 
     async fn append(&self, group: GroupId, entries: Vec<Entry>, done: Done) -> io::Result<()> {

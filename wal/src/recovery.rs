@@ -13,8 +13,9 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use model::GroupId;
-use model::port::{Dice, Disk, read_all, replace};
+use model::port::{Dice, Disk, read_all, replace_by};
 use tracing::{info, warn};
 
 use crate::batch::{HEADER_BYTES, Header, Kind, NoHeader};
@@ -68,10 +69,28 @@ pub(crate) struct Recovered {
     pub states: States,
     pub runs: BTreeMap<GroupId, Run>,
     pub tail: Tail,
+    /// What the last segment is to be before anything is written behind it or acknowledged.
+    pub rewrite: Option<Rewrite>,
     pub report: Recovery,
 }
 
-/// Reads the log in `dir`, cuts a torn tail and seals the last segment.
+/// A segment that is to be written again as it was read, cut and sealed.
+///
+/// After a failed flush the system shows bytes that never reached the medium and that no later flush
+/// will write. Only a new file makes what is read here durable. What is read may be used meanwhile: the
+/// entries stand at the same offsets of both files.
+pub(crate) struct Rewrite {
+    path: PathBuf,
+    pieces: Vec<Bytes>,
+}
+
+impl Rewrite {
+    pub async fn run(self, disk: &dyn Disk) -> io::Result<()> {
+        replace_by(disk, &self.path, self.pieces).await
+    }
+}
+
+/// Reads the log in `dir`; a torn tail is cut and the last segment sealed by the [`Rewrite`].
 pub(crate) async fn recover(
     disk: &dyn Disk,
     dice: &dyn Dice,
@@ -94,12 +113,15 @@ pub(crate) async fn recover(
         fold: Fold::default(),
         report: Recovery::default(),
         kept: Vec::new(),
+        rewrite: None,
     };
     for (i, &number) in numbers.iter().enumerate() {
-        recovery
-            .segment(number, numbers.get(i + 1).copied())
-            .await
-            .map_err(at(&path_of(dir, number)))?;
+        let path = path_of(dir, number);
+        let read = match numbers.get(i + 1) {
+            Some(&next) => recovery.segment(number, &path, next).await,
+            None => recovery.last_segment(number, &path).await,
+        };
+        read.map_err(at(&path))?;
     }
     Ok(recovery.finish(numbers.last().map_or(1, |last| last + 1)))
 }
@@ -124,6 +146,8 @@ pub(crate) async fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u32>> {
     for name in disk.list(dir).await? {
         match number_of(&name) {
             Some(number) => numbers.push(number),
+            // A segment that is written again, or was when the power went.
+            None if name.extension().is_some_and(|end| end == "tmp") => {}
             None => warn!(name = %name.display(), "not a segment, left alone"),
         }
     }
@@ -179,67 +203,98 @@ struct Reading<'a> {
     report: Recovery,
     /// Segments whose files remain.
     kept: Vec<u32>,
+    rewrite: Option<Rewrite>,
 }
 
 impl Reading<'_> {
-    async fn segment(&mut self, number: u32, next: Option<u32>) -> io::Result<()> {
-        let path = path_of(self.dir, number);
-        if next.is_none() {
-            // After a failed flush the system shows bytes that never reached the medium and that
-            // no later flush will write. Only a new file makes what is read here durable.
-            replace(self.disk, &path, read_all(self.disk, &path).await?).await?;
-        }
-        let len = self.disk.len(&path).await?;
-        let footer_at = match read_footer(self.disk, &path, number, self.log, len).await? {
-            Footer::Whole(header, summary) if header.lsn > self.fold.lsn => {
-                self.kept.push(number);
-                self.fold.apply(summary, header.lsn);
-                return Ok(());
-            }
-            Footer::Whole(..) => None,
-            Footer::Damaged(footer_at) => footer_at,
+    /// One that has others behind it.
+    async fn segment(&mut self, number: u32, path: &Path, next: u32) -> io::Result<()> {
+        let len = self.disk.len(path).await?;
+        let footer_at = match self.footer(number, path, len).await? {
+            Ok(()) => return Ok(()),
+            Err(footer_at) => footer_at,
         };
-        self.report.segments_scanned += 1;
-        if u32::try_from(len).is_err() {
-            return Err(io::Error::other("larger than any segment"));
+        let bytes = read_all(self.disk, path).await?;
+        let pieces = scan(&bytes, number, self.log, self.fold.lsn);
+        let mut judged = self.judge(number, &pieces);
+        let ends = |piece: &Piece| {
+            piece.header.is_some_and(|h| h.kind == Kind::Footer) || Some(piece.at) == footer_at
+        };
+        if !pieces.iter().any(ends) {
+            let bits = self.lost_before(next, judged.lsn);
+            let what = format!("{} offset {len}: the end is damaged", path.display());
+            judged.summary.damage_all(bits, &what);
+            self.report.damage.push(what);
         }
-        let bytes = read_all(self.disk, &path).await?;
-        let mut pieces = scan(&bytes, number, self.log, self.fold.lsn);
-        if next.is_none() {
-            let cut = torn_at(&pieces);
-            pieces.retain(|piece| piece.at < cut);
+        self.fold.apply(judged.summary, judged.lsn);
+        self.kept.push(number);
+        Ok(())
+    }
+
+    /// The newest one: it is cut where it is torn and ends with a footer, so that nothing is ever appended
+    /// behind what a crash left.
+    async fn last_segment(&mut self, number: u32, path: &Path) -> io::Result<()> {
+        let len = self.disk.len(path).await?;
+        let has_footer = self.footer(number, path, len).await?.is_ok();
+        let bytes = read_all(self.disk, path).await?;
+        let mut pieces = vec![bytes.clone()];
+        if !has_footer {
+            let mut found = scan(&bytes, number, self.log, self.fold.lsn);
+            let cut = torn_at(&found);
+            found.retain(|piece| piece.at < cut);
             self.report.torn_bytes += len - cut;
             if cut < len {
                 info!(path = %path.display(), bytes = len - cut, "torn tail cut");
             }
             if cut == 0 {
-                self.disk.remove(&path).await?;
+                self.disk.remove(path).await?;
                 return self.disk.flush_dir(self.dir).await;
             }
-            let judged = self.judge(number, &pieces);
-            let lsn = self.seal(&path, cut, cut < len, &judged).await?;
-            self.fold.apply(judged.summary, lsn);
-        } else {
-            let mut judged = self.judge(number, &pieces);
-            let ends = |piece: &Piece| {
-                piece.header.is_some_and(|h| h.kind == Kind::Footer) || Some(piece.at) == footer_at
-            };
-            if !pieces.iter().any(ends) {
-                let bits = self.lost_before(next, judged.lsn);
-                let what = format!("{} offset {len}: the end is damaged", path.display());
-                judged.summary.damage_all(bits, &what);
-                self.report.damage.push(what);
+            let judged = self.judge(number, &found);
+            pieces = vec![bytes.slice(..cut as usize)];
+            let mut lsn = judged.lsn;
+            if !judged.is_sealed {
+                lsn += 1;
+                let Judged { summary, .. } = &judged;
+                let footer = lay_out_footer(self.log, lsn, judged.groups_last, summary, cut);
+                pieces.extend(footer);
             }
-            self.fold.apply(judged.summary, judged.lsn);
+            self.fold.apply(judged.summary, lsn);
+            self.kept.push(number);
         }
-        self.kept.push(number);
+        let path = path.to_owned();
+        self.rewrite = Some(Rewrite { path, pieces });
         Ok(())
+    }
+
+    /// Takes a segment by its footer; else where that starts, if this much is known, and the segment is to
+    /// be scanned.
+    async fn footer(
+        &mut self,
+        number: u32,
+        path: &Path,
+        len: u64,
+    ) -> io::Result<Result<(), Option<u64>>> {
+        let footer_at = match read_footer(self.disk, path, number, self.log, len).await? {
+            Footer::Whole(header, summary) if header.lsn > self.fold.lsn => {
+                self.kept.push(number);
+                self.fold.apply(summary, header.lsn);
+                return Ok(Ok(()));
+            }
+            Footer::Whole(..) => None,
+            Footer::Damaged(footer_at) => footer_at,
+        };
+        self.report.segments_scanned += 1;
+        match u32::try_from(len) {
+            Ok(_) => Ok(Err(footer_at)),
+            Err(_) => Err(io::Error::other("larger than any segment")),
+        }
     }
 
     /// Which groups may have had records after `lsn` in a segment whose end is damaged, by what
     /// the next segment's first header says.
-    fn lost_before(&self, next: Option<u32>, lsn: u64) -> u64 {
-        let head = next.and_then(|next| self.heads.get(&next));
+    fn lost_before(&self, next: u32, lsn: u64) -> u64 {
+        let head = self.heads.get(&next);
         head.filter(|head| head.lsn > lsn)
             .map_or(u64::MAX, |head| lost_between(lsn, head))
     }
@@ -278,24 +333,6 @@ impl Reading<'_> {
         }
     }
 
-    /// Cuts the last segment at `len` and ends it with a footer, so that nothing is ever
-    /// appended behind what a crash left. Returns the segment's last lsn.
-    async fn seal(&self, path: &Path, len: u64, torn: bool, judged: &Judged) -> io::Result<u64> {
-        let mut file = self.disk.open(path).await?;
-        if torn {
-            file.truncate(len).await?;
-            file.flush().await?;
-        }
-        if judged.is_sealed {
-            return Ok(judged.lsn);
-        }
-        let lsn = judged.lsn + 1;
-        let footer = lay_out_footer(self.log, lsn, judged.groups_last, &judged.summary, len);
-        file.append(footer).await?;
-        file.flush().await?;
-        Ok(lsn)
-    }
-
     fn finish(mut self, segment_next: u32) -> Recovered {
         let lsn_next = self.fold.lsn + 1;
         let (states, runs) = self.fold.finish();
@@ -319,6 +356,7 @@ impl Reading<'_> {
             states,
             runs,
             tail,
+            rewrite: self.rewrite,
             report,
         }
     }

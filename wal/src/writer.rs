@@ -22,6 +22,7 @@ use tracing::{error, warn};
 use crate::batch::{HEADER_BYTES, Kind, Stamp, lay_out, mask};
 use crate::index::Index;
 use crate::record::{Change, RECORD_BYTES, Record};
+use crate::recovery::Rewrite;
 use crate::run::Position;
 use crate::segment::{lay_out_footer, path_of};
 use crate::summary::Summary;
@@ -86,6 +87,10 @@ pub(crate) enum Op {
         group: GroupId,
         committed: Option<LogId>,
     },
+    /// Nothing to write: told that what is before it is durable.
+    Settle {
+        done: Completion,
+    },
     Close {
         done: Completion,
     },
@@ -99,13 +104,17 @@ impl Op {
                 .map(|entry| entry.payload.len() + RECORD_BYTES)
                 .sum(),
             Self::Change { .. } | Self::Mark { .. } => RECORD_BYTES,
-            Self::Close { .. } => 0,
+            Self::Settle { .. } | Self::Close { .. } => 0,
         }
     }
 
     fn fail(self, why: &str) {
-        if let Self::Append { done, .. } | Self::Change { done, .. } | Self::Close { done } = self {
-            done.run(Err(io::Error::other(why.to_owned())));
+        match self {
+            Self::Append { done, .. }
+            | Self::Change { done, .. }
+            | Self::Settle { done }
+            | Self::Close { done } => done.run(Err(io::Error::other(why.to_owned()))),
+            Self::Mark { .. } => {}
         }
     }
 }
@@ -158,6 +167,9 @@ pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub queue: mpsc::Receiver<Op>,
     pub tail: Tail,
+    /// What is written before the first batch, and no sooner than somebody asks for one: until then a node
+    /// that starts has smaller things to flush.
+    pub rewrite: Option<Rewrite>,
     pub carried: Option<Op>,
 }
 
@@ -256,6 +268,7 @@ impl Batch {
                     }
                 }
                 Op::Change { record, .. } => records.push(*record),
+                Op::Settle { .. } => {}
                 Op::Mark { .. } | Op::Close { .. } => unreachable!("kept apart by push"),
             }
         }
@@ -270,11 +283,13 @@ impl Batch {
 
     fn acknowledge(&mut self) {
         for op in self.ops.drain(..) {
-            if let Op::Append { done, room, .. } = op {
-                drop(room);
-                done.run(Ok(()));
-            } else if let Op::Change { done, .. } = op {
-                done.run(Ok(()));
+            match op {
+                Op::Append { done, room, .. } => {
+                    drop(room);
+                    done.run(Ok(()));
+                }
+                Op::Change { done, .. } | Op::Settle { done } => done.run(Ok(())),
+                Op::Mark { .. } | Op::Close { .. } => unreachable!("kept apart by push"),
             }
         }
     }
@@ -351,6 +366,9 @@ impl Writer {
     }
 
     async fn turn(&mut self, batch: &mut Batch) -> io::Result<()> {
+        if let Some(rewrite) = self.rewrite.take() {
+            rewrite.run(&*self.disk).await?;
+        }
         let (records, payloads) = batch.records();
         if !records.is_empty() {
             let positions = self.write(&records, payloads).await?;

@@ -8,6 +8,7 @@ use model::GroupId;
 use model::port::Dice;
 use rig::*;
 use sim_world::{SimDice, SimDisk};
+use wal::Log;
 
 const GROUPS: u64 = 3;
 const STEPS: usize = 45;
@@ -36,12 +37,12 @@ async fn run_until_dark(disk: &SimDisk, steps: &[Step], durable: &Durable) -> us
 async fn reopen_through_cuts(disk: &SimDisk, dice: &dyn Dice) -> std::sync::Arc<wal::SegmentedLog> {
     loop {
         disk.crash();
-        // Recovery changes the disk a dozen times: some cuts come during it, some after.
-        disk.crash_after(dice.below(20));
+        // Recovery changes the disk half a dozen times: some cuts come during it, some after.
+        disk.crash_after(dice.below(10));
         if let Ok((log, recovery)) = try_open(disk, small()).await {
             assert!(recovery.quarantined.is_empty(), "{recovery:?}");
             assert!(recovery.damage.is_empty(), "{recovery:?}");
-            if !disk.is_dark() {
+            if log.settled().await.is_ok() && !disk.is_dark() {
                 // Recovery is through: what it leaves must hold by itself.
                 drop(log);
                 disk.crash();

@@ -255,6 +255,52 @@ async fn the_first_failed_operation_poisons_the_log() {
     }
 }
 
+/// The system shows what a failed flush left, and may never write it.
+#[tokio::test]
+async fn what_a_failed_flush_left_is_durable_before_anybody_is_told_anything() {
+    for settles in [true, false] {
+        let disk = SimDisk::new(1);
+        let (log, _) = open(&disk, Options::default()).await;
+        append(&log, G, vec![entry(1, 0, 10)]).await.unwrap();
+        disk.fail(Operation::Flush, 0);
+        assert!(append(&log, G, vec![entry(1, 1, 10)]).await.is_err());
+        drop(log);
+        disk.kill();
+        let (log, _) = try_open(&disk, Options::default()).await.unwrap();
+        let seen = read(&log, G).await.unwrap();
+        assert_eq!(seen, [entry(1, 0, 10), entry(1, 1, 10)]);
+        // Until then it is only seen.
+        let (cut, _) = open(&disk.fork(1), Options::default()).await;
+        assert_eq!(read(&cut, G).await.unwrap(), seen[..1]);
+        match settles {
+            true => log.settled().await.unwrap(),
+            false => log.save_vote(G, vote(9)).await.unwrap(),
+        }
+        drop(log);
+        disk.crash();
+        let (log, _) = open(&disk, Options::default()).await;
+        assert_eq!(read(&log, G).await.unwrap(), seen);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_again_does_not_settle() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk, Options::default()).await;
+    append(&log, G, vec![entry(1, 0, 10)]).await.unwrap();
+    drop(log);
+    disk.kill();
+    for operation in [Operation::Append, Operation::Flush] {
+        disk.fail(operation, 0);
+        let (log, _) = try_open(&disk, Options::default()).await.unwrap();
+        assert!(log.settled().await.is_err());
+        assert!(log.failure().is_some());
+        assert!(append(&log, G, vec![entry(1, 1, 10)]).await.is_err());
+    }
+    let (log, _) = open(&disk, Options::default()).await;
+    assert_eq!(read(&log, G).await.unwrap(), [entry(1, 0, 10)]);
+}
+
 #[tokio::test]
 async fn a_full_disk_poisons_and_loses_nothing() {
     let disk = SimDisk::new(1);

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Command, State};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Opening};
 use crate::raft::machine::{FileSet, Machine, MarkAt, SnapshotFile};
 use crate::raft::types::{Reply, malformed};
 
@@ -49,7 +49,7 @@ pub struct MetaMachine {
 
 impl MetaMachine {
     /// Loads the last checkpoint, or the catalogue's view if that is further.
-    pub async fn open(disk: Arc<dyn Disk>, catalogue: Arc<dyn Catalogue>) -> io::Result<Self> {
+    pub async fn open(disk: Arc<dyn Disk>, catalogue: Opening) -> io::Result<Self> {
         disk.create_dir_all(Path::new(DIR)).await?;
         disk.flush_dir(Path::new("")).await?;
         let checkpoint = match read_all(&*disk, &Path::new(DIR).join(FILE)).await {
@@ -63,6 +63,7 @@ impl MetaMachine {
             .unwrap_or_default();
         let index = checkpoint.as_ref().map_or(0, |c| c.index);
         let loaded = checkpoint.map(|c| (c.index, Bytes::from(c.mark)));
+        let catalogue = catalogue.await?;
         let view = watch::Sender::new(Arc::new(published(&*catalogue, &state)));
         Ok(Self {
             disk,
@@ -333,7 +334,7 @@ mod tests {
     use sim_world::SimDisk;
 
     use super::*;
-    use crate::catalogue::Memory;
+    use crate::catalogue::{Memory, opened};
     use crate::meta::{Assignment, Member};
 
     fn form() -> Bytes {
@@ -357,7 +358,7 @@ mod tests {
     async fn a_checkpoint_and_the_catalogue_each_bring_the_state_back() {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1).mount());
         let catalogue = Arc::new(Memory::default());
-        let machine = MetaMachine::open(disk.clone(), catalogue.clone())
+        let machine = MetaMachine::open(disk.clone(), opened(catalogue.clone()))
             .await
             .unwrap();
         machine.apply(4, &form()).await.unwrap();
@@ -365,7 +366,7 @@ mod tests {
         assert_eq!(state.table.len(), 3);
 
         // Without a checkpoint the log is applied again, but the view is there at once.
-        let again = MetaMachine::open(disk.clone(), catalogue.clone())
+        let again = MetaMachine::open(disk.clone(), opened(catalogue.clone()))
             .await
             .unwrap();
         assert_eq!(again.loaded(), None);
@@ -376,7 +377,7 @@ mod tests {
             .await
             .unwrap();
         let lost = Arc::new(Memory::default());
-        let rebuilt = MetaMachine::open(disk.clone(), lost).await.unwrap();
+        let rebuilt = MetaMachine::open(disk.clone(), opened(lost)).await.unwrap();
         assert_eq!(rebuilt.loaded(), Some((4, Bytes::from_static(b"mark"))));
         assert_eq!(*rebuilt.watch().borrow(), state);
     }

@@ -30,6 +30,8 @@ const API_CHANNEL: u64 = 256;
 const MACHINE_CHANNEL: u64 = 64;
 /// A proposal or a read that Raft has not settled by then is given up.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long a lone voter is waited for that elects itself: a flush or two.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How fast a group notices that its leader is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +88,19 @@ pub struct Parts {
     pub timing: Timing,
 }
 
-/// Starts the group's replica on this node.
-pub async fn start(parts: Parts) -> io::Result<(Raft, Standing)> {
+/// A replica whose machine holds what its log says was committed, before Raft is given it.
+pub struct Replayed {
+    world: World,
+    node: u64,
+    group: GroupId,
+    config: Config,
+    log: Arc<dyn wal::Log>,
+    network: Network,
+    machine: StateMachine,
+}
+
+/// Brings the group's machine on this node to where it was.
+pub async fn replay(parts: Parts) -> io::Result<Replayed> {
     let Parts {
         world,
         node,
@@ -98,22 +111,48 @@ pub async fn start(parts: Parts) -> io::Result<(Raft, Standing)> {
         machine,
         timing,
     } = parts;
-    let config = Arc::new(timing.config(format!("group {group}"))?);
-    let network = Network::new(peers, world.disk.clone(), transfers, group);
-    let store = LogStore::new(log.clone(), group);
-    let changes = store.changes();
+    let config = timing.config(format!("group {group}"))?;
     let machine = StateMachine::new(machine)?;
     machine.replay(&*log, group).await?;
-    let raft = Raft::new(node, config, network, store, machine);
-    let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
-    elect_if_alone(&raft, node).await?;
-    let before = before::of(&*world.disk, group).await?;
-    let standing = Standing::new(raft.clone(), log, group, changes, before);
-    Ok((raft, standing))
+    let network = Network::new(peers, world.disk.clone(), transfers, group);
+    Ok(Replayed {
+        world,
+        node,
+        group,
+        config,
+        log,
+        network,
+        machine,
+    })
 }
 
-/// Who is the only voter leads at once. Raft would do the same with its first tick, which comes after up to one
-/// and a half heartbeats.
+impl Replayed {
+    /// Joins the group. What the replica has it tells others of from then on, so its log must be known to
+    /// be durable.
+    pub async fn begin(self) -> io::Result<(Raft, Standing)> {
+        let Self {
+            world,
+            node,
+            group,
+            config,
+            log,
+            network,
+            machine,
+        } = self;
+        log.settled().await?;
+        let store = LogStore::new(log.clone(), group);
+        let changes = store.changes();
+        let raft = Raft::new(node, Arc::new(config), network, store, machine);
+        let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
+        elect_if_alone(&raft, node).await?;
+        let before = before::of(&*world.disk, group).await?;
+        let standing = Standing::new(raft.clone(), log, group, changes, before);
+        Ok((raft, standing))
+    }
+}
+
+/// Who is the only voter leads at once, and before anybody asks. Raft would do the same with its first tick,
+/// which comes after up to one and a half heartbeats.
 async fn elect_if_alone(raft: &Raft, node: u64) -> io::Result<()> {
     let is_alone = raft.with_raft_state(move |state| {
         let voters = state.membership_state.effective().voter_ids();
@@ -124,6 +163,9 @@ async fn elect_if_alone(raft: &Raft, node: u64) -> io::Result<()> {
             .elect(false)
             .await
             .map_err(io::Error::other)?;
+        let wait = raft.wait(Some(ALONE_TIMEOUT));
+        // Later is as good: whoever asks meanwhile looks for a leader.
+        drop(wait.current_leader(node, "alone").await);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use futures::future::try_join;
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
 use model::port::World;
 use model::sink::{Pushed, Written};
@@ -89,13 +90,13 @@ impl Replica {
             checkpoint_turns,
         } = setup;
         let dir = dir_of(shard);
-        make_dir(&world, &dir).await?;
+        world.disk.create_dir_all(&dir.join("engine")).await?;
         let engine = Shard::open(&world, dir.join("engine"), metrics).await?;
         let engine = Arc::new(engine);
         let machine: Arc<dyn Machine> = Arc::new(ShardMachine::new(
             engine.clone(),
             world.disk.clone(),
-            dir,
+            dir.clone(),
             checkpoint_turns,
         ));
         let parts = Parts {
@@ -108,7 +109,9 @@ impl Replica {
             machine: machine.clone(),
             timing,
         };
-        let (raft, standing) = group::start(parts).await?;
+        // A flush of the directory waits for whatever else the disk is writing.
+        let (replayed, ()) = try_join(group::replay(parts), keep_dir(&world, &dir)).await?;
+        let (raft, standing) = replayed.begin().await?;
         let room = Arc::new(Room::new(engine.clone(), windows.clone(), shards));
         let proposer = Proposer::start(
             &world,
@@ -266,9 +269,8 @@ impl Replica {
     }
 }
 
-/// Creates a shard's directory durably, each level's name in the one above.
-async fn make_dir(world: &World, dir: &Path) -> io::Result<()> {
-    world.disk.create_dir_all(&dir.join("engine")).await?;
+/// Makes the names of a shard's directory and of those above it durable.
+async fn keep_dir(world: &World, dir: &Path) -> io::Result<()> {
     world.disk.flush_dir(dir).await?;
     world.disk.flush_dir(Path::new(DIR)).await?;
     world.disk.flush_dir(Path::new("")).await

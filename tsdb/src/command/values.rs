@@ -102,21 +102,25 @@ impl Unpacked {
         }
         let counts = kinds.count(rows);
         self.values.clear();
+        let are_alike = counts.contains(&rows);
+        let unpacked = match are_alike {
+            true => &mut *values,
+            false => &mut self.values,
+        };
         for kind in 0..PLAIN {
             self.numbers.clear();
             packed::take(fields, counts[usize::from(kind)], &mut self.numbers)?;
             let numbers = self.numbers.iter();
             let decimals = numbers.map(|&number| Decimal { number, kind }.value());
-            self.values.extend(decimals);
+            unpacked.extend(decimals);
         }
         let plain = fields.take(counts[PLAINLY] * size_of::<u64>())?;
         let (plain, _) = plain.as_chunks();
         let plain = plain
             .iter()
             .map(|bits| f64::from_bits(u64::from_le_bytes(*bits)));
-        self.values.extend(plain);
-        if counts.contains(&rows) {
-            values.extend_from_slice(&self.values);
+        unpacked.extend(plain);
+        if are_alike {
             return Ok(());
         }
         let mut next = [0, counts[0], counts[0] + counts[1], rows - counts[PLAINLY]];

@@ -61,6 +61,8 @@ impl Gathered {
     }
 }
 
+/// Room for rows of the write that fills a run.
+const ROOM_ROWS: usize = REPLAY_ROWS_MAX / 8;
 /// Series that are fetched from memory together.
 const TOUCHED_SERIES: usize = 16;
 
@@ -265,6 +267,10 @@ impl Run {
     /// the blocks.
     fn take(&mut self, command: &Bytes, sealed: Option<Timestamp>) -> Option<Taken> {
         let first = self.rows.values.len();
+        if first == 0 {
+            // Growing would copy all of it, again and again.
+            self.rows.values.reserve(REPLAY_ROWS_MAX + ROOM_ROWS);
+        }
         let taken = match runs::decode(command, &mut self.rows) {
             Ok(Some(write)) if write.rows.histograms.is_empty() && write.exemplars.is_empty() => {
                 let range = range_of(&self.rows.times);

@@ -41,8 +41,11 @@ pub async fn try_open(
     SegmentedLog::open(&world, Path::new(DIR), options, metrics()).await
 }
 
+/// Opens the log and waits until what it holds is durable.
 pub async fn open(disk: &SimDisk, options: Options) -> (Arc<SegmentedLog>, Recovery) {
-    try_open(disk, options).await.expect("the log opens")
+    let (log, recovery) = try_open(disk, options).await.expect("the log opens");
+    log.settled().await.expect("the log settles");
+    (log, recovery)
 }
 
 pub fn id(term: u64, index: u64) -> LogId {

@@ -158,7 +158,7 @@ impl Columns {
         };
         self.points.resize(rows.max(self.points.len()), nothing);
         self.writes.clear();
-        let (points, mut next) = (&mut self.points, starts(&self.ends));
+        let (points, mut next) = (&mut self.points[..rows], starts(&self.ends));
         for piece in pieces {
             let values = &values[piece.value..][..usize::from(piece.len)];
             for (next, value) in next[piece.slots()].iter_mut().zip(values) {
