@@ -18,9 +18,18 @@ pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 pub fn peak_memory_bytes(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    high_water_kib(&text)
+    kib(&text, "VmHWM:")
         .map(|kib| kib * 1024)
         .with_context(|| format!("{path} has no VmHWM"))
+}
+
+/// Resident memory of a process, in bytes.
+pub fn memory_bytes(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    kib(&text, "VmRSS:")
+        .map(|kib| kib * 1024)
+        .with_context(|| format!("{path} has no VmRSS"))
 }
 
 /// proc(5): 5 in clear_refs sets VmHWM to what is resident now.
@@ -76,8 +85,8 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-fn high_water_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+fn kib(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix(field))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -96,7 +105,8 @@ mod tests {
         assert_eq!(cpu_ticks(stat), Some(200));
         assert_eq!(cpu_ticks("12 (cut"), None);
         let status = "VmPeak:\t 10 kB\nVmHWM:\t  4096 kB\nVmRSS:\t 1 kB\n";
-        assert_eq!(high_water_kib(status), Some(4096));
+        assert_eq!(kib(status, "VmHWM:"), Some(4096));
+        assert_eq!(kib(status, "VmRSS:"), Some(1));
         let io = "rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n";
         assert_eq!(sent_to_disk(io), Some(4096));
     }

@@ -16,12 +16,13 @@ const ROUNDS_PER_HOUR: u32 = (3_600_000 / INTERVAL_MS) as u32;
 const USAGE: &str = "\
 bench --quorate PATH [--prometheus PATH] [--victoria PATH] [--series 100000] [--rounds 40] [--runs 3]
       [--senders 4] [--seconds-max 180] [--settle-seconds 5] [--dir DIRECTORY] [--quick]
-      [--systems quorate-1,quorate-3,prometheus,victoria-metrics] [--churn PERCENT]
+      [--systems quorate-1,quorate-3,prometheus,victoria-metrics] [--churn PERCENT] [--rate SAMPLES]
 bench queries ...: how fast questions are answered; bench queries --help
 
 --series and --rounds: how many series, and how many samples each; --quick is
 --series 10000 --rounds 20 --runs 1. --churn is how many of a hundred series end and are
 replaced by others in an hour of the data, which is 240 rounds. Sending stops after --seconds-max whatever is left.
+--rate is how many samples a second all senders send together, instead of as fast as they are acknowledged.
 Without --prometheus only quorate is measured, --quorate is needed for quorate only.";
 
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Options {
     pub senders: u32,
     /// Of a hundred series, those that others replace in an hour of the data.
     pub churn: u32,
+    /// Samples a second; as fast as they are acknowledged where there is none.
+    pub rate: Option<u32>,
     pub send_max: Duration,
     pub settle: Duration,
     pub directory: PathBuf,
@@ -53,6 +56,7 @@ impl Default for Options {
             runs: 3,
             senders: 4,
             churn: 0,
+            rate: None,
             send_max: Duration::from_secs(180),
             settle: Duration::from_secs(5),
             directory: PathBuf::from("bench/results"),
@@ -86,6 +90,7 @@ impl Options {
                 "rounds" => options.rounds = parser.value()?.parse()?,
                 "runs" => options.runs = parser.value()?.parse()?,
                 "churn" => options.churn = parser.value()?.parse()?,
+                "rate" => options.rate = Some(parser.value()?.parse()?),
                 "senders" => options.senders = parser.value()?.parse()?,
                 "seconds-max" => options.send_max = seconds(&mut parser)?,
                 "settle-seconds" => options.settle = seconds(&mut parser)?,
@@ -127,6 +132,7 @@ impl Options {
             rounds: self.rounds,
             senders: self.senders,
             life_rounds: (ROUNDS_PER_HOUR * 100).checked_div(self.churn),
+            rate: self.rate,
             send_max: self.send_max,
         }
     }
@@ -148,6 +154,9 @@ impl Options {
         }
         if self.series == 0 || self.runs == 0 || !(1..=64).contains(&self.senders) {
             bail!("--series and --runs must not be 0, and --senders from 1 to 64");
+        }
+        if self.rate == Some(0) {
+            bail!("--rate must not be 0");
         }
         if self.churn > 100 {
             bail!("--churn is at most 100");
@@ -191,6 +200,9 @@ mod tests {
         let churning = parse(&["--quorate", "q", "--churn", "10"]).unwrap();
         assert_eq!(churning.load().life_rounds, Some(2_400));
         assert!(parse(&["--quorate", "q", "--churn", "101"]).is_err());
+        let paced = parse(&["--quorate", "q", "--rate", "5000"]).unwrap();
+        assert_eq!(paced.load().rate, Some(5_000));
+        assert!(parse(&["--quorate", "q", "--rate", "0"]).is_err());
     }
 
     #[test]

@@ -128,7 +128,7 @@ async fn round(options: &Options, kind: Kind, end: End) -> anyhow::Result<Figure
     system.stop().await?;
     Ok(Figure {
         kind,
-        samples: sent.samples,
+        samples: loaded.sent.samples,
         lost,
         answer_s,
     })

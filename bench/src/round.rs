@@ -29,10 +29,31 @@ pub struct Figure {
     /// Sent to the disks from the first request to the end of the settling time.
     pub written_bytes: u64,
     pub peak_memory_bytes: u64,
+    /// Resident once all is settled, before the queries.
+    pub steady_memory_bytes: u64,
+    /// Of requests, from when they were due to their acknowledgement.
+    pub latency_ms: Percentiles,
     /// Median milliseconds, or why there is no answer.
     pub queries: BTreeMap<String, Result<f64, String>>,
     /// Not everything was sent in the time allowed.
     pub cut: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p99: f64,
+}
+
+impl Percentiles {
+    /// Of numbers that ascend, one at least.
+    fn of(ascending: &[f64]) -> Self {
+        let at = |share: f64| ascending[(share * (ascending.len() - 1) as f64).round() as usize];
+        Self {
+            p50: at(0.5),
+            p99: at(0.99),
+        }
+    }
 }
 
 impl Figure {
@@ -55,13 +76,16 @@ impl Figure {
     pub fn line(&self) -> String {
         format!(
             "{} samples in {:.1} s, {:.2} CPU s per million, {:.2} bytes per sample, {:.1} written, \
-             {} MiB peak, {} retries{}",
+             {} MiB peak, {} steady, p50 {:.1} ms, p99 {:.1} ms, {} retries{}",
             self.samples,
             self.elapsed_s,
             self.cpu_s_per_million(),
             self.disk_bytes_per_sample(),
             self.written_bytes_per_sample(),
             self.peak_memory_bytes >> 20,
+            self.steady_memory_bytes >> 20,
+            self.latency_ms.p50,
+            self.latency_ms.p99,
             self.retries,
             if self.cut { ", cut short" } else { "" }
         )
@@ -82,6 +106,7 @@ pub async fn run(options: &Options, kind: Kind, shape: Shape) -> anyhow::Result<
     if sent.samples == 0 {
         bail!("nothing was sent in {:?}", options.send_max);
     }
+    let steady_memory_bytes = system.memory_bytes()?;
     let end_ms = base_ms + i64::from(sent.rounds - 1) * INTERVAL_MS;
     for target in system.targets() {
         let expected = u64::from(SERIES_PER_METRIC.min(options.series)) * u64::from(sent.rounds);
@@ -106,6 +131,8 @@ pub async fn run(options: &Options, kind: Kind, shape: Shape) -> anyhow::Result<
         disk_bytes: system.stop().await?,
         written_bytes,
         peak_memory_bytes,
+        steady_memory_bytes,
+        latency_ms: Percentiles::of(&sent.latencies_ms),
         queries,
         cut: sent.rounds < options.rounds,
     })
@@ -136,5 +163,21 @@ impl Drop for Work {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             eprintln!("bench: remove {}: {error}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_those_in_order() {
+        let hundred: Vec<f64> = (0..=100).map(f64::from).collect();
+        let expected = Percentiles {
+            p50: 50.0,
+            p99: 99.0,
+        };
+        assert_eq!(Percentiles::of(&hundred), expected);
+        assert_eq!(Percentiles::of(&[7.0]), Percentiles { p50: 7.0, p99: 7.0 });
     }
 }

@@ -26,15 +26,19 @@ pub struct Load {
     pub senders: u32,
     /// After so many rounds another series takes the place of one.
     pub life_rounds: Option<u32>,
+    /// So many samples a second of all senders together, or as fast as they are acknowledged.
+    pub rate: Option<u32>,
     /// After that no pass begins.
     pub send_max: Duration,
 }
 
 /// What was sent.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Sent {
     pub samples: u64,
     pub retries: u64,
+    /// Of each request from when it was due to its acknowledgement, ascending.
+    pub latencies_ms: Vec<f64>,
     pub elapsed_s: f64,
     /// Passes over all series that every sender finished.
     pub rounds: u32,
@@ -85,7 +89,9 @@ pub fn send(load: &Load, shape: Shape, targets: &[Target], base_ms: i64) -> anyh
         total.samples += sent.samples;
         total.retries += sent.retries;
         total.rounds = sent.rounds;
+        total.latencies_ms.extend(sent.latencies_ms);
     }
+    total.latencies_ms.sort_by(f64::total_cmp);
     total.elapsed_s = pace.begin.elapsed().as_secs_f64();
     Ok(total)
 }
@@ -98,6 +104,27 @@ struct Pace {
     begin: Instant,
 }
 
+/// When the requests of a sender are due.
+#[derive(Clone, Copy)]
+struct Schedule {
+    begin: Instant,
+    /// Samples a second.
+    rate: Option<f64>,
+}
+
+impl Schedule {
+    /// Waits until the request behind so many samples is due, and returns when that was: a store that was
+    /// slow before makes it late, which counts.
+    async fn wait(self, samples: u64) -> Instant {
+        let Some(rate) = self.rate else {
+            return Instant::now();
+        };
+        let due = self.begin + Duration::from_secs_f64(samples as f64 / rate);
+        tokio::time::sleep_until(due.into()).await;
+        due
+    }
+}
+
 fn sender(
     load: &Load,
     shape: Shape,
@@ -108,6 +135,13 @@ fn sender(
 ) -> anyhow::Result<Sent> {
     let mut connection = Connection::new(target.api);
     let mut sent = Sent::default();
+    let rate = load
+        .rate
+        .map(|rate| f64::from(rate) / f64::from(load.senders));
+    let schedule = Schedule {
+        begin: pace.begin,
+        rate,
+    };
     let mut result = Ok(());
     for first in (0..load.rounds).step_by(shape.samples_per_series() as usize) {
         if pace.begin.elapsed() > load.send_max {
@@ -122,7 +156,14 @@ fn sender(
             break;
         }
         let rounds = first..first + shape.samples_per_series();
-        result = runtime.block_on(pass(part, shape, rounds, &mut connection, &mut sent));
+        result = runtime.block_on(pass(
+            part,
+            shape,
+            rounds,
+            schedule,
+            &mut connection,
+            &mut sent,
+        ));
         if result.is_err() {
             pace.over.store(true, Ordering::SeqCst);
         } else {
@@ -136,13 +177,16 @@ async fn pass(
     part: &Part,
     shape: Shape,
     rounds: std::ops::Range<u32>,
+    schedule: Schedule,
     connection: &mut Connection,
     sent: &mut Sent,
 ) -> anyhow::Result<()> {
     let mut encoder = snap::raw::Encoder::new();
     for (message, samples) in part.requests(shape, rounds) {
         let body = encoder.compress_vec(&message).context("compress")?;
+        let due = schedule.wait(sent.samples).await;
         sent.retries += deliver(connection, body.into()).await?;
+        sent.latencies_ms.push(due.elapsed().as_secs_f64() * 1e3);
         sent.samples += u64::from(samples);
     }
     Ok(())
@@ -237,7 +281,22 @@ mod tests {
             rounds: 40,
             senders: 4,
             life_rounds: None,
+            rate: None,
             send_max: Duration::from_secs(60),
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_are_due_by_the_samples_before_them() {
+        let begin = Instant::now();
+        let schedule = Schedule {
+            begin,
+            rate: Some(1e6),
+        };
+        for samples in [0, 10, 5] {
+            let due = schedule.wait(samples).await;
+            assert_eq!(due - begin, Duration::from_micros(samples));
+            assert!(Instant::now() >= due);
         }
     }
 
@@ -248,6 +307,8 @@ mod tests {
             let sent = send(&load(), shape, &[target], 0).unwrap();
             assert_eq!((sent.samples, sent.rounds), (120_000, 40));
             assert_eq!(sent.retries, 8, "two for each of four senders");
+            assert!(sent.latencies_ms.is_sorted());
+            assert!(sent.latencies_ms[0] > 0.0);
         }
     }
 

@@ -173,6 +173,11 @@ impl System {
         pids.map(measure::peak_memory_bytes).sum()
     }
 
+    /// What its processes have resident.
+    pub fn memory_bytes(&mut self) -> anyhow::Result<u64> {
+        self.pids()?.into_iter().map(measure::memory_bytes).sum()
+    }
+
     /// Bytes that its processes caused to be written since they began.
     pub fn written_bytes(&mut self) -> anyhow::Result<u64> {
         self.pids()?.into_iter().map(measure::written_bytes).sum()

@@ -51,8 +51,8 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
         put(&mut text, format_args!("- {version}\n"));
     }
     text += "\n| request | system | CPU s per million samples | bytes per sample on disk | \
-             written | peak memory MiB | samples/s | sent again |\n\
-             |---|---|---:|---:|---:|---:|---:|---:|\n";
+             written | peak memory MiB | steady | samples/s | p50 ms | p99 ms | sent again |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     let rows = rows(figures);
     for (shape, kind, of) in &rows {
         let cut = if of.iter().any(|f| f.cut) {
@@ -63,20 +63,24 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
         put(
             &mut text,
             format_args!(
-                "| {}{cut} | {} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.0} |\n",
+                "| {}{cut} | {} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |\n",
                 shape.name(),
                 kind.name(),
                 median(of, Figure::cpu_s_per_million),
                 median(of, Figure::disk_bytes_per_sample),
                 median(of, Figure::written_bytes_per_sample),
                 median(of, |f| f.peak_memory_bytes as f64 / (1 << 20) as f64),
+                median(of, |f| f.steady_memory_bytes as f64 / (1 << 20) as f64),
                 median(of, Figure::samples_per_second),
+                median(of, |f| f.latency_ms.p50),
+                median(of, |f| f.latency_ms.p99),
                 median(of, |f| f.retries as f64),
             ),
         );
     }
     queries(&mut text, &rows);
-    text += "\nCPU and memory are sums over all nodes, CPU without the queries, memory with them; disk is all data directories after a \
+    text += "\nCPU and memory are sums over all nodes, CPU without the queries, the peak of memory with them, steady memory \
+             before them; p50 and p99 are of requests, from when they were due; disk is all data directories after a \
              clean stop, every replica counted; written are bytes per sample sent to the disks until \
              then, logs and rewriting included. quorate acknowledges after an fsync on a majority; \
              Prometheus acknowledges before any.\n";
@@ -181,6 +185,7 @@ fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::round::Percentiles;
 
     fn figure(kind: Kind, cpu_s: f64) -> Figure {
         Figure {
@@ -193,6 +198,8 @@ mod tests {
             disk_bytes: 3_000_000,
             written_bytes: 20_000_000,
             peak_memory_bytes: 64 << 20,
+            steady_memory_bytes: 48 << 20,
+            latency_ms: Percentiles { p50: 1.5, p99: 9.0 },
             queries: [
                 ("a".to_owned(), Ok(1.5)),
                 ("b".to_owned(), Err("400: not|yet\n".to_owned())),
@@ -221,8 +228,8 @@ mod tests {
             senders: 4,
         };
         let text = markdown(&facts, &figures);
-        let row =
-            "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 10.0 | 64 | 500000 | 1 |";
+        let row = "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 10.0 | 64 | 48 | 500000 \
+                   | 1.5 | 9.0 | 1 |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| Prometheus | 3.00 |"), "{text}");
         assert!(text.contains("| 1.5 | 400: not yet  |"), "{text}");

@@ -96,6 +96,7 @@ async fn throw_all(options: &Options, kind: Kind) -> anyhow::Result<(f64, Vec<Ou
         rounds: SAMPLES,
         senders: 2,
         life_rounds: None,
+        rate: None,
         send_max: Duration::from_secs(600),
     };
     let base_ms = end_s * 1000 - i64::from(SAMPLES - 1) * INTERVAL_MS;

@@ -94,6 +94,7 @@ pub async fn load(
         rounds: shape.samples,
         senders: SENDERS,
         life_rounds: None,
+        rate: None,
         send_max: LOAD_MAX,
     };
     let base_ms = end_ms - i64::from(shape.samples - 1) * INTERVAL_MS;
