@@ -79,7 +79,7 @@ pub fn page(bytes: &[u8]) {
             assert!(points.len() <= SAMPLES_MAX);
         }
         let _ = page.values(slot);
-        let _ = page.values_together([0, slot]);
+        let _ = Page::values_together([(&page, 0), (&page, slot)]);
         let _ = page.coded_column(slot);
     }
 }
