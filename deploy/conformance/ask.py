@@ -18,7 +18,6 @@ import json
 import os
 import random
 import re
-import sys
 import tempfile
 import threading
 import time
@@ -303,11 +302,6 @@ def compared(servers, question):
     return key, ours, theirs
 
 
-def may_differ():
-    """Patterns of keys by their reason."""
-    return {re.compile(line): reason for line, reason in known.reasons("ask_known.txt")}
-
-
 def short(answer, other):
     """From a little before where they part."""
     code, headers, text = answer
@@ -324,8 +318,7 @@ def differences(servers, only):
 
 def main():
     chosen = known.options("QUESTION")
-    reasons, met, failed, passed = may_differ(), set(), 0, 0
-    started = []
+    verdict, started = known.Verdict("ask_known.txt", chosen), []
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, binary, flags in (("q", chosen.quorate, OWN), ("p", chosen.prometheus, [])):
@@ -333,20 +326,11 @@ def main():
                 for body in requests((END - STEPS * 15) * 1000):
                     urllib.request.urlopen(urllib.request.Request(started[-1].url + "/api/v1/write", body, V1)).read()
             for key, ours, theirs in differences([server.url for server in started], chosen.only):
-                matching = [pattern for pattern in reasons if pattern.fullmatch(key)]
-                met.update(matching)
-                failed, passed = failed + (not matching), passed + bool(matching)
-                if chosen.show or not matching:
-                    verdict = "known" if matching else "DIFFERS"
-                    print("%s %s\n    ours   %s\n    theirs %s" % (verdict, key, short(ours, theirs), short(theirs, ours)))
+                verdict.tell(key, short(ours, theirs), short(theirs, ours))
         finally:
             for server in started:
                 server.stop()
-    gone = [] if chosen.only else [pattern.pattern for pattern in reasons if pattern not in met]
-    for pattern in gone:
-        print("nothing differs like that any more, take it out of ask_known.txt: %s" % pattern)
-    print("%d differ and are known, %d are new, %d reasons are not needed" % (passed, failed, len(gone)))
-    sys.exit(1 if failed or gone else 0)
+    verdict.end()
 
 
 if __name__ == "__main__":

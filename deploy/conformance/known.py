@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import re
+import sys
 
 
 def options(what):
@@ -25,3 +27,30 @@ def reasons(name):
             elif line:
                 found.append((line, reason))
     return found
+
+
+class Verdict:
+    """What differs, held against the patterns of a file beside this one."""
+
+    def __init__(self, name, chosen):
+        self.name, self.chosen = name, chosen
+        self.patterns = [re.compile(line) for line, _ in reasons(name)]
+        self.met, self.new, self.known = set(), 0, 0
+
+    def tell(self, key, ours, theirs):
+        """Takes a difference: it is told when it is new, and with --show."""
+        matching = [pattern for pattern in self.patterns if pattern.fullmatch(key)]
+        self.met.update(matching)
+        self.new, self.known = self.new + (not matching), self.known + bool(matching)
+        if self.chosen.show or not matching:
+            verdict = "known" if matching else "DIFFERS"
+            print("%s %s\n    ours   %s\n    theirs %s" % (verdict, key, ours, theirs))
+
+    def end(self):
+        """Ends the program: with 1 where something is new, or a pattern is not needed any more."""
+        gone = [] if self.chosen.only else [one.pattern for one in self.patterns if one not in self.met]
+        for pattern in gone:
+            print("nothing differs like that any more, take it out of %s: %s" % (self.name, pattern))
+        counts = (self.known, self.new, len(gone))
+        print("%d differ and are known, %d are new, %d reasons are not needed" % counts)
+        sys.exit(1 if self.new or gone else 0)
