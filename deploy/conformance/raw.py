@@ -74,7 +74,7 @@ def about_bodies():
     def sent(start, kind, body):
         return whole(start + b" HTTP/1.1", LAST + kind + b"Content-Length: %d\r\n" % len(body), body)
     for body in (b"query=1", b"query=1&query=2", b"query=%zz", b"query=1;x=2", b"query", b"=", b"&", b"\xff\xfe", b"query=\xff", b"query=1\r\n",
-                 b"query=1&limit=x", b"query=1&timeout=0", b"query=1&time=5"):
+                 b"query=1&limit=x", b"query=1&timeout=x", b"query=1&time=5"):
         for start in (b"POST /api/v1/query?time=1", b"GET /api/v1/query?time=1&query=3", b"PUT /api/v1/query?time=1&query=3"):
             yield "body %r %s" % (body, start.decode()), sent(start, FORM, body)
         yield "body %r of series" % body, sent(b"POST /api/v1/series?start=1&end=2", FORM, b"match[]=s&" + body)
