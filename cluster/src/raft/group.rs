@@ -130,23 +130,17 @@ impl Replayed {
     /// Joins the group. What the replica has it tells others of from then on, so its log must be known to
     /// be durable.
     pub async fn begin(self) -> io::Result<(Raft, Standing)> {
-        let Self {
-            world,
-            node,
-            group,
-            config,
-            log,
-            network,
-            machine,
-        } = self;
-        log.settled().await?;
-        let store = LogStore::new(log.clone(), group);
+        self.log.settled().await?;
+        let store = LogStore::new(self.log.clone(), self.group);
         let changes = store.changes();
-        let raft = Raft::new(node, Arc::new(config), network, store, machine);
-        let raft = scoped(&world.dice, raft).await.map_err(io::Error::other)?;
-        elect_if_alone(&raft, node).await?;
-        let before = before::of(&*world.disk, group).await?;
-        let standing = Standing::new(raft.clone(), log, group, changes, before);
+        let config = Arc::new(self.config);
+        let raft = Raft::new(self.node, config, self.network, store, self.machine);
+        let raft = scoped(&self.world.dice, raft)
+            .await
+            .map_err(io::Error::other)?;
+        elect_if_alone(&raft, self.node).await?;
+        let before = before::of(&*self.world.disk, self.group).await?;
+        let standing = Standing::new(raft.clone(), self.log, self.group, changes, before);
         Ok((raft, standing))
     }
 }
