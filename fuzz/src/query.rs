@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use model::limits::QUERY_BYTES_MAX;
 use model::port::Clock;
 use model::regex::Regex;
 use model::{Labels, Timestamp};
@@ -57,11 +58,23 @@ pub fn expression(bytes: &[u8]) {
     let Ok(expr) = parse_with(text, all) else {
         return;
     };
-    let printed = expr.to_string();
-    let again = parse_with(&printed, all).map(|expr| expr.to_string());
-    assert_eq!(again.as_ref().map_err(ToString::to_string), Ok(&printed));
-    let laid_out = parse_with(&promql::pretty::pretty(&expr), all).map(|expr| expr.to_string());
-    assert_eq!(laid_out.map_err(|e| e.to_string()), Ok(printed));
+    let (printed, laid_out) = (expr.to_string(), promql::pretty::pretty(&expr));
+    let plain = ParseOptions {
+        duration_expressions: false,
+        ..all
+    };
+    // As Prometheus prints a computed offset, `x offset ++1 + 2`, it reads otherwise: `x offset 1 + 2`. And what is
+    // no UTF-8, `"\xff"`, is kept as a replacement character, which as such cannot be asked for.
+    if parse_with(text, plain).is_ok() && !printed.contains('\u{fffd}') {
+        // Laid out, what is deep is long.
+        let readable = [&printed, &laid_out]
+            .into_iter()
+            .filter(|text| text.len() <= QUERY_BYTES_MAX);
+        for text in readable {
+            let again = parse_with(text, all).map(|expr| expr.to_string());
+            assert_eq!(again.map_err(|e| e.to_string()).as_ref(), Ok(&printed));
+        }
+    }
     let options = EngineOptions {
         samples_max: 100_000,
         bytes_max: 64 << 20,
