@@ -126,6 +126,13 @@ impl Shard {
         })
     }
 
+    /// Makes durable the names that [`Shard::open`] found: a process that was killed right behind renaming a
+    /// manifest did not. Until then a power cut may bring the state before it back, so nothing may be told or
+    /// forgotten that [`Shard::position`] stands for.
+    pub async fn keep_names(&self) -> io::Result<()> {
+        self.disk.flush_dir(&self.dir).await
+    }
+
     /// Of the last durable checkpoint, loaded, written or installed.
     pub fn position(&self) -> Option<Position> {
         self.durable.read().expect(UNPOISONED).clone()
@@ -779,13 +786,20 @@ fn is_finished_file(path: &Path) -> bool {
 }
 
 /// What a crash left: files no manifest names, temporary files, pins.
+/// Removes what no manifest names, once the name of the manifest that was read is durable: a power cut might bring
+/// the one before it back, which names other files.
 async fn remove_leftovers(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> io::Result<()> {
-    for path in disk.list(dir).await? {
+    let mut leftovers = disk.list(dir).await?;
+    leftovers.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let orphan = is_finished_file(&path) && !manifest.contains(&name);
-        if orphan || name.ends_with(".tmp") {
-            disk.remove(&dir.join(&*name)).await?;
-        }
+        name.ends_with(".tmp") || is_finished_file(path) && !manifest.contains(&name)
+    });
+    if !leftovers.is_empty() {
+        disk.flush_dir(dir).await?;
+    }
+    for path in leftovers {
+        let name = path.file_name().unwrap_or_default();
+        disk.remove(&dir.join(name)).await?;
     }
     remove_dir_if_there(disk, &dir.join(snapshot::DIR)).await
 }

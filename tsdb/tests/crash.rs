@@ -272,6 +272,57 @@ fn an_installed_snapshot_is_whole_or_the_old_state_stands() {
     });
 }
 
+/// A process that is killed leaves what a power cut may still take back.
+async fn kill_everywhere(
+    prepare: impl AsyncFn(u64) -> Replica,
+    may_stand_at: [Option<Position>; 2],
+) {
+    let mut seen = [false; 2];
+    for change in 0.. {
+        let replica = prepare(change).await;
+        replica.disk.crash_after(change);
+        drop(replica.checkpoint().await);
+        let through = !replica.disk.is_dark();
+        replica.disk.kill();
+        let opened = Replica::on(replica.disk.mount()).await;
+        let opened = opened.expect("opens after a kill");
+        let stands_at = opened.shard.position();
+        let which = may_stand_at.iter().position(|p| *p == stands_at);
+        seen[which.unwrap_or_else(|| panic!("killed at {change}: {stands_at:?}"))] = true;
+        let left = |seed| Replica::on(opened.disk.fork(seed));
+        for seed in 0..AFTERMATHS {
+            left(seed)
+                .await
+                .expect("opens, whether names were kept or not");
+        }
+        opened.shard.keep_names().await.unwrap();
+        for seed in 0..AFTERMATHS {
+            let left = left(seed).await.expect("opens after a cut");
+            assert_eq!(left.shard.position(), stands_at, "killed at {change}");
+        }
+        if through {
+            assert_eq!(seen, [true; 2], "both states were left by some kill");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_behind_a_kill_takes_nothing_back_that_was_opened() {
+    run(async {
+        let (first, last) = (joined(2).len() as u64, joined(3).len() as u64);
+        let fresh = async |seed| applied(seed, 3).await;
+        kill_everywhere(fresh, [None, Some(position(last))]).await;
+        let later = async |seed| {
+            let mut replica = applied(seed, 2).await;
+            replica.checkpoint().await.unwrap();
+            replica.catch_up(&joined(3)).await.unwrap();
+            replica
+        };
+        kill_everywhere(later, [Some(position(first)), Some(position(last))]).await;
+    });
+}
+
 #[test]
 fn a_cut_while_opening_leaves_a_directory_that_opens() {
     run(async {

@@ -53,7 +53,11 @@ impl MetaMachine {
         disk.create_dir_all(Path::new(DIR)).await?;
         disk.flush_dir(Path::new("")).await?;
         let checkpoint = match read_all(&*disk, &Path::new(DIR).join(FILE)).await {
-            Ok(bytes) => Some(decode(&bytes)?),
+            Ok(bytes) => {
+                // Who was killed right behind renaming it did not: a power cut would bring the one before back.
+                disk.flush_dir(Path::new(DIR)).await?;
+                Some(decode(&bytes)?)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };

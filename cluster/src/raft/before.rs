@@ -28,10 +28,14 @@ pub async fn keep(disk: &dyn Disk, group: GroupId, seen: Seen) -> io::Result<()>
 pub async fn of(disk: &dyn Disk, group: GroupId) -> io::Result<Seen> {
     let path = path_of(group);
     match read_all(disk, &path).await {
-        Ok(bytes) => parse(&bytes).ok_or_else(|| {
-            let what = format!("{}: not what was written", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, what)
-        }),
+        Ok(bytes) => {
+            // Who was killed right behind renaming it did not.
+            disk.flush_dir(Path::new(DIR)).await?;
+            parse(&bytes).ok_or_else(|| {
+                let what = format!("{}: not what was written", path.display());
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Seen::default()),
         Err(e) => Err(e),
     }

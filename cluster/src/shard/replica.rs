@@ -110,7 +110,8 @@ impl Replica {
             timing,
         };
         // A flush of the directory waits for whatever else the disk is writing.
-        let (replayed, ()) = try_join(group::replay(parts), keep_dir(&world, &dir)).await?;
+        let keep = try_join(engine.keep_names(), keep_dir(&world, &dir));
+        let (replayed, _) = try_join(group::replay(parts), keep).await?;
         let (raft, standing) = replayed.begin().await?;
         let room = Arc::new(Room::new(engine.clone(), windows.clone(), shards));
         let proposer = Proposer::start(
