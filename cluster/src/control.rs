@@ -111,12 +111,12 @@ impl Control {
         let state = self.shared.view.borrow().clone();
         // The shards apply their logs while the meta group begins.
         try_join(self.begin_meta(meta), self.open_shards(&state)).await?;
+        self.check_groups()?;
         if !state.is_formed() {
             return Ok(());
         }
         self.compare_founding(&state);
         self.found_shards(&state).await;
-        self.check_groups()?;
         self.note_leaders();
         self.lead_shards(&state);
         self.close_shards(&state).await?;

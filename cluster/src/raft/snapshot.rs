@@ -173,8 +173,7 @@ where
     let mut rest = Bytes::new();
     for at in wanted {
         let file = &files[at as usize];
-        let target = dir.join(&file.name);
-        take_file(disk, &target, file.bytes, &mut rest, &mut frames)
+        take_file(disk, &dir, file, &mut rest, &mut frames)
             .await
             .map_err(text)?;
     }
@@ -212,18 +211,20 @@ fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
+/// What is not as it was told never comes before Raft, which would stop at it: the sender's file may have been replaced
+/// while it was read, and the next attempt is of another.
 async fn take_file<S>(
     disk: &dyn Disk,
-    target: &Path,
-    bytes: u64,
+    dir: &Path,
+    told: &SnapshotFile,
     rest: &mut Bytes,
     frames: &mut S,
 ) -> io::Result<()>
 where
     S: Stream<Item = Result<wire::SnapshotFrame, Status>> + Unpin,
 {
-    let mut file = disk.create(target).await?;
-    let mut missing = bytes;
+    let mut file = disk.create(&dir.join(&told.name)).await?;
+    let (mut missing, mut sum) = (told.bytes, 0);
     while missing > 0 {
         if rest.is_empty() {
             *rest = next_piece(frames).await?;
@@ -231,8 +232,16 @@ where
         let take = rest
             .len()
             .min(usize::try_from(missing).unwrap_or(usize::MAX));
-        file.append(vec![rest.split_to(take)]).await?;
+        let piece = rest.split_to(take);
+        sum = crc32c::crc32c_append(sum, &piece);
+        file.append(vec![piece]).await?;
         missing -= take as u64;
+    }
+    if sum != told.crc32c {
+        return Err(malformed(&format!(
+            "snapshot: {} is not what was told of it",
+            told.name
+        )));
     }
     file.flush().await
 }
@@ -276,6 +285,21 @@ mod tests {
     fn only_what_is_missing_or_different_travels() {
         let files = [file("a", 1), file("b", 2), file("c", 3)];
         assert_eq!(lacking(&files, &[file("b", 2), file("c", 9)]), vec![0, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_replaced_while_it_was_sent_is_not_taken() {
+        let disk = sim_world::SimDisk::new(1);
+        let told = file("a", crc32c::crc32c(b"old"));
+        for (sent, is_taken) in [("old", true), ("oew", false)] {
+            let data = wire::snapshot_frame::Frame::Data(Bytes::from(sent));
+            let frame = wire::SnapshotFrame { frame: Some(data) };
+            let mut frames = futures::stream::iter([Ok(frame)]);
+            let mut rest = Bytes::new();
+            let taken = take_file(&disk, Path::new(""), &told, &mut rest, &mut frames).await;
+            assert_eq!(taken.is_ok(), is_taken, "{taken:?}");
+            disk.remove(Path::new("a")).await.unwrap();
+        }
     }
 
     #[test]
