@@ -11,7 +11,7 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lexopt::prelude::*;
 use sim::batch::{self, Batch};
 use sim::determinism;
@@ -20,7 +20,7 @@ use sim::run::run;
 use sim::swarm::Plan;
 
 const USAGE: &str = "\
-Brings up a cluster of three in one thread, breaks it, and checks its promises.
+Brings up a cluster of three, to which another may come, in one thread, breaks it, and checks its promises.
 
   sim --seed N [--trace FILE] [--log FILTER]   one run; prints its verdict and its trace's hash
   sim --seed N --twice                         the same run in two processes, traces compared
@@ -28,6 +28,9 @@ Brings up a cluster of three in one thread, breaks it, and checks its promises.
 
   --sabotage writes|flushes   a store that is broken on purpose: the run must fail
 ";
+
+/// As a main thread has.
+const STACK_BYTES: usize = 8 << 20;
 
 #[derive(Default)]
 struct Arguments {
@@ -134,7 +137,12 @@ fn one(seed: u64, arguments: &Arguments) -> Result<bool> {
         None => None,
     };
     let _seal = determinism::seal(seed);
-    let outcome = run(Plan::new(seed), sabotage, out);
+    // Hash maps take their keys once a thread: on this one a log would have taken others.
+    let life = std::thread::Builder::new().stack_size(STACK_BYTES);
+    let life = life.spawn(move || run(Plan::new(seed), sabotage, out))?;
+    let outcome = life
+        .join()
+        .map_err(|_| anyhow!("the simulation panicked"))?;
     let (verdict, hash) = (&outcome.verdict, outcome.trace);
     match verdict {
         Ok(()) => println!(

@@ -7,7 +7,7 @@ use model::port::Dice;
 use sim_world::{Operation, SimDice};
 
 use crate::scene::{Crash, Scene, Undo};
-use crate::swarm::{Kind, NODES, pick};
+use crate::swarm::{Kind, pick};
 
 /// Strikes again and again, as the plan says.
 pub struct Nemesis {
@@ -41,15 +41,16 @@ impl Nemesis {
 
     fn strike(&self, scene: &mut Scene, kind: Kind) {
         let victim = self.victim(scene);
-        let other = (victim + 1 + self.dice.below(NODES as u64 - 1) as usize) % NODES;
-        let third = NODES - victim - other;
+        let machines = scene.plan.machines();
+        let other = (victim + 1 + self.dice.below(machines as u64 - 1) as usize) % machines;
+        let peers: Vec<usize> = (0..machines).filter(|peer| *peer != victim).collect();
         let lasts = scene.plan.fault_ms.clone();
         let lasts_ms = lasts.start + self.dice.below(lasts.end - lasts.start);
         match kind {
             Kind::Kill => self.crash(scene, victim, Crash::Kill, lasts_ms),
             Kind::PowerCut => self.crash(scene, victim, Crash::PowerCut, lasts_ms),
             Kind::PowerCutAll => {
-                for machine in 0..NODES {
+                for machine in 0..machines {
                     self.crash(scene, machine, Crash::PowerCut, self.dice.below(lasts_ms));
                 }
             }
@@ -65,14 +66,14 @@ impl Nemesis {
             // A machine that is down has nothing to cut, to stop or to fail.
             Kind::PowerCutMidway | Kind::Stop | Kind::DiskError => {}
             Kind::Isolate => {
-                for peer in [other, third] {
+                for peer in peers {
                     scene.partition(victim, peer);
                     scene.later(lasts_ms, Undo::Link(victim, peer));
                 }
             }
             Kind::OneWay => {
                 let deaf = self.dice.one_in(2);
-                for peer in [other, third] {
+                for peer in peers {
                     let (from, to) = if deaf { (peer, victim) } else { (victim, peer) };
                     scene.partition_one_way(from, to);
                     scene.later(lasts_ms, Undo::Link(victim, peer));
@@ -114,7 +115,7 @@ impl Nemesis {
     /// Some machine; half of the time one that leads something.
     fn victim(&self, scene: &Scene) -> usize {
         let group = GroupId(self.dice.below(u64::from(scene.plan.shards) + 1) as u32);
-        let anybody = self.dice.below(NODES as u64) as usize;
+        let anybody = self.dice.below(scene.plan.machines() as u64) as usize;
         let leader = scene
             .record
             .lock()

@@ -17,7 +17,7 @@ use sim_world::{SimClock, SimDice, SimDisk};
 use tokio::time::sleep;
 
 use crate::record::{Ending, Shared, Stage};
-use crate::swarm::{NODES, Plan};
+use crate::swarm::{FOUNDERS, Plan};
 use crate::workload::{Client, Door, FLEETING};
 
 /// A store that is broken on purpose, to see that it is found out.
@@ -64,10 +64,10 @@ fn options_of(place: &Place) -> Options {
     Options {
         listen: ":9092".to_owned(),
         advertise: address_of(place.machine),
-        join: (0..NODES).map(address_of).collect(),
-        bootstrap_expect: NODES,
+        join: (0..FOUNDERS).map(address_of).collect(),
+        bootstrap_expect: FOUNDERS,
         shards: Some(plan.shards),
-        replication_factor: NODES,
+        replication_factor: FOUNDERS,
         version: "sim".to_owned(),
         out_of_order_window_ms: plan.out_of_order_window_ms,
         exemplars_max: EXEMPLARS_MAX,
@@ -346,7 +346,7 @@ async fn verify(place: &Place, client: &Client) {
     let agreed = || {
         let record = place.record.lock();
         let mut pairs = shards.iter().zip(&floor);
-        pairs.all(|(shard, after)| record.replicas.agreed(*shard, NODES, *after).is_some())
+        pairs.all(|(shard, after)| record.replicas.agreed(*shard, FOUNDERS, *after).is_some())
     };
     while !agreed() {
         sleep(LOOK).await;

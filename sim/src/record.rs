@@ -16,7 +16,6 @@ use crate::history::replicas::Replicas;
 use crate::history::samples::Samples;
 use crate::history::sums::Sums;
 use crate::history::words::Words;
-use crate::swarm::NODES;
 use crate::trace::Trace;
 
 /// What the machines are asked to do.
@@ -63,7 +62,7 @@ pub struct Record {
     pub sums: Sums,
     pub words: Words,
     pub replicas: Replicas,
-    pub machines: [Machine; NODES],
+    pub machines: Vec<Machine>,
     /// The newest leader seen of each group, as a machine, and its term.
     pub leaders: BTreeMap<GroupId, (u64, usize)>,
     pub stage: Stage,
@@ -75,7 +74,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(trace: Trace) -> Self {
+    pub fn new(trace: Trace, machines: usize) -> Self {
         Self {
             trace,
             samples: Samples::default(),
@@ -83,7 +82,7 @@ impl Record {
             sums: Sums::default(),
             words: Words::default(),
             replicas: Replicas::default(),
-            machines: std::array::from_fn(|_| Machine::default()),
+            machines: (0..machines).map(|_| Machine::default()).collect(),
             leaders: BTreeMap::new(),
             stage: Stage::Load,
             violation: None,

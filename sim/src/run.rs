@@ -11,7 +11,7 @@ use crate::nemesis::Nemesis;
 use crate::node::{Sabotage, name_of};
 use crate::record::{Record, Shared, Stage};
 use crate::scene::{Crash, Scene};
-use crate::swarm::{NODES, Plan};
+use crate::swarm::{FOUNDERS, Plan};
 use crate::trace::Trace;
 
 /// A cluster without faults is formed and ready by then.
@@ -33,7 +33,7 @@ pub struct Outcome {
 /// Runs a plan to its end. `out` takes the trace's lines.
 pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -> Outcome {
     let plan = Arc::new(plan);
-    let record = Arc::new(Shared::new(Record::new(Trace::new(out))));
+    let record = Arc::new(Shared::new(Record::new(Trace::new(out), plan.machines())));
     record.lock().note("--", format_args!("{plan:?}"));
     record.lock().sums.forgets = plan.forgets();
     let mut scene = Scene::new(plan.clone(), sabotage, record.clone());
@@ -46,7 +46,7 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
     let (stored, refused) = record.samples.counts();
     let summary = format!(
         "{:.1} s, {} shards, {faults} faults, {} lives, {stored} rows stored, {refused} refused, \
-         {} pushes, {} differences, {} words, {} reads, {} events",
+         {} pushes, {} differences, {} words, {} reads, {} shards moved, {} events",
         now.as_secs_f64(),
         plan.shards,
         record
@@ -58,6 +58,9 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
         record.sums.counted().len(),
         record.words.known().len(),
         record.reads,
+        (FOUNDERS..plan.machines())
+            .map(|joined| record.replicas.of(joined).len())
+            .sum::<usize>(),
         record.trace.lines(),
     );
     Outcome {
@@ -75,6 +78,7 @@ fn play(scene: &mut Scene, sabotage: Sabotage) -> Result<(), Violation> {
                 .lock()
                 .machines
                 .iter()
+                .take(FOUNDERS)
                 .all(|m| m.lives > 0 && m.unready.is_empty())
         };
         in_time(scene, "the cluster is formed", FORMED_WITHIN, formed)?;
@@ -92,7 +96,7 @@ fn play(scene: &mut Scene, sabotage: Sabotage) -> Result<(), Violation> {
     scene.heal();
     stage(scene, Stage::Settle, SETTLED_WITHIN)?;
     stage(scene, Stage::Verify, VERIFIED_WITHIN)?;
-    for machine in 0..NODES {
+    for machine in 0..scene.plan.machines() {
         scene.crash(machine, Crash::PowerCut);
     }
     scene.heal();
@@ -142,7 +146,7 @@ fn in_time(
 fn note_agreement(scene: &Scene) {
     let mut record = scene.record.lock();
     for shard in (0..scene.plan.shards).map(ShardId) {
-        let agreed = record.replicas.agreed(shard, NODES, 0);
+        let agreed = record.replicas.agreed(shard, FOUNDERS, 0);
         record.note("--", format_args!("{shard} agreed {agreed:x?}"));
     }
 }
@@ -153,6 +157,11 @@ fn enough_happened(scene: &Scene) -> Result<(), Violation> {
     let ((rows, _), pushes) = (record.samples.counts(), record.groups.acknowledged());
     if rows < ROWS_MIN || pushes < PUSHES_MIN {
         return violation(format!("too little to judge: {rows} rows, {pushes} pushes"));
+    }
+    for joined in FOUNDERS..scene.plan.machines() {
+        if record.replicas.of(joined).is_empty() {
+            return violation(format!("no replica moved to {}", name_of(joined)));
+        }
     }
     Ok(())
 }

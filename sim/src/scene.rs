@@ -1,4 +1,4 @@
-//! The machines: three hosts on one simulated network, each with a disk and a clock that outlive
+//! The machines: hosts on one simulated network, each with a disk and a clock that outlive
 //! its node, and everything that can be done to them from outside.
 //!
 //! Whatever is done is undone at a time set when it is done, or by [`Scene::heal`].
@@ -15,7 +15,7 @@ use crate::determinism;
 use crate::history::{Violation, violation};
 use crate::node::{Place, Sabotage, live, name_of};
 use crate::record::{Ending, Shared};
-use crate::swarm::{NODES, Plan};
+use crate::swarm::{FOUNDERS, Plan};
 
 /// The simulation's step.
 const TICK: Duration = Duration::from_millis(1);
@@ -76,10 +76,12 @@ impl Scene {
             builder.enable_random_order();
         }
         let mut sim = builder.build();
-        let machines = (0..NODES).map(|i| add_machine(&mut sim, &plan, sabotage, &record, i));
+        let machines =
+            (0..plan.machines()).map(|i| add_machine(&mut sim, &plan, sabotage, &record, i));
         let machines = machines.collect();
         let dice = SimDice::new(plan.seed ^ 0x5ce7e);
-        Self {
+        let joins_after = plan.joins_after;
+        let mut scene = Self {
             plan,
             record,
             sim,
@@ -87,7 +89,12 @@ impl Scene {
             dice,
             later: BTreeMap::new(),
             faults: 0,
+        };
+        if let Some(after) = joins_after {
+            scene.end(FOUNDERS, Crash::Kill);
+            scene.later(after.as_millis() as u64, Undo::Restart(FOUNDERS));
         }
+        scene
     }
 
     pub fn now(&self) -> Duration {
@@ -121,7 +128,7 @@ impl Scene {
         if let Some(found) = self.record.lock().violation.clone() {
             return Err(found);
         }
-        for machine in 0..NODES {
+        for machine in 0..self.machines.len() {
             self.take_ending(machine)?;
         }
         while let Some((&(at, _), _)) = self.later.first_key_value()
@@ -166,8 +173,8 @@ impl Scene {
         while let Some((_, undo)) = self.later.pop_first() {
             self.undo(undo);
         }
-        for machine in 0..NODES {
-            for other in machine + 1..NODES {
+        for machine in 0..self.machines.len() {
+            for other in machine + 1..self.machines.len() {
                 self.undo(Undo::Link(machine, other));
             }
             if self.machines[machine].is_up && self.machines[machine].disk.is_dark() {

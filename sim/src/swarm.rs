@@ -9,8 +9,8 @@ use std::time::Duration;
 use model::port::Dice;
 use sim_world::SimDice;
 
-/// Machines of every run.
-pub const NODES: usize = 3;
+/// Machines that form a cluster, and replicas of each shard.
+pub const FOUNDERS: usize = 3;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,43 +97,54 @@ pub struct Plan {
     /// Whether a node's catalogue outlives the node.
     pub catalogue_stays: bool,
     pub random_order: bool,
+    /// When a machine more joins, so that replicas move to it; not in every run.
+    pub joins_after: Option<Duration>,
 }
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let dice = SimDice::new(seed);
-        let ms = |range: Range<u64>| range.start + dice.below(range.end - range.start);
         let mut kinds: BTreeSet<Kind> = KINDS.into_iter().filter(|_| dice.one_in(2)).collect();
         if kinds.is_empty() {
             kinds.insert(pick(&dice, &KINDS));
         }
-        let window_ms = 60_000 * pick(&dice, &[5, 30, 30, 120]);
+        let mut plan = Self::of(seed, &dice, kinds);
+        // On no fewer shards does a machine more make a replica move.
+        if plan.joins_after.is_some() {
+            plan.shards = plan.shards.max(2);
+        }
+        plan
+    }
+
+    fn of(seed: u64, dice: &SimDice, kinds: BTreeSet<Kind>) -> Self {
+        let ms = |range: Range<u64>| range.start + dice.below(range.end - range.start);
+        let window_ms = 60_000 * pick(dice, &[5, 30, 30, 120]);
         Self {
             seed,
             shards: 1 + dice.below(4) as u32,
             load: Duration::from_millis(ms(10_000..30_000)),
             early: dice.one_in(4),
             kinds,
-            calm_ms: pick(&dice, &[50..500, 200..2_000, 1_000..5_000]),
-            fault_ms: pick(&dice, &[50..800, 300..3_000, 2_000..8_000]),
+            calm_ms: pick(dice, &[50..500, 200..2_000, 1_000..5_000]),
+            fault_ms: pick(dice, &[50..800, 300..3_000, 2_000..8_000]),
             clients: 1 + dice.below(3) as usize,
             series: 1 + dice.below(40) as u32,
             groups: 1 + dice.below(4) as u32,
-            rows_max: pick(&dice, &[1, 5, 20]),
-            pause_ms: pick(&dice, &[1..20, 10..100, 50..400]),
+            rows_max: pick(dice, &[1, 5, 20]),
+            pause_ms: pick(dice, &[1..20, 10..100, 50..400]),
             reach_ms: match dice.below(3) {
                 0 => 1_000,
                 1 => window_ms / 2,
                 _ => window_ms + window_ms / 4,
             },
             out_of_order_window_ms: window_ms,
-            haste: pick(&dice, &[1, 1, 100, 1_000]),
-            history_interval: Duration::from_secs(pick(&dice, &[2, 10, 60])),
-            checkpoint_entries: pick(&dice, &[5, 20, 100, 4_096]),
-            entries_kept: pick(&dice, &[0, 5, 50]),
-            segment_bytes: pick(&dice, &[4 << 10, 32 << 10, 1 << 20]),
-            latency_ms: pick(&dice, &[0..2, 1..10, 5..60]),
-            repair_rate: pick(&dice, &[1.0, 0.3, 0.05]),
+            haste: pick(dice, &[1, 1, 100, 1_000]),
+            history_interval: Duration::from_secs(pick(dice, &[2, 10, 60])),
+            checkpoint_entries: pick(dice, &[5, 20, 100, 4_096]),
+            entries_kept: pick(dice, &[0, 5, 50]),
+            segment_bytes: pick(dice, &[4 << 10, 32 << 10, 1 << 20]),
+            latency_ms: pick(dice, &[0..2, 1..10, 5..60]),
+            repair_rate: pick(dice, &[1.0, 0.3, 0.05]),
             disk_latency: match dice.below(3) {
                 0 => None,
                 1 => Some(Duration::ZERO..Duration::from_millis(2)),
@@ -141,11 +152,19 @@ impl Plan {
             },
             catalogue_stays: dice.one_in(2),
             random_order: dice.one_in(2),
+            joins_after: dice
+                .one_in(3)
+                .then(|| Duration::from_millis(ms(500..10_000))),
         }
     }
 }
 
 impl Plan {
+    /// How many machines there are.
+    pub fn machines(&self) -> usize {
+        FOUNDERS + usize::from(self.joins_after.is_some())
+    }
+
     /// Whether clocks move so far that the store may forget what a series stands at.
     pub fn forgets(&self) -> bool {
         self.haste > 1 || self.kinds.contains(&Kind::ClockJump)

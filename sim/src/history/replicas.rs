@@ -65,14 +65,23 @@ impl Replicas {
         ))
     }
 
-    /// The newest index of `shard` at which `nodes` machines were seen in the same state, above
+    /// The newest index of `shard` at which `nodes` machines or more were seen in the same state, above
     /// `after`.
     pub fn agreed(&self, shard: ShardId, nodes: usize, after: u64) -> Option<(u64, u64)> {
         self.digests
             .range((shard, after + 1)..=(shard, u64::MAX))
             .rev()
-            .find(|(_, (_, seen))| seen.len() == nodes)
+            .find(|(_, (_, seen))| seen.len() >= nodes)
             .map(|((_, index), (digest, _))| (*index, *digest))
+    }
+
+    /// The shards of which a machine was seen to have a replica.
+    pub fn of(&self, machine: usize) -> BTreeSet<ShardId> {
+        let had = self
+            .digests
+            .iter()
+            .filter(|(_, (_, seen))| seen.contains(&machine));
+        had.map(|((shard, _), _)| *shard).collect()
     }
 
     /// The newest index of `shard` that anybody had.
@@ -112,6 +121,10 @@ mod tests {
         assert_eq!(replicas.agreed(shard, 2, 0), Some((5, 77)));
         assert_eq!(replicas.agreed(shard, 2, 5), None);
         assert_eq!(replicas.newest(shard), 6);
+        assert_eq!(
+            (replicas.of(1), replicas.of(2)),
+            (BTreeSet::from([shard]), BTreeSet::new())
+        );
         assert!(replicas.is_at(2, shard, 6, 79).is_err());
     }
 }
