@@ -142,6 +142,13 @@ PATHS = ["query", "query_range", "query_exemplars", "format_query", "parse_query
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "FOO"]
 
 
+def faults(wrong, right):
+    """Parameters of which two are wrong."""
+    for (one, its), (other, others) in itertools.combinations(wrong.items(), 2):
+        for pair in itertools.product(its, others):
+            yield {**right, one: pair[0], other: pair[1]}.items()
+
+
 def about_parameters():
     query, ranged = API + "query", API + "query_range"
     for text in TIMES:
@@ -178,11 +185,26 @@ def about_parameters():
     for name in LABELS:
         yield API + "label/" + name + "/values"
     # Which of two mistakes is told.
-    wrong = ["query=(", "start=x", "end=x", "step=x", "timeout=x", "limit=x", "lookback_delta=x"]
-    for two in itertools.combinations(wrong, 2):
-        pairs = {"query": "1", "start": "1", "end": "5", "step": "1", **dict(pair.split("=") for pair in two)}
-        yield url(ranged, *pairs.items())
-        yield url(query, *pairs.items(), ("time", 1))
+    wrong = {"query": ["(", "foo()", "s[5m]"], "start": ["x", ""], "end": ["x", "0"], "step": ["x", "0", "-1", ""], "time": ["x"],
+             "timeout": ["x"], "limit": ["x", "-1"], "lookback_delta": ["x"], "stats": ["x"]}
+    for pairs in faults(wrong, {"query": "1", "start": "1", "end": "5", "step": "1", "time": "1"}):
+        yield url(ranged, *pairs)
+        yield url(query, *pairs)
+    for text in ("(", "s[5m]", "1"):
+        yield url(ranged, ("query", text), ("start", 1), ("end", 1e9), ("step", 1), ("limit", "x"), ("timeout", "x"))
+    wrong = {"match[]": ["{", "sum(s)", '{a=""}'], "start": ["x", "9"], "end": ["x", "1"], "limit": ["x", "-1"]}
+    for path in ("labels", "label/a/values", "label/%ff/values", "series", "admin/tsdb/delete_series"):
+        for pairs in faults(wrong, {}):
+            yield url(API + path, *pairs)
+        for two in itertools.permutations(wrong["match[]"], 2):
+            yield url(API + path, *(("match[]", text) for text in two))
+    for pairs in faults({"query": ["(", "1", ""], "start": ["x", "9", ""], "end": ["x", "1", ""]}, {}):
+        yield url(API + "query_exemplars", *pairs)
+    for pairs in faults({"match_target": ["{"], "limit": ["x"], "metric": ["a"]}, {}):
+        yield url(API + "targets/metadata", *pairs)
+    yield url(API + "metadata", ("limit", "x"), ("limit_per_metric", "y"))
+    for two in itertools.permutations(("{", "sum(s)", "s"), 2):
+        yield url("/federate", *(("match[]", text) for text in two))
     for path in ("labels", "series", "query", "format_query", "query_exemplars"):
         yield API + path + "?match[]=%zz&query=1&time=1"
         yield API + path + "?a;b&time=1"
@@ -213,6 +235,12 @@ def about_the_rest():
         table.append(("POST", API + path, {"Content-Type": "multipart/form-data; boundary=b"}, parts.encode()))
     kinds = [None, "text/plain", "x", ";", "APPLICATION/x-www-form-urlencoded", "application/x-www-form-urlencoded;charset"]
     table += [("POST", API + "query", {"Content-Type": kind} if kind else {}, b"query=1&time=1") for kind in kinds]
+    # A form and a URL that are both wrong.
+    for pairs, form in (("time=x", "query=("), ("query=(", "query=1&time=x"), ("query=1&time=1", "query=("), ("time=1", "query=1&time=x"),
+                        ("limit=x", "query=(&time=1"), ("%zz", "query=("), ("query=(", "%zz"), ("query=(&%zz", "%yy"), ("a;b", "%zz"),
+                        ("time=1", "query=1&x=%zz&query=("), ("start=x", "query=(&end=x&step=x"), ("match[]={", "start=x"), ("start=x", "match[]={")):
+        for path in ("query", "query_range", "series", "labels"):
+            table.append(("POST", API + path + "?" + pairs, FORM, form.encode()))
     accepted = ["gzip", "deflate", "gzip;q=0", "GZIP", "br, gzip", "deflate, gzip", "*", "identity", "zstd"]
     for path in ("query?query=1&time=1", "query?query=(", "labels", "nope", "admin/tsdb/delete_series"):
         table += [("GET", API + path, {"Accept-Encoding": text}, None) for text in accepted]

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Remote write 1.0 and 2.0: the same good and bad requests to quorate and to a real Prometheus; codes, texts, the
-headers that count what is written, and what is stored afterwards, are compared.
+headers that count what is written, what is stored afterwards, and what remote read gives of histograms, are compared.
 
   deploy/conformance/write.py QUORATE PROMETHEUS [--only PART_OF_A_NAME] [--show]
 
@@ -73,6 +73,34 @@ def snappy(body):
 
 def pairs(labels):
     return labels.items() if isinstance(labels, dict) else labels
+
+
+def unpacked(packed):
+    """What snappy's block has."""
+    def length(at):
+        value = shift = 0
+        while True:
+            value |= (packed[at] & 127) << shift
+            at, shift = at + 1, shift + 7
+            if packed[at - 1] < 128:
+                return value, at
+    out, (_, at) = bytearray(), length(0)
+    while at < len(packed):
+        tag, kind = packed[at], packed[at] & 3
+        at += 1
+        if kind == 0:
+            size, more = (tag >> 2) + 1, max(0, (tag >> 2) - 59)
+            if more:
+                size = int.from_bytes(packed[at:at + more], "little") + 1
+            out += packed[at + more:at + more + size]
+            at += more + size
+            continue
+        size, offset, more = {1: ((tag >> 2 & 7) + 4, tag >> 5 << 8, 1), 2: ((tag >> 2) + 1, 0, 2), 3: ((tag >> 2) + 1, 0, 4)}[kind]
+        offset += int.from_bytes(packed[at:at + more], "little")
+        at += more
+        for _ in range(size):
+            out.append(out[-offset])
+    return bytes(out)
 
 
 class One:
@@ -236,6 +264,21 @@ def bodies():
     yield native("unordered histograms", histogram(NOW), histogram(NOW - 1000))
     yield native("an old histogram", histogram(1))
     yield native("good and bad", histogram(NOW), histogram(NOW + 1, count=9), histogram(NOW + 2))
+    # Integers that no float tells.
+    large, most = (1 << 53) + 1, (1 << 64) - 1
+    yield native("large integers", histogram(NOW, count=2 * large + 1, deltas=(large, 0)))
+    yield native("the largest integers", *(histogram(
+        NOW + n, count=most, zero=(0.001, 2), spans=((-2, 2),), deltas=((1 << 63) - 2, 1 - n), negative=(((1, 1),), (n,)))
+        for n in (0, 1)))
+    yield native("large integers, one too many", histogram(NOW, count=2 * large, deltas=(large, 0)))
+    yield native("large integers that fall", *(histogram(NOW + n, count=2 * large + 5 - 2 * n, zero=(0.001, 1 + n % 2),
+                                                         deltas=(large + 2 - n, -(n % 2))) for n in range(3)))
+    yield native("a large gauge", histogram(NOW, count=2 * large + 1, deltas=(large, 0), hint=3))
+    yield native("large integers of custom buckets",
+                 histogram(NOW, count=2 * large, schema=-53, zero=(0, 0), custom=(1, 2), deltas=(large, 0)))
+    yield native("large integers twice", *(histogram(NOW, count=2 * large + 1, deltas=(large, 0)) for _ in (0, 1)))
+    yield native("large integers, another",
+                 *(histogram(NOW, count=2 * large + n, zero=(0.001, n), deltas=(large, 0)) for n in (1, 2)))
     yield "a float and a histogram", [[{**good("h"), "histograms": [histogram(NOW)]}]]
     yield "a histogram behind a float", [[{**good("h"), "histograms": [histogram(NOW + 1)]}]]
 
@@ -320,6 +363,19 @@ class Receiver(Server):
         url = "%s/api/v1/%s?%s" % (self.url, path, urllib.parse.urlencode(params))
         return json.load(urllib.request.urlopen(url, timeout=20))["data"]
 
+    def read(self, case, chunks):
+        """What remote read answers of the histograms, plain samples or chunks."""
+        def matcher(kind, name, value):
+            return block(3, number(1, kind) + block(2, name) + block(3, value))
+        query = number(1, NOW - 8_000_000) + number(2, NOW + 8_000_000) + matcher(0, "__name__", "h") + matcher(0, "case", case)
+        asked = urllib.request.Request(self.url + "/api/v1/read", snappy(block(1, query) + (number(2, 1) if chunks else b"")), {
+            "Content-Type": "application/x-protobuf", "Content-Encoding": "snappy", "X-Prometheus-Remote-Read-Version": "0.1.0"})
+        try:
+            answer = urllib.request.urlopen(asked, timeout=20).read()
+        except OSError as error:
+            return "no answer: %s" % type(error).__name__
+        return answer.hex() if chunks else unpacked(answer).hex()
+
     def stored(self, case):
         """Every series of a case with its samples, and every exemplar."""
         start, end = (NOW - 8_000_000) / 1000, (NOW + 8_000_000) / 1000
@@ -369,6 +425,11 @@ def differences(quorate, prometheus, folder, only, show):
                     a, b = ours.stored(mark), theirs.stored(mark)
                     if a != b:
                         yield configuration, mark, "stored", a, b
+                        continue
+                    for what, chunks in (("samples", False), ("chunks", True)):
+                        a, b = ours.read(mark, chunks), theirs.read(mark, chunks)
+                        if a != b:
+                            yield configuration, mark, what, a, b
                 print("%-14s %d requests' cases" % (configuration, len(chosen)))
             finally:
                 theirs.stop()

@@ -1,12 +1,16 @@
 //! Native histograms: exponential buckets of every schema, and buckets with custom bounds.
 //!
 //! Counts are floats, also those of histograms that came with integers: [`Histogram::is_integer`]
-//! remembers that. Integer counts above 2^53 would lose their last bits; nothing counts so far.
+//! remembers that. Integers that floats do not tell are kept beside them ([`Integers`]).
 //!
 //! What stays true for a histogram that passed [`Histogram::validate`]: spans describe exactly the
 //! buckets that are there, and a decoder that meets other bytes says so. What one computes with
 //! histograms is PromQL's; what a checkpoint or a wire keeps is [`Histogram::encode`]
 //! (docs/format/histogram.md).
+
+mod integers;
+
+pub use integers::Integers;
 
 use crate::sample::is_stale;
 
@@ -68,7 +72,14 @@ pub struct Histogram {
     pub negative_buckets: Vec<f64>,
     /// Upper bounds of the buckets of [`CUSTOM_SCHEMA`], ascending, without +Inf; else empty.
     pub custom_values: Vec<f64>,
+    /// The counts, where some are no floats.
+    pub integers: Option<Box<Integers>>,
 }
+
+/// Bits of the first canonical byte; between them stands the reset hint.
+const INTEGER_FLAG: u8 = 1;
+const HINT_BITS: u8 = 0b110;
+const INEXACT_FLAG: u8 = 1 << 3;
 
 /// Why fields or bytes are not a histogram.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +112,7 @@ impl Histogram {
         }
         check_side(&self.positive_spans, &self.positive_buckets)?;
         check_side(&self.negative_spans, &self.negative_buckets)?;
+        self.validate_integers()?;
         match custom {
             true => self.validate_custom(),
             false if !self.custom_values.is_empty() => Err(InvalidHistogram(
@@ -132,13 +144,34 @@ impl Histogram {
 
     /// Appends the canonical bytes (docs/format/histogram.md).
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.reset_hint.number() << 1 | u8::from(self.is_integer));
+        let inexact = match self.integers {
+            Some(_) => INEXACT_FLAG,
+            None => 0,
+        };
+        out.push(inexact | self.reset_hint.number() << 1 | u8::from(self.is_integer));
         put_varint(out, zigzag(self.schema.into()));
-        for value in [self.zero_threshold, self.zero_count, self.count, self.sum] {
-            out.extend(value.to_bits().to_le_bytes());
+        put_float(out, self.zero_threshold);
+        match &self.integers {
+            Some(integers) => {
+                put_varint(out, integers.zero_count);
+                put_varint(out, integers.count);
+            }
+            None => {
+                put_float(out, self.zero_count);
+                put_float(out, self.count);
+            }
         }
-        put_side(out, &self.positive_spans, &self.positive_buckets);
-        put_side(out, &self.negative_spans, &self.negative_buckets);
+        put_float(out, self.sum);
+        put_spans(out, &self.positive_spans);
+        match &self.integers {
+            Some(integers) => put_integers(out, &integers.positive_buckets),
+            None => put_floats(out, &self.positive_buckets),
+        }
+        put_spans(out, &self.negative_spans);
+        match &self.integers {
+            Some(integers) => put_integers(out, &integers.negative_buckets),
+            None => put_floats(out, &self.negative_buckets),
+        }
         put_floats(out, &self.custom_values);
     }
 
@@ -146,32 +179,33 @@ impl Histogram {
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidHistogram> {
         let mut reader = Reader(bytes);
         let flags = reader.byte()?;
-        let reset_hint =
-            ResetHint::of_number(flags >> 1).ok_or(InvalidHistogram("unknown reset hint"))?;
-        let schema =
-            i32::try_from(reader.zigzag()?).map_err(|_| InvalidHistogram("schema out of range"))?;
-        let zero_threshold = reader.float()?;
-        let zero_count = reader.float()?;
-        let count = reader.float()?;
-        let sum = reader.float()?;
-        let (positive_spans, positive_buckets) = reader.side()?;
-        let (negative_spans, negative_buckets) = reader.side()?;
-        let histogram = Self {
-            is_integer: flags & 1 == 1,
-            reset_hint,
-            schema,
-            zero_threshold,
-            zero_count,
-            count,
-            sum,
-            positive_spans,
-            positive_buckets,
-            negative_spans,
-            negative_buckets,
-            custom_values: reader.floats()?,
+        let is_inexact = flags & INEXACT_FLAG != 0;
+        let is_integer = flags & INTEGER_FLAG != 0;
+        if flags & !(INTEGER_FLAG | HINT_BITS | INEXACT_FLAG) != 0 {
+            return Err(InvalidHistogram("unknown flags"));
+        }
+        if is_inexact && !is_integer {
+            return Err(InvalidHistogram("integers of a float histogram"));
+        }
+        let hint = (flags & HINT_BITS) >> 1;
+        let mut histogram = Self {
+            is_integer,
+            reset_hint: ResetHint::of_number(hint).ok_or(InvalidHistogram("unknown reset hint"))?,
+            schema: i32::try_from(reader.zigzag()?)
+                .map_err(|_| InvalidHistogram("schema out of range"))?,
+            zero_threshold: reader.float()?,
+            ..Self::default()
         };
+        match is_inexact {
+            true => reader.integers(&mut histogram)?,
+            false => reader.counts(&mut histogram)?,
+        }
+        histogram.custom_values = reader.floats()?;
         if !reader.0.is_empty() {
             return Err(InvalidHistogram("bytes behind the end"));
+        }
+        if is_inexact && histogram.integers.is_none() {
+            return Err(InvalidHistogram("integers that floats tell"));
         }
         histogram.validate()?;
         Ok(histogram)
@@ -182,7 +216,7 @@ impl Histogram {
         let floats =
             self.positive_buckets.len() + self.negative_buckets.len() + self.custom_values.len();
         let spans = self.positive_spans.len() + self.negative_spans.len();
-        size_of::<Self>() + 8 * (floats + spans)
+        size_of::<Self>() + 8 * (floats + spans) + self.integers_size()
     }
 }
 
@@ -221,13 +255,23 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_side(out: &mut Vec<u8>, spans: &[Span], buckets: &[f64]) {
+fn put_float(out: &mut Vec<u8>, value: f64) {
+    out.extend(value.to_bits().to_le_bytes());
+}
+
+fn put_spans(out: &mut Vec<u8>, spans: &[Span]) {
     put_varint(out, spans.len() as u64);
     for span in spans {
         put_varint(out, zigzag(span.offset.into()));
         put_varint(out, span.length.into());
     }
-    put_floats(out, buckets);
+}
+
+fn put_integers(out: &mut Vec<u8>, values: &[i64]) {
+    put_varint(out, values.len() as u64);
+    for &value in values {
+        put_varint(out, value as u64);
+    }
 }
 
 /// Whole numbers below 2^53 as varints, others by their bits: counts are nearly always whole.
@@ -239,7 +283,7 @@ fn put_floats(out: &mut Vec<u8>, values: &[f64]) {
             put_varint(out, whole << 1);
         } else {
             out.push(1);
-            out.extend(value.to_bits().to_le_bytes());
+            put_float(out, value);
         }
     }
 }
@@ -301,17 +345,49 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn side(&mut self) -> Result<(Vec<Span>, Vec<f64>), InvalidHistogram> {
+    fn spans(&mut self) -> Result<Vec<Span>, InvalidHistogram> {
         let out_of_range = |_| InvalidHistogram("span out of range");
-        let spans = (0..self.count(2)?)
+        (0..self.count(2)?)
             .map(|_| {
                 Ok(Span {
                     offset: i32::try_from(self.zigzag()?).map_err(out_of_range)?,
                     length: u32::try_from(self.varint()?).map_err(out_of_range)?,
                 })
             })
-            .collect::<Result<_, _>>()?;
-        Ok((spans, self.floats()?))
+            .collect()
+    }
+
+    fn whole(&mut self) -> Result<Vec<i64>, InvalidHistogram> {
+        let count = self.count(1)?;
+        (0..count).map(|_| Ok(self.varint()? as i64)).collect()
+    }
+
+    /// From the zero count to the last bucket, as floats.
+    fn counts(&mut self, histogram: &mut Histogram) -> Result<(), InvalidHistogram> {
+        histogram.zero_count = self.float()?;
+        histogram.count = self.float()?;
+        histogram.sum = self.float()?;
+        histogram.positive_spans = self.spans()?;
+        histogram.positive_buckets = self.floats()?;
+        histogram.negative_spans = self.spans()?;
+        histogram.negative_buckets = self.floats()?;
+        Ok(())
+    }
+
+    /// From the zero count to the last bucket, as integers.
+    fn integers(&mut self, histogram: &mut Histogram) -> Result<(), InvalidHistogram> {
+        let (zero_count, count) = (self.varint()?, self.varint()?);
+        histogram.sum = self.float()?;
+        histogram.positive_spans = self.spans()?;
+        let positive_buckets = self.whole()?;
+        histogram.negative_spans = self.spans()?;
+        histogram.set_integers(Integers {
+            count,
+            zero_count,
+            positive_buckets,
+            negative_buckets: self.whole()?,
+        });
+        Ok(())
     }
 }
 
@@ -345,8 +421,39 @@ mod tests {
             positive_buckets: positive.1,
             negative_spans: negative.0,
             negative_buckets: negative.1,
-            custom_values: Vec::new(),
+            ..Histogram::default()
         })
+    }
+
+    /// Around where floats end to tell every integer, and at both ends.
+    fn integer() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0u64..99,
+            (0u64..9).prop_map(|n| (1 << 53) - 4 + n),
+            (0u64..9).prop_map(|n| i64::MAX as u64 - n),
+            (0u64..9).prop_map(|n| u64::MAX - n),
+            any::<u64>(),
+        ]
+    }
+
+    /// Of integers, with them as they are.
+    fn integer_histogram() -> impl Strategy<Value = (Histogram, Integers)> {
+        let buckets = prop::collection::vec(integer(), 40);
+        (histogram(), integer(), integer(), buckets).prop_map(
+            |(mut histogram, count, zero_count, buckets)| {
+                let mut buckets = buckets.into_iter().map(|count| count as i64);
+                let positive = histogram.positive_buckets.len();
+                let negative = histogram.negative_buckets.len();
+                let integers = Integers {
+                    count,
+                    zero_count,
+                    positive_buckets: buckets.by_ref().take(positive).collect(),
+                    negative_buckets: buckets.take(negative).collect(),
+                };
+                histogram.set_integers(integers.clone());
+                (histogram, integers)
+            },
+        )
     }
 
     proptest! {
@@ -362,11 +469,68 @@ mod tests {
         }
 
         #[test]
+        fn bytes_give_back_every_integer((histogram, integers) in integer_histogram()) {
+            prop_assert_eq!(histogram.validate(), Ok(()));
+            let mut bytes = Vec::new();
+            histogram.encode(&mut bytes);
+            let decoded = Histogram::decode(&bytes).unwrap();
+            prop_assert!(decoded.same_bits(&histogram));
+            prop_assert_eq!(&decoded.integers, &histogram.integers);
+            prop_assert_eq!(decoded.whole_count(), integers.count);
+            prop_assert_eq!(decoded.whole_zero_count(), integers.zero_count);
+            prop_assert!(decoded.whole_positive().eq(integers.positive_buckets.clone()));
+            prop_assert!(decoded.whole_negative().eq(integers.negative_buckets.clone()));
+            for cut in 0..bytes.len() {
+                prop_assert!(Histogram::decode(&bytes[..cut]).is_err());
+            }
+        }
+
+        #[test]
         fn any_bytes_are_a_histogram_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             if let Ok(histogram) = Histogram::decode(&bytes) {
                 prop_assert_eq!(histogram.validate(), Ok(()));
             }
         }
+    }
+
+    #[test]
+    fn integers_next_to_each_other_are_not_the_same() {
+        let of = |count| {
+            let mut histogram = Histogram::default();
+            histogram.set_integers(Integers {
+                count,
+                ..Integers::default()
+            });
+            histogram
+        };
+        let exact = 1 << 53;
+        assert_eq!(of(exact).count, of(exact + 1).count);
+        assert!(!of(exact).same_bits(&of(exact + 1)));
+        assert!(!of(u64::MAX).same_bits(&of(u64::MAX - 1)));
+        assert!(of(u64::MAX).same_bits(&of(u64::MAX)));
+    }
+
+    #[test]
+    fn what_floats_tell_has_one_form() {
+        let mut histogram = Histogram::default();
+        histogram.set_integers(Integers {
+            count: (1 << 53) + 1,
+            ..Integers::default()
+        });
+        let mut bytes = Vec::new();
+        histogram.encode(&mut bytes);
+        assert_eq!(bytes[0], INTEGER_FLAG | INEXACT_FLAG);
+        assert_eq!(Histogram::decode(&bytes), Ok(histogram));
+        for flags in [INEXACT_FLAG, INTEGER_FLAG | 1 << 4] {
+            let other = [&[flags], &bytes[1..]].concat();
+            assert!(Histogram::decode(&other).is_err());
+        }
+        // The varint of the count stands behind flags, schema, threshold and zero count.
+        let place = 1 + 1 + 8 + 1;
+        assert_eq!(bytes[place], 0x81);
+        bytes[place] = 0x80;
+        let told = InvalidHistogram("integers that floats tell");
+        assert_eq!(Histogram::decode(&bytes), Err(told));
     }
 
     #[test]

@@ -152,8 +152,8 @@ fn counts(histogram: &Histogram) -> [i64; 2] {
     match histogram.is_stale() {
         true => [0; 2],
         false => [
-            histogram.count as u64 as i64,
-            histogram.zero_count as u64 as i64,
+            histogram.whole_count() as i64,
+            histogram.whole_zero_count() as i64,
         ],
     }
 }
@@ -171,14 +171,13 @@ fn float_columns(histogram: &Histogram) -> Vec<f64> {
 /// Each bucket as the difference to the one before it on its side.
 pub fn bucket_deltas(histogram: &Histogram) -> impl Iterator<Item = i64> + '_ {
     let stale = histogram.is_stale();
-    let sides = [&histogram.positive_buckets, &histogram.negative_buckets];
-    let sides = sides.into_iter().filter(move |_| !stale);
-    sides.flat_map(|side| {
-        let mut before = 0;
-        side.iter().map(move |count| {
-            let count = *count as i64;
-            count.wrapping_sub(std::mem::replace(&mut before, count))
-        })
+    let sides = deltas(histogram.whole_positive()).chain(deltas(histogram.whole_negative()));
+    sides.filter(move |_| !stale)
+}
+
+fn deltas(counts: impl Iterator<Item = i64>) -> impl Iterator<Item = i64> {
+    counts.scan(0i64, |before, count| {
+        Some(count.wrapping_sub(std::mem::replace(before, count)))
     })
 }
 

@@ -132,8 +132,8 @@ pub fn message(at: Timestamp, histogram: &Histogram, hint: ResetHint) -> wire::H
         ..wire::Histogram::default()
     };
     if histogram.is_integer {
-        message.count = Some(Count::CountInt(histogram.count as u64));
-        message.zero_count = Some(ZeroCount::ZeroCountInt(histogram.zero_count as u64));
+        message.count = Some(Count::CountInt(histogram.whole_count()));
+        message.zero_count = Some(ZeroCount::ZeroCountInt(histogram.whole_zero_count()));
         let mut deltas = bucket_deltas(histogram);
         let positive = histogram.positive_buckets.len();
         message.positive_deltas = deltas.by_ref().take(positive).collect();

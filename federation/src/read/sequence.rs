@@ -43,23 +43,47 @@ pub fn step(previous: &Histogram, next: &Histogram) -> Step {
         false if previous.is_stale() => return Step::Parts,
         false => {}
     }
-    if next.count < previous.count {
+    // Of two integer histograms, as of here.
+    let exact = previous.integers.is_some() || next.integers.is_some();
+    let count_falls = match exact {
+        true => next.whole_count() < previous.whole_count(),
+        false => next.count < previous.count,
+    };
+    if count_falls {
         return Step::Resets;
     }
     if !same_scale {
         return Step::Parts;
     }
-    let falls = next.zero_count < previous.zero_count
-        || !all_same(&previous.custom_values, &next.custom_values)
-        || any_falls(
-            (&previous.positive_spans, &previous.positive_buckets),
-            (&next.positive_spans, &next.positive_buckets),
-        )
-        || any_falls(
-            (&previous.negative_spans, &previous.negative_buckets),
-            (&next.negative_spans, &next.negative_buckets),
-        );
-    if falls { Step::Resets } else { Step::Continues }
+    let bounds_change = !all_same(&previous.custom_values, &next.custom_values);
+    let falls = match exact {
+        true => {
+            next.whole_zero_count() < previous.whole_zero_count()
+                || any_falls(
+                    indexed(&previous.positive_spans, previous.whole_positive()),
+                    indexed(&next.positive_spans, next.whole_positive()),
+                )
+                || any_falls(
+                    indexed(&previous.negative_spans, previous.whole_negative()),
+                    indexed(&next.negative_spans, next.whole_negative()),
+                )
+        }
+        false => {
+            next.zero_count < previous.zero_count
+                || any_falls(
+                    indexed(&previous.positive_spans, floats(&previous.positive_buckets)),
+                    indexed(&next.positive_spans, floats(&next.positive_buckets)),
+                )
+                || any_falls(
+                    indexed(&previous.negative_spans, floats(&previous.negative_buckets)),
+                    indexed(&next.negative_spans, floats(&next.negative_buckets)),
+                )
+        }
+    };
+    match bounds_change || falls {
+        true => Step::Resets,
+        false => Step::Continues,
+    }
 }
 
 /// Whether a reader may be told the two with one description of their buckets.
@@ -80,16 +104,19 @@ fn all_same(a: &[f64], b: &[f64]) -> bool {
 }
 
 /// Whether a bucket of `previous` has fewer observations in `next`.
-fn any_falls(previous: (&[Span], &[f64]), next: (&[Span], &[f64])) -> bool {
-    let mut next = indexed(next.0, next.1).peekable();
-    for (index, count) in indexed(previous.0, previous.1) {
+fn any_falls<C: PartialOrd + Default + Copy>(
+    previous: impl Iterator<Item = (i64, C)>,
+    next: impl Iterator<Item = (i64, C)>,
+) -> bool {
+    let mut next = next.peekable();
+    for (index, count) in previous {
         while next
             .next_if(|(i, _)| i.cmp(&index) == Ordering::Less)
             .is_some()
         {}
         let now = match next.peek() {
             Some((i, now)) if *i == index => *now,
-            _ => 0.0,
+            _ => C::default(),
         };
         if now < count {
             return true;
@@ -98,19 +125,24 @@ fn any_falls(previous: (&[Span], &[f64]), next: (&[Span], &[f64])) -> bool {
     false
 }
 
+fn floats(buckets: &[f64]) -> impl Iterator<Item = f64> {
+    buckets.iter().copied()
+}
+
 /// Each bucket with its index.
-fn indexed<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+fn indexed<C>(spans: &[Span], buckets: impl Iterator<Item = C>) -> impl Iterator<Item = (i64, C)> {
     let mut next = 0i64;
     let indexes = spans.iter().flat_map(move |span| {
         let first = next + i64::from(span.offset);
         next = first + i64::from(span.length);
         first..next
     });
-    indexes.zip(buckets.iter().copied())
+    indexes.zip(buckets)
 }
 
 #[cfg(test)]
 mod tests {
+    use model::histogram::Integers;
     use model::sample::STALE_NAN;
 
     use super::*;
@@ -179,6 +211,33 @@ mod tests {
             (&base, &gauge(&base), Step::Parts),
         ] {
             assert_eq!(step(previous, next), expected, "{previous:?} {next:?}");
+        }
+    }
+
+    #[test]
+    fn integers_fall_where_floats_stay() {
+        let of = |count: u64, zero_count, positive, negative| {
+            let mut histogram = histogram(&[(0, 1.0)]);
+            histogram.negative_spans = histogram.positive_spans.clone();
+            histogram.set_integers(Integers {
+                count,
+                zero_count,
+                positive_buckets: vec![positive],
+                negative_buckets: vec![negative],
+            });
+            histogram
+        };
+        let (large, most) = ((1 << 53) + 2, u64::MAX);
+        let base = of(most, 1 << 60, large, large);
+        assert_eq!(step(&base, &base), Step::Continues);
+        for fallen in [
+            of(most - 1, 1 << 60, large, large),
+            of(most, (1 << 60) - 1, large, large),
+            of(most, 1 << 60, large - 1, large),
+            of(most, 1 << 60, large, large - 1),
+        ] {
+            assert_eq!(step(&base, &fallen), Step::Resets, "{fallen:?}");
+            assert_eq!(step(&fallen, &base), Step::Continues, "{fallen:?}");
         }
     }
 }

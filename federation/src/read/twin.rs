@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use model::histogram::{CUSTOM_SCHEMA, ResetHint, Span};
+use model::histogram::{CUSTOM_SCHEMA, Integers, ResetHint, Span};
 use model::sample::STALE_NAN;
 use model::{Histogram, Labels, Samples, Series, Timestamp};
 use proptest::prelude::*;
 use prost::Message;
 use proto::remote as wire;
+use proto::remote::histogram::{Count, ZeroCount};
 
 use super::bits::CLASSES;
 use super::chunk::Chunks;
@@ -203,17 +204,20 @@ fn read_histograms(data: &[u8], is_integer: bool, samples: &mut Samples) {
                     0 => *value = r.varbit(),
                     1 => {
                         *change = r.varbit();
-                        *value += *change;
+                        *value = value.wrapping_add(*change);
                     }
                     _ => {
-                        *change += r.varbit();
-                        *value += *change;
+                        *change = change.wrapping_add(r.varbit());
+                        *value = value.wrapping_add(*change);
                     }
                 }
                 *value
             };
-            h.count = next(&mut r, 0) as f64;
-            h.zero_count = next(&mut r, 1) as f64;
+            let mut integers = Integers {
+                count: next(&mut r, 0) as u64,
+                zero_count: next(&mut r, 1) as u64,
+                ..Integers::default()
+            };
             match i {
                 0 => sum.0 = r.float(),
                 _ => r.xor(&mut sum.0, &mut sum.1),
@@ -221,15 +225,9 @@ fn read_histograms(data: &[u8], is_integer: bool, samples: &mut Samples) {
             h.sum = sum.0;
             if !h.is_stale() {
                 let deltas: Vec<_> = (0..buckets).map(|b| next(&mut r, 2 + b)).collect();
-                let absolute = |deltas: &[i64]| -> Vec<f64> {
-                    let counts = deltas.iter().scan(0, |count, delta| {
-                        *count += delta;
-                        Some(*count as f64)
-                    });
-                    counts.collect()
-                };
-                h.positive_buckets = absolute(&deltas[..positive]);
-                h.negative_buckets = absolute(&deltas[positive..]);
+                integers.positive_buckets = absolute(&deltas[..positive]);
+                integers.negative_buckets = absolute(&deltas[positive..]);
+                h.set_integers(integers);
             }
         } else {
             for at in 0..3 + buckets {
@@ -252,6 +250,14 @@ fn read_histograms(data: &[u8], is_integer: bool, samples: &mut Samples) {
         }
         samples.push_histogram(Timestamp(at), Arc::new(h));
     }
+}
+
+fn absolute(deltas: &[i64]) -> Vec<i64> {
+    let counts = deltas.iter().scan(0i64, |count, delta| {
+        *count = count.wrapping_add(*delta);
+        Some(*count)
+    });
+    counts.collect()
 }
 
 fn stale(is_integer: bool) -> Histogram {
@@ -308,8 +314,9 @@ fn side() -> impl Strategy<Value = (Vec<Span>, Vec<u32>)> {
 /// Few layouts and many histograms of each, so that chunks go on.
 fn histograms() -> impl Strategy<Value = Vec<Histogram>> {
     let kind = (any::<bool>(), 0u8..4, -4i32..=8, 0u8..4, any::<f64>());
-    let run = (side(), side(), kind, 1usize..5, any::<bool>());
-    let runs = run.prop_map(|(positive, negative, kind, length, ends)| {
+    let large = prop_oneof![Just(0), 1i64 << 52..1 << 54, Just(1 << 60)];
+    let run = (side(), side(), kind, 1usize..5, any::<bool>(), large);
+    let runs = run.prop_map(|(positive, negative, kind, length, ends, large)| {
         let (is_integer, hint, schema, threshold, sum) = kind;
         let zero_threshold = [0.0, 0.001, 2f64.powi(-128), 1.0][usize::from(threshold)];
         let mut run: Vec<_> = (1..=length as u32)
@@ -331,17 +338,31 @@ fn histograms() -> impl Strategy<Value = Vec<Histogram>> {
                     positive_buckets: buckets.0,
                     negative_spans: negative.0.clone(),
                     negative_buckets: buckets.1,
-                    custom_values: Vec::new(),
+                    ..Histogram::default()
                 }
             })
             .collect();
-        for h in &mut run {
-            h.count = if is_integer { h.count.trunc() } else { h.count };
+        for h in run.iter_mut().filter(|_| is_integer) {
+            h.set_integers(enlarged(h, large));
         }
         run.extend(ends.then(|| stale(is_integer)));
         run
     });
     prop::collection::vec(runs, 0..4).prop_map(|runs| runs.concat())
+}
+
+/// Its integers, with so much more in every bucket.
+fn enlarged(h: &Histogram, large: i64) -> Integers {
+    let positive_buckets: Vec<_> = h.whole_positive().map(|count| count + large).collect();
+    let negative_buckets: Vec<_> = h.whole_negative().map(|count| count + large).collect();
+    let zero_count = h.whole_zero_count() + large as u64;
+    let buckets = positive_buckets.iter().chain(&negative_buckets);
+    Integers {
+        count: buckets.fold(zero_count, |sum, count| sum.saturating_add(*count as u64)),
+        zero_count,
+        positive_buckets,
+        negative_buckets,
+    }
 }
 
 fn samples() -> impl Strategy<Value = Samples> {
@@ -405,41 +426,39 @@ fn read_histogram(h: &wire::Histogram) -> Histogram {
         });
         spans.collect()
     };
-    let absolute = |deltas: &[i64], counts: &[f64]| -> Vec<f64> {
-        let mut count = 0;
-        let sums = deltas.iter().map(|delta| {
-            count += delta;
-            count as f64
-        });
-        sums.chain(counts.iter().copied()).collect()
-    };
-    let (is_integer, count) = match h.count.as_ref().unwrap() {
-        wire::histogram::Count::CountInt(count) => (true, *count as f64),
-        wire::histogram::Count::CountFloat(count) => (false, *count),
-    };
     // As a scrape or a write would have brought it: only gauges are told.
     let hint = ResetHint::of_number(h.reset_hint as u8).unwrap();
     let is_told = hint == ResetHint::Gauge;
-    Histogram {
-        is_integer,
+    let mut histogram = Histogram {
         reset_hint: if is_told { hint } else { ResetHint::Unknown },
         schema: h.schema,
         zero_threshold: h.zero_threshold,
-        zero_count: match h.zero_count.as_ref().unwrap() {
-            wire::histogram::ZeroCount::ZeroCountInt(count) => *count as f64,
-            wire::histogram::ZeroCount::ZeroCountFloat(count) => *count,
-        },
-        count,
         sum: h.sum,
         positive_spans: spans(&h.positive_spans),
-        positive_buckets: absolute(&h.positive_deltas, &h.positive_counts),
+        positive_buckets: h.positive_counts.clone(),
         negative_spans: spans(&h.negative_spans),
-        negative_buckets: absolute(&h.negative_deltas, &h.negative_counts),
+        negative_buckets: h.negative_counts.clone(),
         custom_values: match h.schema {
             CUSTOM_SCHEMA => BOUNDS.to_vec(),
             _ => Vec::new(),
         },
+        ..Histogram::default()
+    };
+    match (h.count.unwrap(), h.zero_count.unwrap()) {
+        (Count::CountInt(count), ZeroCount::ZeroCountInt(zero_count)) => {
+            histogram.set_integers(Integers {
+                count,
+                zero_count,
+                positive_buckets: absolute(&h.positive_deltas),
+                negative_buckets: absolute(&h.negative_deltas),
+            });
+        }
+        (Count::CountFloat(count), ZeroCount::ZeroCountFloat(zero_count)) => {
+            (histogram.count, histogram.zero_count) = (count, zero_count);
+        }
+        mixed => panic!("{mixed:?}"),
     }
+    histogram
 }
 
 /// Plain samples of Prometheus 3.5.3 have lost the custom bounds; its chunks have them.

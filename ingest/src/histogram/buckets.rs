@@ -4,27 +4,45 @@
 //! as Prometheus lays them out, so that equal histograms have equal bytes.
 
 use model::Histogram;
-use model::histogram::{SCHEMA_MAX, SCHEMA_MIN, Span};
+use model::histogram::{Integers, SCHEMA_MAX, SCHEMA_MIN, Span};
+
+/// How much a bucket counts.
+pub trait Count: Copy + Default + PartialEq {
+    fn plus(self, more: Self) -> Self;
+}
+
+impl Count for f64 {
+    fn plus(self, more: Self) -> Self {
+        self + more
+    }
+}
+
+/// Wraps, as in Prometheus: a count below zero is refused by the check to come.
+impl Count for i64 {
+    fn plus(self, more: Self) -> Self {
+        self.wrapping_add(more)
+    }
+}
 
 /// Collects buckets in ascending order into spans.
 #[derive(Default)]
-struct Layout {
+struct Layout<C> {
     spans: Vec<Span>,
-    buckets: Vec<f64>,
+    buckets: Vec<C>,
     /// Index of the last bucket.
     last: i64,
 }
 
-impl Layout {
+impl<C: Count> Layout<C> {
     /// Adds the count to the bucket at `index`, which is the last one or behind it. A gap of up to
     /// `gap_max` buckets is filled.
-    fn add(&mut self, index: i64, count: f64, gap_max: i64) {
+    fn add(&mut self, index: i64, count: C, gap_max: i64) {
         let gap = index - self.last - 1;
         match (self.spans.last_mut(), self.buckets.last_mut()) {
-            (Some(_), Some(bucket)) if gap == -1 => *bucket += count,
+            (Some(_), Some(bucket)) if gap == -1 => *bucket = bucket.plus(count),
             (Some(span), Some(_)) if gap <= gap_max => {
                 span.length = span.length.saturating_add(gap as u32 + 1);
-                self.buckets.extend((0..gap).map(|_| 0.0));
+                self.buckets.extend((0..gap).map(|_| C::default()));
                 self.buckets.push(count);
             }
             (last, _) => {
@@ -39,35 +57,43 @@ impl Layout {
 }
 
 /// Each bucket with its index.
-fn indexed<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+fn indexed<C: Count>(
+    spans: &[Span],
+    buckets: impl Iterator<Item = C>,
+) -> impl Iterator<Item = (i64, C)> {
     let mut next = 0i64;
     let indexes = spans.iter().flat_map(move |span| {
         let first = next + i64::from(span.offset);
         next = first + i64::from(span.length);
         first..next
     });
-    indexes.zip(buckets.iter().copied())
+    indexes.zip(buckets)
 }
 
 /// Spans and buckets of counts with ascending indexes; up to two empty buckets are kept where that
 /// spares a span.
-pub fn lay_out(counts: impl Iterator<Item = (i64, f64)>) -> (Vec<Span>, Vec<f64>) {
+pub fn lay_out<C: Count>(counts: impl Iterator<Item = (i64, C)>) -> (Vec<Span>, Vec<C>) {
     let mut layout = Layout::default();
-    for (index, count) in counts.filter(|(_, count)| *count != 0.0) {
+    for (index, count) in counts.filter(|(_, count)| *count != C::default()) {
         layout.add(index, count, 2);
     }
     (layout.spans, layout.buckets)
 }
 
+/// What buckets count that came as differences, each to the one before it.
+pub fn absolute(mut deltas: Vec<i64>) -> Vec<i64> {
+    let mut count = 0i64;
+    for delta in &mut deltas {
+        count = count.wrapping_add(*delta);
+        *delta = count;
+    }
+    deltas
+}
+
 /// Drops empty buckets, but keeps up to `gap_max` of them where that spares a span.
 pub fn compact(histogram: &mut Histogram, gap_max: u8) {
-    on_sides(histogram, |spans, buckets| {
-        let mut layout = Layout::default();
-        for (index, count) in indexed(spans, buckets).filter(|(_, count)| *count != 0.0) {
-            layout.add(index, count, gap_max.into());
-        }
-        layout
-    });
+    let gap_max = gap_max.into();
+    change(histogram, &Change::Compact { gap_max });
 }
 
 /// Merges buckets until the exponential schema is `schema`; a histogram of a lower one, or with
@@ -79,13 +105,58 @@ pub fn reduce_resolution(histogram: &mut Histogram, schema: i32) {
     // Indexes have 32 bits: a shift by more finds every one in bucket 0 or 1.
     let shift = (i64::from(histogram.schema) - i64::from(schema)).min(40);
     histogram.schema = schema;
-    on_sides(histogram, |spans, buckets| {
+    change(histogram, &Change::Merge { shift });
+}
+
+/// What becomes of the buckets of a side.
+enum Change {
+    Compact { gap_max: i64 },
+    Merge { shift: i64 },
+}
+
+impl Change {
+    fn of<C: Count>(&self, counts: impl Iterator<Item = (i64, C)>) -> Layout<C> {
         let mut layout = Layout::default();
-        for (index, count) in indexed(spans, buckets) {
-            layout.add(((index - 1) >> shift) + 1, count, 0);
+        for (index, count) in counts {
+            match *self {
+                Self::Compact { .. } if count == C::default() => {}
+                Self::Compact { gap_max } => layout.add(index, count, gap_max),
+                Self::Merge { shift } => layout.add(((index - 1) >> shift) + 1, count, 0),
+            }
         }
         layout
-    });
+    }
+}
+
+/// Integers are added as integers; where nothing is added, floats do as well if they tell them.
+fn change(histogram: &mut Histogram, change: &Change) {
+    let adds = matches!(change, Change::Merge { .. });
+    if histogram.is_integer && (adds || histogram.integers.is_some()) {
+        let positive = change.of(indexed(
+            &histogram.positive_spans,
+            histogram.whole_positive(),
+        ));
+        let negative = change.of(indexed(
+            &histogram.negative_spans,
+            histogram.whole_negative(),
+        ));
+        (histogram.positive_spans, histogram.negative_spans) = (positive.spans, negative.spans);
+        histogram.set_integers(Integers {
+            count: histogram.whole_count(),
+            zero_count: histogram.whole_zero_count(),
+            positive_buckets: positive.buckets,
+            negative_buckets: negative.buckets,
+        });
+        return;
+    }
+    let side = |spans: &[Span], buckets: &[f64]| {
+        let layout = change.of(indexed(spans, buckets.iter().copied()));
+        (layout.spans, layout.buckets)
+    };
+    (histogram.positive_spans, histogram.positive_buckets) =
+        side(&histogram.positive_spans, &histogram.positive_buckets);
+    (histogram.negative_spans, histogram.negative_buckets) =
+        side(&histogram.negative_spans, &histogram.negative_buckets);
 }
 
 /// Lowers the schema until at most `limit` buckets are left.
@@ -114,15 +185,6 @@ pub fn schema_for_factor(factor: f64) -> i32 {
     }
     let exponent = factor.log2().log2().floor();
     (-exponent).clamp(SCHEMA_MIN.into(), SCHEMA_MAX.into()) as i32
-}
-
-fn on_sides(histogram: &mut Histogram, lay_out: impl Fn(&[Span], &[f64]) -> Layout) {
-    let positive = lay_out(&histogram.positive_spans, &histogram.positive_buckets);
-    let negative = lay_out(&histogram.negative_spans, &histogram.negative_buckets);
-    histogram.positive_spans = positive.spans;
-    histogram.positive_buckets = positive.buckets;
-    histogram.negative_spans = negative.spans;
-    histogram.negative_buckets = negative.buckets;
 }
 
 #[cfg(test)]
@@ -201,7 +263,7 @@ mod tests {
             compact(&mut compacted, gap);
             prop_assert_eq!(compacted.validate(), Ok(()));
             let full = |h: &Histogram| -> Vec<(i64, f64)> {
-                indexed(&h.positive_spans, &h.positive_buckets).filter(|(_, c)| *c != 0.0).collect()
+                indexed(&h.positive_spans, h.positive_buckets.iter().copied()).filter(|(_, c)| *c != 0.0).collect()
             };
             prop_assert_eq!(full(&compacted), full(&original));
             let mut reduced = original.clone();
@@ -212,6 +274,45 @@ mod tests {
                 *slow.entry((index as f64 / 2.0).ceil() as i64).or_insert(0.0) += count;
             }
             prop_assert_eq!(full(&reduced), slow.into_iter().collect::<Vec<_>>());
+
+            // Integers likewise, also those that are no floats.
+            let large = |bucket: &f64| (*bucket as i64) << 54 | (*bucket as i64) >> 1;
+            let mut exact = original.clone();
+            exact.set_integers(Integers {
+                count: u64::MAX,
+                zero_count: 7,
+                positive_buckets: original.positive_buckets.iter().map(large).collect(),
+                negative_buckets: Vec::new(),
+            });
+            let whole = |h: &Histogram| -> Vec<(i64, i64)> {
+                indexed(&h.positive_spans, h.whole_positive()).filter(|(_, c)| *c != 0).collect()
+            };
+            let mut compacted = exact.clone();
+            compact(&mut compacted, gap);
+            prop_assert_eq!(compacted.validate(), Ok(()));
+            prop_assert_eq!(whole(&compacted), whole(&exact));
+            let mut reduced = exact.clone();
+            reduce_resolution(&mut reduced, schema - 1);
+            prop_assert_eq!(reduced.validate(), Ok(()));
+            let mut slow = std::collections::BTreeMap::new();
+            for (index, count) in whole(&exact) {
+                *slow.entry((index as f64 / 2.0).ceil() as i64).or_insert(0) += count;
+            }
+            prop_assert_eq!(whole(&reduced), slow.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!((reduced.whole_count(), reduced.whole_zero_count()), (u64::MAX, 7));
         }
+    }
+
+    #[test]
+    fn what_two_floats_tell_may_be_no_float_together() {
+        let mut fine = histogram(1, &[(1, 2)], &[]);
+        fine.set_integers(Integers {
+            count: (1 << 53) + 1,
+            zero_count: 0,
+            positive_buckets: vec![1 << 53, 1],
+            negative_buckets: Vec::new(),
+        });
+        reduce_resolution(&mut fine, 0);
+        assert!(fine.whole_positive().eq([(1 << 53) + 1]));
     }
 }

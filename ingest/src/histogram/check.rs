@@ -4,54 +4,23 @@
 //! Beyond it, schemas and bounds that Prometheus 3.5 takes unseen (a schema it does not know, a
 //! bound that is NaN) are refused too: nothing could be computed from them.
 
-use std::fmt::Display;
-
 use model::Histogram;
 use model::histogram::{SCHEMA_MAX, SCHEMA_MIN, Span};
 
-/// The observations of a histogram whose counts came as integers, before they were made floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Observed {
-    pub count: u64,
-    /// In all buckets.
-    pub found: u64,
-}
-
-/// From here on floats cannot tell every integer.
-const INEXACT: f64 = (1u64 << 53) as f64;
-
-/// The first thing wrong with the histogram. Where its integers are too large to be told by floats,
-/// its buckets need only come to its count as far as those can tell.
+/// The first thing wrong with the histogram.
 pub fn check(histogram: &Histogram) -> Result<(), String> {
-    check_observed(histogram, None)
-}
-
-/// As [`check`], with the integers themselves.
-pub fn check_observed(histogram: &Histogram, observed: Option<Observed>) -> Result<(), String> {
-    let negative = match histogram.uses_custom_buckets() {
-        true => {
-            check_custom(histogram).map_err(|e| format!("custom buckets: {e}"))?;
-            0.0
-        }
+    match histogram.uses_custom_buckets() {
+        true => check_custom(histogram).map_err(|e| format!("custom buckets: {e}"))?,
         false => check_exponential(histogram)?,
-    };
-    let positive = sum_buckets(&histogram.positive_buckets, "positive")?;
+    }
+    check_buckets(histogram, Side::Positive)?;
     if histogram.is_integer {
-        let found = negative + positive + histogram.zero_count;
-        match observed {
-            Some(Observed { count, found }) => check_count(count, found, histogram.sum)?,
-            None if found.max(histogram.count) < INEXACT => {
-                check_count(histogram.count, found, histogram.sum)?;
-            }
-            None if is_about(found, histogram) => {}
-            None => check_count(histogram.count, found, histogram.sum)?,
-        }
+        check_count(histogram)?;
     }
     histogram.validate().map_err(|e| e.to_string())
 }
 
-/// The observations in negative buckets.
-fn check_exponential(histogram: &Histogram) -> Result<f64, String> {
+fn check_exponential(histogram: &Histogram) -> Result<(), String> {
     if !(SCHEMA_MIN..=SCHEMA_MAX).contains(&histogram.schema) {
         return Err(format!(
             "histogram has the schema {}, which must be {SCHEMA_MIN} to {SCHEMA_MAX} or -53",
@@ -74,11 +43,11 @@ fn check_exponential(histogram: &Histogram) -> Result<f64, String> {
         let offsets = spans.iter().enumerate().skip(1);
         check_spans(spans, offsets, buckets.len()).map_err(|e| format!("{side} side: {e}"))?;
     }
-    let negative = sum_buckets(&histogram.negative_buckets, "negative")?;
+    check_buckets(histogram, Side::Negative)?;
     if !histogram.custom_values.is_empty() {
         return Err("histogram with exponential schema must not have custom bounds".to_owned());
     }
-    Ok(negative)
+    Ok(())
 }
 
 fn check_custom(histogram: &Histogram) -> Result<(), String> {
@@ -164,39 +133,55 @@ fn check_spans<'a>(
     Ok(())
 }
 
-fn sum_buckets(buckets: &[f64], side: &str) -> Result<f64, String> {
-    if let Some(at) = buckets.iter().position(|count| *count < 0.0) {
-        return Err(format!(
-            "{side} side: bucket number {} has observation count of {}: \
-             histogram has a bucket whose observation count is negative",
-            at + 1,
-            buckets[at]
-        ));
-    }
-    Ok(buckets.iter().sum())
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Positive,
+    Negative,
 }
 
-/// Whether the count may be what was found, had no float been rounded.
-fn is_about(found: f64, histogram: &Histogram) -> bool {
-    let numbers = histogram.positive_buckets.len() + histogram.negative_buckets.len() + 2;
-    let rounded = found.max(histogram.count) * f64::EPSILON * numbers as f64;
-    (found - histogram.count).abs() <= rounded
-}
-
-fn check_count<N: PartialOrd + Display>(count: N, found: N, sum: f64) -> Result<(), String> {
-    let (wrong, rule) = match sum.is_nan() {
-        true => (found > count, "at least the number of observations found"),
-        false => (found != count, "equal the number of observations found"),
+fn check_buckets(histogram: &Histogram, side: Side) -> Result<(), String> {
+    let (name, buckets) = match side {
+        Side::Positive => ("positive", &histogram.positive_buckets),
+        Side::Negative => ("negative", &histogram.negative_buckets),
     };
-    let absence = match sum.is_nan() {
-        true => "",
-        false => " (in absence of NaN)",
+    let Some(at) = buckets.iter().position(|count| *count < 0.0) else {
+        return Ok(());
+    };
+    let whole = match side {
+        _ if histogram.integers.is_none() => None,
+        Side::Positive => histogram.whole_positive().nth(at),
+        Side::Negative => histogram.whole_negative().nth(at),
+    };
+    let count = whole.map_or_else(|| buckets[at].to_string(), |count| count.to_string());
+    Err(format!(
+        "{name} side: bucket number {} has observation count of {count}: \
+         histogram has a bucket whose observation count is negative",
+        at + 1,
+    ))
+}
+
+/// Of an integer histogram. Prometheus' sum of the buckets wraps, and so does this one.
+fn check_count(histogram: &Histogram) -> Result<(), String> {
+    let buckets = histogram.whole_positive().chain(histogram.whole_negative());
+    let zero_count = histogram.whole_zero_count();
+    let found = buckets.fold(zero_count, |sum, count| sum.wrapping_add(count as u64));
+    let count = histogram.whole_count();
+    let (wrong, rule, absence) = match histogram.sum.is_nan() {
+        true => (
+            found > count,
+            "be at least the number of observations found",
+            "",
+        ),
+        false => (
+            found != count,
+            "equal the number of observations found",
+            " (in absence of NaN)",
+        ),
     };
     if wrong {
-        let be = if sum.is_nan() { "be " } else { "" };
         return Err(format!(
             "{found} observations found in buckets, but the Count field is {count}: \
-             histogram's observation count should {be}{rule} in the buckets{absence}"
+             histogram's observation count should {rule} in the buckets{absence}"
         ));
     }
     Ok(())
@@ -213,7 +198,7 @@ fn six_digits(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::histogram::CUSTOM_SCHEMA;
+    use model::histogram::{CUSTOM_SCHEMA, Integers};
 
     use super::*;
 
@@ -340,26 +325,27 @@ mod tests {
 
     #[test]
     fn integers_that_floats_cannot_tell_are_compared_as_integers() {
-        let large = (1u64 << 53) + 1;
-        let histogram = Histogram {
-            count: (2 * large + 1) as f64,
-            positive_buckets: vec![large as f64, large as f64],
-            ..good()
+        let large = (1 << 53) + 1;
+        let of = |count, bucket| {
+            let mut histogram = good();
+            histogram.set_integers(Integers {
+                count,
+                zero_count: 1,
+                positive_buckets: vec![bucket; 2],
+                negative_buckets: Vec::new(),
+            });
+            histogram
         };
-        assert_eq!(check(&histogram), Ok(()));
-        let observed = |count| {
-            let found = 2 * large + 1;
-            check_observed(&histogram, Some(Observed { count, found }))
-        };
-        assert_eq!(observed(2 * large + 1), Ok(()));
-        let text = observed(2 * large).unwrap_err();
+        let found = 2 * large as u64 + 1;
+        assert_eq!(check(&of(found, large)), Ok(()));
+        let text = check(&of(found - 1, large)).unwrap_err();
         let expected = "18014398509481987 observations found in buckets, but the Count field is 18014398509481986:";
         assert!(text.starts_with(expected), "{text}");
-        let other = Histogram {
-            count: 3.0 * large as f64,
-            ..histogram
-        };
-        assert!(check(&other).is_err());
+        assert!(check(&of(3 * large as u64, large)).is_err());
+        assert_eq!(check(&of(u64::MAX, i64::MAX)), Ok(()));
+        let text = check(&of(u64::MAX, -large)).unwrap_err();
+        let expected = "positive side: bucket number 1 has observation count of -9007199254740993:";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use model::histogram::{CUSTOM_SCHEMA, ResetHint, SCHEMA_MAX, SCHEMA_MIN, Span};
+use model::histogram::{CUSTOM_SCHEMA, Integers, ResetHint, SCHEMA_MAX, SCHEMA_MIN, Span};
 use model::labels::METRIC_NAME;
 use model::sample::STALE_NAN;
 use model::{Exemplar, Histogram, Timestamp, limits, number};
@@ -226,16 +226,18 @@ impl Walker<'_> {
             Err(problem) => return Ok(Err(problem)),
         };
         let (positive_spans, positive_buckets) = lay_out(indexed(&point.bucket_counts, 0));
-        let histogram = Histogram {
-            is_integer: true,
+        let mut histogram = Histogram {
             schema: CUSTOM_SCHEMA,
-            count: point.count as f64,
             sum: point.sum.unwrap_or_default(),
             positive_spans,
-            positive_buckets,
             custom_values: point.explicit_bounds,
             ..Histogram::default()
         };
+        histogram.set_integers(Integers {
+            count: point.count,
+            positive_buckets,
+            ..Integers::default()
+        });
         let at = millis(point.time_unix_nano);
         let histogram = present(histogram, point.flags);
         let attributes = (&point.attributes[..], &point.exemplars[..]);
@@ -262,19 +264,20 @@ impl Walker<'_> {
         let shift = point.scale.saturating_sub(SCHEMA_MAX).max(0);
         let (positive_spans, positive_buckets) = side(point.positive.as_ref(), shift);
         let (negative_spans, negative_buckets) = side(point.negative.as_ref(), shift);
-        let histogram = Histogram {
-            is_integer: true,
+        let mut histogram = Histogram {
             schema: point.scale.min(SCHEMA_MAX),
             zero_threshold: ZERO_THRESHOLD,
-            zero_count: point.zero_count as f64,
-            count: point.count as f64,
             sum: point.sum.unwrap_or_default(),
             positive_spans,
-            positive_buckets,
             negative_spans,
-            negative_buckets,
             ..Histogram::default()
         };
+        histogram.set_integers(Integers {
+            count: point.count,
+            zero_count: point.zero_count,
+            positive_buckets,
+            negative_buckets,
+        });
         let at = millis(point.time_unix_nano);
         let histogram = present(histogram, point.flags);
         let attributes = (&point.attributes[..], &point.exemplars[..]);
@@ -361,16 +364,17 @@ fn present(histogram: Histogram, flags: u32) -> Histogram {
     }
 }
 
-fn indexed(counts: &[u64], offset: i64) -> impl Iterator<Item = (i64, f64)> {
+/// A count of more than 63 bits comes out below zero, which is refused.
+fn indexed(counts: &[u64], offset: i64) -> impl Iterator<Item = (i64, i64)> {
     let counts = counts.iter().enumerate();
-    counts.map(move |(i, count)| (offset + i as i64, *count as f64))
+    counts.map(move |(i, count)| (offset + i as i64, *count as i64))
 }
 
 /// OTLP's bucket `i` is Prometheus' `i + 1`, which is named by its end.
 fn side(
     buckets: Option<&wire::exponential_histogram_data_point::Buckets>,
     shift: i32,
-) -> (Vec<Span>, Vec<f64>) {
+) -> (Vec<Span>, Vec<i64>) {
     let Some(buckets) = buckets else {
         return Default::default();
     };

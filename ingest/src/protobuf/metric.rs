@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use model::histogram::{ResetHint, Span};
+use model::histogram::{Integers, ResetHint, Span};
 use model::{Histogram, Timestamp, number};
 use proto::wire::{Field, Fields, WireError};
 
 use super::Malformed;
 use crate::exemplar;
 use crate::exposition::{ExemplarSeen, MetricKind};
-use crate::histogram::buckets::compact;
+use crate::histogram::buckets::{absolute, compact};
 
 /// One sample or histogram of a metric.
 #[derive(Debug, Default)]
@@ -152,9 +152,9 @@ fn read_quantile(message: &[u8]) -> Result<Shown, WireError> {
 /// A `Histogram` message. Of two fields for one thing the float one holds where it is not 0.
 #[derive(Default)]
 struct Message {
-    count: f64,
+    count: u64,
     count_float: f64,
-    zero_count: f64,
+    zero_count: u64,
     zero_count_float: f64,
     sum: f64,
     schema: i32,
@@ -205,13 +205,13 @@ impl Message {
     fn read(&mut self, field: &Field<'_>) -> Result<(), WireError> {
         let [negative, positive] = &mut self.sides;
         match field.number {
-            1 => self.count = field.int64()? as u64 as f64,
+            1 => self.count = field.int64()? as u64,
             2 => self.sum = field.double()?,
             3 => self.classic.push(Bucket::read(field.bytes()?)?),
             4 => self.count_float = field.double()?,
             5 => self.schema = field.sint64()? as i32,
             6 => self.zero_threshold = field.double()?,
-            7 => self.zero_count = field.int64()? as u64 as f64,
+            7 => self.zero_count = field.int64()? as u64,
             8 => self.zero_count_float = field.double()?,
             9 => negative.spans.push(read_span(field.bytes()?)?),
             10 => field.append_sint64s(&mut negative.deltas)?,
@@ -231,7 +231,7 @@ impl Message {
     fn is_native(&self) -> bool {
         self.sides.iter().any(|side| !side.spans.is_empty())
             || self.zero_threshold > 0.0
-            || self.zero_count > 0.0
+            || self.zero_count > 0
     }
 
     /// The native part; its exemplars are its own or, where it has none, those of the buckets.
@@ -262,38 +262,39 @@ impl Message {
 
     /// The native buckets as they were sent.
     fn buckets(&mut self, kind: MetricKind) -> Histogram {
-        let is_integer = self.is_integer();
         let [negative, positive] = std::mem::take(&mut self.sides);
-        let (negative_spans, negative_buckets) = negative.split(is_integer);
-        let (positive_spans, positive_buckets) = positive.split(is_integer);
-        Histogram {
-            is_integer,
+        let mut histogram = Histogram {
             reset_hint: match kind {
                 MetricKind::GaugeHistogram => ResetHint::Gauge,
                 _ => ResetHint::Unknown,
             },
             schema: self.schema,
             zero_threshold: self.zero_threshold,
-            zero_count: match is_integer {
-                true => self.zero_count,
-                false => self.zero_count_float,
-            },
-            count: match is_integer {
-                true => self.count,
-                false => self.count_float,
-            },
             sum: self.sum,
-            positive_spans,
-            positive_buckets,
-            negative_spans,
-            negative_buckets,
-            custom_values: Vec::new(),
+            positive_spans: positive.spans,
+            negative_spans: negative.spans,
+            ..Histogram::default()
+        };
+        match self.is_integer() {
+            true => histogram.set_integers(Integers {
+                count: self.count,
+                zero_count: self.zero_count,
+                positive_buckets: absolute(positive.deltas),
+                negative_buckets: absolute(negative.deltas),
+            }),
+            false => {
+                histogram.count = self.count_float;
+                histogram.zero_count = self.zero_count_float;
+                histogram.positive_buckets = positive.counts;
+                histogram.negative_buckets = negative.counts;
+            }
         }
+        histogram
     }
 
     /// Count, sum and buckets up to +Inf, which is added where it is missing.
     fn classic_series(self) -> Vec<Shown> {
-        let count = either(self.count_float, self.count);
+        let count = either(self.count_float, self.count as f64);
         let mut shown = vec![
             Shown::float("_count", count),
             Shown::float("_sum", self.sum),
@@ -329,20 +330,6 @@ impl Bucket {
             }
         }
         Ok(bucket)
-    }
-}
-
-impl Side {
-    fn split(self, is_integer: bool) -> (Vec<Span>, Vec<f64>) {
-        if !is_integer {
-            return (self.spans, self.counts);
-        }
-        let mut count = 0i64;
-        let counts = self.deltas.into_iter().map(|delta| {
-            count = count.wrapping_add(delta);
-            count as f64
-        });
-        (self.spans, counts.collect())
     }
 }
 

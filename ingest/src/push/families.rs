@@ -204,8 +204,9 @@ fn classic(bounds: &[(f64, f64)], sum: f64, count: f64) -> wire::Histogram {
     }
 }
 
+/// Whether it is a whole number of 64 bits.
 fn is_whole(count: f64) -> bool {
-    (0.0..9_007_199_254_740_992.0).contains(&count) && count.trunc() == count
+    (0.0..18_446_744_073_709_551_616.0).contains(&count) && count.trunc() == count
 }
 
 fn add_native(shown: &mut wire::Histogram, native: &Histogram) {
@@ -215,9 +216,11 @@ fn add_native(shown: &mut wire::Histogram, native: &Histogram) {
     shown.positive_span = spans(&native.positive_spans);
     match native.is_integer {
         true => {
-            shown.zero_count = Some(native.zero_count as u64);
-            shown.negative_delta = deltas(&native.negative_buckets);
-            shown.positive_delta = deltas(&native.positive_buckets);
+            shown.sample_count = Some(native.whole_count());
+            shown.sample_count_float = None;
+            shown.zero_count = Some(native.whole_zero_count());
+            shown.negative_delta = deltas(native.whole_negative());
+            shown.positive_delta = deltas(native.whole_positive());
         }
         false => {
             shown.sample_count = None;
@@ -237,14 +240,9 @@ fn spans(spans: &[Span]) -> Vec<wire::BucketSpan> {
     spans.collect()
 }
 
-fn deltas(buckets: &[f64]) -> Vec<i64> {
+fn deltas(buckets: impl Iterator<Item = i64>) -> Vec<i64> {
     let mut last = 0i64;
-    let deltas = buckets.iter().map(|count| {
-        let count = *count as i64;
-        let delta = count.wrapping_sub(last);
-        last = count;
-        delta
-    });
+    let deltas = buckets.map(|count| count.wrapping_sub(std::mem::replace(&mut last, count)));
     deltas.collect()
 }
 
@@ -324,6 +322,19 @@ mod tests {
             }
             assert_eq!(shown[0], pushed);
         }
+    }
+
+    #[test]
+    fn integers_that_are_no_floats_are_shown_as_they_were_pushed() {
+        let mut pushed = histogram(true);
+        let shown = pushed.metric[0].histogram.as_mut().unwrap();
+        let large = (1 << 53) + 1;
+        shown.zero_count = Some(large);
+        shown.positive_delta = vec![large as i64, -1, 2];
+        shown.sample_count = Some(4 * large + 2);
+        let body = pushed.encode_length_delimited_to_vec();
+        let families = parse_delimited(&body, &key(), Names::Legacy).unwrap();
+        assert_eq!(super::families(&[group(families)])[0], pushed);
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! come as differences, float buckets as they are. A field that does not belong to the kind is
 //! checked for form and not used.
 
-use model::histogram::{ResetHint, SCHEMA_MAX, Span};
+use model::histogram::{Integers, ResetHint, SCHEMA_MAX, Span};
 use model::{Histogram, Timestamp};
 use proto::remote::{Fields, WireError};
 
 use crate::histogram::buckets;
-use crate::histogram::check::{Observed, check_observed};
+use crate::histogram::check::check;
 
 /// Schemas above ours that the format reserves: they are of the same kind, and finer.
 const SCHEMA_RESERVED_MAX: i32 = 52;
@@ -22,22 +22,6 @@ struct Side {
     counts: Vec<f64>,
 }
 
-impl Side {
-    /// Absolute counts; integers add to those `found`.
-    fn buckets(self, is_integer: bool, found: &mut u64) -> Vec<f64> {
-        if !is_integer {
-            return self.counts;
-        }
-        let mut count = 0i64;
-        let counts = self.deltas.into_iter().map(|delta| {
-            count = count.wrapping_add(delta);
-            *found = found.wrapping_add(count as u64);
-            count as f64
-        });
-        counts.collect()
-    }
-}
-
 /// Reads the message; a histogram finer than [`SCHEMA_MAX`] comes out at that resolution. With what
 /// keeps it from being stored, if anything does.
 pub fn read(message: &[u8]) -> Result<(Timestamp, Histogram, Result<(), String>), WireError> {
@@ -48,28 +32,19 @@ pub fn read(message: &[u8]) -> Result<(Timestamp, Histogram, Result<(), String>)
     let mut at = Timestamp(0);
     let (mut positive, mut negative) = (Side::default(), Side::default());
     let mut hint = 0;
-    // Zero counts of both kinds: the histogram's kind may be told behind them.
-    let mut zero_counts = [0.0; 2];
-    let mut observed = Observed { count: 0, found: 0 };
+    let mut count = 0;
+    // Of both kinds: the histogram's kind may be told behind them.
+    let (mut zero_count, mut zero_count_float) = (0, 0.0);
     for field in Fields::new(message) {
         let field = field?;
         match field.number {
-            1 => {
-                observed.count = field.int64()? as u64;
-                (histogram.is_integer, histogram.count) = (true, observed.count as f64);
-            }
+            1 => (histogram.is_integer, count) = (true, field.int64()? as u64),
             2 => (histogram.is_integer, histogram.count) = (false, field.double()?),
             3 => histogram.sum = field.double()?,
             4 => histogram.schema = field.sint64()? as i32,
             5 => histogram.zero_threshold = field.double()?,
-            6 => {
-                observed.found = field.int64()? as u64;
-                zero_counts = [observed.found as f64, 0.0];
-            }
-            7 => {
-                observed.found = 0;
-                zero_counts = [0.0, field.double()?];
-            }
+            6 => (zero_count, zero_count_float) = (field.int64()? as u64, 0.0),
+            7 => (zero_count, zero_count_float) = (0, field.double()?),
             8 => negative.spans.push(read_span(field.bytes()?)?),
             9 => field.append_sint64s(&mut negative.deltas)?,
             10 => field.append_doubles(&mut negative.counts)?,
@@ -82,19 +57,28 @@ pub fn read(message: &[u8]) -> Result<(Timestamp, Histogram, Result<(), String>)
             _ => {}
         }
     }
-    histogram.zero_count = zero_counts[usize::from(!histogram.is_integer)];
     let hint = u8::try_from(hint).ok().and_then(ResetHint::of_number);
     histogram.reset_hint = hint.unwrap_or_default();
     histogram.positive_spans = std::mem::take(&mut positive.spans);
     histogram.negative_spans = std::mem::take(&mut negative.spans);
-    let found = &mut observed.found;
-    histogram.positive_buckets = positive.buckets(histogram.is_integer, found);
-    histogram.negative_buckets = negative.buckets(histogram.is_integer, found);
+    match histogram.is_integer {
+        true => histogram.set_integers(Integers {
+            count,
+            zero_count,
+            positive_buckets: buckets::absolute(positive.deltas),
+            negative_buckets: buckets::absolute(negative.deltas),
+        }),
+        false => {
+            histogram.zero_count = zero_count_float;
+            histogram.positive_buckets = positive.counts;
+            histogram.negative_buckets = negative.counts;
+        }
+    }
     if (SCHEMA_MAX + 1..=SCHEMA_RESERVED_MAX).contains(&histogram.schema) && is_laid_out(&histogram)
     {
         buckets::reduce_resolution(&mut histogram, SCHEMA_MAX);
     }
-    let checked = check_observed(&histogram, Some(observed));
+    let checked = check(&histogram);
     Ok((at, histogram, checked))
 }
 

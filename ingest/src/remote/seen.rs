@@ -471,7 +471,8 @@ mod tests {
             prop_assert_eq!(behind_labels(&message, labels.as_canonical()), expected);
             let at = changed.index(message.len());
             message[at] ^= 1;
-            let is_label = at < message.len() - samples.len();
+            // The form has no labels without a value, so what stands there may be anything.
+            let is_label = is_usual && at < message.len() - samples.len();
             let found = behind_labels(&message, labels.as_canonical());
             prop_assert!(!is_label || found.is_none(), "byte {} was changed", at);
         }

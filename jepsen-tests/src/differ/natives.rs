@@ -138,6 +138,7 @@ impl Run {
             negative_spans,
             negative_buckets,
             custom_values: self.bounds(),
+            integers: None,
         }
     }
 }

@@ -65,6 +65,7 @@ impl Sum {
             negative_spans,
             negative_buckets,
             custom_values: self.custom_values,
+            integers: None,
         }
     }
 

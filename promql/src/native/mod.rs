@@ -63,7 +63,7 @@ pub(crate) fn move_mean(
 /// `histogram` with every count and the sum multiplied; its layout stays.
 pub(crate) fn scaled(histogram: &Histogram, factor: f64) -> Histogram {
     let mut scaled = histogram.clone();
-    scaled.is_integer = false;
+    (scaled.is_integer, scaled.integers) = (false, None);
     for value in [&mut scaled.zero_count, &mut scaled.count, &mut scaled.sum]
         .into_iter()
         .chain(&mut scaled.positive_buckets)

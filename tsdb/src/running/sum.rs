@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use model::Histogram;
-use model::histogram::{SCHEMA_MIN, Span};
+use model::histogram::{Integers, SCHEMA_MIN, Span};
 use model::sample::is_stale;
 
 use crate::histogram::canonical;
@@ -16,7 +16,25 @@ use crate::value::Value;
 /// As the OpenTelemetry collector's processor has it.
 const BUCKETS_MAX: i64 = 160;
 
-type Side = BTreeMap<i64, f64>;
+type Side<C> = BTreeMap<i64, C>;
+
+/// How much a bucket counts.
+trait Count: Copy + Default {
+    fn plus(self, more: Self) -> Self;
+}
+
+impl Count for f64 {
+    fn plus(self, more: Self) -> Self {
+        self + more
+    }
+}
+
+/// Stays at the most there can be.
+impl Count for i64 {
+    fn plus(self, more: Self) -> Self {
+        self.saturating_add(more)
+    }
+}
 
 /// `total` with `delta`; the total alone where the difference says that the series ended.
 pub fn add(total: &Value, delta: &Value) -> Value {
@@ -51,58 +69,102 @@ fn fit(a: &Histogram, b: &Histogram) -> bool {
 }
 
 fn join(a: &Histogram, b: &Histogram) -> Histogram {
-    let mut schema = a.schema.min(b.schema);
-    let side = |spans: fn(&Histogram) -> (&[Span], &[f64])| {
-        let mut side = Side::new();
-        for one in [a, b] {
-            let (spans, counts) = spans(one);
-            for (index, count) in indexed(spans, counts) {
-                let index = coarser(index, one.schema - schema);
-                *side.entry(index).or_default() += count;
-            }
-        }
-        side
-    };
-    let mut positive = side(|h| (&h.positive_spans, &h.positive_buckets));
-    let mut negative = side(|h| (&h.negative_spans, &h.negative_buckets));
-    let is_wide = |side: &Side| match (side.first_key_value(), side.last_key_value()) {
-        (Some((first, _)), Some((last, _))) => last - first >= BUCKETS_MAX,
-        _ => false,
-    };
-    while !a.uses_custom_buckets()
-        && schema > SCHEMA_MIN
-        && (is_wide(&positive) || is_wide(&negative))
-    {
-        schema -= 1;
-        (positive, negative) = (halved(&positive), halved(&negative));
-    }
-    let (positive_spans, positive_buckets) = laid_out(&positive);
-    let (negative_spans, negative_buckets) = laid_out(&negative);
-    Histogram {
-        is_integer: a.is_integer && b.is_integer,
+    let joined = Histogram {
         reset_hint: a.reset_hint,
-        schema,
+        schema: a.schema.min(b.schema),
         zero_threshold: a.zero_threshold,
-        zero_count: a.zero_count + b.zero_count,
-        count: a.count + b.count,
         sum: a.sum + b.sum,
-        positive_spans,
-        positive_buckets,
-        negative_spans,
-        negative_buckets,
         custom_values: a.custom_values.clone(),
+        ..Histogram::default()
+    };
+    match a.is_integer && b.is_integer {
+        true => join_integers(a, b, joined),
+        false => join_floats(a, b, joined),
     }
 }
 
+fn join_integers(a: &Histogram, b: &Histogram, mut joined: Histogram) -> Histogram {
+    let mut sides = [Side::new(), Side::new()];
+    for one in [a, b] {
+        let steps = one.schema - joined.schema;
+        add_side(
+            &mut sides[0],
+            &one.positive_spans,
+            one.whole_positive(),
+            steps,
+        );
+        add_side(
+            &mut sides[1],
+            &one.negative_spans,
+            one.whole_negative(),
+            steps,
+        );
+    }
+    let [positive_buckets, negative_buckets] = lay_out(sides, &mut joined);
+    joined.set_integers(Integers {
+        count: a.whole_count().saturating_add(b.whole_count()),
+        zero_count: a.whole_zero_count().saturating_add(b.whole_zero_count()),
+        positive_buckets,
+        negative_buckets,
+    });
+    joined
+}
+
+fn join_floats(a: &Histogram, b: &Histogram, mut joined: Histogram) -> Histogram {
+    let mut sides = [Side::new(), Side::new()];
+    for one in [a, b] {
+        let steps = one.schema - joined.schema;
+        let [positive, negative] =
+            [&one.positive_buckets, &one.negative_buckets].map(|buckets| buckets.iter().copied());
+        add_side(&mut sides[0], &one.positive_spans, positive, steps);
+        add_side(&mut sides[1], &one.negative_spans, negative, steps);
+    }
+    [joined.positive_buckets, joined.negative_buckets] = lay_out(sides, &mut joined);
+    joined.zero_count = a.zero_count + b.zero_count;
+    joined.count = a.count + b.count;
+    joined
+}
+
+/// Adds buckets, in a schema lower by `steps`.
+fn add_side<C: Count>(
+    side: &mut Side<C>,
+    spans: &[Span],
+    counts: impl Iterator<Item = C>,
+    steps: i32,
+) {
+    for (index, count) in indexed(spans, counts) {
+        add_to(side, coarser(index, steps), count);
+    }
+}
+
+fn add_to<C: Count>(side: &mut Side<C>, index: i64, count: C) {
+    let sum = side.entry(index).or_default();
+    *sum = sum.plus(count);
+}
+
+/// The counts of both sides, whose spans the histogram gets, and the schema that they came to.
+fn lay_out<C: Count>(mut sides: [Side<C>; 2], joined: &mut Histogram) -> [Vec<C>; 2] {
+    let is_wide = |side: &Side<C>| match (side.first_key_value(), side.last_key_value()) {
+        (Some((first, _)), Some((last, _))) => last - first >= BUCKETS_MAX,
+        _ => false,
+    };
+    while !joined.uses_custom_buckets() && joined.schema > SCHEMA_MIN && sides.iter().any(is_wide) {
+        joined.schema -= 1;
+        sides = sides.map(|side| halved(&side));
+    }
+    [joined.positive_spans, joined.negative_spans] = [spans_of(&sides[0]), spans_of(&sides[1])];
+    sides.map(|side| side.into_values().collect())
+}
+
 /// Buckets by index.
-fn indexed(spans: &[Span], counts: &[f64]) -> impl Iterator<Item = (i64, f64)> {
+fn indexed<C>(spans: &[Span], counts: impl Iterator<Item = C>) -> impl Iterator<Item = (i64, C)> {
     let mut next = 0i64;
     let indexes = spans.iter().flat_map(move |span| {
         let first = next + i64::from(span.offset);
         next = first + i64::from(span.length);
         first..next
     });
-    indexes.zip(counts.iter().copied())
+    indexes.zip(counts)
 }
 
 /// The bucket of a schema lower by `steps` that holds this one: buckets are named by their ends.
@@ -110,15 +172,15 @@ fn coarser(index: i64, steps: i32) -> i64 {
     ((index - 1) >> steps.clamp(0, 62)) + 1
 }
 
-fn halved(side: &Side) -> Side {
+fn halved<C: Count>(side: &Side<C>) -> Side<C> {
     let mut joined = Side::new();
     for (index, count) in side {
-        *joined.entry(coarser(*index, 1)).or_default() += count;
+        add_to(&mut joined, coarser(*index, 1), *count);
     }
     joined
 }
 
-fn laid_out(side: &Side) -> (Vec<Span>, Vec<f64>) {
+fn spans_of<C>(side: &Side<C>) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut next = 0i64;
     for &index in side.keys() {
@@ -131,7 +193,7 @@ fn laid_out(side: &Side) -> (Vec<Span>, Vec<f64>) {
         }
         next = index + 1;
     }
-    (spans, side.values().copied().collect())
+    spans
 }
 
 #[cfg(test)]
@@ -185,6 +247,30 @@ mod tests {
         sum
     }
 
+    fn buckets_of(sum: &Histogram) -> Vec<(i64, f64)> {
+        indexed(&sum.positive_spans, sum.positive_buckets.iter().copied()).collect()
+    }
+
+    #[test]
+    fn integers_add_up_to_what_is_no_float() {
+        let large = |count: i64| {
+            let mut histogram = exponential(0, 1, &[1.0, 1.0]);
+            histogram.set_integers(Integers {
+                count: 2 * count as u64,
+                zero_count: 0,
+                positive_buckets: vec![count, count],
+                negative_buckets: Vec::new(),
+            });
+            histogram
+        };
+        let sum = added(&large(1 << 53), &large(1));
+        assert!(sum.whole_positive().eq([(1 << 53) + 1; 2]));
+        assert_eq!(sum.whole_count(), (1 << 54) + 2);
+        let sum = added(&sum, &large(i64::MAX - 1));
+        assert!(sum.whole_positive().eq([i64::MAX; 2]));
+        assert_eq!(sum.whole_count(), u64::MAX);
+    }
+
     #[test]
     fn floats_add_up_and_an_end_adds_nothing() {
         let float = |value: f64| Value::Float(value.to_bits());
@@ -202,7 +288,7 @@ mod tests {
         );
         // Of schema 1 the buckets 1, 2 and 3 lie in 1, 1 and 2 of schema 0.
         assert_eq!((sum.schema, sum.count, sum.zero_count), (0, 20.0, 2.0));
-        let buckets: Vec<_> = indexed(&sum.positive_spans, &sum.positive_buckets).collect();
+        let buckets = buckets_of(&sum);
         assert_eq!(buckets, [(-1, 5.0), (0, 0.0), (1, 10.0), (2, 3.0)]);
     }
 
@@ -210,7 +296,7 @@ mod tests {
     fn a_wide_sum_becomes_coarser() {
         let sum = added(&exponential(3, 1, &[1.0]), &exponential(3, 400, &[1.0]));
         assert_eq!(sum.schema, 1);
-        let buckets: Vec<_> = indexed(&sum.positive_spans, &sum.positive_buckets).collect();
+        let buckets = buckets_of(&sum);
         assert_eq!(buckets, [(1, 1.0), (100, 1.0)]);
     }
 

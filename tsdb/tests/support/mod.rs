@@ -10,7 +10,7 @@ pub mod twin;
 
 use model::batch::Fence;
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, PushId, PushOp, PushOptions};
-use model::histogram::Span;
+use model::histogram::{Integers, Span};
 use model::{Exemplar, Histogram, Labels, Matcher, Timestamp};
 use proptest::prelude::*;
 use tsdb::{
@@ -82,9 +82,13 @@ pub const VALUES: [u64; 8] = [
     0x4024_3333_3333_3333,
 ];
 
-/// One of a few histograms; the first marks its series as ended.
+/// One of a few histograms; the first marks its series as ended, the last two are the same to whoever
+/// sees floats only.
 pub fn histogram(n: usize) -> Histogram {
-    let n = n % 5;
+    let n = n % 7;
+    if n >= 5 {
+        return large_histogram(n as i64);
+    }
     let buckets: Vec<f64> = (0..n).map(|bucket| (bucket * 3) as f64).collect();
     Histogram {
         is_integer: n % 2 == 1,
@@ -99,6 +103,25 @@ pub fn histogram(n: usize) -> Histogram {
         positive_buckets: buckets,
         ..Histogram::default()
     }
+}
+
+/// Of integers, some of which are no floats.
+fn large_histogram(n: i64) -> Histogram {
+    let mut histogram = Histogram {
+        sum: 1.0,
+        positive_spans: vec![Span {
+            offset: -1,
+            length: 3,
+        }],
+        ..Histogram::default()
+    };
+    histogram.set_integers(Integers {
+        count: u64::MAX - (n as u64),
+        zero_count: (1 << 53) + 1,
+        positive_buckets: vec![i64::MAX - n, 3, (1 << 60) + n],
+        negative_buckets: Vec::new(),
+    });
+    histogram
 }
 
 pub fn labels(series: u8) -> Labels {
