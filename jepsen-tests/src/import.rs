@@ -4,7 +4,8 @@
 //! stopped. Its data directory (a head alone), its snapshot (a block, of which something is deleted
 //! too) and blocks that promtool makes of OpenMetrics are imported, each into a fresh quorate, by
 //! quorate's own command line. Every metric is then asked of both: all samples as they are, and a
-//! range with steps. An import that is run again must store the same and refuse nothing.
+//! range with steps. An import that is run again must store the same and refuse nothing. Then the way back: a
+//! snapshot of the quorate is written as blocks, and a fresh Prometheus with these must answer as the first one.
 
 mod said;
 
@@ -138,7 +139,33 @@ async fn side_by_side(
         said::compare(&mut reference, &mut own).await?;
     }
     println!("{what}: {}; {differences} differences", first.trim());
-    Ok(differences)
+    let exported = export(programs, &quorate).await?;
+    let what = format!("{what}, exported");
+    let back = Prometheus::start_in(programs, exported).await?;
+    Ok(differences + compare(prometheus.address, back.address, data, &what).await?)
+}
+
+/// A folder with what a quorate holds as the data directory of a Prometheus.
+async fn export(programs: &Programs, quorate: &Quorate) -> anyhow::Result<Folder> {
+    let address = *quorate.addresses().first().context("one node")?;
+    let mut client = Client::new(address);
+    let answer = client.order("/api/v1/admin/tsdb/snapshot").await?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+    let name = answer["data"]["name"].as_str();
+    let name = name.context("a snapshot has a name")?;
+    let found = files(&quorate.folder.0)?.into_iter().find_map(|(path, _)| {
+        let mut above = path.ancestors();
+        let snapshot = above.find(|dir| dir.file_name() == Some(OsStr::new(name)));
+        snapshot.map(Path::to_owned)
+    });
+    let snapshot = found.context("a snapshot has files")?;
+    let folder = Folder::create("exported")?;
+    let mut command = Command::new(&programs.quorate);
+    command.args(["tsdb", "export-blocks"]).arg(snapshot);
+    let ran = command.arg(Prometheus::data(&folder)).output()?;
+    let complained = String::from_utf8_lossy(&ran.stderr).into_owned();
+    ensure!(ran.status.success(), "export-blocks: {complained}");
+    Ok(folder)
 }
 
 /// Promtool's blocks of a text beside the text itself, and both beside Prometheus.

@@ -28,6 +28,7 @@ pub mod xor;
 #[cfg(test)]
 mod twin;
 
+pub use chunk::Chunks;
 pub use external::External;
 pub use frame::Frames;
 pub use request::{Answer, Query, ReadError, Request, decode};

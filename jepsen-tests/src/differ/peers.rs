@@ -63,7 +63,7 @@ impl Drop for Folder {
 /// Nodes of one quorate.
 pub struct Quorate {
     pub cluster: Cluster,
-    _folder: Folder,
+    pub folder: Folder,
 }
 
 impl Quorate {
@@ -79,10 +79,7 @@ impl Quorate {
             "--web.enable-admin-api".to_owned(),
         ];
         let cluster = Cluster::prepare(&start, nodes, &folder.0)?;
-        let mut quorate = Self {
-            cluster,
-            _folder: folder,
-        };
+        let mut quorate = Self { cluster, folder };
         quorate.cluster.start_all()?;
         quorate.ready().await?;
         Ok(quorate)

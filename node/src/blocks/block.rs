@@ -6,11 +6,11 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use model::Labels;
+use federation::read::Chunks;
 use model::hash::xxh3;
+use model::{Labels, Samples};
 use serde_json::json;
 
-use super::chunk::{self, SAMPLES_MAX};
 use super::index::{self, Chunk, Series};
 
 const CHUNKS_MAGIC: u32 = 0x85BD_40DD;
@@ -30,6 +30,7 @@ pub struct Block {
     segments: u64,
     series: Series,
     samples: u64,
+    histograms: u64,
     chunks: u64,
     /// Of all chunks: what the block's name is made of.
     digest: u64,
@@ -55,37 +56,40 @@ impl Block {
             segments: 0,
             series: Series::new(),
             samples: 0,
+            histograms: 0,
             chunks: 0,
             digest: 0,
         })
     }
 
     /// Adds a series that the block does not have, with its samples by time.
-    pub fn add(&mut self, labels: Labels, samples: &[(i64, f64)]) -> anyhow::Result<()> {
+    pub fn add(&mut self, labels: Labels, samples: &Samples) -> anyhow::Result<()> {
         let mut chunks = Vec::new();
-        for run in samples.chunks(SAMPLES_MAX) {
-            let data = chunk::encode(run);
+        for chunk in Chunks::new(samples) {
+            // In a file an encoding has the number that remote read gives it.
+            let encoding = u8::try_from(chunk.r#type).context("a chunk's encoding")?;
             chunks.push(Chunk {
-                min: run[0].0,
-                max: run[run.len() - 1].0,
-                place: self.append(&data)?,
+                min: chunk.min_time_ms,
+                max: chunk.max_time_ms,
+                place: self.append(encoding, &chunk.data)?,
             });
         }
         if chunks.is_empty() {
             return Ok(());
         }
         self.samples += samples.len() as u64;
+        self.histograms += samples.histograms.len() as u64;
         self.chunks += chunks.len() as u64;
         self.series.insert(index::key_of(&labels), chunks);
         Ok(())
     }
 
     /// Length, coding, data, checksum; where it stands.
-    fn append(&mut self, data: &[u8]) -> anyhow::Result<u64> {
+    fn append(&mut self, encoding: u8, data: &[u8]) -> anyhow::Result<u64> {
         let mut bytes = Vec::with_capacity(data.len() + 10);
         tsdb::fields::put_varint(&mut bytes, data.len() as u64);
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&[chunk::XOR]), data);
-        bytes.push(chunk::XOR);
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&[encoding]), data);
+        bytes.push(encoding);
         bytes.extend(data);
         bytes.extend(sum.to_be_bytes());
         self.digest = xxh3(self.digest, &bytes);
@@ -149,6 +153,8 @@ impl Block {
             "maxTime": max.saturating_add(1),
             "stats": {
                 "numSamples": self.samples,
+                "numFloatSamples": self.samples - self.histograms,
+                "numHistogramSamples": self.histograms,
                 "numSeries": self.series.len(),
                 "numChunks": self.chunks,
             },

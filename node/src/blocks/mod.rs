@@ -1,8 +1,8 @@
 //! `quorate tsdb export-blocks`: what snapshots hold, as blocks that Prometheus and promtool read.
 //!
-//! One way: shards of snapshots, opened by the engine → series of one window of time → [`chunk`]s →
-//! a [`block`] with its [`index`]. The format is that of Prometheus' `tsdb/docs/format`, index
-//! version 2. Native histograms are left out, and counted.
+//! One way: shards of snapshots, opened by the engine → series of one window of time → the chunks that
+//! remote read sends → a [`block`] with its [`index`]. The format is that of Prometheus'
+//! `tsdb/docs/format`, index version 2.
 
 #![allow(
     clippy::disallowed_methods,
@@ -10,7 +10,6 @@
 )]
 
 mod block;
-pub(crate) mod chunk;
 mod index;
 
 use std::collections::BTreeMap;
@@ -38,7 +37,7 @@ Writes what snapshots hold as blocks of Prometheus into the directory <output>, 
 
 A <snapshot> is what the TSDB admin API's snapshot leaves below <data>/snapshots/ of a node. Where
 not every node holds every shard, name the snapshots of as many nodes as together do; a shard that
-several hold is written once. Each block holds a day (UTC). Native histograms are left out.
+several hold is written once. Each block holds a day (UTC).
 ";
 
 /// Runs the words behind `tsdb`; what to print.
@@ -77,7 +76,6 @@ async fn export(snapshots: &[PathBuf], output: &Path) -> anyhow::Result<String> 
     let log = output.join("wal");
     std::fs::create_dir_all(&log).with_context(|| format!("make {}", log.display()))?;
     let mut text = String::new();
-    let mut left_out = 0;
     if let Some((from, to)) = range_of(&shards) {
         let windows = from.0.div_euclid(WINDOW_MS)..=to.0.div_euclid(WINDOW_MS);
         if windows.end() - windows.start() > WINDOWS_MAX {
@@ -87,15 +85,12 @@ async fn export(snapshots: &[PathBuf], output: &Path) -> anyhow::Result<String> 
             let mut block = Block::create(output)?;
             let start = window.saturating_mul(WINDOW_MS);
             for shard in shards.values() {
-                left_out += copy(shard, start, &mut block).await?;
+                copy(shard, start, &mut block).await?;
             }
             if let Some(written) = block.finish()? {
                 text += &format!("{written}\n");
             }
         }
-    }
-    if left_out > 0 {
-        text += &format!("left out: {left_out} native histograms\n");
     }
     Ok(text)
 }
@@ -137,8 +132,8 @@ fn range_of(shards: &BTreeMap<String, Shard>) -> Option<(Timestamp, Timestamp)> 
     ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
-/// Adds what a shard holds of a window; how many histograms it left out.
-async fn copy(shard: &Shard, start: i64, block: &mut Block) -> anyhow::Result<u64> {
+/// Adds what a shard holds of a window.
+async fn copy(shard: &Shard, start: i64, block: &mut Block) -> anyhow::Result<()> {
     let selection = Selection {
         matchers: Vec::new(),
         start: Timestamp(start),
@@ -146,18 +141,11 @@ async fn copy(shard: &Shard, start: i64, block: &mut Block) -> anyhow::Result<u6
         take: Take::All,
         consistency: Consistency::Local,
     };
-    let mut left_out = 0;
     let mut pieces = shard.stream(&selection);
     while let Some(piece) = pieces.next().await {
         for series in piece? {
-            let samples = &series.samples;
-            left_out += samples.histograms.len() as u64;
-            let floats = (0..samples.len()).filter_map(|at| match samples.value(at) {
-                model::Value::Float(value) => Some((samples.timestamps[at].0, value)),
-                model::Value::Histogram(_) => None,
-            });
-            block.add(series.labels, &floats.collect::<Vec<_>>())?;
+            block.add(series.labels, &series.samples)?;
         }
     }
-    Ok(left_out)
+    Ok(())
 }
