@@ -87,6 +87,8 @@ pub const LABEL_BYTES_MAX: usize = 64 << 10;
 
 /// One Raft proposal: what is merged before it is cut.
 pub const PROPOSAL_BYTES_MAX: usize = 1 << 20;
+/// Label sets of new series that stand compressed in one command, before they are; more stand as they are.
+pub const COMMAND_LABELS_PACKED_BYTES_MAX: usize = 4 << 20;
 /// Writes waiting for a shard leader's proposer, in bytes; beyond it the answer is "try later".
 pub const PROPOSER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// One AppendEntries message (openraft counts entries, not bytes, so the log reader cuts).

@@ -9,6 +9,7 @@ mod admin;
 mod annex;
 mod columns;
 mod describe;
+mod labels;
 mod packed;
 pub mod runs;
 mod values;
@@ -38,6 +39,8 @@ const VERSION_10: u8 = 10;
 const VERSION_11: u8 = 11;
 /// The same, values packed.
 const VERSION_12: u8 = 12;
+/// The same, labels of new series compressed together.
+const VERSION_13: u8 = 13;
 
 const WRITE: u8 = 1;
 const PUSH: u8 = 2;
@@ -245,7 +248,7 @@ impl Command {
     /// The oldest version that can say it; a write is always of the newest.
     fn version(&self) -> u8 {
         match self {
-            Self::Write(_) | Self::Add(_) => VERSION_12,
+            Self::Write(_) | Self::Add(_) => VERSION_13,
             Self::Delete(_) | Self::Clean(_) | Self::Compact(_) | Self::Collect(_) => VERSION_2,
             Self::Push(push) if push.is_new() => VERSION_3,
             Self::Wipe(_) | Self::Pushes(_) | Self::Describe(_) => VERSION_3,
@@ -319,11 +322,7 @@ impl Command {
     pub fn decode(bytes: Bytes) -> Result<Self, CommandError> {
         let mut fields = Fields::new(&bytes);
         let version = fields.u8()?;
-        if ![
-            VERSION_1, VERSION_2, VERSION_3, VERSION_10, VERSION_11, VERSION_12,
-        ]
-        .contains(&version)
-        {
+        if !matches!(version, VERSION_1..=VERSION_3 | VERSION_10..=VERSION_13) {
             return Err(CommandError::UnknownVersion(version));
         }
         let command = match fields.u8()? {
@@ -384,10 +383,7 @@ fn put_write(out: &mut Vec<u8>, write: &WriteCommand) {
     put_zigzag(out, write.out_of_order_window_ms);
     put_zigzag(out, write.future_window_ms);
     put_zigzag(out, write.in_order_window_ms);
-    put_varint(out, write.labels.len() as u64);
-    for labels in &write.labels {
-        put_bytes(out, labels.as_canonical());
-    }
+    labels::put(out, &write.labels);
     columns::put(out, rows);
     put_varint(out, write.fences.len() as u64);
     for (range, fence) in &write.fences {
@@ -417,9 +413,7 @@ fn take_head(fields: &mut Fields<'_>, version: u8) -> Result<WriteCommand, Malfo
         VERSION_10.. => fields.zigzag()?,
         _ => 0,
     };
-    let labels = (0..fields.count(1)?)
-        .map(|_| fields.labels())
-        .collect::<Result<Vec<_>, _>>()?;
+    let labels = labels::take(fields, version)?;
     Ok(WriteCommand {
         proposed_at,
         out_of_order_window_ms,
@@ -897,7 +891,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, 10u8..=11], kind in prop_oneof![0u8..13, 20u8..23]) {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version in prop_oneof![1u8..=3, 10u8..=13], kind in prop_oneof![0u8..13, 20u8..23]) {
             let _ = Command::decode(bytes.clone().into());
             bytes.splice(0..0, [version, kind]);
             let _ = Command::decode(bytes.into());
@@ -956,8 +950,12 @@ mod tests {
             assert_eq!(decoded, Ok(Command::Write(write.clone())));
         }
         // Both of kind 0; in one bit each above 0; no steps.
-        let encoded = Command::Write(write.clone()).encode();
-        assert_eq!(encoded, of_version(12, [4, 20], &[0, 1, 0, 0b01]));
+        let mut bytes = of_version(12, [4, 20], &[0, 1, 0, 0b01]);
+        let decoded = Command::decode(bytes.clone().into());
+        assert_eq!(decoded, Ok(Command::Write(write.clone())));
+        // One label set, which is too short to be packed.
+        (bytes[0], bytes[6]) = (13, 1 << 1);
+        assert_eq!(Command::Write(write.clone()).encode(), bytes);
         let histogram = Histogram::default();
         write
             .rows

@@ -10,7 +10,15 @@ use model::GroupId;
 
 pub(crate) const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 3] = *b"QLB";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// It has no filler, and zeros where that is told.
+const VERSION_1: u8 = 1;
+/// What a file is written in: a page of which a part is new is written whole.
+const PAGE_BYTES: u64 = 4096;
+/// What a filler may take of a page: one that is longer spares little more.
+const FILLER_BYTES_MAX: u64 = PAGE_BYTES / 2;
+/// And what part of its batch: a log of small ones is not to be mostly zeros.
+const FILLER_SHARE: u64 = 4;
 /// Payloads below this are copied together: one long buffer is cheaper to write than many
 /// short ones.
 const PIECE_BYTES_MIN: usize = 4096;
@@ -42,6 +50,8 @@ pub(crate) struct Header {
     pub index_bytes: u32,
     pub index_crc: u32,
     pub payload_bytes: u32,
+    /// Zeros behind the payloads.
+    pub filler_bytes: u16,
 }
 
 /// Why 64 bytes are no header of this log.
@@ -63,7 +73,8 @@ impl Header {
         out.put_slice(&MAGIC);
         out.put_u8(VERSION);
         out.put_u8(self.kind as u8);
-        out.put_bytes(0, 3);
+        out.put_u8(0);
+        out.put_u16_le(self.filler_bytes);
         out.put_u64_le(self.log);
         out.put_u64_le(self.lsn);
         out.put_u64_le(self.lsn - 1);
@@ -89,7 +100,7 @@ impl Header {
         }
         let mut rest = fields.get(3..)?;
         let version = rest.try_get_u8().ok()?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_1 {
             return Some(Err(NoHeader::Version(version)));
         }
         let kind = match rest.try_get_u8().ok()? {
@@ -98,7 +109,8 @@ impl Header {
             3 => Kind::Footer,
             _ => return None,
         };
-        let mut rest = rest.get(3..)?;
+        rest.try_get_u8().ok()?;
+        let filler_bytes = rest.try_get_u16_le().ok()?;
         let log = rest.try_get_u64_le().ok()?;
         let lsn = rest.try_get_u64_le().ok()?;
         let synced = rest.try_get_u64_le().ok()?;
@@ -114,6 +126,7 @@ impl Header {
             index_bytes: rest.try_get_u32_le().ok()?,
             index_crc: rest.try_get_u32_le().ok()?,
             payload_bytes: rest.try_get_u32_le().ok()?,
+            filler_bytes,
         }))
     }
 
@@ -122,9 +135,14 @@ impl Header {
         HEADER_BYTES as u64 + u64::from(self.index_bytes)
     }
 
+    /// Bytes from this header's start behind the last payload.
+    pub fn payload_end(&self) -> u64 {
+        self.payload_at() + u64::from(self.payload_bytes)
+    }
+
     /// Bytes from this header's start to the next batch.
     pub fn extent(&self) -> u64 {
-        self.payload_at() + u64::from(self.payload_bytes)
+        self.payload_end() + u64::from(self.filler_bytes)
     }
 
     /// The index of the batch that starts at the front of `bytes`, when its checksum holds.
@@ -142,11 +160,25 @@ pub(crate) struct Stamp {
     pub lsn: u64,
     pub groups: u64,
     pub groups_before: u64,
+    /// Where it will stand in its file, if what follows may begin with the page behind it.
+    pub fill_at: Option<u64>,
+}
+
+/// How many zeros are put behind a batch that ends at `end`: where little is missing, they take the page to
+/// its end, so that it is not written once more with the next batch.
+fn filler(end: u64, extent: u64) -> u16 {
+    let missing = end.next_multiple_of(PAGE_BYTES) - end;
+    match missing <= FILLER_BYTES_MAX.min(extent / FILLER_SHARE) {
+        true => missing as u16,
+        false => 0,
+    }
 }
 
 /// Lays a batch out as pieces for one append; returns them with their whole length.
 pub(crate) fn lay_out(stamp: &Stamp, index: &[u8], payloads: Vec<Bytes>) -> (Vec<Bytes>, u64) {
     let payload_bytes: usize = payloads.iter().map(Bytes::len).sum();
+    let extent = (HEADER_BYTES + index.len() + payload_bytes) as u64;
+    let filler_bytes = stamp.fill_at.map_or(0, |at| filler(at + extent, extent));
     let header = Header {
         kind: stamp.kind,
         log: stamp.log,
@@ -156,6 +188,7 @@ pub(crate) fn lay_out(stamp: &Stamp, index: &[u8], payloads: Vec<Bytes>) -> (Vec
         index_bytes: u32::try_from(index.len()).expect("a batch is far below 4 GiB"),
         index_crc: crc32c::crc32c(index),
         payload_bytes: u32::try_from(payload_bytes).expect("a batch is far below 4 GiB"),
+        filler_bytes,
     };
     let mut gathered = BytesMut::with_capacity(HEADER_BYTES + index.len() + PIECE_BYTES_MIN);
     header.encode(&mut gathered);
@@ -171,6 +204,7 @@ pub(crate) fn lay_out(stamp: &Stamp, index: &[u8], payloads: Vec<Bytes>) -> (Vec
             pieces.push(payload);
         }
     }
+    gathered.put_bytes(0, usize::from(filler_bytes));
     if !gathered.is_empty() {
         pieces.push(gathered.freeze());
     }
@@ -188,6 +222,7 @@ mod tests {
             lsn: 12,
             groups: 3,
             groups_before: 4,
+            fill_at: None,
         }
     }
 
@@ -216,6 +251,44 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_which_little_is_missing_is_taken_to_its_end() {
+        let laid_out = |len: usize, at: u64| {
+            let stamp = Stamp {
+                fill_at: Some(at),
+                ..stamp()
+            };
+            let payloads = vec![Bytes::from(vec![7; len])];
+            let (pieces, extent) = lay_out(&stamp, b"index", payloads);
+            let bytes = joined(&pieces);
+            assert_eq!(bytes.len() as u64, extent);
+            let header = Header::parse(&bytes).unwrap();
+            assert_eq!(header.extent(), extent);
+            let filler = &bytes[header.payload_end() as usize..];
+            assert!(filler.iter().all(|&byte| byte == 0));
+            (filler.len() as u64, at + extent)
+        };
+        for at in (0..3 * PAGE_BYTES).step_by(7) {
+            for len in [1, 3_000, 20_000] {
+                let (filler, end) = laid_out(len, at);
+                let bare = end - filler;
+                let missing = bare.next_multiple_of(PAGE_BYTES) - bare;
+                let is_little = missing <= PAGE_BYTES / 2 && missing <= (bare - at) / 4;
+                assert_eq!(filler, if is_little { missing } else { 0 }, "{at} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn batches_of_version_1_are_read() {
+        let (pieces, extent) = lay_out(&stamp(), b"", Vec::new());
+        let mut bytes = joined(&pieces);
+        bytes[3] = 1;
+        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+        bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Header::parse(&bytes).map(|h| h.extent()), Ok(extent));
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_header_or_index_is_seen() {
         let (pieces, _) = lay_out(&stamp(), b"index", Vec::new());
         let whole = joined(&pieces);
@@ -234,11 +307,11 @@ mod tests {
     fn another_version_is_told_from_damage() {
         let (pieces, _) = lay_out(&stamp(), b"", Vec::new());
         let mut bytes = joined(&pieces);
-        bytes[3] = 2;
+        bytes[3] = 3;
         assert_eq!(Header::parse(&bytes), Err(NoHeader::Damaged));
         let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Header::parse(&bytes), Err(NoHeader::Version(2)));
+        assert_eq!(Header::parse(&bytes), Err(NoHeader::Version(3)));
         assert_eq!(Header::parse(&bytes[..40]), Err(NoHeader::Damaged));
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn lay_out_footer(
         lsn,
         groups: 0,
         groups_before,
+        fill_at: None,
     };
     let mut index = BytesMut::new();
     summary.encode(&mut index);
@@ -215,7 +216,9 @@ fn read_records(
         records.push((record, at + offset, whole));
         offset = end;
     }
-    (offset == header.extent()).then_some(records)
+    // One that ends early was not flushed.
+    let is_flushed = header.filler_bytes == 0 || header.extent() <= bytes.len() as u64;
+    (offset == header.payload_end() && is_flushed).then_some(records)
 }
 
 #[cfg(test)]
@@ -236,6 +239,7 @@ mod tests {
             lsn,
             groups: 2,
             groups_before: 0,
+            fill_at: None,
         };
         let record = Record {
             group: GroupId(1),

@@ -204,6 +204,7 @@ impl Tail {
             lsn: self.lsn_next,
             groups,
             groups_before: self.groups_before,
+            fill_at: None,
         }
     }
 }
@@ -401,7 +402,11 @@ impl Writer {
             record.encode(&mut index);
             groups |= mask(record.group);
         }
-        let (pieces, extent) = lay_out(&self.tail.stamp(Kind::Data, groups), &index, payloads);
+        let stamp = Stamp {
+            fill_at: Some(at),
+            ..self.tail.stamp(Kind::Data, groups)
+        };
+        let (pieces, extent) = lay_out(&stamp, &index, payloads);
         self.store(pieces, extent, groups).await?;
 
         let mut positions = Vec::new();

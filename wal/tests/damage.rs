@@ -94,7 +94,7 @@ async fn last_batch(disk: &SimDisk) -> (std::path::PathBuf, u64) {
     let path = files(disk).await.pop().unwrap();
     let bytes = read_all(disk, &path).await.unwrap();
     let starts = bytes.windows(4).enumerate();
-    let mut starts = starts.filter(|(_, window)| window == b"QLB\x01");
+    let mut starts = starts.filter(|(_, window)| window == b"QLB\x02");
     (path, starts.next_back().unwrap().0 as u64)
 }
 
@@ -150,7 +150,7 @@ async fn hit(disk: &SimDisk, n: usize, offset: u64) {
     let path = files(disk).await.pop().unwrap();
     let bytes = read_all(disk, &path).await.unwrap();
     let starts = bytes.windows(4).enumerate();
-    let starts = starts.filter(|(_, window)| window == b"QLB\x01");
+    let starts = starts.filter(|(_, window)| window == b"QLB\x02");
     let start = starts.map(|(at, _)| at as u64).nth(n).unwrap();
     disk.flip_bit(&path, start + offset, 3).unwrap();
 }
@@ -333,7 +333,7 @@ async fn strange_tails_are_cut() {
             (0..5000u32).map(|i| ((i * 7919) >> 3) as u8).collect(),
         ),
         ("a header cut short", whole[..40].to_vec()),
-        ("magic alone", b"QLB\x01".to_vec()),
+        ("magic alone", b"QLB\x02".to_vec()),
         ("an older batch again", old_batch.to_vec()),
         ("the whole segment again", whole.to_vec()),
     ] {

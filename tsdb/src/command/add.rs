@@ -61,7 +61,7 @@ mod tests {
             totals_max: 10,
         });
         let bytes = add.encode();
-        assert_eq!(bytes[..2], [12, 11]);
+        assert_eq!(bytes[..2], [13, 11]);
         assert_eq!(Command::decode(bytes.clone()), Ok(add));
         for end in 0..bytes.len() {
             assert!(Command::decode(bytes.slice(..end)).is_err());

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::columns::Rows;
 use super::{
-    CommandError, VERSION_10, VERSION_12, WRITE, WriteCommand, annex, take_fences, take_head,
+    CommandError, VERSION_10, VERSION_13, WRITE, WriteCommand, annex, take_fences, take_head,
 };
 use crate::fields::Fields;
 
@@ -17,7 +17,7 @@ use crate::fields::Fields;
 pub fn decode(bytes: &Bytes, rows: &mut Rows) -> Result<Option<WriteCommand>, CommandError> {
     let mut fields = Fields::new(bytes);
     let version = fields.u8()?;
-    if !(VERSION_10..=VERSION_12).contains(&version) || fields.u8()? != WRITE {
+    if !(VERSION_10..=VERSION_13).contains(&version) || fields.u8()? != WRITE {
         return Ok(None);
     }
     let mut write = take_head(&mut fields, version)?;
