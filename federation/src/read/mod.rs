@@ -31,4 +31,4 @@ mod twin;
 pub use external::External;
 pub use frame::Frames;
 pub use request::{Answer, Query, ReadError, Request, decode};
-pub use samples::SamplesAnswer;
+pub use samples::{SamplesAnswer, SamplesBody};
