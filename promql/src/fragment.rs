@@ -163,7 +163,7 @@ impl Work<'_> {
             Some(folder) => folder.into_parts(),
             None => self.columns.into_iter().map(PartColumn::from).collect(),
         };
-        let (notes, counts, steps) = self.evaluation.end(&plan.steps)?;
+        let (notes, counts, steps) = self.evaluation.end(&plan.steps).await?;
         self.part.notes = notes.into_parts();
         (self.part.samples, self.part.peak) = (counts.read, counts.peak);
         self.part.counts = steps;

@@ -190,7 +190,7 @@ impl<'a> Evaluation<'a> {
             }
             self.pace.hold(matrix.bytes())?;
         }
-        let (notes, counts, _) = self.end(steps)?;
+        let (notes, counts, _) = self.end(steps).await?;
         Ok((matrix, notes, counts))
     }
 
@@ -218,7 +218,8 @@ impl<'a> Evaluation<'a> {
                 }
                 None => {
                     let shards = self.shards.take();
-                    self.pace.book(Entry::of(step), operands, count, shards)?
+                    let entry = Entry::of(step);
+                    self.pace.book(entry, operands, count, shards).await?
                 }
             });
             // Operands are gone, the others are what they were.
@@ -245,20 +246,20 @@ impl<'a> Evaluation<'a> {
         self.pieces.get_or_insert_default();
         let (columns, _) = self.compute(steps).await?;
         (self.pace.current, self.pace.peak) = (0, 0);
-        self.book_pieces(steps)?;
+        self.book_pieces(steps).await?;
         Ok(columns.into_vector())
     }
 
     /// Books what all pieces so far come to, if it may be too much, and is an eighth more than when that
     /// was looked at last: booking costs as much as the steps have instants.
-    fn book_pieces(&mut self, steps: &[Step<'_>]) -> Result<(), QueryError> {
+    async fn book_pieces(&mut self, steps: &[Step<'_>]) -> Result<(), QueryError> {
         let counts = self.pieces.as_deref().unwrap_or_default();
         let made: u64 = counts.iter().map(StepCount::total).sum();
         let may_exceed = made.saturating_mul(HELD_PER_COUNT) > self.pace.samples_max();
         if may_exceed && made >= self.booked.saturating_add(self.booked / 8) {
             self.booked = made.max(1);
             let counts = counts.to_vec();
-            self.pace.replay(&entries(steps), counts)?;
+            self.pace.replay(&entries(steps), counts).await?;
             (self.pace.current, self.pace.peak) = (0, 0);
         }
         Ok(())
@@ -270,7 +271,7 @@ impl<'a> Evaluation<'a> {
 
     /// What is to be told of the pieces: notes, samples read, the most held, and what steps made, unless
     /// that is a lot.
-    pub fn end(
+    pub async fn end(
         mut self,
         steps: &[Step<'_>],
     ) -> Result<(Notes, Counts, Vec<StepCount>), QueryError> {
@@ -283,7 +284,7 @@ impl<'a> Evaluation<'a> {
             false => Vec::new(),
         };
         (self.pace.current, self.pace.peak) = (0, 0);
-        let read = self.pace.replay(&entries(steps), pieces)?.read;
+        let read = self.pace.replay(&entries(steps), pieces).await?.read;
         let peak = self.pace.peak;
         Ok((self.notes, Counts { read, peak }, told))
     }
@@ -318,9 +319,13 @@ impl<'a> Evaluation<'a> {
         columns: &Columns,
     ) -> Result<StepCount, QueryError> {
         let steps = step.grid.steps;
-        let mut sizes = vec![0; steps];
+        let mut sizes = Vec::new();
+        let each = u64::from(matches!(columns, Columns::Scalar(_)));
+        for steps in turns(steps) {
+            self.pace.spend(steps.len()).await?;
+            sizes.resize(steps.end, each);
+        }
         match columns {
-            Columns::Scalar(_) => sizes.fill(1),
             Columns::Vector(columns) => {
                 for column in columns {
                     self.pace.spend(column.values.len()).await?;
@@ -328,7 +333,7 @@ impl<'a> Evaluation<'a> {
                 }
             }
             // Counted where their windows are looked at.
-            Columns::String { .. } | Columns::Ranges(_) => {}
+            Columns::Scalar(_) | Columns::String { .. } | Columns::Ranges(_) => {}
         }
         Ok(StepCount {
             sizes,
