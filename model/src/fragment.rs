@@ -89,6 +89,15 @@ pub struct StepCount {
 }
 
 impl StepCount {
+    /// All samples that are told of.
+    pub fn total(&self) -> u64 {
+        let lists = [&self.sizes, &self.points, &self.rounded, &self.read];
+        let listed = lists.iter().flat_map(|list| list.iter()).copied();
+        listed
+            .chain([self.windows, self.results])
+            .fold(0, u64::saturating_add)
+    }
+
     /// Adds what the same step made of other series.
     pub fn add(&mut self, other: &Self) {
         add_up(&mut self.read, &other.read);

@@ -147,6 +147,8 @@ pub const QUERY_POINTS_MAX: i64 = 11_000;
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Bytes of samples one query may hold at once: what it selected and what it computed.
 pub const QUERY_BYTES_HELD_MAX: usize = 1 << 30;
+/// Bytes that one call of `label_replace` or `label_join` may write to the labels of all series.
+pub const QUERY_LABELS_BYTES_MAX: usize = 128 << 20;
 /// Series and samples that all queries of a node together may have selected and hold.
 pub const QUERIES_BYTES_MAX: usize = 2 << 30;
 /// Bytes of a query's text in the file of running queries, and when that file is written anew.

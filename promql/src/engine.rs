@@ -10,7 +10,7 @@ use model::limits::{
 };
 use model::port::Clock;
 use model::source::{Consistency, Selection, Source};
-use model::{Labels, Samples, Series, Timestamp, Value as Point};
+use model::{Labels, Series, Timestamp, Value as Point};
 
 use crate::ast::{Expr, Type};
 use crate::error::QueryError;
@@ -21,6 +21,7 @@ use crate::eval::{
 use crate::fragment::Features;
 use crate::in_order::InOrder;
 use crate::local::{self, Numbers};
+use crate::matrix::Matrix;
 use crate::parsed::Parsed;
 use crate::parser::ParseOptions;
 use crate::plan::{Context, Grid, PartPlan, plan};
@@ -123,7 +124,7 @@ impl Timings {
 }
 
 /// An answer's points are floats or native histograms: [`VectorSample::value`], and
-/// [`Samples::value`] in the series of a matrix. What an API shows of a histogram's buckets is
+/// [`model::Samples::value`] in the series of a matrix. What an API shows of a histogram's buckets is
 /// [`crate::native::buckets()`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -131,8 +132,7 @@ pub enum Value {
     String(Timestamp, String),
     /// In the order of evaluation, which `sort`, `topk` and their like decide.
     Vector(Vec<VectorSample>),
-    /// Sorted by labels.
-    Matrix(Vec<Series>),
+    Matrix(Matrix),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -184,7 +184,7 @@ impl Engine {
             params,
         };
         let evaluated = run.evaluate(source).await?;
-        Ok(run.finish(evaluated, |columns| instant_value(columns, at)))
+        Ok(run.finish(evaluated))
     }
 
     /// The values of `query` from `start` to `end`, both included, every `step`.
@@ -215,9 +215,7 @@ impl Engine {
             params,
         };
         let evaluated = run.evaluate(source).await?;
-        Ok(run.finish(evaluated, |columns| {
-            Value::Matrix(range_value(columns, grid))
-        }))
+        Ok(run.finish(evaluated))
     }
 
     fn parse(&self, query: &str) -> Result<Arc<Expr>, QueryError> {
@@ -267,12 +265,18 @@ struct Run<'a> {
     params: &'a QueryParams,
 }
 
-/// Columns, and what is told besides.
+/// A result, and what is told besides.
 struct Evaluated {
-    columns: Columns,
+    result: Computed,
     notes: Notes,
     counts: Counts,
     timings: Timings,
+}
+
+enum Computed {
+    /// At one instant.
+    Columns(Columns),
+    Matrix(Matrix),
 }
 
 impl Run<'_> {
@@ -323,24 +327,40 @@ impl Run<'_> {
             type_and_unit_labels: options.type_and_unit_labels,
         };
         let evaluation = Evaluation::new(data, pace, rules);
-        let (columns, notes, counts) = evaluation.run(&plan.steps).await?;
+        let (result, notes, counts) = match self.step_ms {
+            0 => {
+                let (columns, notes, counts) = evaluation.run(&plan.steps).await?;
+                (Computed::Columns(columns), notes, counts)
+            }
+            _ => {
+                let ranged = evaluation.run_range(&plan.steps, self.grid).await?;
+                let (matrix, notes, counts) = ranged;
+                (Computed::Matrix(matrix), notes, counts)
+            }
+        };
         let timings = Timings {
             preparation: fetched.saturating_sub(began),
             inner_eval: clock.monotonic().saturating_sub(fetched),
             result_sort: Duration::ZERO,
         };
         Ok(Evaluated {
-            columns,
+            result,
             notes,
             counts,
             timings,
         })
     }
 
-    fn finish(&self, evaluated: Evaluated, value: impl FnOnce(Columns) -> Value) -> QueryResult {
+    fn finish(&self, evaluated: Evaluated) -> QueryResult {
         let clock = &*self.engine.clock;
         let began = clock.monotonic();
-        let value = value(evaluated.columns);
+        let value = match evaluated.result {
+            Computed::Columns(columns) => instant_value(columns, self.end),
+            Computed::Matrix(mut matrix) => {
+                matrix.sort();
+                Value::Matrix(matrix)
+            }
+        };
         let (warnings, infos) = evaluated.notes.into_texts(self.query);
         let timings = Timings {
             result_sort: clock.monotonic().saturating_sub(began),
@@ -374,7 +394,8 @@ impl Run<'_> {
         Ok(entries(&plan(operand, context, None)?.steps))
     }
 
-    /// Has the shards compute their parts of the plan, all at once.
+    /// Has the shards compute their parts of the plan, a few at a time. Stops as soon as they bring more
+    /// than the query may hold.
     async fn fetch_parts(
         &self,
         source: &dyn Source,
@@ -407,9 +428,14 @@ impl Run<'_> {
             .map(|part| fetch_part(source, &whole, part, self.entries(part, context)))
             .collect();
         let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_MAX);
-        let mut all = Vec::with_capacity(plans.len());
+        let (mut all, mut bytes) = (Vec::with_capacity(plans.len()), 0);
         while let Some(parts) = fetched.next().await {
-            all.push(parts?);
+            let parts = parts?;
+            bytes += parts.bytes;
+            if bytes > self.engine.options.bytes_max {
+                return Err(QueryError::TooManySamples);
+            }
+            all.push(parts);
         }
         Ok(all)
     }
@@ -440,11 +466,7 @@ async fn fetch_part(
         (fragment.node, fragment.fold) = (node, false);
         parts = source.evaluate(&fragment).await?;
     }
-    Ok(Parts {
-        parts,
-        is_folded: fragment.fold,
-        entries,
-    })
+    Ok(Parts::new(parts, fragment.fold, entries))
 }
 
 /// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more
@@ -491,34 +513,7 @@ fn instant_value(columns: Columns, at: Timestamp) -> Value {
         Columns::Ranges(ranges) => {
             let mut series = ranges.cut(at.0);
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
-            Value::Matrix(series)
-        }
-    }
-}
-
-fn range_value(columns: Columns, grid: Grid) -> Vec<Series> {
-    match columns {
-        Columns::Scalar(values) => {
-            let mut samples = Samples::default();
-            for (step, &value) in values.iter().enumerate() {
-                samples.push(Timestamp(grid.at(step)), value);
-            }
-            vec![Series {
-                labels: Labels::default(),
-                samples,
-            }]
-        }
-        Columns::Vector(columns) => {
-            let mut series: Vec<_> = columns
-                .into_iter()
-                .map(|column| column.into_series(grid))
-                .filter(|series| !series.samples.is_empty())
-                .collect();
-            series.sort_by(|a, b| a.labels.cmp(&b.labels));
-            series
-        }
-        Columns::String { .. } | Columns::Ranges(_) => {
-            unreachable!("range queries of other types are refused before")
+            Value::Matrix(series.into())
         }
     }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use model::fragment::{Evaluator, Fragment, FragmentError, Part, PartColumn};
-use model::limits::{PART_COUNTS_MAX, QUERY_BYTES_HELD_MAX};
+use model::limits::QUERY_BYTES_HELD_MAX;
 use model::port::Clock;
 use model::source::{Selection, Source};
 
 use crate::ast::{Aggregate, Expr};
 use crate::engine::EngineOptions;
 use crate::error::QueryError;
-use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules};
+use crate::eval::{Bounds, Column, Data, Evaluation, Folder, Pace, Rules, split};
 use crate::local;
 use crate::parsed::Parsed;
 use crate::parser::{ParseOptions, parse_with};
@@ -129,19 +129,26 @@ impl Work<'_> {
             let message = "a part of a query selects once".to_owned();
             return Err(QueryError::Execution(message));
         };
+        let instants = plan.steps.iter().map(|step| step.grid.steps);
+        let instants = instants.max().unwrap_or_default();
         // A piece of no series: what is counted without any.
         let mut pieces = source.stream(selection);
         let mut next = Some(Ok(Vec::new()));
         while let Some(piece) = next {
             let piece = piece?;
             self.part.series += piece.len() as u64;
-            let data = Data::new(vec![piece], Vec::new(), context.lookback_ms);
-            let columns = self.evaluation.compute_piece(data, &plan.steps).await?;
-            if !self.keep(columns, context).await? {
-                return Ok(Part {
-                    cannot_fold: true,
-                    ..Part::default()
-                });
+            self.evaluation
+                .foresee_piece(&piece, &plan.steps, context.lookback_ms)
+                .await?;
+            for piece in split(piece, instants) {
+                let data = Data::new(vec![piece], Vec::new(), context.lookback_ms);
+                let columns = self.evaluation.compute_piece(data, &plan.steps).await?;
+                if !self.keep(columns, context).await? {
+                    return Ok(Part {
+                        cannot_fold: true,
+                        ..Part::default()
+                    });
+                }
             }
             next = pieces.next().await;
         }
@@ -156,15 +163,10 @@ impl Work<'_> {
             Some(folder) => folder.into_parts(),
             None => self.columns.into_iter().map(PartColumn::from).collect(),
         };
-        let (notes, counts, steps) = self.evaluation.end();
+        let (notes, counts, steps) = self.evaluation.end(&plan.steps).await?;
         self.part.notes = notes.into_parts();
         (self.part.samples, self.part.peak) = (counts.read, counts.peak);
-        let told = steps
-            .iter()
-            .map(|step| step.sizes.len() + step.points.len() + step.rounded.len());
-        if told.sum::<usize>() <= PART_COUNTS_MAX {
-            self.part.counts = steps;
-        }
+        self.part.counts = steps;
         Ok(self.part)
     }
 

@@ -25,6 +25,7 @@ mod in_order;
 mod lengths;
 mod lexer;
 mod local;
+mod matrix;
 pub mod native;
 mod parsed;
 pub mod parser;
@@ -40,6 +41,7 @@ pub use engine::{
     Engine, EngineOptions, QueryParams, QueryResult, Stats, Timings, Value, VectorSample,
 };
 pub use error::{ParseError, Position, QueryError, Span};
+pub use matrix::{IntoSeries, Matrix};
 pub use parser::{ParseOptions, parse, parse_matchers, parse_with};
 pub use pretty::format_query;
 pub use selectors::selectors;

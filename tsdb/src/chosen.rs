@@ -12,7 +12,7 @@ use model::{Labels, Series};
 
 use crate::part::Part;
 use crate::pieces::Pieces;
-use crate::select::too_many_samples;
+use crate::select::{Turn, too_many_samples};
 use crate::shard::Shard;
 
 type Handles = Vec<(Labels, Vec<Part>)>;
@@ -193,14 +193,16 @@ impl Source for Chosen {
         // As much as each of the shards alone would give.
         let most = QUERY_SAMPLES_MAX.saturating_mul(self.shares().len());
         let mut pieces = self.stream(selection);
-        let (mut series, mut held) = (Vec::new(), 0);
+        let (mut series, mut held, mut turn) = (Vec::new(), 0, Turn::default());
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
-            held += piece.iter().map(weight_of).sum::<usize>();
+            let weight = piece.iter().map(weight_of).sum::<usize>();
+            held += weight;
             if held > most {
                 return Err(too_many_samples());
             }
             series.extend(piece);
+            turn.spend(weight).await;
         }
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(series)

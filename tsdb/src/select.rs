@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::limits::QUERY_SAMPLES_MAX;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{ExemplarSeries, Labels, Samples, Series};
+use model::{ExemplarSeries, Labels, Matcher, Samples, Series};
 
 use crate::error::StorageError;
 use crate::part::Column;
@@ -22,12 +22,14 @@ use crate::state::EachValue;
 impl Source for Shard {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
         let mut pieces = self.pieces(selection);
-        let mut answer = Vec::new();
+        let (mut answer, mut before, mut turn) = (Vec::new(), 0, Turn::default());
         while let Some(piece) = pieces.next().await.map_err(|e| self.source_error(e))? {
             if pieces.weight() > QUERY_SAMPLES_MAX {
                 return Err(too_many_samples());
             }
             answer.extend(piece);
+            turn.spend(pieces.weight() - before).await;
+            before = pieces.weight();
         }
         answer.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(answer)
@@ -50,15 +52,25 @@ impl Source for Shard {
         selection: &MetadataSelection,
     ) -> Result<Vec<ExemplarSeries>, SourceError> {
         let (start, end) = (selection.start, selection.end);
-        let mut found = self.read(|state| state.gather_exemplars(&selection.any_of, start, end));
+        let mut found = Vec::new();
+        for any_of in turns(&selection.any_of) {
+            found.append(&mut self.read(|state| state.gather_exemplars(any_of, start, end)));
+            tokio::task::yield_now().await;
+        }
         found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        found.dedup_by(|a, b| a.labels == b.labels);
         Ok(found)
     }
 
     async fn series(&self, selection: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {
         let (start, end) = (selection.start, selection.end);
-        let mut found = self.read(|state| state.series(&selection.any_of, start, end));
-        found.sort_unstable();
+        let mut found = Vec::new();
+        for any_of in turns(&selection.any_of) {
+            found.append(&mut self.read(|state| state.series(any_of, start, end)));
+            found.sort_unstable();
+            found.dedup();
+            tokio::task::yield_now().await;
+        }
         Ok(found)
     }
 
@@ -113,6 +125,35 @@ impl Shard {
     pub(crate) fn source_error(&self, error: StorageError) -> SourceError {
         SourceError::Internal(self.note(error).full_text())
     }
+}
+
+/// Gives others a turn now and then: what is in memory is decoded without a wait.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    spent: usize,
+}
+
+/// Samples between two turns: around a millisecond of decoding.
+const SAMPLES_PER_TURN: usize = 64 << 10;
+
+impl Turn {
+    /// Counts samples that were decoded.
+    pub async fn spend(&mut self, samples: usize) {
+        self.spent += samples;
+        if self.spent >= SAMPLES_PER_TURN {
+            self.spent = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Lists of matchers that are looked at under the lock at a time.
+const LISTS_PER_TURN: usize = 16;
+
+/// All lists, a few at a time; none is one turn, too.
+fn turns(any_of: &[Vec<Matcher>]) -> impl Iterator<Item = &[Vec<Matcher>]> {
+    let none = any_of.is_empty().then_some(any_of);
+    any_of.chunks(LISTS_PER_TURN).chain(none)
 }
 
 pub(crate) fn too_many_samples() -> SourceError {

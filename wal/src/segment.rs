@@ -216,8 +216,16 @@ fn read_records(
         records.push((record, at + offset, whole));
         offset = end;
     }
-    // One that ends early was not flushed.
-    let is_flushed = header.filler_bytes == 0 || header.extent() <= bytes.len() as u64;
+    let filler_at = usize::try_from(header.payload_end()).ok()?;
+    let filler = bytes.get(filler_at..usize::try_from(header.extent()).ok()?);
+    // One that ends early was not flushed; one that changed means nothing, but that the disk lost what it was told.
+    let is_flushed = header.filler_bytes == 0 || filler.is_some();
+    if filler.is_some_and(|filler| filler.iter().any(|byte| *byte != 0)) {
+        tracing::warn!(
+            lsn = header.lsn,
+            "zeros behind a batch of the log have changed: the disk is not to be trusted"
+        );
+    }
     (offset == header.payload_end() && is_flushed).then_some(records)
 }
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use hyper::Method;
 use jepsen_tests::client::wall_ms;
 use jepsen_tests::http::{Connection, Reply};
@@ -174,14 +173,20 @@ async fn lane(
     end_s: i64,
     until: Instant,
 ) -> Vec<(Duration, String)> {
-    const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];
-    let form = Bytes::from(bomb.form(end_s, options.timeout_s));
+    let posted = bomb.post(end_s, options.timeout_s);
+    let headers = [("content-type", posted.content_type)];
     let mut connection = Connection::new(address);
     let mut replies = Vec::new();
     while replies.is_empty() || Instant::now() < until {
         let began = Instant::now();
         let deadline = Duration::from_secs(4 * options.timeout_s + 2);
-        let sent = connection.send(Method::POST, bomb.path(), &FORM, form.clone(), deadline);
+        let sent = connection.send(
+            Method::POST,
+            posted.path,
+            &headers,
+            posted.body.clone(),
+            deadline,
+        );
         let text = match sent.await {
             Reply::Answer { status: 200, body } => format!("200, {} bytes", body.len()),
             Reply::Answer { status, body } => format!("{status} {}", error_of(&body)),

@@ -32,4 +32,4 @@ pub use chunk::Chunks;
 pub use external::External;
 pub use frame::Frames;
 pub use request::{Answer, Query, ReadError, Request, decode};
-pub use samples::SamplesAnswer;
+pub use samples::{SamplesAnswer, SamplesBody};

@@ -4,7 +4,8 @@
 
 use model::histogram::{ResetHint, Span};
 use model::{Histogram, Samples, Series, Timestamp};
-use prost::Message;
+use prost::encoding::encode_varint;
+use prost::{Message, length_delimiter_len};
 use proto::remote as wire;
 use proto::remote::histogram::{Count, ZeroCount};
 
@@ -15,7 +16,7 @@ use super::sequence::{Step, step};
 /// Collects one result for each query of a request.
 #[derive(Debug, Default)]
 pub struct SamplesAnswer {
-    response: wire::ReadResponse,
+    results: Vec<Vec<Series>>,
     samples: usize,
 }
 
@@ -25,24 +26,14 @@ pub struct SamplesAnswer {
 pub struct TooManySamples(pub usize);
 
 impl SamplesAnswer {
-    /// Adds the result of the next query; `samples_max` bounds each, 0 does not.
-    pub fn add(
-        &mut self,
-        series: Vec<Series>,
-        external: &External,
-        samples_max: usize,
-    ) -> Result<(), TooManySamples> {
-        let samples: usize = series.iter().map(|s| s.samples.len()).sum();
-        if samples_max > 0 && samples > samples_max {
+    /// Adds the result of the next query. `samples_max` bounds each, 0 does not; of several queries it
+    /// bounds all together, which Prometheus does not.
+    pub fn add(&mut self, series: Vec<Series>, samples_max: usize) -> Result<(), TooManySamples> {
+        self.samples += series.iter().map(|s| s.samples.len()).sum::<usize>();
+        if samples_max > 0 && self.samples > samples_max {
             return Err(TooManySamples(samples_max));
         }
-        self.samples += samples;
-        let timeseries = series
-            .into_iter()
-            .map(|series| time_series(series, external));
-        self.response.results.push(wire::QueryResult {
-            timeseries: timeseries.collect(),
-        });
+        self.results.push(series);
         Ok(())
     }
 
@@ -55,13 +46,105 @@ impl SamplesAnswer {
         self.samples == 0
     }
 
+    /// What was added, for an answer of another form.
+    pub fn into_results(self) -> Vec<Vec<Series>> {
+        self.results
+    }
+
     /// The body; an answer larger than snappy's 4 GiB is an error.
-    pub fn encode(self) -> Result<Vec<u8>, snap::Error> {
-        snap::raw::Encoder::new().compress_vec(&self.response.encode_to_vec())
+    pub fn into_body(self, external: External) -> Result<SamplesBody, snap::Error> {
+        let result_len = |result: &Vec<Series>| {
+            let series = result.iter().map(|series| time_series(series, &external));
+            series.map(|series| field_len(series.encoded_len())).sum()
+        };
+        let result_lens: Vec<usize> = self.results.iter().map(result_len).collect();
+        let given: u64 = result_lens.iter().map(|len| field_len(*len) as u64).sum();
+        let max = u64::from(u32::MAX);
+        if given > max {
+            return Err(snap::Error::TooBig { given, max });
+        }
+        let mut begin = Vec::new();
+        encode_varint(given, &mut begin);
+        Ok(SamplesBody {
+            external,
+            results: self.results.into_iter().zip(result_lens),
+            series: Vec::new().into_iter(),
+            begin,
+            plain: Vec::new(),
+            encoder: snap::raw::Encoder::new(),
+        })
     }
 }
 
-fn time_series(series: Series, external: &External) -> wire::TimeSeries {
+/// What snappy compresses by itself, without a look at what is before.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// A body in pieces, for each of which a few series are let go.
+///
+/// Snappy's raw format is the length of the whole and then one compressed block after the other: the
+/// same bytes as if it had stood in memory.
+pub struct SamplesBody {
+    external: External,
+    results: std::iter::Zip<std::vec::IntoIter<Vec<Series>>, std::vec::IntoIter<usize>>,
+    series: std::vec::IntoIter<Series>,
+    /// The length of the whole, before the first piece.
+    begin: Vec<u8>,
+    /// What is written and not compressed yet.
+    plain: Vec<u8>,
+    encoder: snap::raw::Encoder,
+}
+
+impl SamplesBody {
+    /// Writes until there is a block; `false` when nothing is left to write.
+    fn write_block(&mut self) -> bool {
+        while self.plain.len() < BLOCK_BYTES {
+            if let Some(series) = self.series.next() {
+                let series = time_series(&series, &self.external);
+                self.plain.push(FIELD);
+                let encoded = series.encode_length_delimited(&mut self.plain);
+                encoded.expect("a vector has room for all");
+            } else if let Some((result, len)) = self.results.next() {
+                self.plain.push(FIELD);
+                encode_varint(len as u64, &mut self.plain);
+                self.series = result.into_iter();
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Iterator for SamplesBody {
+    type Item = Result<Vec<u8>, snap::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut piece = std::mem::take(&mut self.begin);
+        let is_whole = !self.write_block();
+        let len = match is_whole {
+            true => self.plain.len(),
+            false => self.plain.len() / BLOCK_BYTES * BLOCK_BYTES,
+        };
+        for block in self.plain[..len].chunks(BLOCK_BYTES) {
+            match self.encoder.compress_vec(block) {
+                Ok(compressed) => piece.extend(&compressed[length_delimiter_len(block.len())..]),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.plain.drain(..len);
+        (!piece.is_empty()).then_some(Ok(piece))
+    }
+}
+
+/// The key of the only field of a response, and of a result: number 1, of so many bytes.
+const FIELD: u8 = 1 << 3 | 2;
+
+/// What such a field takes, with its key.
+fn field_len(len: usize) -> usize {
+    1 + length_delimiter_len(len) + len
+}
+
+fn time_series(series: &Series, external: &External) -> wire::TimeSeries {
     let samples = &series.samples;
     let floats = (0..samples.len()).filter(|i| samples.histogram(*i).is_none());
     wire::TimeSeries {

@@ -473,15 +473,58 @@ const BOUNDS: [f64; 6] = [0.001, 0.0015, 0.1, 1.0, 33_554.43, 33_554.5];
 const SAMPLES: &[u8] = include_bytes!("fixtures/samples.bin");
 const FRAMES: &[u8] = include_bytes!("fixtures/frames.bin");
 
+/// The message in a body, whose bytes are those that snappy makes of the whole.
+fn decompressed(answer: SamplesAnswer, external: External) -> Vec<u8> {
+    let pieces = answer.into_body(external).unwrap();
+    let pieces: Vec<Vec<u8>> = pieces.map(Result::unwrap).collect();
+    let body = pieces.concat();
+    let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    let whole = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+    assert!(body == whole, "{} bytes of {}", body.len(), plain.len());
+    plain
+}
+
+#[test]
+fn a_long_answer_leaves_in_pieces() {
+    let mut samples = Samples::default();
+    (0..9_000).for_each(|at| samples.push(Timestamp(at * 15_000), (at * 7_919 % 1_000) as f64));
+    let series = |n: usize| Series {
+        labels: Labels::from_pairs([("n", n.to_string())]),
+        samples: samples.clone(),
+    };
+    let mut answer = SamplesAnswer::default();
+    for count in [3, 0, 1] {
+        answer
+            .add((0..count).map(series).collect(), 36_000)
+            .unwrap();
+    }
+    assert!(answer.into_body(External::default()).unwrap().count() > 3);
+    let mut answer = SamplesAnswer::default();
+    answer.add((0..3).map(series).collect(), 36_000).unwrap();
+    let too_many = answer.add((0..2).map(series).collect(), 36_000);
+    assert_eq!(
+        too_many.unwrap_err().to_string(),
+        "exceeded sample limit (36000)"
+    );
+    let response = wire::ReadResponse::decode(&decompressed(answer, External::default())[..]);
+    let results = response.unwrap().results;
+    assert_eq!(results.len(), 1);
+    assert!(
+        results[0]
+            .timeseries
+            .iter()
+            .all(|series| series.samples.len() == 9_000)
+    );
+}
+
 #[test]
 fn bytes_are_those_of_prometheus() {
     let series = read_samples(SAMPLES);
     assert_eq!(series.len(), 16);
     let external = External(Labels::from_pairs([("region", "eu")]));
     let mut answer = SamplesAnswer::default();
-    answer.add(series.clone(), &external, 0).unwrap();
-    let body = answer.encode().unwrap();
-    let body = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    answer.add(series.clone(), 0).unwrap();
+    let body = decompressed(answer, external.clone());
     let [mut ours, theirs] = [&body[..], SAMPLES].map(|b| wire::ReadResponse::decode(b).unwrap());
     for series in &mut ours.results[0].timeseries {
         for histogram in &mut series.histograms {
@@ -523,8 +566,8 @@ proptest! {
         let hints: Vec<_> = read.histograms.iter().map(|(_, h)| i32::from(h.reset_hint.number())).collect();
         let labels = Labels::from_pairs([("a", "b")]);
         let mut answer = SamplesAnswer::default();
-        answer.add(vec![Series { labels, samples: samples.clone() }], &External::default(), 0).unwrap();
-        let body = snap::raw::Decoder::new().decompress_vec(&answer.encode().unwrap()).unwrap();
+        answer.add(vec![Series { labels, samples: samples.clone() }], 0).unwrap();
+        let body = decompressed(answer, External::default());
         let series = wire::ReadResponse::decode(&body[..]).unwrap().results.remove(0).timeseries.remove(0);
         let plain: Vec<_> = series.histograms.iter().map(|h| h.reset_hint).collect();
         prop_assert_eq!(plain, hints);

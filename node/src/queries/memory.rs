@@ -2,7 +2,8 @@
 //!
 //! Promise: what running queries hold of selected series never exceeds the bound together. The
 //! query that asks for what is not there fails; those that have theirs go on. Counted is what a
-//! source answered, once it has: one answer on its way is bounded by the source. Of what comes in
+//! source answered, once it has, and a large result until it was read: one answer on its way is bounded
+//! by the source. Of what comes in
 //! pieces only the last one is counted, and the columns made of those before.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +53,13 @@ impl Memory {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Counts what stays of a query behind its end: an answer that is being read.
+    pub fn hold(&self, bytes: usize) -> Result<Held, Full> {
+        self.take(0, bytes)?;
+        let memory = self.clone();
+        Ok(Held { memory, bytes })
+    }
+
     /// Adds `bytes` for a query that holds `own` already.
     fn take(&self, own: usize, bytes: usize) -> Result<(), Full> {
         let max = self.bytes_max;
@@ -68,6 +76,19 @@ impl Memory {
                 max,
             }),
         }
+    }
+}
+
+/// Bytes that are counted while this lives.
+#[derive(Debug)]
+pub struct Held {
+    memory: Memory,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -221,7 +242,7 @@ impl Evaluator for BudgetedEvaluator {
 }
 
 /// What a series holds in memory, about.
-fn size(series: &Series) -> usize {
+pub fn size(series: &Series) -> usize {
     let samples = &series.samples;
     let histograms = samples
         .histograms

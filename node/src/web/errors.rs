@@ -216,6 +216,16 @@ impl From<ReadError> for TextError {
     }
 }
 
+impl From<Full> for TextError {
+    fn from(full: Full) -> Self {
+        let status = match full {
+            Full::TooLarge { .. } => StatusCode::BAD_REQUEST,
+            Full::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, full.to_string())
+    }
+}
+
 impl From<TooManySamples> for TextError {
     fn from(error: TooManySamples) -> Self {
         Self::bad_request(error.to_string())

@@ -25,10 +25,19 @@ pub async fn query(
     }
     let expr = promql::parse_with(form.first("query"), api.settings.parse);
     let expr = expr.map_err(|e| ApiError::bad_data(e.to_string()))?;
-    let any_of = promql::selectors(&expr);
+    let mut any_of = promql::selectors(&expr);
     if any_of.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    // What is named twice is looked for once.
+    let mut seen = Vec::new();
+    any_of.retain(|matchers| {
+        let is_new = !seen.contains(matchers);
+        if is_new {
+            seen.push(matchers.clone());
+        }
+        is_new
+    });
     let consistency = form.consistency(&headers);
     let selection = MetadataSelection {
         any_of,

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use model::{Histogram, Labels, Sample, Series, Timestamp, number};
-use promql::{Value, native};
+use promql::{IntoSeries, Matrix, Value, VectorSample, native};
 use serde::Serialize;
 
 use super::errors::ApiError;
@@ -126,6 +126,20 @@ impl Json {
         self.raw("}");
     }
 
+    fn vector_sample(&mut self, sample: &VectorSample) {
+        self.raw("{\"metric\":").labels(&sample.labels);
+        match &sample.value {
+            model::Value::Float(value) => self.raw(",\"value\":").sample(Sample {
+                timestamp: sample.timestamp,
+                value: *value,
+            }),
+            model::Value::Histogram(histogram) => self
+                .raw(",\"histogram\":")
+                .histogram_sample(sample.timestamp, histogram),
+        }
+        self.raw("}");
+    }
+
     fn histogram_sample(&mut self, at: Timestamp, histogram: &Histogram) {
         self.raw("[").timestamp(at).raw(",{\"count\":");
         self.float(histogram.count).raw(",\"sum\":");
@@ -153,13 +167,104 @@ pub fn success(data: impl FnOnce(&mut Json), warnings: &[String], infos: &[Strin
     let mut json = Json::default();
     json.raw("{\"status\":\"success\",\"data\":");
     data(&mut json);
+    write_notes(&mut json, warnings, infos);
+    json.into_string()
+}
+
+/// What stands behind the data.
+fn write_notes(json: &mut Json, warnings: &[String], infos: &[String]) {
     for (name, notes) in [("warnings", warnings), ("infos", infos)] {
         if !notes.is_empty() {
             json.raw(",\"").raw(name).raw("\":").texts(notes);
         }
     }
     json.raw("}");
-    json.into_string()
+}
+
+/// The same text as [`success`] makes of series or samples, in pieces that are written when they are asked for.
+pub struct Pieces {
+    json: Json,
+    items: Items,
+    separator: &'static str,
+    /// What stands behind the series; taken with the last piece.
+    end: Option<Json>,
+}
+
+enum Items {
+    Series(IntoSeries),
+    Samples(std::vec::IntoIter<VectorSample>),
+}
+
+impl Items {
+    /// Writes the next one, if there is one.
+    fn write_next(&mut self, json: &mut Json, separator: &str) -> bool {
+        match self {
+            Self::Series(series) => {
+                let next = series.next();
+                next.map(|series| json.raw(separator).series(&series))
+            }
+            Self::Samples(samples) => {
+                let next = samples.next();
+                next.map(|sample| json.raw(separator).vector_sample(&sample))
+            }
+        }
+        .is_some()
+    }
+}
+
+/// A piece of an answer ends with the series that makes it as long as this.
+const PIECE_BYTES: usize = 64 << 10;
+
+impl Pieces {
+    pub fn of_matrix(matrix: Matrix, around: Around<'_>) -> Self {
+        Self::new("matrix", Items::Series(matrix.into_iter()), around)
+    }
+
+    pub fn of_vector(samples: Vec<VectorSample>, around: Around<'_>) -> Self {
+        Self::new("vector", Items::Samples(samples.into_iter()), around)
+    }
+
+    fn new(kind: &str, items: Items, around: Around<'_>) -> Self {
+        let mut json = Json::default();
+        json.raw("{\"status\":\"success\",\"data\":");
+        json.raw("{\"resultType\":\"").raw(kind);
+        json.raw("\",\"result\":[");
+        let mut end = Json::default();
+        end.raw("]");
+        around.beside.write(&mut end);
+        write_notes(&mut end, around.warnings, around.infos);
+        Self {
+            json,
+            items,
+            separator: "",
+            end: Some(end),
+        }
+    }
+}
+
+/// What stands around a result.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    pub beside: Beside<'a>,
+    pub warnings: &'a [String],
+    pub infos: &'a [String],
+}
+
+impl Iterator for Pieces {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        self.end.as_ref()?;
+        while self.items.write_next(&mut self.json, self.separator) {
+            self.separator = ",";
+            if self.json.0.len() >= PIECE_BYTES {
+                return Some(std::mem::take(&mut self.json).into_string());
+            }
+        }
+        let end = self.end.take()?;
+        self.json.raw(&end.into_string());
+        Some(std::mem::take(&mut self.json).into_string())
+    }
 }
 
 /// `{"status":"error","errorType":…,"error":…}`.
@@ -176,6 +281,18 @@ pub fn error(error: &ApiError) -> String {
 pub struct Beside<'a> {
     pub stats: Option<&'a str>,
     pub explain: Option<&'a str>,
+}
+
+impl Beside<'_> {
+    /// With the end of the data.
+    fn write(&self, json: &mut Json) {
+        for (name, text) in [("stats", self.stats), ("explain", self.explain)] {
+            if let Some(text) = text {
+                json.raw(",\"").raw(name).raw("\":").raw(text);
+            }
+        }
+        json.raw("}");
+    }
 }
 
 /// The data of a query's answer.
@@ -195,27 +312,16 @@ pub fn write_result(json: &mut Json, value: &Value, beside: Beside<'_>) {
             write!(out, "\"{}\"", number::plain(*value)).expect("a String takes all");
         }),
         Value::String(at, text) => json.lone(*at, |out| write_text(out, text, Escape::Go)),
-        Value::Vector(samples) => json.list(samples, |json, sample| {
-            json.raw("{\"metric\":").labels(&sample.labels);
-            match &sample.value {
-                model::Value::Float(value) => json.raw(",\"value\":").sample(Sample {
-                    timestamp: sample.timestamp,
-                    value: *value,
-                }),
-                model::Value::Histogram(histogram) => json
-                    .raw(",\"histogram\":")
-                    .histogram_sample(sample.timestamp, histogram),
+        Value::Vector(samples) => json.list(samples, Json::vector_sample),
+        Value::Matrix(matrix) => {
+            json.raw("[");
+            for (at, series) in matrix.series().enumerate() {
+                json.raw(if at > 0 { "," } else { "" }).series(&series);
             }
-            json.raw("}");
-        }),
-        Value::Matrix(series) => json.list(series, Json::series),
-    };
-    for (name, text) in [("stats", beside.stats), ("explain", beside.explain)] {
-        if let Some(text) = text {
-            json.raw(",\"").raw(name).raw("\":").raw(text);
+            json.raw("]")
         }
-    }
-    json.raw("}");
+    };
+    beside.write(json);
 }
 
 /// Seconds; three decimals unless they are all zero.
@@ -381,14 +487,74 @@ mod tests {
             labels: Labels::from_pairs([("__name__", "up"), ("job", "a")]),
             samples,
         };
+        let matrix = Matrix::from(vec![series.clone(), series]);
         assert_eq!(
-            result(&Value::Matrix(vec![series.clone(), series])),
+            result(&Value::Matrix(matrix)),
             concat!(
                 r#"{"status":"success","data":{"resultType":"matrix","result":["#,
                 r#"{"metric":{"__name__":"up","job":"a"},"values":[[-1.500,"1"],[2,"-Inf"]]},"#,
                 r#"{"metric":{"__name__":"up","job":"a"},"values":[[-1.500,"1"],[2,"-Inf"]]}]}}"#,
             )
         );
+    }
+
+    #[test]
+    fn a_matrix_in_pieces_is_the_same_text() {
+        let series = |n: i64| {
+            let mut samples = Samples::default();
+            (0..n).for_each(|at| samples.push(Timestamp(at), 0.1 * at as f64));
+            Series {
+                labels: Labels::from_pairs([("n", n.to_string())]),
+                samples,
+            }
+        };
+        let beside = Beside {
+            stats: Some("{}"),
+            explain: None,
+        };
+        let (warnings, infos) = (["careful".to_owned()], []);
+        for (series, pieces) in [
+            (Vec::new(), 1),
+            (vec![series(1)], 1),
+            (
+                vec![series(10_000), series(20), series(30), series(9_000)],
+                3,
+            ),
+        ] {
+            let matrix = Matrix::from(series);
+            let value = Value::Matrix(matrix.clone());
+            let whole = |json: &mut Json| write_result(json, &value, beside);
+            let around = Around {
+                beside,
+                warnings: &warnings,
+                infos: &infos,
+            };
+            let text: Vec<String> = Pieces::of_matrix(matrix, around).collect();
+            assert_eq!(text.len(), pieces);
+            assert_eq!(text.concat(), success(whole, &warnings, &infos));
+        }
+    }
+
+    #[test]
+    fn a_vector_in_pieces_is_the_same_text() {
+        let sample = |n: i64| VectorSample {
+            labels: Labels::from_pairs([("n", n.to_string())]),
+            timestamp: Timestamp(n),
+            value: model::Value::Float(0.1 * n as f64),
+        };
+        let around = Around {
+            beside: Beside::default(),
+            warnings: &[],
+            infos: &["i".to_owned()],
+        };
+        for (count, pieces) in [(0, 1), (1, 1), (3_000, 3)] {
+            let samples: Vec<VectorSample> = (0..count).map(sample).collect();
+            let text: Vec<String> = Pieces::of_vector(samples.clone(), around).collect();
+            assert_eq!(text.len(), pieces);
+            let value = Value::Vector(samples);
+            let whole = |json: &mut Json| write_result(json, &value, around.beside);
+            assert_eq!(text.concat(), success(whole, around.warnings, around.infos));
+        }
     }
 
     #[test]

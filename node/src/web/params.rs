@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
+use model::hash::Set;
 use model::limits::FORM_BYTES_MAX;
 use model::source::Consistency;
 use model::time::parse_duration;
@@ -133,7 +134,10 @@ impl Form {
 
     /// One list of matchers per `match[]`, each of which names something.
     pub fn matchers(&self) -> Result<Vec<Vec<Matcher>>, String> {
-        let lists: Result<Vec<_>, _> = self.all("match[]").map(promql::parse_matchers).collect();
+        let mut seen = Set::default();
+        // What is asked for twice is looked for once.
+        let texts = self.all("match[]").filter(|text| seen.insert(*text));
+        let lists: Result<Vec<_>, _> = texts.map(promql::parse_matchers).collect();
         let lists = lists.map_err(|e| e.to_string())?;
         match lists.iter().any(|l| l.iter().all(Matcher::matches_empty)) {
             true => Err(EMPTY.to_owned()),

@@ -3,26 +3,34 @@
 //! Promise: parameters are checked in Prometheus' order and refused in its words. Not here:
 //! evaluation, and the limits it runs under (`queries`).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use futures::stream;
 use model::limits::QUERY_POINTS_MAX;
 use model::trail::Trail;
-use promql::{QueryParams, QueryResult, Value};
+use promql::{Matrix, QueryParams, QueryResult, Value, VectorSample};
 
 use super::Shared;
 use super::errors::ApiError;
 use super::explain;
-use super::json;
+use super::json::{self, Around, Pieces};
 use super::moment::Moment;
 use super::params::{Asker, Form, parse_nanos};
 use crate::queries::log::Origin;
-use crate::queries::{Answer, Query, Span, write_samples};
+use crate::queries::memory::Held;
+use crate::queries::{Answer, Failure, Query, Span, write_samples};
 
 const TRUNCATED: &str = "results truncated due to limit";
+const JSON: &str = "application/json";
+
+/// Values up to so many bytes become one text, whose length is told; more than that is sent in pieces.
+const WHOLE_BYTES_MAX: usize = 256 << 10;
 
 /// One instant.
 pub async fn instant(
@@ -89,14 +97,14 @@ async fn run(
         stats: stats.as_deref(),
         explain: explained.as_deref(),
     };
-    Ok(respond(answer.result, beside, limit))
+    respond(api, answer.result, beside, limit)
 }
 
 /// A matrix without series, for an expression that is one.
 fn nothing(api: &Shared, form: &Form) -> Result<Response, ApiError> {
     let expr = promql::parse_with(form.first("query"), api.settings.parse);
     expr.map_err(|e| ApiError::bad_parameter("query", e))?;
-    let value = Value::Matrix(Vec::new());
+    let value = Value::Matrix(Matrix::default());
     let write = |json: &mut json::Json| json::write_result(json, &value, json::Beside::default());
     Ok(json_response(json::success(write, &[], &[])))
 }
@@ -174,12 +182,53 @@ fn write_stats(answer: &Answer, per_step: bool) -> String {
     json.into_string()
 }
 
-fn respond(mut result: QueryResult, beside: json::Beside<'_>, limit: Option<usize>) -> Response {
+fn respond(
+    api: &Shared,
+    mut result: QueryResult,
+    beside: json::Beside<'_>,
+    limit: Option<usize>,
+) -> Result<Response, ApiError> {
     if truncate(&mut result.value, limit) {
         result.warnings.push(TRUNCATED.to_owned());
     }
-    let write = |json: &mut json::Json| json::write_result(json, &result.value, beside);
-    json_response(json::success(write, &result.warnings, &result.infos))
+    let (warnings, infos) = (&result.warnings, &result.infos);
+    let around = Around {
+        beside,
+        warnings,
+        infos,
+    };
+    let held = |bytes| api.queries.memory.hold(bytes).map_err(Failure::Memory);
+    let value = match result.value {
+        Value::Matrix(matrix) if matrix.bytes() > WHOLE_BYTES_MAX => {
+            let held = held(matrix.bytes())?;
+            return Ok(in_pieces(Pieces::of_matrix(matrix, around), held));
+        }
+        Value::Vector(samples) if vector_bytes(&samples) > WHOLE_BYTES_MAX => {
+            let held = held(vector_bytes(&samples))?;
+            return Ok(in_pieces(Pieces::of_vector(samples, around), held));
+        }
+        value => value,
+    };
+    let write = |json: &mut json::Json| json::write_result(json, &value, beside);
+    Ok(json_response(json::success(write, warnings, infos)))
+}
+
+/// About how many bytes the samples take.
+fn vector_bytes(samples: &[VectorSample]) -> usize {
+    let labels = samples.iter().map(|one| one.labels.as_canonical().len());
+    size_of_val(samples) + labels.sum::<usize>()
+}
+
+/// Text is written as fast as it is read, series by series, and what stands in it is let go.
+fn in_pieces(text: Pieces, held: Held) -> Response {
+    let pieces = stream::unfold((text, held), async |(mut text, held)| {
+        let piece = text.next()?;
+        // A reader that takes all at once must not keep others from their turn.
+        tokio::task::yield_now().await;
+        Some((Ok::<_, Infallible>(piece), (text, held)))
+    });
+    let kind = [(header::CONTENT_TYPE, JSON)];
+    (kind, Body::from_stream(pieces)).into_response()
 }
 
 /// Whether anything was cut off.
@@ -195,7 +244,7 @@ fn truncate(value: &mut Value, limit: Option<usize>) -> bool {
 
 /// 200 with a body of JSON.
 pub fn json_response(body: String) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
 #[cfg(test)]

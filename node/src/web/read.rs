@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 
+use axum::BoxError;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -13,13 +14,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use federation::read::{Answer, External, Frames, Request, SamplesAnswer, decode, markers};
 use futures::stream;
+use model::Samples;
 use model::limits::{READ_REQUEST_BYTES_MAX, READ_SAMPLES_MAX};
 use model::source::{Selection, Take};
-use model::{Samples, Series};
 
 use super::errors::TextError;
 use super::params::Form;
 use super::{Shared, body};
+use crate::queries::memory::{Held, size};
 
 /// Names from which a reader knows the form of an answer.
 const SAMPLES: &str = "application/x-protobuf";
@@ -40,9 +42,16 @@ pub async fn remote(
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     let results = select(&api, &request, &external, &form, &headers).await?;
     match request.answer {
-        Answer::Samples => samples(results, &external),
+        Answer::Samples => samples(results, external),
         Answer::Chunks => Ok(chunks(results, &external)),
     }
+}
+
+/// What was selected, while it is counted.
+#[derive(Default)]
+struct Results {
+    answer: SamplesAnswer,
+    held: Vec<Held>,
 }
 
 async fn select(
@@ -51,9 +60,13 @@ async fn select(
     external: &External,
     form: &Form,
     headers: &HeaderMap,
-) -> Result<Vec<Vec<Series>>, TextError> {
+) -> Result<Results, TextError> {
     let consistency = form.consistency(headers).map_err(TextError::bad_request)?;
-    let mut results = Vec::with_capacity(request.queries.len());
+    let samples_max = match request.answer {
+        Answer::Samples => READ_SAMPLES_MAX,
+        Answer::Chunks => 0,
+    };
+    let mut results = Results::default();
     for query in &request.queries {
         let selection = Selection {
             matchers: external.strip(&query.matchers),
@@ -75,33 +88,44 @@ async fn select(
         for one in &mut series {
             markers::fit(&mut one.samples);
         }
-        results.push(series);
+        let bytes = series.iter().map(size).sum();
+        results.held.push(api.queries.memory.hold(bytes)?);
+        results.answer.add(series, samples_max)?;
     }
     Ok(results)
 }
 
-fn samples(results: Vec<Vec<Series>>, external: &External) -> Result<Response, TextError> {
-    let mut answer = SamplesAnswer::default();
-    for series in results {
-        answer.add(series, external, READ_SAMPLES_MAX)?;
-    }
-    let body = answer.encode();
+fn samples(results: Results, external: External) -> Result<Response, TextError> {
+    let body = results.answer.into_body(external);
     let body =
         body.map_err(|e| TextError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let kind = [
         (header::CONTENT_TYPE, SAMPLES),
         (header::CONTENT_ENCODING, "snappy"),
     ];
-    Ok((kind, body).into_response())
+    Ok((kind, in_turns(body, results.held)).into_response())
 }
 
-fn chunks(results: Vec<Vec<Series>>, external: &External) -> Response {
-    let results = results.into_iter().enumerate();
+fn chunks(results: Results, external: &External) -> Response {
+    let frames = results.answer.into_results().into_iter().enumerate();
     let external = external.clone();
-    let frames = results.flat_map(move |(i, series)| Frames::new(series, external.clone(), i));
-    let frames = frames.map(Ok::<Bytes, Infallible>);
-    let body = Body::from_stream(stream::iter(frames));
+    let frames = frames.flat_map(move |(i, series)| Frames::new(series, external.clone(), i));
+    let body = in_turns(frames.map(Ok::<Bytes, Infallible>), results.held);
     ([(header::CONTENT_TYPE, CHUNKS)], body).into_response()
+}
+
+/// Pieces as they are read; what they are made of is counted until then.
+fn in_turns<P: Into<Bytes> + Send + 'static, E: Into<BoxError> + Send + 'static>(
+    pieces: impl Iterator<Item = Result<P, E>> + Send + 'static,
+    held: Vec<Held>,
+) -> Body {
+    let pieces = stream::unfold((pieces, held), async |(mut pieces, held)| {
+        let piece = pieces.next()?;
+        // A reader that takes all at once must not keep others from their turn.
+        tokio::task::yield_now().await;
+        Some((piece, (pieces, held)))
+    });
+    Body::from_stream(pieces)
 }
 
 #[cfg(test)]

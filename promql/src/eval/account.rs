@@ -9,6 +9,8 @@
 //! where series lie changes nothing. One thing hangs on the order of series, of which a window stays
 //! held while the results of others are: the one that holds most counts as the last.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use model::fragment::StepCount;
 
 use super::functions::{is_over_windows, keeps_samples};
@@ -124,9 +126,12 @@ pub(super) enum HeldByShards {
     Peak(u64),
 }
 
+/// Instants that are booked without a look at whether it is another one's turn.
+const INSTANTS_PER_TURN: usize = 16 << 10;
+
 impl Pace<'_> {
     /// Books what a step has made and read; `self.current` is what was held before it began.
-    pub(super) fn book(
+    pub(super) async fn book(
         &mut self,
         entry: Entry,
         mut operands: Vec<Tally>,
@@ -165,7 +170,7 @@ impl Pace<'_> {
                     sizes: sizes.clone(),
                     ..Tally::default()
                 };
-                self.gather(&[found], base, (&sizes, &[]))?;
+                self.gather(&[found], base, (&sizes, &[])).await?;
             }
             How::Info => {
                 let infos = Tally {
@@ -178,7 +183,7 @@ impl Pace<'_> {
                 self.notice()?;
                 let kept = of_base + if steps > 1 { infos.total() } else { 0 };
                 operands.push(infos);
-                self.gather(&operands, base, (&sizes, &rounded))?;
+                self.gather(&operands, base, (&sizes, &rounded)).await?;
                 self.current += kept;
                 operands.truncate(1);
             }
@@ -203,9 +208,9 @@ impl Pace<'_> {
                 self.current = self.current.saturating_sub(within);
             }
             How::Replace => self.replace(base, total),
-            How::Gather => self.gather(&operands, base, (&sizes, &rounded))?,
+            How::Gather => self.gather(&operands, base, (&sizes, &rounded)).await?,
             How::Shards { folded } => {
-                self.book_shards(before, shards)?;
+                self.book_shards(before, shards).await?;
                 if folded {
                     self.replace(base, total);
                 }
@@ -217,22 +222,30 @@ impl Pace<'_> {
         Ok(tally)
     }
 
-    fn book_shards(&mut self, before: u64, shards: Option<HeldByShards>) -> Result<(), QueryError> {
-        match shards {
-            Some(HeldByShards::Counted(entries, counts)) => {
-                self.replay(&entries, counts)?;
+    /// Boxed, since what it books in turn is booked as everything is; no part has parts.
+    fn book_shards(
+        &mut self,
+        before: u64,
+        shards: Option<HeldByShards>,
+    ) -> BoxFuture<'_, Result<(), QueryError>> {
+        let book = async move {
+            match shards {
+                Some(HeldByShards::Counted(entries, counts)) => {
+                    self.replay(&entries, counts).await?;
+                }
+                Some(HeldByShards::Peak(peak)) => {
+                    self.current = before + peak;
+                    self.notice()?;
+                }
+                None => {}
             }
-            Some(HeldByShards::Peak(peak)) => {
-                self.current = before + peak;
-                self.notice()?;
-            }
-            None => {}
-        }
-        Ok(())
+            Ok(())
+        };
+        book.boxed()
     }
 
     /// Books the steps of a whole plan by what they made.
-    pub(super) fn replay(
+    pub(super) async fn replay(
         &mut self,
         entries: &[Entry],
         counts: Vec<StepCount>,
@@ -240,12 +253,12 @@ impl Pace<'_> {
         let mut tallies: Vec<Tally> = Vec::new();
         for (&entry, count) in entries.iter().zip(counts) {
             let operands = tallies.split_off(tallies.len().saturating_sub(entry.operands));
-            tallies.push(self.book(entry, operands, count, None)?);
+            tallies.push(self.book(entry, operands, count, None).await?);
         }
         Ok(tallies.pop().unwrap_or_default())
     }
 
-    fn gather(
+    async fn gather(
         &mut self,
         operands: &[Tally],
         base: u64,
@@ -253,6 +266,10 @@ impl Pace<'_> {
     ) -> Result<(), QueryError> {
         let mut held = self.current;
         for (step, size) in sizes.iter().enumerate() {
+            if step % INSTANTS_PER_TURN == 0 {
+                self.spend(INSTANTS_PER_TURN.min(sizes.len() - step))
+                    .await?;
+            }
             let gathered: u64 = operands.iter().map(|operand| operand.gathered(step)).sum();
             held += size + rounded.get(step).copied().unwrap_or(0);
             self.current = held + gathered;

@@ -4,6 +4,7 @@ use model::Labels;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
 
+use super::column::index;
 use super::histogram_fold::HistogramFold;
 use super::kahan::{Mean, Sum};
 use super::quantile::quantile;
@@ -209,7 +210,9 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         let mut places: Map<Labels, usize> = Map::default();
-        let mut counts: Vec<Column> = Vec::new();
+        // The instants at which each value was met, one for each series: most values are met but seldom,
+        // and all of them at every instant may be more than can be held.
+        let mut met: Vec<(Labels, Vec<u32>)> = Vec::new();
         let is_listed = aggregate.grouping.iter().any(|name| name == label);
         let is_taken = aggregate.without && (is_listed || label == METRIC_NAME);
         for column in &columns {
@@ -232,24 +235,33 @@ impl Evaluation<'_> {
                             true => group.clone(),
                             false => group.to_builder().set(label, &text).build(),
                         };
-                        let next = counts.len();
+                        let next = met.len();
                         let place = *places.entry(labels.clone()).or_insert(next);
                         if place == next {
-                            self.pace.expect(counts.len() + 1, grid.steps)?;
-                            let values = vec![ABSENT; grid.steps];
-                            counts.push(Column::new(labels, false, values));
+                            self.pace.expect(met.len() + 1, grid.steps)?;
+                            met.push((labels, Vec::new()));
                         }
                         place
                     }
                 };
                 last = histogram.is_none().then_some((value.to_bits(), place));
-                let count = &mut counts[place].values[step];
+                met[place].1.push(index(step));
+            }
+        }
+        drop((places, columns));
+        let mut counts = Vec::with_capacity(met.len());
+        for (labels, steps) in met {
+            self.pace.spend(grid.steps + steps.len()).await?;
+            let mut values = vec![ABSENT; grid.steps];
+            for step in steps {
+                let count = &mut values[step as usize];
                 *count = if is_present(*count) {
                     *count + 1.0
                 } else {
                     1.0
                 };
             }
+            counts.push(Column::new(labels, false, values));
         }
         Ok(Columns::Vector(counts))
     }

@@ -22,9 +22,8 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         match (left, right, &binary.matching) {
             (Columns::Scalar(left), Columns::Scalar(right), _) => {
-                let values = left.iter().zip(&right);
-                let values = values.map(|(&l, &r)| scalars(binary.op, l, r));
-                Ok(Columns::Scalar(values.collect()))
+                let value = |step: usize| scalars(binary.op, left[step], right[step]);
+                self.scalars(grid, value).await
             }
             (Columns::Vector(left), Columns::Scalar(right), _) => {
                 self.with_scalar(binary, left, &right, false).await

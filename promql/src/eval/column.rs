@@ -1,5 +1,6 @@
 //! What steps of a plan yield: values of series at the instants of a grid, and ranges of samples.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::sample::{Histograms, STALE_NAN, histogram_at, is_stale};
@@ -112,24 +113,11 @@ impl Column {
         }
     }
 
-    /// The column as samples at the instants of `grid`.
-    pub fn into_series(self, grid: Grid) -> Series {
-        let mut samples = Samples::default();
-        let mut histograms = self.histograms.into_iter().peekable();
-        for (step, &value) in self.values.iter().enumerate() {
-            if !is_present(value) {
-                continue;
-            }
-            let at = Timestamp(grid.at(step));
-            match histograms.next_if(|(index, _)| *index as usize == step) {
-                Some((_, histogram)) => samples.push_histogram(at, histogram),
-                None => samples.push(at, value),
-            }
-        }
-        Series {
-            labels: self.labels,
-            samples,
-        }
+    /// The instants from the first to the last value, if there is one.
+    pub fn used(&self) -> Option<Range<usize>> {
+        let first = self.values.iter().position(|v| is_present(*v))?;
+        let last = self.values.iter().rposition(|v| is_present(*v))?;
+        Some(first..last + 1)
     }
 
     /// What a result shows at `step`.
@@ -154,6 +142,34 @@ pub(super) fn histograms_within(
 ) -> &[(u32, Arc<Histogram>)] {
     let place = |at: usize| histograms.partition_point(|(index, _)| (*index as usize) < at);
     &histograms[place(from)..place(to)]
+}
+
+/// Adds values at the instants of `grid` from `first` on to samples before them; histograms are
+/// numbered from the beginning of the grid.
+pub(crate) fn put_samples(
+    values: &[f64],
+    histograms: &Histograms,
+    first: usize,
+    grid: Grid,
+    samples: &mut Samples,
+) {
+    let count = values.iter().filter(|v| is_present(**v)).count();
+    samples.timestamps.reserve(count);
+    samples.values.reserve(count);
+    let steps = first..first + values.len();
+    let mut histograms = histograms_within(histograms, steps.start, steps.end)
+        .iter()
+        .peekable();
+    for (step, &value) in steps.zip(values) {
+        if !is_present(value) {
+            continue;
+        }
+        let at = Timestamp(grid.at(step));
+        match histograms.next_if(|(index, _)| *index as usize == step) {
+            Some((_, histogram)) => samples.push_histogram(at, histogram.clone()),
+            None => samples.push(at, value),
+        }
+    }
 }
 
 /// What histograms count for beyond one sample each.
@@ -225,14 +241,17 @@ pub(crate) enum Columns {
 }
 
 impl Columns {
-    /// About how many bytes its values take.
+    /// About how many bytes its values and labels take.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Scalar(values) => 8 * values.len(),
             Self::String { text, .. } => text.len(),
             Self::Vector(columns) => columns
                 .iter()
-                .map(|c| 8 * c.values.len() + histogram_bytes(&c.histograms))
+                .map(|c| {
+                    let labels = c.labels.as_canonical().len();
+                    labels + 8 * c.values.len() + histogram_bytes(&c.histograms)
+                })
                 .sum(),
             Self::Ranges(ranges) => ranges
                 .series
@@ -240,18 +259,6 @@ impl Columns {
                 .map(|s| samples_bytes(&s.samples))
                 .sum(),
         }
-    }
-
-    /// How many samples it holds at each instant, as Prometheus counts. Ranges are counted where
-    /// their windows are looked at.
-    pub fn sizes(&self, steps: usize) -> Vec<u64> {
-        let mut sizes = vec![0; steps];
-        match self {
-            Self::Scalar(_) => sizes.fill(1),
-            Self::Vector(columns) => columns.iter().for_each(|c| c.count_into(&mut sizes)),
-            Self::String { .. } | Self::Ranges(_) => {}
-        }
-        sizes
     }
 
     /// How many histograms at each instant count for one more in a vector; empty if none does.

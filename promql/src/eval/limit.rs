@@ -35,7 +35,7 @@ impl Evaluation<'_> {
         mut columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let counts = super::topk::counts(k, &columns)?;
+        let counts = super::topk::counts(k, &columns, &mut self.pace).await?;
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         let mut seen = vec![vec![0_usize; grid.steps]; groups.count()];
         for (column, &group) in columns.iter_mut().zip(&groups.numbers) {
@@ -69,7 +69,8 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         columns.retain(Column::has_values);
         self.warn_of_ratios(aggregate, ratios);
-        let ratios = cut_ratios(ratios, &super::topk::used_steps(&columns, grid.steps))?;
+        let used = super::topk::used_steps(&columns, grid.steps, &mut self.pace).await?;
+        let ratios = cut_ratios(ratios, &used)?;
         for column in &mut columns {
             self.pace.spend(grid.steps + super::LABEL_COST).await?;
             let offset = offset(&column.labels);

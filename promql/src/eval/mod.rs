@@ -33,9 +33,10 @@ use model::Labels;
 use model::fragment::StepCount;
 use model::hash::Map;
 use model::labels::METRIC_NAME;
+use model::limits::PART_COUNTS_MAX;
 
 pub(crate) use account::Entry;
-pub(crate) use column::{Column, Columns, samples_bytes};
+pub(crate) use column::{Column, Columns, put_samples, samples_bytes};
 pub(crate) use fold::Folder;
 pub(crate) use functions::{log2, scale};
 pub(crate) use info::info_matchers;
@@ -43,18 +44,23 @@ pub(crate) use kahan::Sum as KahanSum;
 pub(crate) use notes::{Notes, short_float};
 pub(crate) use pace::{Bounds, Pace};
 pub(crate) use part::Parts;
-pub(crate) use selector::Data;
+pub(crate) use selector::{Data, split};
 
 use account::{HeldByShards, Tally};
 use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
+use pace::turns;
 
 use crate::ast::Aggregate;
 use crate::error::QueryError;
+use crate::matrix::Matrix;
 use crate::native;
 use crate::plan::{Grid, Op, Step};
 
 /// What building one series' labels costs, in values.
 const LABEL_COST: usize = 100;
+
+/// Of each sample that a step made no more than so many are held at once, whatever the plan.
+const HELD_PER_COUNT: u64 = 4;
 
 /// Labels that tell of a metric's type and unit. They go with the name, whoever wrote them:
 /// `type-and-unit-labels` says only who sets them and what `rate` tells of them.
@@ -95,6 +101,8 @@ pub(crate) struct Evaluation<'a> {
     shards: Option<HeldByShards>,
     /// What the steps have made of one piece of the series after the other, instead of booking it.
     pieces: Option<Vec<StepCount>>,
+    /// What they had made when that was booked last.
+    booked: u64,
     /// Nobody looks at the names of the last step's result.
     ignores_names: bool,
     /// The same, of the step that is being computed.
@@ -113,6 +121,7 @@ impl<'a> Evaluation<'a> {
             results: 0,
             shards: None,
             pieces: None,
+            booked: 0,
             ignores_names: false,
             keeps_names: false,
         }
@@ -127,12 +136,62 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Computes all steps; the last one's result.
-    pub async fn run(mut self, steps: &[Step<'_>]) -> Result<(Columns, Notes, Counts), QueryError> {
+    pub async fn run(self, steps: &[Step<'_>]) -> Result<(Columns, Notes, Counts), QueryError> {
+        let (columns, notes, counts, _) = self.run_on(steps).await?;
+        Ok((columns, notes, counts))
+    }
+
+    async fn run_on(
+        mut self,
+        steps: &[Step<'_>],
+    ) -> Result<(Columns, Notes, Counts, Pace<'a>), QueryError> {
         let (result, tally) = self.compute(steps).await?;
         let result = self.remove_names(result)?;
         let read = self.read_in_all(tally, &result, steps)?;
         let peak = self.pace.peak;
-        Ok((result, self.notes, Counts { read, peak }))
+        Ok((result, self.notes, Counts { read, peak }, self.pace))
+    }
+
+    /// As [`Self::run`], for a query over a range. A selector's columns are made of a few series at a
+    /// time: most of them may be instants at which a series has no value.
+    pub async fn run_range(
+        mut self,
+        steps: &[Step<'_>],
+        grid: Grid,
+    ) -> Result<(Matrix, Notes, Counts), QueryError> {
+        let mut matrix = Matrix::default();
+        let [
+            Step {
+                op: Op::Select { selection, .. },
+                ..
+            },
+        ] = steps
+        else {
+            let (columns, notes, counts, mut pace) = self.run_on(steps).await?;
+            let columns = match columns {
+                Columns::Scalar(values) => vec![Column::new(Labels::default(), false, values)],
+                columns => columns.into_vector(),
+            };
+            for column in columns {
+                pace.spend(grid.steps).await?;
+                matrix.push(column, grid);
+            }
+            return Ok((matrix, notes, counts));
+        };
+        let mut data = std::mem::take(&mut self.data);
+        let series = data.take_all(*selection);
+        let lookback_ms = data.lookback_ms();
+        self.foresee_piece(&series, steps, lookback_ms).await?;
+        for piece in split(series, grid.steps) {
+            let data = Data::new(vec![piece], Vec::new(), lookback_ms);
+            for column in self.compute_piece(data, steps).await? {
+                self.pace.spend(grid.steps).await?;
+                matrix.push(column, grid);
+            }
+            self.pace.hold(matrix.bytes())?;
+        }
+        let (notes, counts, _) = self.end(steps).await?;
+        Ok((matrix, notes, counts))
     }
 
     /// As [`Self::run`]; names whose removal was put off are still there.
@@ -140,6 +199,7 @@ impl<'a> Evaluation<'a> {
         self.data.count_uses(steps);
         self.pace.hold(self.data.bytes())?;
         let (mut stack, mut tallies) = (Vec::new(), Vec::new());
+        let mut bytes: Vec<usize> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
             self.keeps_names = self.ignores_names && at + 1 == steps.len();
             let operands: Vec<Tally> = tallies.split_off(tallies.len() - operands(&step.op));
@@ -147,7 +207,7 @@ impl<'a> Evaluation<'a> {
             let columns = self.execute(step, &mut stack).await?;
             // What was noticed on the way is booked as a whole.
             self.pace.current = before;
-            let count = self.take_count(step, &columns);
+            let count = self.take_count(step, &columns).await?;
             tallies.push(match &mut self.pieces {
                 Some(counts) => {
                     match counts.get_mut(at) {
@@ -158,11 +218,15 @@ impl<'a> Evaluation<'a> {
                 }
                 None => {
                     let shards = self.shards.take();
-                    self.pace.book(Entry::of(step), operands, count, shards)?
+                    let entry = Entry::of(step);
+                    self.pace.book(entry, operands, count, shards).await?
                 }
             });
+            // Operands are gone, the others are what they were.
+            bytes.truncate(stack.len());
+            bytes.push(columns.bytes());
             stack.push(columns);
-            let held: usize = stack.iter().map(Columns::bytes).sum();
+            let held: usize = bytes.iter().sum();
             self.pace.hold(held + self.data.bytes())?;
         }
         let result = stack.pop().expect("a plan has a last step");
@@ -179,27 +243,50 @@ impl<'a> Evaluation<'a> {
         steps: &[Step<'_>],
     ) -> Result<Vec<Column>, QueryError> {
         self.data = data;
-        // What the pieces before this one read is in their counts.
-        self.read.clear();
         self.pieces.get_or_insert_default();
         let (columns, _) = self.compute(steps).await?;
         (self.pace.current, self.pace.peak) = (0, 0);
-        let counts = self.pieces.clone().unwrap_or_default();
-        self.read = self.pace.replay(&entries(steps), counts)?.read;
+        self.book_pieces(steps).await?;
         Ok(columns.into_vector())
+    }
+
+    /// Books what all pieces so far come to, if it may be too much, and is an eighth more than when that
+    /// was looked at last: booking costs as much as the steps have instants.
+    async fn book_pieces(&mut self, steps: &[Step<'_>]) -> Result<(), QueryError> {
+        let counts = self.pieces.as_deref().unwrap_or_default();
+        let made: u64 = counts.iter().map(StepCount::total).sum();
+        let may_exceed = made.saturating_mul(HELD_PER_COUNT) > self.pace.samples_max();
+        if may_exceed && made >= self.booked.saturating_add(self.booked / 8) {
+            self.booked = made.max(1);
+            let counts = counts.to_vec();
+            self.pace.replay(&entries(steps), counts).await?;
+            (self.pace.current, self.pace.peak) = (0, 0);
+        }
+        Ok(())
     }
 
     pub fn pace(&mut self) -> &mut Pace<'a> {
         &mut self.pace
     }
 
-    /// What is to be told of the pieces: notes, samples read, the most held, and what steps made.
-    pub fn end(self) -> (Notes, Counts, Vec<StepCount>) {
-        let counts = Counts {
-            read: self.read,
-            peak: self.pace.peak,
+    /// What is to be told of the pieces: notes, samples read, the most held, and what steps made, unless
+    /// that is a lot.
+    pub async fn end(
+        mut self,
+        steps: &[Step<'_>],
+    ) -> Result<(Notes, Counts, Vec<StepCount>), QueryError> {
+        let pieces = self.pieces.unwrap_or_default();
+        let told = pieces
+            .iter()
+            .map(|step| step.sizes.len() + step.points.len() + step.rounded.len());
+        let told = match told.sum::<usize>() <= PART_COUNTS_MAX {
+            true => pieces.clone(),
+            false => Vec::new(),
         };
-        (self.notes, counts, self.pieces.unwrap_or_default())
+        (self.pace.current, self.pace.peak) = (0, 0);
+        let read = self.pace.replay(&entries(steps), pieces).await?.read;
+        let peak = self.pace.peak;
+        Ok((self.notes, Counts { read, peak }, told))
     }
 
     /// What the whole query read. Ranges that are the result themselves were no function's window.
@@ -226,17 +313,37 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What the step that was just computed made.
-    fn take_count(&mut self, step: &Step<'_>, columns: &Columns) -> StepCount {
+    async fn take_count(
+        &mut self,
+        step: &Step<'_>,
+        columns: &Columns,
+    ) -> Result<StepCount, QueryError> {
         let steps = step.grid.steps;
-        StepCount {
-            sizes: columns.sizes(steps),
+        let mut sizes = Vec::new();
+        let each = u64::from(matches!(columns, Columns::Scalar(_)));
+        for steps in turns(steps) {
+            self.pace.spend(steps.len()).await?;
+            sizes.resize(steps.end, each);
+        }
+        match columns {
+            Columns::Vector(columns) => {
+                for column in columns {
+                    self.pace.spend(column.values.len()).await?;
+                    column.count_into(&mut sizes);
+                }
+            }
+            // Counted where their windows are looked at.
+            Columns::Scalar(_) | Columns::String { .. } | Columns::Ranges(_) => {}
+        }
+        Ok(StepCount {
+            sizes,
             points: columns.points(steps).unwrap_or_default(),
             rounded: columns.rounded(steps),
             read: std::mem::take(&mut self.read),
             windows: std::mem::take(&mut self.windows),
             results: std::mem::take(&mut self.results),
             is_scalar: matches!(columns, Columns::Scalar(_)),
-        }
+        })
     }
 
     async fn execute(
@@ -246,7 +353,7 @@ impl<'a> Evaluation<'a> {
     ) -> Result<Columns, QueryError> {
         let grid = step.grid;
         match &step.op {
-            Op::Number(value) => Ok(Columns::Scalar(vec![*value; grid.steps])),
+            Op::Number(value) => self.scalars(grid, |_| *value).await,
             Op::String(text, not_utf8) => Ok(Columns::String {
                 text: (*text).to_owned(),
                 not_utf8: not_utf8.map(<[u8]>::to_vec),
@@ -258,7 +365,7 @@ impl<'a> Evaluation<'a> {
                 selection,
                 look,
                 range_ms,
-            } => Ok(self.range(*selection, *look, *range_ms)),
+            } => self.range(*selection, *look, *range_ms).await,
             Op::Subquery {
                 inner,
                 look,
@@ -297,6 +404,21 @@ impl<'a> Evaluation<'a> {
             Op::Negate => self.negate(pop(stack)).await,
             Op::Spread => self.spread(pop(stack), grid).await,
         }
+    }
+
+    /// A number at each instant. That many samples are held when it is booked, beside what is held now.
+    async fn scalars(
+        &mut self,
+        grid: Grid,
+        value: impl Fn(usize) -> f64,
+    ) -> Result<Columns, QueryError> {
+        self.pace.glimpse(grid.steps as u64)?;
+        let mut values = Vec::with_capacity(grid.steps);
+        for steps in turns(grid.steps) {
+            self.pace.spend(steps.len()).await?;
+            values.extend(steps.map(&value));
+        }
+        Ok(Columns::Scalar(values))
     }
 
     async fn negate(&mut self, columns: Columns) -> Result<Columns, QueryError> {

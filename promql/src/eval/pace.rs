@@ -6,6 +6,7 @@
 //! Two things are bounded: samples, counted as Prometheus does (`account`), and the bytes that
 //! whole columns really take, which Prometheus does not have to hold.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,12 @@ use crate::error::QueryError;
 
 /// Values between two turns: around a millisecond of work.
 const VALUES_PER_TURN: usize = 100_000;
+
+/// So many instants, a turn's worth at a time.
+pub(super) fn turns(steps: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..steps).step_by(VALUES_PER_TURN);
+    starts.map(move |start| start..steps.min(start + VALUES_PER_TURN))
+}
 
 /// What a query may take.
 #[derive(Debug, Clone, Copy)]
@@ -101,10 +108,14 @@ impl<'a> Pace<'a> {
         outcome
     }
 
+    pub fn samples_max(&self) -> u64 {
+        self.bounds.samples_max as u64
+    }
+
     /// Looks at how many samples Prometheus would hold now.
     pub fn notice(&mut self) -> Result<(), QueryError> {
         self.peak = self.peak.max(self.current);
-        if self.current > self.bounds.samples_max as u64 {
+        if self.current > self.samples_max() {
             return Err(QueryError::TooManySamples);
         }
         Ok(())

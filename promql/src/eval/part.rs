@@ -13,21 +13,27 @@ use crate::plan::Grid;
 /// What the shards made of one part of the plan.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub parts: Vec<Part>,
+    parts: Vec<Part>,
     /// Whether an aggregation was folded by them.
-    pub is_folded: bool,
+    is_folded: bool,
     /// How each computed its share.
-    pub entries: Vec<Entry>,
+    entries: Vec<Entry>,
+    /// About how many bytes their values take.
+    pub bytes: usize,
 }
 
 impl Parts {
-    /// About how many bytes their values take.
-    pub fn bytes(&self) -> usize {
+    pub fn new(parts: Vec<Part>, is_folded: bool, entries: Vec<Entry>) -> Self {
         let of_column = |column: &PartColumn| {
             8 * column.values.len() * (1 + column.rest.len()) + histogram_bytes(&column.histograms)
         };
-        let columns = self.parts.iter().flat_map(|part| &part.columns);
-        columns.map(of_column).sum()
+        let columns = parts.iter().flat_map(|part| &part.columns);
+        Self {
+            bytes: columns.map(of_column).sum(),
+            parts,
+            is_folded,
+            entries,
+        }
     }
 }
 

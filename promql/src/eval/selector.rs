@@ -6,9 +6,10 @@ use model::histogram::ResetHint;
 use model::sample::is_stale;
 use model::{Histogram, Samples, Series};
 
-use super::column::{extra, samples_bytes};
+use super::column::{extra, put_samples, samples_bytes};
 use super::edge::Edge;
-use super::{ABSENT, Column, Columns, Evaluation, Parts, Point, RangeSeries, Ranges};
+use super::pace::turns;
+use super::{ABSENT, Column, Columns, Evaluation, Pace, Parts, Point, RangeSeries, Ranges};
 use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
 
@@ -19,10 +20,13 @@ pub(crate) struct Data {
     /// What the shards computed; each is used once.
     parts: Vec<Option<Parts>>,
     lookback_ms: i64,
+    /// About how many bytes all samples and values take.
+    bytes: usize,
 }
 
 struct Set {
     series: Vec<Series>,
+    bytes: usize,
     /// How many steps still want it.
     uses: usize,
 }
@@ -30,11 +34,19 @@ struct Set {
 impl Data {
     /// `sets` in the order of the plan's selections.
     pub fn new(sets: Vec<Vec<Series>>, parts: Vec<Parts>, lookback_ms: i64) -> Self {
-        let sets = sets.into_iter().map(|series| Set { series, uses: 0 });
+        let sets = sets.into_iter().map(|series| Set {
+            bytes: series.iter().map(|s| samples_bytes(&s.samples)).sum(),
+            series,
+            uses: 0,
+        });
+        let sets: Vec<Set> = sets.collect();
+        let of_sets: usize = sets.iter().map(|set| set.bytes).sum();
+        let of_parts: usize = parts.iter().map(|parts| parts.bytes).sum();
         Self {
-            sets: sets.collect(),
+            sets,
             parts: parts.into_iter().map(Some).collect(),
             lookback_ms,
+            bytes: of_sets + of_parts,
         }
     }
 
@@ -50,26 +62,25 @@ impl Data {
         }
     }
 
-    /// About how many bytes its samples take.
+    /// About how many bytes its samples and values take.
     pub(super) fn bytes(&self) -> usize {
-        let series = self.sets.iter().flat_map(|set| &set.series);
-        let parts = self.parts.iter().flatten().map(Parts::bytes);
-        series.map(|s| samples_bytes(&s.samples)).chain(parts).sum()
+        self.bytes
     }
 
     pub(super) fn take_parts(&mut self, part: usize) -> Parts {
         let parts = self.parts[part].take();
-        parts.expect("every part of a plan has one step")
+        let parts = parts.expect("every part of a plan has one step");
+        self.bytes -= parts.bytes;
+        parts
     }
 
-    /// The series of a selection: the original for its last user, a copy before.
-    fn take(&mut self, selection: usize) -> Vec<Series> {
-        let set = &mut self.sets[selection];
-        set.uses -= 1;
-        match set.uses {
-            0 => std::mem::take(&mut set.series),
-            _ => set.series.clone(),
-        }
+    /// The series of a selection that has one user.
+    pub(super) fn take_all(&mut self, selection: usize) -> Vec<Series> {
+        std::mem::take(&mut self.sets[selection].series)
+    }
+
+    pub(super) fn lookback_ms(&self) -> i64 {
+        self.lookback_ms
     }
 }
 
@@ -119,34 +130,41 @@ impl Evaluation<'_> {
         shown: Shown,
     ) -> Result<Vec<Column>, QueryError> {
         let lookback_ms = self.data.lookback_ms;
-        let series = self.data.take(selection);
+        let series = self.take(selection).await?;
+        self.foresee(&series, look, grid, lookback_ms).await?;
         let mut columns = Vec::with_capacity(series.len());
         for Series { labels, samples } in series {
             self.pace.expect(columns.len() + 1, grid.steps)?;
-            self.pace.spend(grid.steps + samples.len()).await?;
-            let mut column = Column::new(labels, false, vec![ABSENT; grid.steps]);
+            self.pace.spend(samples.len()).await?;
+            let mut column = Column::new(labels, false, Vec::with_capacity(grid.steps));
             let mut next = Edge::default();
             let mut found = 0;
-            for step in 0..grid.steps {
-                let end = look.from(grid.at(step));
-                let Some(at) = next.move_to(&samples.timestamps, end).checked_sub(1) else {
-                    continue;
-                };
-                let is_recent = samples.timestamps[at].0 > end.saturating_sub(lookback_ms);
-                if !is_recent || is_stale(samples.values[at]) {
-                    continue;
-                }
-                found += 1;
-                match shown {
-                    Shown::Value if samples.histograms.is_empty() => {
-                        column.values[step] = samples.values[at];
+            for steps in turns(grid.steps) {
+                self.pace.spend(steps.len()).await?;
+                column.values.resize(steps.end, ABSENT);
+                for step in steps {
+                    let end = look.from(grid.at(step));
+                    let Some(at) = next.move_to(&samples.timestamps, end).checked_sub(1) else {
+                        continue;
+                    };
+                    let is_recent = samples.timestamps[at].0 > end.saturating_sub(lookback_ms);
+                    if !is_recent || is_stale(samples.values[at]) {
+                        continue;
                     }
-                    Shown::Value => column.set(step, point(&samples, at)),
-                    Shown::Seconds => column.values[step] = samples.timestamps[at].seconds(),
-                    Shown::Millis => match samples.histogram(at) {
-                        Some(histogram) => column.set(step, Point::Histogram(histogram.clone())),
-                        None => column.values[step] = samples.timestamps[at].0 as f64,
-                    },
+                    found += 1;
+                    match shown {
+                        Shown::Value if samples.histograms.is_empty() => {
+                            column.values[step] = samples.values[at];
+                        }
+                        Shown::Value => column.set(step, point(&samples, at)),
+                        Shown::Seconds => column.values[step] = samples.timestamps[at].seconds(),
+                        Shown::Millis => match samples.histogram(at) {
+                            Some(histogram) => {
+                                column.set(step, Point::Histogram(histogram.clone()));
+                            }
+                            None => column.values[step] = samples.timestamps[at].0 as f64,
+                        },
+                    }
                 }
             }
             if found > 0 {
@@ -158,22 +176,84 @@ impl Evaluation<'_> {
         Ok(columns)
     }
 
+    /// Refuses what [`Self::newest`] would, before it has made a single column: at how many instants a
+    /// series has a value is told by the times of its samples alone.
+    async fn foresee(
+        &mut self,
+        series: &[Series],
+        look: Look,
+        grid: Grid,
+        lookback_ms: i64,
+    ) -> Result<(), QueryError> {
+        let most = series.len().saturating_mul(grid.steps) as u64;
+        let fits = |pace: &Pace<'_>, more| pace.current.saturating_add(more) <= pace.samples_max();
+        if fits(&self.pace, most) {
+            return Ok(());
+        }
+        let mut found = 0_u64;
+        for Series { samples, .. } in series {
+            self.pace.spend(samples.len()).await?;
+            found += instants(samples, look, grid, lookback_ms);
+            if !fits(&self.pace, found) {
+                return Err(QueryError::TooManySamples);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of series that `steps` will compute a few at a time.
+    pub(crate) async fn foresee_piece(
+        &mut self,
+        series: &[Series],
+        steps: &[Step<'_>],
+        lookback_ms: i64,
+    ) -> Result<(), QueryError> {
+        for step in steps {
+            if let Op::Select { look, .. } | Op::SelectTime { look, .. } = step.op {
+                self.foresee(series, look, step.grid, lookback_ms).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// All samples but staleness markers.
-    pub(super) fn range(&mut self, selection: usize, look: Look, range_ms: i64) -> Columns {
-        let series = self
-            .data
-            .take(selection)
-            .into_iter()
-            .map(|series| RangeSeries {
-                labels: series.labels,
+    pub(super) async fn range(
+        &mut self,
+        selection: usize,
+        look: Look,
+        range_ms: i64,
+    ) -> Result<Columns, QueryError> {
+        let selected = self.take(selection).await?;
+        let mut series = Vec::with_capacity(selected.len());
+        for Series { labels, samples } in selected {
+            self.pace.spend(samples.len()).await?;
+            series.push(RangeSeries {
+                labels,
                 drop_name: false,
-                samples: without_markers(series.samples),
+                samples: without_markers(samples),
             });
-        Columns::Ranges(Ranges {
-            series: series.collect(),
+        }
+        Ok(Columns::Ranges(Ranges {
+            series,
             look,
             range_ms,
-        })
+        }))
+    }
+
+    /// The series of a selection: the original for its last user, a copy before.
+    async fn take(&mut self, selection: usize) -> Result<Vec<Series>, QueryError> {
+        let set = &mut self.data.sets[selection];
+        set.uses -= 1;
+        if set.uses == 0 {
+            self.data.bytes -= set.bytes;
+            return Ok(std::mem::take(&mut set.series));
+        }
+        let mut copy = Vec::with_capacity(set.series.len());
+        for series in &set.series {
+            self.pace.spend(series.samples.len()).await?;
+            copy.push(series.clone());
+        }
+        Ok(copy)
     }
 
     /// Turns values at the instants of `inner` into samples.
@@ -186,12 +266,13 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let mut series = Vec::with_capacity(columns.len());
         for column in columns {
-            self.pace.spend(column.values.len()).await?;
-            let drop_name = column.drop_name;
-            let Series {
-                labels,
-                mut samples,
-            } = column.into_series(inner);
+            let mut samples = Samples::default();
+            for steps in turns(inner.steps) {
+                self.pace.spend(steps.len()).await?;
+                let (first, values) = (steps.start, &column.values[steps]);
+                put_samples(values, &column.histograms, first, inner, &mut samples);
+            }
+            let (labels, drop_name) = (column.labels, column.drop_name);
             forget_resets(&mut samples);
             series.push(RangeSeries {
                 labels,
@@ -205,6 +286,46 @@ impl Evaluation<'_> {
             range_ms,
         }))
     }
+}
+
+/// At how many instants of `grid` the newest sample is found: it is not too old and no staleness marker.
+fn instants(samples: &Samples, look: Look, grid: Grid, lookback_ms: i64) -> u64 {
+    let steps = grid.steps as i64;
+    // How many instants look at what is before `end`.
+    let before = |end: i64| match look.at {
+        Some(_) => i64::from(look.from(grid.start) < end) * steps,
+        None => {
+            let behind = end.saturating_sub(look.from(grid.start));
+            let whole = behind.div_euclid(grid.step);
+            let more = i64::from(behind.rem_euclid(grid.step) > 0);
+            whole.saturating_add(more).clamp(0, steps)
+        }
+    };
+    let times = &samples.timestamps;
+    let later = times.iter().skip(1).map(|time| time.0);
+    let ends = later.chain([i64::MAX]);
+    let seen = times.iter().zip(&samples.values).zip(ends);
+    let found = seen.filter(|((_, value), _)| !is_stale(**value));
+    let count = found.map(|((time, _), next)| {
+        let end = next.min(time.0.saturating_add(lookback_ms));
+        (before(end) - before(time.0)).max(0) as u64
+    });
+    count.sum()
+}
+
+/// Values that are computed of a piece at a time, unless one series has more.
+const VALUES_PER_PIECE: usize = 1 << 20;
+
+/// Series so few at a time that their values at so many instants are not too many; at least one time,
+/// also of none.
+pub(crate) fn split(
+    series: Vec<Series>,
+    instants: usize,
+) -> impl Iterator<Item = Vec<Series>> + Send {
+    let each = (VALUES_PER_PIECE / instants.max(1)).max(1);
+    let times = series.len().div_ceil(each).max(1);
+    let mut series = series.into_iter();
+    (0..times).map(move |_| series.by_ref().take(each).collect())
 }
 
 /// Values that are looked at together.
@@ -257,4 +378,51 @@ fn without_markers(samples: Samples) -> Samples {
         kept.push_from(&samples, at);
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Instant by instant.
+    fn slowly(samples: &Samples, look: Look, grid: Grid, lookback_ms: i64) -> u64 {
+        let seen = |step: &usize| {
+            let end = look.from(grid.at(*step));
+            let newest = samples
+                .iter()
+                .filter(|sample| sample.timestamp.0 <= end)
+                .last();
+            newest.is_some_and(|s| s.timestamp.0 > end - lookback_ms && !is_stale(s.value))
+        };
+        (0..grid.steps).filter(seen).count() as u64
+    }
+
+    proptest! {
+        #[test]
+        fn instants_are_counted_without_looking_at_each(
+            gaps in prop::collection::vec((1i64..60, prop::bool::weighted(0.1)), 0..30),
+            start in -100i64..400,
+            step in 1i64..90,
+            steps in 0usize..60,
+            offset_ms in -50i64..50,
+            at in prop::option::weighted(0.2, 0i64..300),
+            lookback_ms in 1i64..120,
+        ) {
+            let (mut samples, mut now) = (Samples::default(), 0);
+            for (gap, is_gone) in gaps {
+                now += gap;
+                samples.push(Timestamp(now), if is_gone { ABSENT } else { 1.0 });
+            }
+            let end = start + step * steps as i64;
+            let grid = Grid { start, step, steps, end };
+            let look = Look { offset_ms, at };
+            prop_assert_eq!(
+                instants(&samples, look, grid, lookback_ms),
+                slowly(&samples, look, grid, lookback_ms)
+            );
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! heap's own order, so it is the same textbook binary heap that Prometheus uses.
 
 use super::aggregate::Groups;
-use super::{ABSENT, Column, Columns, Evaluation, is_present};
+use super::{ABSENT, Column, Columns, Evaluation, Pace, is_present};
 use crate::ast::{Aggregate, AggregateOp};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -21,14 +21,18 @@ impl Evaluation<'_> {
         if k.iter().any(|&k| k >= 1.0) {
             self.inform_of_ignored(aggregate, &columns);
         }
-        let counts = counts(k, &columns)?;
+        let counts = counts(k, &columns, &mut self.pace).await?;
         let mut columns = columns;
         columns.iter_mut().for_each(Column::drop_histograms);
         let members = Groups::of(aggregate, &columns, &mut self.pace)
             .await?
             .members();
         let is_top = aggregate.op == AggregateOp::Topk;
-        let mut kept = vec![vec![ABSENT; grid.steps]; columns.len()];
+        let mut kept = Vec::with_capacity(columns.len());
+        for _ in &columns {
+            self.pace.spend(grid.steps).await?;
+            kept.push(vec![ABSENT; grid.steps]);
+        }
         let mut order = Vec::new();
         for step in 0..grid.steps {
             let k = counts[step];
@@ -65,11 +69,15 @@ impl Evaluation<'_> {
 
 /// `k` at each instant as a number of series. One that is no number is an error only where any
 /// series could be wanted: there are some at that instant, and another `k` is one at least.
-pub(super) fn counts(k: &[f64], columns: &[Column]) -> Result<Vec<usize>, QueryError> {
+pub(super) async fn counts(
+    k: &[f64],
+    columns: &[Column],
+    pace: &mut Pace<'_>,
+) -> Result<Vec<usize>, QueryError> {
     if k.iter().all(|&k| k < 1.0) {
         return Ok(vec![0; k.len()]);
     }
-    let used = used_steps(columns, k.len());
+    let used = used_steps(columns, k.len(), pace).await?;
     let counts = k.iter().zip(used);
     counts
         .map(|(&k, is_used)| if is_used { count(k) } else { Ok(0) })
@@ -77,14 +85,19 @@ pub(super) fn counts(k: &[f64], columns: &[Column]) -> Result<Vec<usize>, QueryE
 }
 
 /// At which instants any series has a value.
-pub(super) fn used_steps(columns: &[Column], steps: usize) -> Vec<bool> {
+pub(super) async fn used_steps(
+    columns: &[Column],
+    steps: usize,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<bool>, QueryError> {
     let mut used = vec![false; steps];
     for column in columns {
+        pace.spend(steps).await?;
         for (used, &value) in used.iter_mut().zip(&column.values) {
             *used |= is_present(value);
         }
     }
-    used
+    Ok(used)
 }
 
 /// `k` as a number of series: none below one.

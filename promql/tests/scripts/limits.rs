@@ -246,6 +246,7 @@ fn a_range_vector_is_handed_out_as_it_is() {
     let Value::Matrix(series) = result.value else {
         panic!("{:?}", result.value);
     };
+    let series: Vec<_> = series.into_iter().collect();
     assert_eq!(series.len(), 2);
     let times: Vec<i64> = series[0].samples.timestamps.iter().map(|t| t.0).collect();
     assert_eq!(times, [1_798_000, 1_799_000, 1_800_000]);
@@ -280,6 +281,23 @@ fn labels_cannot_be_doubled_without_end() {
         let error = instant(&engine, &memory, &nested(60)).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
     }
+}
+
+#[test]
+fn long_labels_of_many_series_are_bounded_together() {
+    let mut memory = Memory::default();
+    for i in 0..2_200 {
+        let labels = Labels::from_pairs([("__name__", "x"), ("i", &i.to_string())]);
+        memory.add(&labels, 1_800_000, 1.0);
+    }
+    let engine = engine(EngineOptions::default());
+    let query = |bytes| {
+        let text = "a".repeat(bytes);
+        format!("label_replace(x, \"long\", \"{text}\", \"i\", \"(.*)\")")
+    };
+    assert!(instant(&engine, &memory, &query(30_000)).is_ok());
+    let error = instant(&engine, &memory, &query(61_500)).unwrap_err();
+    assert!(error.to_string().contains("together"), "{error}");
 }
 
 /// On half the stack that a server's tasks have.

@@ -1,7 +1,7 @@
 //! Functions that rewrite labels.
 
 use model::labels::METRIC_NAME;
-use model::limits::LABEL_BYTES_MAX;
+use model::limits::{LABEL_BYTES_MAX, QUERY_LABELS_BYTES_MAX};
 use model::matcher::compile_anchored;
 
 use super::super::{Column, LABEL_COST, distinct};
@@ -20,6 +20,20 @@ fn bound(bytes: usize, bytes_max: usize) -> Result<(), QueryError> {
     Ok(())
 }
 
+/// So many bytes are written in about the time that a value takes.
+const BYTES_PER_VALUE: usize = 8;
+
+/// What one call has written to labels of all series.
+fn bounded_sum(written: usize, more: usize) -> Result<usize, QueryError> {
+    let written = written.saturating_add(more);
+    if written > QUERY_LABELS_BYTES_MAX {
+        return Err(QueryError::Execution(format!(
+            "labels of all series would be longer than {QUERY_LABELS_BYTES_MAX} bytes together"
+        )));
+    }
+    Ok(written)
+}
+
 impl Evaluation<'_> {
     /// Sets a label to what a pattern finds in another one; series it does not match stay.
     pub(super) async fn label_replace(&mut self, mut args: Args) -> Result<Columns, QueryError> {
@@ -34,6 +48,7 @@ impl Evaluation<'_> {
         })?;
         let destination = label_name(destination, "destination", "label_replace")?;
         let references = replacement.matches('$').count();
+        let mut written = 0;
         for column in &mut columns {
             self.pace.spend(LABEL_COST).await?;
             let value = column.labels.get(&source).unwrap_or_default();
@@ -42,6 +57,8 @@ impl Evaluation<'_> {
                 let mut replaced = String::new();
                 captures.expand(&replacement, &mut replaced);
                 bound(replaced.len(), LABEL_BYTES_MAX)?;
+                self.pace.spend(replaced.len() / BYTES_PER_VALUE).await?;
+                written = bounded_sum(written, replaced.len())?;
                 set(column, &destination, &replaced);
             }
         }
@@ -58,6 +75,7 @@ impl Evaluation<'_> {
             sources.push(label_name(source.into_string(), "source", "label_join")?);
         }
         let destination = label_name(destination, "destination", "label_join")?;
+        let mut written = 0;
         for column in &mut columns {
             self.pace.spend(LABEL_COST).await?;
             let values: Vec<&str> = sources
@@ -66,7 +84,12 @@ impl Evaluation<'_> {
                 .collect();
             let bytes: usize = values.iter().map(|v| v.len() + separator.len()).sum();
             bound(bytes, LABEL_BYTES_MAX)?;
-            let joined = values.join(&separator);
+            self.pace.spend(bytes / BYTES_PER_VALUE).await?;
+            written = bounded_sum(written, bytes)?;
+            let values = sources
+                .iter()
+                .map(|source| column.labels.get(source).unwrap_or_default());
+            let joined = values.collect::<Vec<_>>().join(&separator);
             set(column, &destination, &joined);
         }
         renamed(columns)

@@ -70,8 +70,11 @@ impl Evaluation<'_> {
             return self.histogram_number(args.vector(), number).await;
         }
         match call.function.name {
-            "time" => Ok(Columns::Scalar(seconds(grid))),
-            "pi" => Ok(Columns::Scalar(vec![std::f64::consts::PI; grid.steps])),
+            "time" => {
+                let seconds = |step| grid.at(step) as f64 / 1000.0;
+                self.scalars(grid, seconds).await
+            }
+            "pi" => self.scalars(grid, |_| std::f64::consts::PI).await,
             "vector" => Ok(Columns::Vector(vec![unlabelled(args.scalar())])),
             "scalar" => self.scalar(args.vector(), grid).await,
             "timestamp" => self.timestamp(args.vector(), grid).await,
