@@ -241,13 +241,17 @@ mod tests {
     const LOG: u64 = 77;
 
     fn data(lsn: u64, payload: &[u8]) -> Vec<u8> {
+        data_at(None, lsn, payload)
+    }
+
+    fn data_at(fill_at: Option<u64>, lsn: u64, payload: &[u8]) -> Vec<u8> {
         let stamp = Stamp {
             kind: Kind::Data,
             log: LOG,
             lsn,
             groups: 2,
             groups_before: 0,
-            fill_at: None,
+            fill_at,
         };
         let record = Record {
             group: GroupId(1),
@@ -324,6 +328,27 @@ mod tests {
             shape(&scan(&zeros, 1, LOG, 0)).get(2),
             Some(&(third, None, false))
         );
+    }
+
+    #[test]
+    fn zeros_behind_a_batch_may_change_and_may_not_be_missing() {
+        let first = data_at(Some(0), 1, &[7; 3_500]);
+        assert_eq!(first.len(), 4_096);
+        let second = data_at(Some(4_096), 2, b"two");
+        let expected = [(0, Some(1), true), (4_096, Some(2), true)];
+        for flipped in [None, Some(3_700), Some(4_095)] {
+            let mut whole = [&first[..], &second].concat();
+            if let Some(at) = flipped {
+                whole[at] ^= 1;
+            }
+            assert_eq!(shape(&scan(&whole, 1, LOG, 0)), expected);
+        }
+        for end in [3_650, 4_095] {
+            assert_eq!(
+                shape(&scan(&first[..end], 1, LOG, 0)),
+                [(0, Some(1), false)]
+            );
+        }
     }
 
     #[test]
