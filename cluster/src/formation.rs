@@ -4,7 +4,8 @@
 //! cluster, the others join it. Where as many as expected have met and none belongs anywhere, the
 //! one with the lowest id draws a cluster id and asks all of them to promise: a node promises
 //! once, on disk, so two clusters can never be formed of the same node. When all have promised it
-//! begins the meta group with them. A node that stopped half-way goes on where it was.
+//! begins the meta group with them. A node that stopped half-way goes on where it was. A promise is void
+//! once one of those who should give it belongs to another cluster, which it does for ever.
 
 use std::collections::BTreeMap;
 
@@ -53,6 +54,9 @@ pub fn choose(
     draw: impl FnOnce() -> ClusterId,
 ) -> Step {
     if let Some(promise) = &identity.promise {
+        if let Some(step) = void(promise, neighbours).filter(|_| identity.cluster_id.is_empty()) {
+            return step;
+        }
         let coordinator = promise.members.keys().min();
         return match coordinator == Some(&identity.node_id) {
             true => Step::Form(promise.clone()),
@@ -78,6 +82,17 @@ pub fn choose(
         }),
         false => Step::Wait("another node forms the cluster".to_owned()),
     }
+}
+
+/// Where to go instead of what can never be formed.
+fn void(promise: &Promise, neighbours: &[Neighbour]) -> Option<Step> {
+    let asked = |n: &&Neighbour| promise.members.contains_key(&n.node_id);
+    neighbours.iter().filter(asked).find_map(|n| {
+        let other = n
+            .cluster
+            .filter(|cluster| cluster.to_string() != promise.cluster_id)?;
+        Some(Step::Join(other, n.address.clone()))
+    })
 }
 
 /// Whether a node with this identity gives the promise it is asked for.
@@ -111,6 +126,32 @@ mod tests {
             cluster_id: String::new(),
             promise: None,
         }
+    }
+
+    #[test]
+    fn a_promise_that_can_never_be_kept_is_void() {
+        let members = [(1, "h1"), (2, "h2"), (3, "h3")].map(|(id, at)| (id, at.to_owned()));
+        let promise = Promise {
+            cluster_id: ClusterId(7).to_string(),
+            members: members.into(),
+        };
+        let promised = |node, cluster_id: &str| Identity {
+            promise: Some(promise.clone()),
+            cluster_id: cluster_id.to_owned(),
+            ..identity(node)
+        };
+        let step = |identity: &Identity, neighbours: &[Neighbour]| {
+            choose(identity, "own", neighbours, 3, || ClusterId(9))
+        };
+        let elsewhere = [neighbour(2, None), neighbour(3, Some(8))];
+        let joins = Step::Join(ClusterId(8), "h3".to_owned());
+        assert_eq!(step(&promised(1, ""), &elsewhere), joins);
+        assert_eq!(step(&promised(2, ""), &elsewhere), joins);
+        let forms = Step::Form(promise.clone());
+        assert_eq!(step(&promised(1, &promise.cluster_id), &elsewhere), forms);
+        // Whoever was not asked may belong anywhere, and those that were to the cluster itself.
+        let others = [neighbour(2, Some(7)), neighbour(4, Some(8))];
+        assert_eq!(step(&promised(1, ""), &others), forms);
     }
 
     fn neighbour(node_id: u64, cluster: Option<u128>) -> Neighbour {

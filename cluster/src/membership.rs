@@ -166,6 +166,7 @@ impl Local {
                 let mut identity = self.identity.lock().await;
                 tracing::info!(%cluster, via = address, "joining a cluster");
                 let promise = identity.promise.clone();
+                let promise = promise.filter(|promise| promise.cluster_id == cluster.to_string());
                 self.belong_to(&mut identity, cluster, promise).await?;
                 drop(identity);
                 self.announce(Some(address)).await;
