@@ -228,6 +228,20 @@ fn end_of(spans: &[Span]) -> i64 {
         .sum()
 }
 
+/// What stands in the buckets of one side, with their indexes.
+pub fn indexed<C>(
+    spans: &[Span],
+    buckets: impl Iterator<Item = C>,
+) -> impl Iterator<Item = (i64, C)> {
+    let mut next = 0i64;
+    let indexes = spans.iter().flat_map(move |span| {
+        let first = next + i64::from(span.offset);
+        next = first + i64::from(span.length);
+        first..next
+    });
+    indexes.zip(buckets)
+}
+
 fn check_side(spans: &[Span], buckets: &[f64]) -> Result<(), InvalidHistogram> {
     let described: u64 = spans.iter().map(|s| u64::from(s.length)).sum();
     if described != buckets.len() as u64 {

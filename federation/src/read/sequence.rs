@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use model::Histogram;
-use model::histogram::{ResetHint, Span};
+use model::histogram::{ResetHint, indexed};
 
 /// From one histogram to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,20 +129,9 @@ fn floats(buckets: &[f64]) -> impl Iterator<Item = f64> {
     buckets.iter().copied()
 }
 
-/// Each bucket with its index.
-fn indexed<C>(spans: &[Span], buckets: impl Iterator<Item = C>) -> impl Iterator<Item = (i64, C)> {
-    let mut next = 0i64;
-    let indexes = spans.iter().flat_map(move |span| {
-        let first = next + i64::from(span.offset);
-        next = first + i64::from(span.length);
-        first..next
-    });
-    indexes.zip(buckets)
-}
-
 #[cfg(test)]
 mod tests {
-    use model::histogram::Integers;
+    use model::histogram::{Integers, Span};
     use model::sample::STALE_NAN;
 
     use super::*;

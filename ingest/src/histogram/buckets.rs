@@ -4,7 +4,7 @@
 //! as Prometheus lays them out, so that equal histograms have equal bytes.
 
 use model::Histogram;
-use model::histogram::{Integers, SCHEMA_MAX, SCHEMA_MIN, Span};
+use model::histogram::{Integers, SCHEMA_MAX, SCHEMA_MIN, Span, indexed};
 
 /// How much a bucket counts.
 pub trait Count: Copy + Default + PartialEq {
@@ -54,20 +54,6 @@ impl<C: Count> Layout<C> {
         }
         self.last = index;
     }
-}
-
-/// Each bucket with its index.
-fn indexed<C: Count>(
-    spans: &[Span],
-    buckets: impl Iterator<Item = C>,
-) -> impl Iterator<Item = (i64, C)> {
-    let mut next = 0i64;
-    let indexes = spans.iter().flat_map(move |span| {
-        let first = next + i64::from(span.offset);
-        next = first + i64::from(span.length);
-        first..next
-    });
-    indexes.zip(buckets)
 }
 
 /// Spans and buckets of counts with ascending indexes; up to two empty buckets are kept where that

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use model::Histogram;
-use model::histogram::{Integers, SCHEMA_MIN, Span};
+use model::histogram::{Integers, SCHEMA_MIN, Span, indexed};
 use model::sample::is_stale;
 
 use crate::histogram::canonical;
@@ -154,17 +154,6 @@ fn lay_out<C: Count>(mut sides: [Side<C>; 2], joined: &mut Histogram) -> [Vec<C>
     }
     [joined.positive_spans, joined.negative_spans] = [spans_of(&sides[0]), spans_of(&sides[1])];
     sides.map(|side| side.into_values().collect())
-}
-
-/// Buckets by index.
-fn indexed<C>(spans: &[Span], counts: impl Iterator<Item = C>) -> impl Iterator<Item = (i64, C)> {
-    let mut next = 0i64;
-    let indexes = spans.iter().flat_map(move |span| {
-        let first = next + i64::from(span.offset);
-        next = first + i64::from(span.length);
-        first..next
-    });
-    indexes.zip(counts)
 }
 
 /// The bucket of a schema lower by `steps` that holds this one: buckets are named by their ends.
