@@ -60,6 +60,9 @@ async fn here(replica: &Replica, question: &Question) -> Result<Changes, Refusal
     let shard = replica.shard;
     let engine = &replica.engine;
     let changes = engine.changes(&question.any_of, question.since, question.oldest);
+    let changes = changes
+        .await
+        .map_err(|e| Refusal::Internal(e.full_text()))?;
     let index = changes.index;
     let series = stream::unfold(Some(changes), move |changes| async move {
         let mut changes: tsdb::changes::Changes = changes?;

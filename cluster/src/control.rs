@@ -232,6 +232,7 @@ impl Control {
             windows: shared.settings.clone(),
             shards: state.table.len(),
             metrics: shared.engine_metrics.clone(),
+            tables: shared.tables.clone(),
             journal: shared.journal.clone(),
             checkpoint_turns: shared.checkpoint_turns.clone(),
         };

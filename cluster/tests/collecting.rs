@@ -70,6 +70,7 @@ async fn lead(world: &World) -> Replica {
         windows: Arc::new(Wide),
         shards: 1,
         metrics: Arc::new(tsdb::Metrics::new()),
+        tables: Arc::default(),
         journal: Arc::new(Journal::default()),
         checkpoint_turns: checkpoint_turns(),
     });

@@ -37,7 +37,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, World> for Builder {
         .await
         .expect("an empty disk opens");
         let metrics = Arc::new(tsdb::Metrics::new());
-        let engine = tsdb::Shard::open(&world, root.join("engine"), metrics).await;
+        let engine = tsdb::Shard::open(&world, root.join("engine"), metrics, Arc::default()).await;
         let engine = Arc::new(engine.expect("an empty disk opens"));
         let dir = root.join("shard");
         let machine = ShardMachine::new(engine, world.disk.clone(), dir, checkpoint_turns());

@@ -261,7 +261,7 @@ async fn count_in(root: &Arc<tempfile::TempDir>, name: &str, metric: &str) -> us
     for shard in 0..4 {
         let dir = std::path::PathBuf::from(format!("snapshots/{name}/{shard:05}"));
         let metrics = Arc::new(tsdb::Metrics::new());
-        let shard = tsdb::Shard::open(&world, dir, metrics)
+        let shard = tsdb::Shard::open(&world, dir, metrics, Arc::default())
             .await
             .expect("opens");
         shard.verify().await.expect("verifies");

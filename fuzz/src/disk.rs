@@ -88,7 +88,12 @@ pub fn directory(bytes: &[u8]) {
     let Some((&version, raw)) = bytes.split_first() else {
         return;
     };
-    let _ = tsdb::block::decode_directory(raw, version % 4, u64::from(version));
+    let from = u64::from(version);
+    let _ = tsdb::block::decode_directory(raw, version % 4, from);
+    let _ = tsdb::block::Root::decode(raw, from, from + raw.len() as u64);
+    let series = usize::from(version);
+    let _ = tsdb::block::decode_table(raw, series, from, from + raw.len() as u64);
+    let _ = tsdb::block::decode_labels(raw, series);
 }
 
 pub fn histograms(bytes: &[u8]) {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use model::port::Disk;
 use model::{Labels, Samples, SeriesId, Timestamp};
 use sim_world::{SimClock, SimDisk};
-use tsdb::block::{Reader, Writer};
+use tsdb::block::{Reader, Walk, Writer};
 use tsdb::chunk::{self, Point};
 use tsdb::part::Column;
 
@@ -181,10 +181,15 @@ async fn measure(values: Values, series: u32, count: usize, jitter_ms: u64) -> F
     let (file, ..) = writer.finish().await.expect("finished");
     let write_ns = began.elapsed().as_nanos() as f64;
     let bytes = file.len as f64;
-    let (reader, _) = Reader::open(disk, dir, file).await.expect("opens");
+    let reader = Reader::open(disk, dir, file, &Arc::default()).await;
+    let reader = reader.expect("opens");
     let began = Instant::now();
     let mut read = 0;
-    for chunk in reader.all_chunks() {
+    let mut walk = Walk::new(&reader);
+    for id in reader.ids().iter() {
+        let [chunk] = walk.chunks(id).await.expect("a table") else {
+            panic!("of so few samples one chunk");
+        };
         let page = reader.page(chunk).await.expect("a page");
         let mut samples = Samples::default();
         let range = (Timestamp::MIN, Timestamp::MAX);

@@ -23,37 +23,42 @@ pub struct Changes {
 
 impl Shard {
     /// Of series that any of the lists chooses. Without an index, all samples from `oldest` on.
-    pub fn changes(
+    pub async fn changes(
         self: &Arc<Self>,
         any_of: &[Vec<Matcher>],
         since: Option<u64>,
         oldest: Timestamp,
-    ) -> Changes {
-        let (index, pieces) = self.read(|state| {
+    ) -> Result<Changes, StorageError> {
+        let (index, gathered) = self.read(|state| {
             let from = match since {
                 // From another log than ours: nothing it says can be relied on.
                 Some(index) if index > state.applied_index() => Some(Timestamp::MIN),
                 Some(index) => state.touched().since(index),
                 None => Some(oldest),
             };
-            let pieces = from.filter(|_| !any_of.is_empty()).map(|start| {
+            let from = from.filter(|_| !any_of.is_empty());
+            let gathered = from.map(|start| state.gather_any(any_of, start, Timestamp::MAX));
+            (state.applied_index(), gathered)
+        });
+        let pieces = match gathered {
+            None => None,
+            Some(gathered) => {
                 let selection = Selection {
                     matchers: Vec::new(),
-                    start,
-                    end: Timestamp::MAX,
+                    start: gathered.start,
+                    end: gathered.end,
                     take: Take::All,
                     consistency: Consistency::Local,
                 };
-                let chosen = state.gather_any(any_of, start, Timestamp::MAX);
-                Pieces::new(chosen, &selection)
-            });
-            (state.applied_index(), pieces)
-        });
-        Changes {
+                let chosen = gathered.parts().await.map_err(|e| self.note(e))?;
+                Some(Pieces::new(chosen, &selection))
+            }
+        };
+        Ok(Changes {
             shard: self.clone(),
             index,
             pieces,
-        }
+        })
     }
 }
 

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use model::limits::QUERY_SAMPLES_MAX;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{Labels, Series};
@@ -36,9 +36,9 @@ struct Share {
 }
 
 impl Share {
-    fn gathered(shard: Arc<Shard>, selection: &Selection) -> Self {
-        let handles = Some(gather(&shard, selection));
-        Self { shard, handles }
+    async fn gathered(shard: Arc<Shard>, selection: &Selection) -> Result<Self, SourceError> {
+        let handles = Some(shard.gather(selection).await?);
+        Ok(Self { shard, handles })
     }
 
     /// About how many samples will be decoded, as far as is known.
@@ -61,19 +61,22 @@ impl Share {
 impl Chosen {
     /// What `shards`, each of which was made sure to be fresh enough, hold of a selection, unless it is
     /// more than about `samples_max` samples: then no more shards are looked at.
-    pub fn within(
-        shards: impl IntoIterator<Item = Arc<Shard>>,
+    pub async fn within(
+        shards: Vec<Arc<Shard>>,
         selection: &Selection,
         samples_max: usize,
-    ) -> Option<Self> {
+    ) -> Result<Option<Self>, SourceError> {
         let mut left = samples_max;
         let mut chosen = Vec::new();
         for shard in shards {
-            let share = Share::gathered(shard, selection);
-            left = left.checked_sub(share.samples())?;
+            let share = Share::gathered(shard, selection).await?;
+            match left.checked_sub(share.samples()) {
+                Some(rest) => left = rest,
+                None => return Ok(None),
+            }
             chosen.push(share);
         }
-        Some(Self::of(chosen))
+        Ok(Some(Self::of(chosen)))
     }
 
     /// What such `shards` hold, in pieces that are about as much work each: at most `pieces_max`, as
@@ -82,37 +85,37 @@ impl Chosen {
     /// A selection is spread over shards by hashes, so that one shard tells about how much it is. Where
     /// it is a lot, who reads a piece looks at its shards one after the other: that is work by itself, and
     /// what was found is then still near.
-    pub fn pieces(
-        shards: impl IntoIterator<Item = Arc<Shard>>,
+    pub async fn pieces(
+        mut shards: Vec<Arc<Shard>>,
         selection: &Selection,
         samples_each: usize,
         pieces_max: usize,
-    ) -> Vec<Self> {
-        let mut shards = shards.into_iter();
-        let first = shards.next();
-        let first = first.map(|shard| Share::gathered(shard, selection));
-        let rest: Vec<Arc<Shard>> = shards.collect();
-        let count = 1 + rest.len();
+    ) -> Result<Vec<Self>, SourceError> {
+        if shards.is_empty() {
+            return Ok(vec![Self::of([])]);
+        }
+        let first = Share::gathered(shards.remove(0), selection).await?;
+        let count = 1 + shards.len();
         let tells = |share: &Share| {
             let is_much = share.work() * count >= samples_each * pieces_max;
             is_much && share.series() >= SERIES_TELL
         };
         let is_even = count.is_multiple_of(pieces_max) || count >= SHARDS_EACH * pieces_max;
-        if !is_even || !first.as_ref().is_some_and(tells) {
-            let rest = rest
-                .into_iter()
-                .map(|shard| Share::gathered(shard, selection));
-            let whole = Self::of(first.into_iter().chain(rest));
-            return whole.into_pieces(samples_each, pieces_max);
+        if !is_even || !tells(&first) {
+            let mut shares = vec![first];
+            for shard in shards {
+                shares.push(Share::gathered(shard, selection).await?);
+            }
+            return Ok(Self::of(shares).into_pieces(samples_each, pieces_max));
         }
-        let rest = rest.into_iter().map(|shard| Share {
+        let rest = shards.into_iter().map(|shard| Share {
             shard,
             handles: None,
         });
-        let mut shares = first.into_iter().chain(rest);
+        let mut shares = std::iter::once(first).chain(rest);
         let each = count.div_ceil(pieces_max);
         let piece = || Some(Self::of(shares.by_ref().take(each))).filter(|piece| !piece.is_empty());
-        std::iter::from_fn(piece).collect()
+        Ok(std::iter::from_fn(piece).collect())
     }
 
     fn of(shares: impl IntoIterator<Item = Share>) -> Self {
@@ -173,11 +176,6 @@ impl Chosen {
     }
 }
 
-fn gather(shard: &Shard, selection: &Selection) -> Handles {
-    let (start, end, take) = (selection.start, selection.end, selection.take);
-    shard.read(|state| state.gather(&selection.matchers, start, end, take))
-}
-
 fn samples(parts: &[Part]) -> usize {
     parts.iter().map(Part::count).sum()
 }
@@ -212,16 +210,20 @@ impl Source for Chosen {
         &'a self,
         selection: &'a Selection,
     ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
-        let shards = futures::stream::iter(self.take());
-        let of_shard = |Share { shard, handles }: Share| {
-            let handles = handles.unwrap_or_else(|| gather(&shard, selection));
+        let of_shard = async move |Share { shard, handles }: Share| {
+            let handles = match handles {
+                Some(handles) => handles,
+                None => shard.gather(selection).await?,
+            };
             let pieces = Pieces::new(handles, selection);
-            futures::stream::try_unfold((shard, pieces), async |(shard, mut pieces)| {
+            let read = async |(shard, mut pieces): (Arc<Shard>, Pieces)| {
                 let piece = pieces.next().await.map_err(|e| shard.source_error(e))?;
                 Ok(piece.map(|piece| (piece, (shard, pieces))))
-            })
+            };
+            Ok(futures::stream::try_unfold((shard, pieces), read))
         };
-        shards.flat_map(of_shard).boxed()
+        let shards = futures::stream::iter(self.take());
+        shards.then(of_shard).try_flatten().boxed()
     }
 
     async fn series(&self, _: &MetadataSelection) -> Result<Vec<Labels>, SourceError> {

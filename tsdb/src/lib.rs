@@ -23,7 +23,7 @@
 //! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
-//! - [`part`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
+//! - [`part`], [`gathered`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
 //! - [`shard`], [`snapshot`], [`scrub`]: the whole, with its locks and files
@@ -51,6 +51,7 @@ pub mod exemplars;
 pub mod fences;
 pub mod fields;
 pub mod file;
+pub mod gathered;
 pub mod groups;
 pub mod head;
 pub mod histogram;
@@ -76,6 +77,7 @@ pub mod tombstones;
 pub mod touched;
 pub mod value;
 
+pub use block::Tables;
 pub use chosen::Chosen;
 pub use command::{
     AddCommand, CleanCommand, CollectCommand, Command, CommandError, CompactCommand, DeleteCommand,

@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use model::hash::Map;
 use model::histogram::Histogram;
 use model::limits::NEWEST_PAGE_SERIES;
 use model::{Labels, Newest, NewestSelection, SeriesId, Timestamp};
 
 use crate::error::StorageError;
+use crate::gathered::{Gathered, Handles};
 use crate::histogram::HistogramPoint;
-use crate::part::{self, Part};
+use crate::part;
 use crate::shard::Shard;
 use crate::state::Standing;
 use crate::value::Value;
@@ -32,10 +34,11 @@ pub struct Pages {
     end: Timestamp,
 }
 
-/// A series whose newest sample may have to be looked for.
+/// A series' newest sample.
 enum Found {
     Ready(Labels, Timestamp, Value),
-    Among(Labels, Vec<Part>),
+    /// It has to be looked for: that of the next series of those gathered, if that is this one.
+    Among(SeriesId),
 }
 
 impl Shard {
@@ -80,8 +83,17 @@ impl Pages {
     pub async fn next(&mut self) -> Result<Option<Vec<Newest>>, StorageError> {
         while self.ids.len() > 0 {
             let mut page = Vec::with_capacity(self.ids.len().min(NEWEST_PAGE_SERIES));
-            for found in self.look() {
-                let newest = self.read(found).await;
+            let (found, among) = self.look();
+            let among = among.found().await.map_err(|e| self.shard.note(e))?;
+            let mut among: Map<SeriesId, Handles> = among
+                .into_iter()
+                .map(|series| (series.id, series))
+                .collect();
+            for found in found {
+                let newest = match found {
+                    Found::Ready(labels, at, value) => newest(labels, at, value).map(Some),
+                    Found::Among(id) => self.find(among.remove(&id)).await,
+                };
                 let newest = newest.map_err(|e| self.shard.note(e))?;
                 page.extend(newest.filter(Newest::is_shown));
             }
@@ -92,54 +104,60 @@ impl Pages {
         Ok(None)
     }
 
-    fn look(&mut self) -> Vec<Found> {
+    fn look(&mut self) -> (Vec<Found>, Gathered) {
         let (start, end) = (self.start, self.end);
         let page = self.ids.len().min(NEWEST_PAGE_SERIES);
         let ids: Vec<SeriesId> = self.ids.by_ref().take(page).collect();
         self.shard.read(|state| {
-            let found = ids.chunks(TOUCHED_SERIES).flat_map(|ids| {
+            let (mut found, mut among) = (Vec::with_capacity(ids.len()), Vec::new());
+            for ids in ids.chunks(TOUCHED_SERIES) {
                 state.touch_newest(ids);
-                ids.iter().filter_map(|&id| {
-                    let standing = state.standing(id, start, end);
-                    let labels = state.table().labels(id)?;
-                    match standing {
-                        Standing::Nowhere => None,
-                        Standing::Here(at, value) => Some(Found::Ready(labels.clone(), at, value)),
-                        Standing::Among(parts) => Some(Found::Among(labels.clone(), parts)),
+                for &id in ids {
+                    match (state.standing(id, start, end), state.table().labels(id)) {
+                        (Standing::Nowhere, _) | (_, None) => {}
+                        (Standing::Here(at, value), Some(labels)) => {
+                            found.push(Found::Ready(labels.clone(), at, value));
+                        }
+                        (Standing::Among(parts), Some(_)) => {
+                            found.push(Found::Among(id));
+                            among.extend(state.handles(id, parts, true));
+                        }
                     }
-                })
-            });
-            found.collect()
+                }
+            }
+            among.sort_unstable_by_key(|series| series.id);
+            (found, state.gathered_in(among, start, end))
         })
     }
 
-    async fn read(&self, found: Found) -> Result<Option<Newest>, StorageError> {
-        let (labels, at, value) = match found {
-            Found::Ready(labels, at, value) => (labels, at, value),
-            Found::Among(labels, parts) => {
-                let column = part::last(parts, self.start, self.end).await?;
-                let float = column.floats.last();
-                let float = float.map(|p| (p.at, Value::Float(p.bits)));
-                let histogram = column.histograms.last();
-                let histogram = histogram.map(|p| (p.at, Value::Histogram(p.bytes.clone())));
-                let Some((at, value)) = float.or(histogram) else {
-                    return Ok(None);
-                };
-                (labels, at, value)
-            }
+    async fn find(&self, among: Option<Handles>) -> Result<Option<Newest>, StorageError> {
+        let Some(Handles { labels, parts, .. }) = among else {
+            return Ok(None);
         };
-        let (value, histogram) = match value {
-            Value::Float(bits) => (f64::from_bits(bits), None),
-            Value::Histogram(bytes) => {
-                let histogram: Histogram = HistogramPoint { at, bytes }.decode()?;
-                (histogram.sum, Some(Arc::new(histogram)))
-            }
-        };
-        Ok(Some(Newest {
-            labels,
-            at,
-            value,
-            histogram,
-        }))
+        let column = part::last(parts, self.start, self.end).await?;
+        let float = column.floats.last();
+        let float = float.map(|p| (p.at, Value::Float(p.bits)));
+        let histogram = column.histograms.last();
+        let histogram = histogram.map(|p| (p.at, Value::Histogram(p.bytes.clone())));
+        let found = float.or(histogram);
+        found
+            .map(|(at, value)| newest(labels, at, value))
+            .transpose()
     }
+}
+
+fn newest(labels: Labels, at: Timestamp, value: Value) -> Result<Newest, StorageError> {
+    let (value, histogram) = match value {
+        Value::Float(bits) => (f64::from_bits(bits), None),
+        Value::Histogram(bytes) => {
+            let histogram: Histogram = HistogramPoint { at, bytes }.decode()?;
+            (histogram.sum, Some(Arc::new(histogram)))
+        }
+    };
+    Ok(Newest {
+        labels,
+        at,
+        value,
+        histogram,
+    })
 }

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use model::limits::QUERY_SAMPLES_MAX;
 use model::source::{MetadataSelection, Selection, Source, SourceError};
 use model::{ExemplarSeries, Labels, Matcher, Samples, Series};
 
 use crate::error::StorageError;
-use crate::part::Column;
+use crate::part::{Column, Part};
 use crate::pieces::Pieces;
 use crate::shard::Shard;
 use crate::state::EachValue;
@@ -21,7 +21,7 @@ use crate::state::EachValue;
 #[async_trait]
 impl Source for Shard {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
-        let mut pieces = self.pieces(selection);
+        let mut pieces = self.pieces(selection).await?;
         let (mut answer, mut before, mut turn) = (Vec::new(), 0, Turn::default());
         while let Some(piece) = pieces.next().await.map_err(|e| self.source_error(e))? {
             if pieces.weight() > QUERY_SAMPLES_MAX {
@@ -39,12 +39,13 @@ impl Source for Shard {
         &'a self,
         selection: &'a Selection,
     ) -> BoxStream<'a, Result<Vec<Series>, SourceError>> {
-        let pieces = self.pieces(selection);
-        futures::stream::try_unfold(pieces, async |mut pieces| {
+        let read = async |mut pieces: Pieces| {
             let piece = pieces.next().await.map_err(|e| self.source_error(e))?;
             Ok(piece.map(|piece| (piece, pieces)))
-        })
-        .boxed()
+        };
+        let pieces = futures::stream::once(self.pieces(selection));
+        let all = pieces.map_ok(move |pieces| futures::stream::try_unfold(pieces, read));
+        all.try_flatten().boxed()
     }
 
     async fn exemplars(
@@ -66,7 +67,10 @@ impl Source for Shard {
         let (start, end) = (selection.start, selection.end);
         let mut found = Vec::new();
         for any_of in turns(&selection.any_of) {
-            found.append(&mut self.read(|state| state.series(any_of, start, end)));
+            let (mut known, others) = self.read(|state| state.series(any_of, start, end));
+            let others = others.found().await.map_err(|e| self.source_error(e))?;
+            found.append(&mut known);
+            found.extend(others.into_iter().map(|series| series.labels));
             found.sort_unstable();
             found.dedup();
             tokio::task::yield_now().await;
@@ -115,11 +119,18 @@ impl Shard {
         self.read(|state| state.each_label_value(name, &selection.any_of, range, each));
     }
 
-    fn pieces(&self, selection: &Selection) -> Pieces {
-        let (start, end) = (selection.start, selection.end);
-        let take = selection.take;
-        let chosen = self.read(|state| state.gather(&selection.matchers, start, end, take));
-        Pieces::new(chosen, selection)
+    async fn pieces(&self, selection: &Selection) -> Result<Pieces, SourceError> {
+        Ok(Pieces::new(self.gather(selection).await?, selection))
+    }
+
+    /// Handles on what a selection chooses, by series id; series without any are left out.
+    pub(crate) async fn gather(
+        &self,
+        selection: &Selection,
+    ) -> Result<Vec<(Labels, Vec<Part>)>, SourceError> {
+        let (start, end, take) = (selection.start, selection.end, selection.take);
+        let gathered = self.read(|state| state.gather(&selection.matchers, start, end, take));
+        gathered.parts().await.map_err(|e| self.source_error(e))
     }
 
     pub(crate) fn source_error(&self, error: StorageError) -> SourceError {

@@ -22,7 +22,7 @@ use model::{FamilyMetadata, Labels, SeriesId, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
-use crate::block::{self, Frozen, Merged, Reader, Sealed};
+use crate::block::{self, Frozen, Reader, Sealed, Tables, Walk};
 use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
@@ -32,13 +32,14 @@ use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
 use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
+use crate::gathered::{Gathered, Handles};
 use crate::head::Taken;
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{Entry, Outcome, Prepared, Recalled, Replayed, Run, State, sums_of};
+use crate::state::{Entry, Lookup, Outcome, Prepared, Recalled, Replayed, Run, State, sums_of};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,7 @@ pub struct Shard {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     metrics: Arc<Metrics>,
+    tables: Arc<Tables>,
     state: RwLock<State>,
     /// What is durable, as of the manifest on disk.
     durable: RwLock<Option<Position>>,
@@ -104,13 +106,14 @@ impl Shard {
         world: &World,
         dir: PathBuf,
         metrics: Arc<Metrics>,
+        tables: Arc<Tables>,
     ) -> Result<Self, OpenError> {
         let disk = world.disk.clone();
         let manifest = open_manifest(&*disk, &dir).await?;
         remove_leftovers(&*disk, &dir, &manifest)
             .await
             .map_err(|e| StorageError::io("clean", dir.to_string_lossy(), e))?;
-        let state = load(&disk, &dir, &manifest)
+        let state = load(&disk, &dir, &manifest, &tables)
             .await
             .inspect_err(|e| count_corruption(&metrics, e))?;
         info!(dir = %dir.display(), index = state.applied_index(), series = state.table().len(), "shard open");
@@ -118,6 +121,7 @@ impl Shard {
             disk,
             dir,
             metrics,
+            tables,
             state: RwLock::new(state),
             durable: RwLock::new(manifest.position.clone()),
             files: Mutex::new(Files { manifest, pins: 0 }),
@@ -224,7 +228,7 @@ impl Shard {
     ) -> Result<Outcome, ApplyError> {
         let _files = self.files.lock().await;
         let cleaned = match self.read(|state| state.remains(block)) {
-            Some(remains) => self.gather(index, remains).await?,
+            Some(remains) => self.read_block(index, remains).await?,
             None => None,
         };
         let prepared = Prepared {
@@ -240,14 +244,15 @@ impl Shard {
         Ok(outcome)
     }
 
-    /// A block of what `parts` hold.
-    async fn gather(
+    /// A block of what was gathered.
+    async fn read_block(
         &self,
         id: u64,
-        parts: Vec<(SeriesId, Vec<Part>)>,
+        gathered: Gathered,
     ) -> Result<Option<Arc<Frozen>>, StorageError> {
+        let found = gathered.found().await.map_err(|e| self.note(e))?;
         let mut series = Vec::new();
-        for (id, parts) in parts {
+        for Handles { id, parts, .. } in found {
             let column = part::collect(&parts, Timestamp::MIN, Timestamp::MAX).await;
             let column = column.map_err(|e| self.note(e))?;
             if !column.is_empty() {
@@ -444,7 +449,7 @@ impl Shard {
         let mut sums = sums_of(&image).map_err(|e| corrupt(&e.to_string()))?;
         for block in sealed {
             for reader in block.readers() {
-                let found = self.verify_block(reader).await;
+                let found = self.verify_block(reader, &image.labels).await;
                 reader.forget_page();
                 found.map_err(|e| self.note(e))?;
             }
@@ -518,31 +523,29 @@ impl Shard {
         let io = |e| StorageError::io("write", "a merged block", e);
         let writer = block::Writer::create_merged(&*self.disk, &self.dir, merged.id());
         let mut writer = writer.await.map_err(io)?;
+        let mut walks: Vec<(&Arc<Reader>, Walk<'_>)> = Vec::new();
+        let one = Sealed::Merged(merged.clone());
+        walks.extend(one.readers().map(|reader| (reader, Walk::new(reader))));
         for id in merged.series() {
-            let column = self.gather_series(&merged, id).await;
+            let column = read_series(&mut walks, id).await;
             let column = column.map_err(|e| self.note(e))?;
             let labels = labels.get(id).expect(REGISTERED).clone();
             writer.add(id, labels, &column).await.map_err(io)?;
             // Pages and files in the machine's cache make nobody wait: others take their turns here.
             tokio::task::yield_now().await;
         }
-        if writer.digest() != Sealed::Merged(merged.clone()).digest() {
+        if writer.digest() != one.digest() {
             let reason = "digest differs from that of the blocks it is made of";
             let found = StorageError::corrupt(merged.id().to_string(), "merged block", reason);
             return Err(self.note(found));
         }
-        let (entry, meta, entries) = writer.finish().await.map_err(io)?;
+        let (entry, meta, root) = writer.finish().await.map_err(io)?;
         self.metrics.blocks_merged.inc();
         self.metrics.block_bytes.inc_by(entry.len);
-        let reader = Reader::new(self.disk.clone(), &self.dir, entry, meta, &entries);
+        let known = (meta, root);
+        let reader = Reader::new(self.disk.clone(), &self.dir, entry, known, &self.tables);
         self.write(|state| state.block_stored(Arc::new(reader)));
         Ok(true)
-    }
-
-    async fn gather_series(&self, merged: &Merged, id: SeriesId) -> Result<Column, StorageError> {
-        let mut parts = Vec::new();
-        merged.parts(id, Timestamp::MIN, Timestamp::MAX, &mut parts);
-        part::collect(&parts, Timestamp::MIN, Timestamp::MAX).await
     }
 
     /// The files of the last checkpoint, pinned. `NotFound` before the first one.
@@ -600,7 +603,7 @@ impl Shard {
             position: Some(position.clone()),
             files: files.to_vec(),
         };
-        let state = load(&self.disk, &self.dir, &next)
+        let state = load(&self.disk, &self.dir, &next, &self.tables)
             .await
             .map_err(|e| self.note(e))?;
         next.write(&*self.disk, &self.dir).await.map_err(io)?;
@@ -656,12 +659,14 @@ impl Shard {
     /// What sealed blocks hold for the rows of `write`.
     async fn recall(&self, write: &WriteCommand) -> Result<Recalled, StorageError> {
         let mut recalled = Recalled::default();
-        for lookup in self.read(|state| state.lookups(write)) {
-            for part in &lookup.parts {
-                let column = part.decode().await.map_err(|e| self.note(e))?;
-                self.metrics.late_lookups.inc();
-                if let Some(value) = column.find(lookup.at) {
-                    recalled.insert(lookup.id, lookup.at, value);
+        for Lookup { at, places } in self.read(|state| state.lookups(write)) {
+            for Handles { id, parts, .. } in places.found().await.map_err(|e| self.note(e))? {
+                for part in &parts {
+                    let column = part.decode().await.map_err(|e| self.note(e))?;
+                    self.metrics.late_lookups.inc();
+                    if let Some(value) = column.find(at) {
+                        recalled.insert(id, at, value);
+                    }
                 }
             }
         }
@@ -672,11 +677,17 @@ impl Shard {
     /// durable with the checkpoint's, before any manifest holds it.
     async fn store(&self, frozen: &Frozen, labels: &ById<Labels>) -> io::Result<FileEntry> {
         let labels_of = |id: SeriesId| labels.get(id).expect(REGISTERED).clone();
-        let (entry, meta, entries) =
-            block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
+        let (entry, meta, root) = block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
         self.metrics.blocks_written.inc();
         self.metrics.block_bytes.inc_by(entry.len);
-        let reader = Reader::new(self.disk.clone(), &self.dir, entry.clone(), meta, &entries);
+        let known = (meta, root);
+        let reader = Reader::new(
+            self.disk.clone(),
+            &self.dir,
+            entry.clone(),
+            known,
+            &self.tables,
+        );
         self.write(|state| state.block_stored(Arc::new(reader)));
         Ok(entry)
     }
@@ -732,14 +743,29 @@ impl Shard {
         Ok(())
     }
 
-    async fn verify_block(&self, reader: &Reader) -> Result<(), StorageError> {
+    async fn verify_block(
+        &self,
+        reader: &Reader,
+        registered: &ById<Labels>,
+    ) -> Result<(), StorageError> {
         reader.file().verify(&*self.disk, &self.dir).await?;
         let mut sum = 0u64;
-        for chunk in reader.all_chunks() {
-            let column = reader.read(chunk).await?;
-            let floats = digest::samples(chunk.series, &column.floats);
-            let histograms = digest::histograms(chunk.series, &column.histograms);
-            sum = sum.wrapping_add(floats).wrapping_add(histograms);
+        let mut ids = reader.ids().iter();
+        for nth in 0..reader.tables() {
+            let (table, labels) = (reader.table(nth).await?, reader.labels(nth).await?);
+            let series: Vec<SeriesId> = ids.by_ref().take(table.count()).collect();
+            let known = |(id, labels): (&SeriesId, &Labels)| registered.get(*id) == Some(labels);
+            if labels.len() != series.len() || !series.iter().zip(&labels).all(known) {
+                return Err(not_as_registered(&reader.file().name));
+            }
+            for (place, id) in series.into_iter().enumerate() {
+                for chunk in table.chunks(place) {
+                    let column = reader.read(chunk).await?;
+                    let floats = digest::samples(id, &column.floats);
+                    let histograms = digest::histograms(id, &column.histograms);
+                    sum = sum.wrapping_add(floats).wrapping_add(histograms);
+                }
+            }
         }
         match sum == reader.meta().digest {
             true => Ok(()),
@@ -809,6 +835,7 @@ async fn load(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     manifest: &Manifest,
+    tables: &Arc<Tables>,
 ) -> Result<State, StorageError> {
     let Some(position) = &manifest.position else {
         return Ok(State::default());
@@ -840,7 +867,7 @@ async fn load(
     }
     let mut readers = Vec::with_capacity(blocks.len());
     for (id, file) in blocks {
-        readers.push(load_block(disk, dir, id, file, &image.labels).await?);
+        readers.push(load_block(disk, dir, (id, file), &image.labels, tables).await?);
     }
     State::restore(image, readers).map_err(|e| StorageError::corrupt(&checkpoint.name, "series", e))
 }
@@ -860,21 +887,41 @@ async fn load_checkpoint(
         .map_err(|damage| StorageError::corrupt(&file.name, damage.section, damage.malformed))
 }
 
-/// Opens a block and holds its series against the register, so that its own copy of the labels
-/// need not be kept.
+/// Opens a block of which all series are registered. That their labels are those of the register is looked at when all
+/// of it is read.
 async fn load_block(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    id: u64,
-    file: FileEntry,
-    labels: &ById<Labels>,
+    (id, file): (u64, FileEntry),
+    registered: &ById<Labels>,
+    tables: &Arc<Tables>,
 ) -> Result<Arc<Reader>, StorageError> {
     let name = file.name.clone();
-    let (reader, entries) = Reader::open(disk.clone(), dir, file).await?;
-    let known = |entry: &crate::block::Entry| labels.get(entry.id) == Some(&entry.labels);
-    if reader.meta().id != id || !entries.iter().all(known) {
-        let reason = "not the block or not the series it should be";
-        return Err(StorageError::corrupt(name, "directory", reason));
+    let reader = Reader::open(disk.clone(), dir, file, tables).await?;
+    let known = |id: SeriesId| registered.get(id).is_some();
+    match reader.meta().id == id && reader.ids().iter().all(known) {
+        true => Ok(Arc::new(reader)),
+        false => Err(not_as_registered(&name)),
     }
-    Ok(Arc::new(reader))
+}
+
+fn not_as_registered(name: &str) -> StorageError {
+    StorageError::corrupt(
+        name,
+        "directory",
+        "not the block or not the series it should be",
+    )
+}
+
+/// All samples of a series in some files.
+async fn read_series(
+    walks: &mut [(&Arc<Reader>, Walk<'_>)],
+    id: SeriesId,
+) -> Result<Column, StorageError> {
+    let mut parts = Vec::new();
+    for (reader, walk) in walks {
+        let chunks = walk.chunks(id).await?.iter();
+        parts.extend(chunks.map(|&chunk| Part::Stored(Arc::clone(reader), chunk)));
+    }
+    part::collect(&parts, Timestamp::MIN, Timestamp::MAX).await
 }

@@ -25,6 +25,7 @@ use crate::descriptions::Descriptions;
 use crate::digest::{self, Digest, Sums};
 use crate::exemplars::Exemplars;
 use crate::fences::Fences;
+use crate::gathered::{Gathered, Handles, InFile, add_left};
 use crate::groups::{Groups, Wiped};
 use crate::head::{Head, HeadSeries};
 use crate::histogram::HistogramPoint;
@@ -88,9 +89,9 @@ pub struct Prepared {
 /// One series' old rows that a command asks sealed blocks about, and where the answer may stand.
 #[derive(Debug)]
 pub struct Lookup {
-    pub id: SeriesId,
     pub at: Timestamp,
-    pub parts: Vec<Part>,
+    /// Of one series.
+    pub places: Gathered,
 }
 
 /// Where a series' newest sample stands.
@@ -98,7 +99,7 @@ pub struct Lookup {
 pub enum Standing {
     Nowhere,
     Here(Timestamp, Value),
-    /// It is the newest in these, if they hold any.
+    /// It is the newest in these and in what blocks hold, if they hold any.
     Among(Vec<Part>),
 }
 
@@ -536,35 +537,77 @@ impl State {
         self.tombstones.keys().copied().collect()
     }
 
-    /// What is left of a block with deletions, by series; `None` for any other block.
-    pub fn remains(&self, block: u64) -> Option<Vec<(SeriesId, Vec<Part>)>> {
+    /// What is left of a block with deletions; `None` for any other block.
+    pub fn remains(&self, block: u64) -> Option<Gathered> {
         self.tombstones.get(&block)?;
         let block = self.sealed.iter().find(|sealed| sealed.id() == block)?;
         let (min, max) = block.range();
-        let of_series = |id| {
+        let handles = block.series().into_iter().filter_map(|id| {
             let mut parts = Vec::new();
-            self.block_parts(block, id, (min, max), &mut parts);
-            (id, parts)
-        };
-        Some(block.series().into_iter().map(of_series).collect())
+            self.frozen_parts(block, id, (min, max), &mut parts);
+            self.handles(id, parts, true)
+        });
+        let series = handles.collect();
+        Some(self.gathered(series, &[block], min, max))
     }
 
-    /// Adds handles on what a sealed block still holds of a series in `start ..= end`.
-    fn block_parts(
+    /// What is known of a series; `None` of one that is not registered.
+    pub fn handles(&self, id: SeriesId, parts: Vec<Part>, in_files: bool) -> Option<Handles> {
+        Some(Handles {
+            id,
+            labels: self.table.labels(id)?.clone(),
+            parts,
+            in_files,
+        })
+    }
+
+    /// Together with the files of these blocks.
+    fn gathered(
+        &self,
+        series: Vec<Handles>,
+        blocks: &[&Sealed],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Gathered {
+        let of_block = |block: &&Sealed| {
+            let deleted = self.tombstones.get(&block.id());
+            let readers: Vec<Arc<Reader>> = block.readers().cloned().collect();
+            readers.into_iter().map(move |reader| InFile {
+                reader,
+                deleted: deleted.cloned(),
+            })
+        };
+        let meets = |file: &InFile| {
+            let meta = file.reader.meta();
+            meta.min <= end && meta.max >= start
+        };
+        let files = blocks.iter().flat_map(of_block).filter(meets);
+        Gathered {
+            files: files.collect(),
+            series,
+            start,
+            end,
+        }
+    }
+
+    /// Adds handles on what a sealed block holds in memory of a series in `start ..= end`.
+    fn frozen_parts(
         &self,
         block: &Sealed,
         id: SeriesId,
         (start, end): (Timestamp, Timestamp),
         parts: &mut Vec<Part>,
     ) {
-        let tombstones = self.tombstones.get(&block.id());
-        let Some(deleted) = tombstones.and_then(|tombstones| tombstones.of(id)) else {
-            return block.parts(id, start, end, parts);
-        };
-        if !deleted.cover(start, end) {
-            let mut all = Vec::new();
-            block.parts(id, start, end, &mut all);
-            parts.extend(all.into_iter().filter_map(|part| part.masked(deleted)));
+        for leaf in block.leaves() {
+            if let Sealed::Frozen(frozen) = leaf
+                && leaf.meets(start, end)
+            {
+                let mut all = Vec::new();
+                frozen.parts(id, start, end, &mut all);
+                let deleted = self.tombstones.get(&block.id());
+                let deleted = deleted.and_then(|tombstones| tombstones.of(id));
+                add_left(deleted, (start, end), all, parts);
+            }
         }
     }
 
@@ -588,11 +631,15 @@ impl State {
         };
         let last = self.head.series(id)?.last();
         last.filter(|last| at <= *last)?;
+        let holds = |block: &&Sealed| block.meets(at, at) && block.has(id);
+        let blocks: Vec<&Sealed> = self.sealed.iter().filter(holds).collect();
         let mut parts = Vec::new();
-        for block in &self.sealed {
-            self.block_parts(block, id, (at, at), &mut parts);
+        for block in &blocks {
+            self.frozen_parts(block, id, (at, at), &mut parts);
         }
-        (!parts.is_empty()).then_some(Lookup { id, at, parts })
+        let handles = self.handles(id, parts, true)?;
+        let places = self.gathered(vec![handles], &blocks, at, at);
+        (!blocks.is_empty()).then_some(Lookup { at, places })
     }
 
     /// One word for all that the log has made of this shard; no layout, no index.

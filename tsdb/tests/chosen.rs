@@ -69,8 +69,10 @@ fn pieces_are_what_the_shards_hold() {
                 for (samples_each, pieces_max) in
                     [(1, 1), (1, 2), (1, 3), (30_000, 2), (1 << 20, 4)]
                 {
-                    let shards = shards.iter().cloned();
-                    let pieces = Chosen::pieces(shards, &selection, samples_each, pieces_max);
+                    let shards = shards.clone();
+                    let pieces = Chosen::pieces(shards, &selection, samples_each, pieces_max)
+                        .await
+                        .unwrap();
                     assert!((1..=pieces_max).contains(&pieces.len()));
                     let mut found = Vec::new();
                     for piece in pieces {
@@ -92,7 +94,9 @@ fn work_is_about_even() {
         }
         let selection = selection(Take::All);
         for shards in [&shards[..], &shards[..3]] {
-            let pieces = Chosen::pieces(shards.iter().cloned(), &selection, 1, 2);
+            let pieces = Chosen::pieces(shards.to_vec(), &selection, 1, 2)
+                .await
+                .unwrap();
             let mut counts = Vec::new();
             for piece in &pieces {
                 counts.push(piece.select(&selection).await.unwrap().len());
@@ -101,7 +105,9 @@ fn work_is_about_even() {
             assert_eq!((counts.len(), all), (2, 300 * shards.len()));
             assert!(counts.iter().all(|&n| n >= all / 2), "{counts:?}");
         }
-        assert!(Chosen::within(shards.clone(), &selection, 1000).is_none());
-        assert!(Chosen::within(shards, &selection, 100_000).is_some());
+        for (samples_max, is_within) in [(1000, false), (100_000, true)] {
+            let chosen = Chosen::within(shards.clone(), &selection, samples_max).await;
+            assert_eq!(chosen.unwrap().is_some(), is_within);
+        }
     });
 }

@@ -1,7 +1,8 @@
 //! Files and commands of earlier versions: a disk of before opens and goes on.
 //!
 //! `fixtures/version-1` is a shard's directory and the commands behind it, written by the last
-//! program that knew only version 1.
+//! program that knew only version 1 of blocks, `fixtures/version-3` what the last program that wrote version 3 made of
+//! those commands and of two more.
 
 mod support;
 
@@ -10,24 +11,53 @@ use std::path::Path;
 use support::replica::{DIR, Replica, run, world};
 use tsdb::Command;
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-1");
-/// What that program said of the shard.
-const DIGEST: u64 = 0xb774_ba4e_499a_4aed;
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
 #[allow(clippy::disallowed_methods, reason = "a test reads its fixtures")]
 fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(FIXTURES).join(name)).expect("a fixture")
 }
 
-const FILES: [&str; 4] = [
-    "block-00000000000000000002-6a0669df",
-    "block-00000000000000000006-4057d550",
-    "checkpoint-00000000000000000007-b2b1a90e",
-    "manifest",
-];
+/// What a program left.
+struct Before {
+    dir: &'static str,
+    files: &'static [&'static str],
+    /// What that program said of the shard.
+    digest: u64,
+    /// How many commands there are behind it.
+    applied: u64,
+}
 
-fn commands() -> Vec<Command> {
-    let bytes = (1..=7).map(|n| fixture(&format!("command-{n}")));
+const VERSION_1: Before = Before {
+    dir: "version-1",
+    files: &[
+        "block-00000000000000000002-6a0669df",
+        "block-00000000000000000006-4057d550",
+        "checkpoint-00000000000000000007-b2b1a90e",
+        "manifest",
+    ],
+    digest: 0xb774_ba4e_499a_4aed,
+    applied: 7,
+};
+
+const VERSION_3: Before = Before {
+    dir: "version-3",
+    files: &[
+        "block-00000000000000000002-4dd8c1cc",
+        "block-00000000000000000006-c1df4bad",
+        "block-00000000000000000009-5635eb02",
+        "checkpoint-00000000000000000009-84b97233",
+        "manifest",
+    ],
+    digest: 0x0b52_6979_7227_8212,
+    applied: 9,
+};
+
+fn commands(applied: u64) -> Vec<Command> {
+    let bytes = (1..=applied).map(|n| match n {
+        1..=7 => fixture(&format!("version-1/command-{n}")),
+        _ => fixture(&format!("version-3/command-{n}")),
+    });
     bytes
         .map(|bytes| {
             let command = Command::decode(bytes.clone().into()).expect("decodes");
@@ -47,41 +77,51 @@ fn commands() -> Vec<Command> {
 
 #[test]
 fn a_directory_of_version_1_opens_and_goes_on() {
+    goes_on(&VERSION_1);
+}
+
+#[test]
+fn a_directory_of_version_3_opens_and_goes_on() {
+    goes_on(&VERSION_3);
+}
+
+fn goes_on(before: &Before) {
     run(async {
         let disk = sim_world::SimDisk::new(1);
         let own = world(&disk).disk;
         own.create_dir_all(Path::new(DIR)).await.unwrap();
-        for name in FILES {
+        for name in before.files {
             let mut file = own.create(&Path::new(DIR).join(name)).await.unwrap();
-            file.append(vec![fixture(name).into()]).await.unwrap();
+            let bytes = fixture(&format!("{}/{name}", before.dir));
+            file.append(vec![bytes.into()]).await.unwrap();
             file.flush().await.unwrap();
         }
         own.flush_dir(Path::new(DIR)).await.unwrap();
         own.flush_dir(Path::new("")).await.unwrap();
         let old = Replica::on(disk).await.expect("opens");
         old.shard.verify().await.expect("verifies");
-        assert_eq!(old.shard.digest(), DIGEST);
+        assert_eq!(old.shard.digest(), before.digest);
 
         let mut new = Replica::new(2).await;
-        new.catch_up(&commands()).await.unwrap();
+        new.catch_up(&commands(before.applied)).await.unwrap();
         assert_eq!(
             new.shard.digest(),
-            DIGEST,
-            "version 1's commands mean what they meant"
+            before.digest,
+            "commands of before mean what they meant"
         );
         assert_eq!(old.everything().await, new.everything().await);
 
         // What is written now lies beside the old blocks.
-        old.shard.advance(8);
+        old.shard.advance(before.applied + 1);
         old.shard
             .checkpoint(support::replica::opaque)
             .await
             .unwrap();
         let expected = old.everything().await;
-        assert_eq!(old.shard.files().await.len(), 3);
+        assert_eq!(old.shard.files().await.len(), before.files.len() - 1);
         old.disk.crash();
         let again = Replica::on(old.disk).await.expect("opens again");
         assert_eq!(again.everything().await, expected);
-        assert_eq!(again.shard.digest(), DIGEST);
+        assert_eq!(again.shard.digest(), before.digest);
     });
 }

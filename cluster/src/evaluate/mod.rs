@@ -52,15 +52,22 @@ pub async fn here(
 
 /// The series of `replicas` that a fragment is about, if they have no more than about `samples_max`
 /// samples.
-pub fn chosen(
+pub async fn chosen(
     seat: &Seat,
     replicas: &[Arc<Replica>],
     fragment: &Fragment,
     samples_max: usize,
 ) -> Option<Chosen> {
     let selection = seat.get()?.selection(fragment)?;
+    let engines = engines(replicas);
+    let chosen = Chosen::within(engines, &selection, samples_max).await;
+    // What is wrong with a file here need not be so elsewhere.
+    chosen.ok().flatten()
+}
+
+pub fn engines(replicas: &[Arc<Replica>]) -> Vec<Arc<tsdb::Shard>> {
     let engines = replicas.iter().map(|replica| replica.engine.clone());
-    Chosen::within(engines, &selection, samples_max)
+    engines.collect()
 }
 
 /// Computes on replicas of this node that are fresh enough, over all their series as one.
@@ -79,8 +86,8 @@ pub async fn over(
         }
         return Ok(parts);
     };
-    let engines = replicas.iter().map(|replica| replica.engine.clone());
-    let pieces = Chosen::pieces(engines, &selection, TASK_SAMPLES, threads());
+    let engines = engines(replicas);
+    let pieces = Chosen::pieces(engines, &selection, TASK_SAMPLES, threads()).await?;
     over_pieces(evaluator, world, pieces, fragment).await
 }
 
@@ -132,8 +139,8 @@ pub async fn select_over(
     replicas: &[Arc<Replica>],
     selection: &Selection,
 ) -> Result<Vec<Series>, SourceError> {
-    let engines = replicas.iter().map(|replica| replica.engine.clone());
-    let pieces = Chosen::pieces(engines, selection, TASK_SAMPLES, threads());
+    let engines = engines(replicas);
+    let pieces = Chosen::pieces(engines, selection, TASK_SAMPLES, threads()).await?;
     if let [piece] = pieces.as_slice() {
         return piece.select(selection).await;
     }

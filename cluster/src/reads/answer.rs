@@ -74,14 +74,16 @@ pub(super) enum Little {
 
 impl Little {
     /// None where it is more.
-    pub fn of(seat: &Seat, replicas: &[Arc<Replica>], question: &Question) -> Option<Self> {
-        let engines = || replicas.iter().map(|replica| replica.engine.clone());
+    pub async fn of(seat: &Seat, replicas: &[Arc<Replica>], question: &Question) -> Option<Self> {
         match question {
             Question::Select(selection) => {
-                Chosen::within(engines(), selection, LITTLE_SAMPLES).map(Self::Chosen)
+                let chosen =
+                    Chosen::within(evaluate::engines(replicas), selection, LITTLE_SAMPLES).await;
+                chosen.ok().flatten().map(Self::Chosen)
             }
             Question::Evaluate(fragment) => {
-                evaluate::chosen(seat, replicas, fragment, LITTLE_SAMPLES).map(Self::Chosen)
+                let chosen = evaluate::chosen(seat, replicas, fragment, LITTLE_SAMPLES).await;
+                chosen.map(Self::Chosen)
             }
             Question::Series(_) | Question::LabelNames(_) | Question::LabelValues(..) => {
                 Some(Self::Metadata)

@@ -65,7 +65,7 @@ pub(super) async fn ask(
     let Some((here, others)) = standing(router, &source.shards, began) else {
         return Ok(None);
     };
-    let Some(little) = Little::of(&router.evaluator, &here.replicas, question) else {
+    let Some(little) = Little::of(&router.evaluator, &here.replicas, question).await else {
         return Ok(None);
     };
     let round = Round {

@@ -47,6 +47,7 @@ pub struct Setup {
     /// How many the cluster has.
     pub shards: usize,
     pub metrics: Arc<tsdb::Metrics>,
+    pub tables: Arc<tsdb::Tables>,
     pub journal: Arc<Journal>,
     /// [`checkpoint_turns`](super::machine::checkpoint_turns) of the node.
     pub checkpoint_turns: Arc<Semaphore>,
@@ -86,12 +87,13 @@ impl Replica {
             windows,
             shards,
             metrics,
+            tables,
             journal,
             checkpoint_turns,
         } = setup;
         let dir = dir_of(shard);
         world.disk.create_dir_all(&dir.join("engine")).await?;
-        let engine = Shard::open(&world, dir.join("engine"), metrics).await?;
+        let engine = Shard::open(&world, dir.join("engine"), metrics, tables).await?;
         let engine = Arc::new(engine);
         let machine: Arc<dyn Machine> = Arc::new(ShardMachine::new(
             engine.clone(),

@@ -97,7 +97,7 @@ async fn export(snapshots: &[PathBuf], output: &Path) -> anyhow::Result<String> 
 
 /// The shards of all snapshots by number, each once.
 async fn open_all(snapshots: &[PathBuf]) -> anyhow::Result<BTreeMap<String, Shard>> {
-    let mut shards = BTreeMap::new();
+    let (mut shards, tables) = (BTreeMap::new(), Arc::default());
     for snapshot in snapshots {
         let attempt = || format!("read {}", snapshot.display());
         let world = host::world(snapshot).with_context(attempt)?;
@@ -115,7 +115,8 @@ async fn open_all(snapshots: &[PathBuf]) -> anyhow::Result<BTreeMap<String, Shar
                     snapshot.display()
                 );
             }
-            let opened = Shard::open(&world, PathBuf::from(&name), Arc::new(Metrics::new())).await;
+            let (dir, metrics) = (PathBuf::from(&name), Arc::new(Metrics::new()));
+            let opened = Shard::open(&world, dir, metrics, Arc::clone(&tables)).await;
             let shard = opened.with_context(|| format!("open shard {name}"))?;
             shards.insert(name, shard);
         }

@@ -1,11 +1,14 @@
-//! A block's directory: which series it holds, and where their samples stand
-//! (docs/format/block.md). Of this version as columns, of those before as one row a chunk.
+//! A block's directory: which series it holds, and where their samples and labels stand
+//! (docs/format/block.md). Of this version a root and tables that are read when they are asked for; of those
+//! before in one piece, which is columns in version 3 and one row a chunk in 1 and 2.
 
 use std::num::NonZeroU32;
 
-use model::{SeriesId, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 
+use super::ids::Ids;
 use super::page::{PAGE_SLOTS, put_ints, take_ints};
+use super::table::{TABLE_SERIES, Table};
 use super::{ChunkRef, Entry};
 use crate::chunk::BLOCK_CHUNK_SAMPLES;
 use crate::column::COLUMN_SAMPLES_MAX;
@@ -19,9 +22,130 @@ pub struct Section {
     pub crc32c: u32,
 }
 
-/// Sections follow one another from behind the magic; so do the slots of a page in the order of
-/// the chunks that stand in it. Neither place is written.
-pub fn encode(entries: &[Entry], sections: &[Section]) -> Vec<u8> {
+impl Section {
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len.into())
+    }
+}
+
+/// A stretch of the file that is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    pub section: Section,
+    /// Its length after decompression.
+    pub raw_len: u64,
+}
+
+impl Packed {
+    fn end(&self) -> u64 {
+        self.section.offset.saturating_add(self.section.len.into())
+    }
+}
+
+/// [`TABLE_SERIES`] series, the last ones of a block fewer: their samples, where those stand, and their labels,
+/// one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where their samples begin.
+    pub offset: u64,
+    pub chunks: Packed,
+    pub labels: Packed,
+}
+
+/// What is known of a block while it is open.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Root {
+    pub ids: Ids,
+    /// By id.
+    pub stretches: Vec<Stretch>,
+}
+
+impl Root {
+    /// A stretch begins where the one before ends, so no offset is written.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let ids: Vec<i64> = self.ids.iter().map(|id| id.0 as i64).collect();
+        put_varint(&mut out, ids.len() as u64);
+        put_ints(&mut out, &ids);
+        let column = |out: &mut Vec<u8>, of: &dyn Fn(&Stretch) -> u64| {
+            let numbers = self.stretches.iter().map(|s| of(s) as i64);
+            put_ints(out, &numbers.collect::<Vec<_>>());
+        };
+        column(&mut out, &|s| s.chunks.section.offset - s.offset);
+        for packed in [|s: &Stretch| s.chunks, |s: &Stretch| s.labels] {
+            column(&mut out, &|s| packed(s).section.len.into());
+            column(&mut out, &|s| packed(s).raw_len);
+            for stretch in &self.stretches {
+                put_u32(&mut out, packed(stretch).section.crc32c);
+            }
+        }
+        out
+    }
+
+    /// The first stretch begins at `from`, the last one ends at `end`.
+    pub fn decode(raw: &[u8], from: u64, end: u64) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(raw);
+        // Ids that follow one another take no bytes, stretches do.
+        let count = usize::try_from(fields.varint()?).unwrap_or(usize::MAX);
+        let stretches = count.div_ceil(TABLE_SERIES);
+        if stretches.saturating_mul(STRETCH_BYTES) > fields.remaining() {
+            return Err(Malformed("more series than there can be"));
+        }
+        let mut root = Self::default();
+        for id in take_ints(&mut fields, count)? {
+            root.ids.push(SeriesId(id as u64))?;
+        }
+        let lens = take_ints(&mut fields, stretches)?;
+        let chunks = take_packed(&mut fields, stretches)?;
+        let labels = take_packed(&mut fields, stretches)?;
+        fields.end()?;
+        let mut offset = from;
+        for ((len, mut chunks), mut labels) in lens.into_iter().zip(chunks).zip(labels) {
+            let behind = u64::try_from(len)
+                .ok()
+                .and_then(|len| offset.checked_add(len));
+            chunks.section.offset = behind.ok_or(OVERFLOW)?;
+            labels.section.offset = chunks.end();
+            root.stretches.push(Stretch {
+                offset,
+                chunks,
+                labels,
+            });
+            offset = labels.end();
+        }
+        match offset == end && count > 0 {
+            true => Ok(root),
+            false => Err(Malformed("does not end where the series do")),
+        }
+    }
+}
+
+/// Checksums of a stretch.
+const STRETCH_BYTES: usize = 8;
+
+/// Without their offsets.
+fn take_packed(fields: &mut Fields<'_>, count: usize) -> Result<Vec<Packed>, Malformed> {
+    let lens = take_ints(fields, count)?;
+    let raw_lens = take_ints(fields, count)?;
+    let packed = lens.into_iter().zip(raw_lens).map(|(len, raw_len)| {
+        let len = u32::try_from(len).map_err(|_| IMPOSSIBLE_LENGTH)?;
+        Ok(Packed {
+            section: Section {
+                offset: 0,
+                len,
+                crc32c: fields.u32()?,
+            },
+            raw_len: u64::try_from(raw_len).map_err(|_| IMPOSSIBLE_LENGTH)?,
+        })
+    });
+    packed.collect()
+}
+
+const IMPOSSIBLE_LENGTH: Malformed = Malformed("an impossible length");
+
+/// Where the chunks of series stand. Sections follow one another, and so do the slots of a page in the order of the chunks
+/// that stand in it. Neither place is written.
+pub fn encode_table(entries: &[Entry], sections: &[Section]) -> Vec<u8> {
     let mut out = Vec::new();
     let column = |out: &mut Vec<u8>, of: &dyn Fn(&ChunkRef) -> i64| {
         let chunks = entries.iter().flat_map(|e| &e.chunks);
@@ -33,11 +157,8 @@ pub fn encode(entries: &[Entry], sections: &[Section]) -> Vec<u8> {
     for section in sections {
         put_u32(&mut out, section.crc32c);
     }
-    let ids: Vec<i64> = entries.iter().map(|e| e.id.0 as i64).collect();
-    let runs: Vec<i64> = entries.iter().map(|e| e.chunks.len() as i64).collect();
-    put_varint(&mut out, entries.len() as u64);
-    put_ints(&mut out, &ids);
-    put_ints(&mut out, &runs);
+    let counts: Vec<i64> = entries.iter().map(|e| e.chunks.len() as i64).collect();
+    put_ints(&mut out, &counts);
     let place = |chunk: &ChunkRef| {
         let found = sections.binary_search_by_key(&chunk.offset, |s| s.offset);
         found.expect("a chunk stands in a section") as i64
@@ -49,13 +170,42 @@ pub fn encode(entries: &[Entry], sections: &[Section]) -> Vec<u8> {
     column(&mut out, &|c| {
         c.histograms.map_or(0, |len| i64::from(len.get()))
     });
+    out
+}
+
+/// Of so many series, whose first section begins at `from` and whose last one ends at `end`.
+pub fn decode_table(raw: &[u8], series: usize, from: u64, end: u64) -> Result<Table, Malformed> {
+    let mut fields = Fields::new(raw);
+    let sections = take_sections(&mut fields, from)?;
+    if sections.last().map(Section::end) != Some(end) {
+        return Err(Malformed("sections do not end where the table begins"));
+    }
+    let counts = take_ints(&mut fields, series)?;
+    let mut table = Table::default();
+    take_chunks(&mut fields, &sections, &counts, |chunks, _| {
+        table.push(&chunks);
+        Ok(())
+    })?;
+    fields.end()?;
+    Ok(table)
+}
+
+pub fn encode_labels(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::new();
     for entry in entries {
         put_bytes(&mut out, entry.labels.as_canonical());
     }
     out
 }
 
-/// Reads a directory of any version; the first section begins at `from`.
+/// Of so many series.
+pub fn decode_labels(raw: &[u8], series: usize) -> Result<Vec<Labels>, Malformed> {
+    let mut fields = Fields::new(raw);
+    let labels = (0..series).map(|_| fields.labels()).collect();
+    fields.end().and(labels)
+}
+
+/// Reads a directory in one piece, of a version that has it; the first section begins at `from`.
 pub fn decode(raw: &[u8], version: u8, from: u64) -> Result<Vec<Entry>, Malformed> {
     match version {
         1 | 2 => decode_rows(raw, version, from),
@@ -68,39 +218,55 @@ fn decode_columns(raw: &[u8], from: u64) -> Result<Vec<Entry>, Malformed> {
     let sections = take_sections(&mut fields, from)?;
     let count = fields.count(1)?;
     let ids = take_ints(&mut fields, count)?;
-    let runs = take_ints(&mut fields, count)?;
+    let counts = take_ints(&mut fields, count)?;
     if !ids.windows(2).all(|w| (w[0] as u64) < w[1] as u64) {
         return Err(Malformed("a series stands twice"));
     }
-    let runs = runs.into_iter().map(|n| usize::try_from(n).unwrap_or(0));
-    let runs: Vec<usize> = runs.collect();
+    let mut ids = ids.into_iter();
+    let mut entries = Vec::with_capacity(count);
+    take_chunks(&mut fields, &sections, &counts, |chunks, fields| {
+        entries.push(Entry {
+            id: SeriesId(ids.next().unwrap_or_default() as u64),
+            labels: fields.labels()?,
+            chunks,
+        });
+        Ok(())
+    })?;
+    fields.end()?;
+    Ok(entries)
+}
+
+/// Tells of the chunks of one series after the other, which has `counts` of them, and of what stands behind all of them.
+fn take_chunks<'a>(
+    fields: &mut Fields<'a>,
+    sections: &[Section],
+    counts: &[i64],
+    mut tell: impl FnMut(Vec<ChunkRef>, &mut Fields<'a>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    let counts = counts.iter().map(|n| usize::try_from(*n).unwrap_or(0));
+    let runs: Vec<usize> = counts.collect();
     // A chunk takes no bytes of its own where all are alike; a section has a checksum, though, and
     // a page has no more slots than so many.
     let total = runs.iter().try_fold(0usize, |sum, n| sum.checked_add(*n));
     let total = total.filter(|total| *total <= sections.len().saturating_mul(PAGE_SLOTS));
     let total = total.ok_or(Malformed("more chunks than the sections hold"))?;
-    let places = take_ints(&mut fields, total)?;
-    let mins = take_ints(&mut fields, total)?;
-    let lengths = take_ints(&mut fields, total)?;
-    let counts = take_ints(&mut fields, total)?;
-    let raw_lens = take_ints(&mut fields, total)?;
+    let places = take_ints(fields, total)?;
+    let mins = take_ints(fields, total)?;
+    let lengths = take_ints(fields, total)?;
+    let counts = take_ints(fields, total)?;
+    let raw_lens = take_ints(fields, total)?;
     let mut slots = vec![0u16; sections.len()];
     let mut at = 0;
-    let mut entries = Vec::with_capacity(count);
-    for (id, runs) in ids.into_iter().zip(runs) {
-        let labels = fields.labels()?;
-        let series = SeriesId(id as u64);
+    for runs in runs {
         let mut chunks: Vec<ChunkRef> = Vec::with_capacity(runs);
         for at in at..at + runs {
             let place = usize::try_from(places[at]).unwrap_or(usize::MAX);
             let section = sections.get(place).ok_or(Malformed("no such section"))?;
-            let raw_len = u32::try_from(raw_lens[at]);
-            let raw_len = raw_len.map_err(|_| Malformed("an impossible length"))?;
+            let raw_len = u32::try_from(raw_lens[at]).map_err(|_| IMPOSSIBLE_LENGTH)?;
             let min = Timestamp(mins[at]);
             let slot = slots[place];
             slots[place] = slot.saturating_add(1);
             chunks.push(ChunkRef {
-                series,
                 min,
                 max: Timestamp(min.0.wrapping_add(lengths[at])),
                 count: u16::try_from(counts[at]).unwrap_or(0),
@@ -113,20 +279,15 @@ fn decode_columns(raw: &[u8], from: u64) -> Result<Vec<Entry>, Malformed> {
         }
         check_order(&chunks)?;
         at += runs;
-        entries.push(Entry {
-            id: series,
-            labels,
-            chunks,
-        });
+        tell(chunks, fields)?;
     }
-    fields.end()?;
-    if slots
+    match slots
         .iter()
-        .any(|used| !(1..=PAGE_SLOTS as u16).contains(used))
+        .all(|used| (1..=PAGE_SLOTS as u16).contains(used))
     {
-        return Err(Malformed("a section without a chunk, or with too many"));
+        true => Ok(()),
+        false => Err(Malformed("a section without a chunk, or with too many")),
     }
-    Ok(entries)
 }
 
 fn take_sections(fields: &mut Fields<'_>, from: u64) -> Result<Vec<Section>, Malformed> {
@@ -134,7 +295,7 @@ fn take_sections(fields: &mut Fields<'_>, from: u64) -> Result<Vec<Section>, Mal
     let mut offset = from;
     let mut sections = Vec::with_capacity(count);
     for len in take_ints(fields, count)? {
-        let len = u32::try_from(len).map_err(|_| Malformed("an impossible length"))?;
+        let len = u32::try_from(len).map_err(|_| IMPOSSIBLE_LENGTH)?;
         let crc32c = fields.u32()?;
         sections.push(Section {
             offset,
@@ -180,9 +341,9 @@ fn decode_rows(raw: &[u8], version: u8, from: u64) -> Result<Vec<Entry>, Malform
             return Err(Malformed("a series stands twice"));
         }
         let labels = fields.labels()?;
-        let mut chunks = take_rows(&mut fields, SeriesId(id), false, &mut offset)?;
+        let mut chunks = take_rows(&mut fields, false, &mut offset)?;
         if version > 1 {
-            chunks.extend(take_rows(&mut fields, SeriesId(id), true, &mut offset)?);
+            chunks.extend(take_rows(&mut fields, true, &mut offset)?);
         }
         if chunks.is_empty() {
             return Err(Malformed("a series without chunks"));
@@ -198,7 +359,6 @@ fn decode_rows(raw: &[u8], version: u8, from: u64) -> Result<Vec<Entry>, Malform
 
 fn take_rows(
     fields: &mut Fields<'_>,
-    series: SeriesId,
     histograms: bool,
     offset: &mut u64,
 ) -> Result<Vec<ChunkRef>, Malformed> {
@@ -221,7 +381,6 @@ fn take_rows(
             return Err(IMPOSSIBLE);
         }
         chunks.push(ChunkRef {
-            series,
             min,
             max,
             count,
@@ -242,7 +401,6 @@ fn take_raw_len(fields: &mut Fields<'_>) -> Result<NonZeroU32, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use model::Labels;
     use proptest::prelude::*;
 
     use super::*;
@@ -253,6 +411,9 @@ mod tests {
             for version in 1..=3 {
                 let _ = decode(&bytes, version, 8);
             }
+            let _ = Root::decode(&bytes, 8, 300);
+            let _ = decode_table(&bytes, bytes.len() / 8, 8, 300);
+            let _ = decode_labels(&bytes, bytes.len() / 8);
         }
 
         #[test]
@@ -275,7 +436,7 @@ mod tests {
                     }
                     let s = sections[sections.len() - 1];
                     chunks.push(ChunkRef {
-                        series: SeriesId(id), min: Timestamp(n as i64 * 100), max: Timestamp(n as i64 * 100 + 99),
+                        min: Timestamp(n as i64 * 100), max: Timestamp(n as i64 * 100 + 99),
                         count: 9, offset: s.offset, len: s.len, crc32c: s.crc32c,
                         histograms: (!is_float).then(|| NonZeroU32::new(5).unwrap()), slot: is_float.then_some(slot),
                     });
@@ -283,9 +444,38 @@ mod tests {
                 }
                 entries.push(Entry { id: SeriesId(id), labels: Labels::from_pairs([("a", id.to_string())]), chunks });
             }
-            let bytes = encode(&entries, &sections);
-            let decoded = decode(&bytes, 3, 8).unwrap();
-            prop_assert_eq!(decoded, entries);
+            let end = sections[sections.len() - 1].end();
+            let table = decode_table(&encode_table(&entries, &sections), entries.len(), 8, end).unwrap();
+            prop_assert_eq!(table.count(), entries.len());
+            let found: Vec<&[ChunkRef]> = (0..table.count()).map(|place| table.chunks(place)).collect();
+            let expected: Vec<&[ChunkRef]> = entries.iter().map(|e| &e.chunks[..]).collect();
+            prop_assert_eq!(found, expected);
+            let labels = decode_labels(&encode_labels(&entries), entries.len()).unwrap();
+            prop_assert!(labels.iter().eq(entries.iter().map(|e| &e.labels)));
+        }
+
+        #[test]
+        fn a_root_comes_back(steps in prop::collection::vec(1u64..3, 1..3000), lens in prop::collection::vec(0u32..999, 9)) {
+            let mut root = Root::default();
+            let mut id = 0;
+            for step in steps {
+                id += step;
+                root.ids.push(SeriesId(id)).unwrap();
+            }
+            let (mut offset, mut lens) = (8, lens.into_iter());
+            let mut packed = |offset: u64| {
+                let len = lens.next().unwrap();
+                Packed { section: Section { offset, len, crc32c: len ^ 77 }, raw_len: u64::from(len) * 3 }
+            };
+            for _ in 0..root.ids.count().div_ceil(TABLE_SERIES) {
+                let chunks = packed(offset + 100);
+                let labels = packed(chunks.end());
+                root.stretches.push(Stretch { offset, chunks, labels });
+                offset = labels.end();
+            }
+            let bytes = root.encode();
+            prop_assert!(Root::decode(&bytes, 8, offset + 1).is_err());
+            prop_assert_eq!(Root::decode(&bytes, 8, offset).unwrap(), root);
         }
     }
 }

@@ -7,7 +7,6 @@ use model::{SeriesId, Timestamp};
 
 use super::{Reader, Sealed};
 use crate::head::join;
-use crate::part::Part;
 
 /// Several blocks that count as one of another id. Cheap to clone.
 ///
@@ -55,12 +54,6 @@ impl Merged {
     pub fn series(&self) -> Vec<SeriesId> {
         let ids: BTreeSet<SeriesId> = self.blocks.iter().flat_map(Sealed::series).collect();
         ids.into_iter().collect()
-    }
-
-    pub fn parts(&self, id: SeriesId, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
-        for block in self.blocks.iter() {
-            block.parts(id, start, end, parts);
-        }
     }
 
     /// The file of one of them is written.

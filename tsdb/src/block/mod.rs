@@ -4,10 +4,12 @@
 //! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
 mod directory;
+mod ids;
 mod kept;
 mod merged;
 mod page;
 mod reader;
+mod table;
 mod writer;
 
 use std::num::NonZeroU32;
@@ -19,10 +21,12 @@ use crate::digest;
 use crate::head::{Taken, join};
 use crate::part::Part;
 
-pub use directory::decode as decode_directory;
+pub use directory::{Root, decode as decode_directory, decode_labels, decode_table};
+pub use ids::Ids;
 pub use merged::Merged;
 pub use page::{LastTimes, Page};
-pub use reader::{Reader, decompress};
+pub use reader::{Reader, Walk, decompress};
+pub use table::{TABLE_SERIES, Table, Tables};
 pub use writer::{Writer, write};
 
 /// What a block's footer says.
@@ -37,7 +41,7 @@ pub struct Meta {
     pub digest: u64,
 }
 
-/// One series of a block's directory.
+/// One series of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub id: SeriesId,
@@ -49,7 +53,6 @@ pub struct Entry {
 /// Where a chunk stands in a block's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkRef {
-    pub series: SeriesId,
     pub min: Timestamp,
     pub max: Timestamp,
     pub count: u16,
@@ -95,7 +98,8 @@ impl Frozen {
         &self.series
     }
 
-    fn parts(&self, id: SeriesId, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
+    /// Adds handles on everything that may hold samples of a series in `start ..= end`.
+    pub fn parts(&self, id: SeriesId, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
         let Ok(found) = self.series.binary_search_by_key(&id, |(id, _)| *id) else {
             return;
         };
@@ -174,7 +178,7 @@ impl Sealed {
     pub fn has(&self, id: SeriesId) -> bool {
         match self {
             Self::Frozen(frozen) => frozen.series.binary_search_by_key(&id, |s| s.0).is_ok(),
-            Self::Stored(reader) => !reader.chunks(id).is_empty(),
+            Self::Stored(reader) => reader.ids().place(id).is_some(),
             Self::Merged(merged) => merged.blocks().iter().any(|block| block.has(id)),
         }
     }
@@ -197,29 +201,15 @@ impl Sealed {
 
     /// The series it holds samples of, ascending.
     pub fn series(&self) -> Vec<SeriesId> {
-        let mut ids: Vec<SeriesId> = match self {
+        match self {
             Self::Frozen(frozen) => frozen.series.iter().map(|(id, _)| *id).collect(),
-            Self::Stored(reader) => reader.all_chunks().iter().map(|c| c.series).collect(),
+            Self::Stored(reader) => reader.ids().iter().collect(),
             Self::Merged(merged) => merged.series(),
-        };
-        ids.dedup();
-        ids
+        }
     }
 
-    /// Adds handles on everything that may hold samples of a series in `start ..= end`.
-    pub fn parts(&self, id: SeriesId, start: Timestamp, end: Timestamp, parts: &mut Vec<Part>) {
+    pub fn meets(&self, start: Timestamp, end: Timestamp) -> bool {
         let (min, max) = self.range();
-        if min > end || max < start {
-            return;
-        }
-        match self {
-            Self::Frozen(frozen) => frozen.parts(id, start, end, parts),
-            Self::Stored(reader) => {
-                let chunks = reader.chunks(id).iter();
-                let chunks = chunks.filter(|c| c.min <= end && c.max >= start);
-                parts.extend(chunks.map(|&c| Part::Stored(reader.clone(), c)));
-            }
-            Self::Merged(merged) => merged.parts(id, start, end, parts),
-        }
+        min <= end && max >= start
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a block's file by range: magic, footer and directory when it is opened, a chunk when it
+//! Reads a block's file by range: magic, footer and root when it is opened, a table or a chunk when it
 //! is asked for. Every byte is under a checksum that is looked at before the byte is believed.
 
 use std::io::Read;
@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use model::limits::BLOCK_DIRECTORY_BYTES_MAX;
 use model::port::Disk;
-use model::{Samples, SeriesId, Timestamp};
+use model::{Labels, Samples, SeriesId, Timestamp};
 
-use super::directory;
+use super::directory::{self, Packed, Root, Stretch};
+use super::ids::Ids;
 use super::kept::Kept;
 use super::page::Page;
-use super::writer::{FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN};
+use super::table::{TABLE_SERIES, Table, Tables};
+use super::writer::{
+    FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, MAGIC, VERSION, VERSION_MIN, VERSION_TABLES,
+};
 use super::{ChunkRef, Entry, Meta};
 use crate::chunk::{Chunk, ChunkError, Coding, Point};
 use crate::error::StorageError;
@@ -23,18 +27,28 @@ use crate::file::FileEntry;
 use crate::histogram;
 use crate::part::Column;
 
-/// An open block. Holds its directory in memory, no samples and no open file.
+/// An open block. Holds which series it has and where their tables are, no samples and no open file.
 pub struct Reader {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: FileEntry,
     meta: Meta,
-    /// By series, floats before histograms, and time.
-    chunks: Vec<ChunkRef>,
+    ids: Ids,
+    stretches: Stretches,
+    tables: Arc<Tables>,
+    /// Its own among all whose tables are kept there.
+    number: u64,
     /// The page read last, by where it begins: who goes through the series one by one meets it
     /// many times.
     recent: Mutex<Option<(u64, Arc<Page>)>>,
     kept: Mutex<Kept>,
+}
+
+/// Each [`TABLE_SERIES`] series of a block, by id.
+enum Stretches {
+    Stored(Vec<Stretch>),
+    /// Of a version whose directory is read in one piece.
+    Held(Vec<Arc<Table>>),
 }
 
 impl std::fmt::Debug for Reader {
@@ -53,13 +67,24 @@ struct Footer {
 }
 
 impl Reader {
-    /// A reader of a file that was just written from these very entries.
+    /// A reader of a file that was just written, with this root.
     pub fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,
         file: FileEntry,
-        meta: Meta,
-        entries: &[Entry],
+        (meta, root): (Meta, Root),
+        tables: &Arc<Tables>,
+    ) -> Self {
+        let stretches = Stretches::Stored(root.stretches);
+        Self::with(disk, dir, file, (meta, root.ids, stretches), tables)
+    }
+
+    fn with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        file: FileEntry,
+        (meta, ids, stretches): (Meta, Ids, Stretches),
+        tables: &Arc<Tables>,
     ) -> Self {
         Self {
             disk,
@@ -67,18 +92,21 @@ impl Reader {
             kept: Mutex::new(Kept::of_block(file.len)),
             file,
             meta,
-            chunks: entries.iter().flat_map(|e| e.chunks.clone()).collect(),
+            ids,
+            stretches,
+            number: tables.number(),
+            tables: tables.clone(),
             recent: Mutex::default(),
         }
     }
 
-    /// Opens the file, and returns the series it says it holds for the caller to compare with its
-    /// own.
+    /// Opens the file. What its tables say is looked at when they are read.
     pub async fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         file: FileEntry,
-    ) -> Result<(Self, Vec<Entry>), StorageError> {
+        tables: &Arc<Tables>,
+    ) -> Result<Self, StorageError> {
         let path = dir.join(&file.name);
         let raw = RawFile {
             disk: &*disk,
@@ -86,9 +114,91 @@ impl Reader {
             entry: &file,
         };
         let (version, footer) = raw.ends().await?;
-        let entries = raw.directory(version, &footer).await?;
-        let reader = Self::new(disk.clone(), dir, file, footer.meta, &entries);
-        Ok((reader, entries))
+        let (ids, stretches) = match version >= VERSION_TABLES {
+            true => {
+                let root = raw.root(&footer).await?;
+                (root.ids, Stretches::Stored(root.stretches))
+            }
+            false => held(&raw.directory(version, &footer).await?)
+                .map_err(|e| raw.corrupt("directory", e))?,
+        };
+        let known = (footer.meta, ids, stretches);
+        Ok(Self::with(disk.clone(), dir, file, known, tables))
+    }
+
+    fn raw(&self) -> RawFile<'_> {
+        RawFile {
+            disk: &*self.disk,
+            path: &self.path,
+            entry: &self.file,
+        }
+    }
+
+    /// The series it holds, ascending.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// Of how many series one of its tables tells.
+    fn series_of(&self, nth: usize) -> usize {
+        let before = nth.saturating_mul(TABLE_SERIES);
+        self.ids.count().saturating_sub(before).min(TABLE_SERIES)
+    }
+
+    /// Where the chunks of [`TABLE_SERIES`] series stand, from the one at `nth` times as many on.
+    pub async fn table(&self, nth: usize) -> Result<Arc<Table>, StorageError> {
+        let missing = || self.corrupt("no such table");
+        let stretch = match &self.stretches {
+            Stretches::Held(held) => return held.get(nth).cloned().ok_or_else(missing),
+            Stretches::Stored(stored) => stored.get(nth).ok_or_else(missing)?,
+        };
+        if let Some(table) = self.tables.get(self.number, nth) {
+            return Ok(table);
+        }
+        let table = Arc::new(self.read_table(nth, stretch).await?);
+        self.tables.put(self.number, nth, &table);
+        Ok(table)
+    }
+
+    async fn read_table(&self, nth: usize, stretch: &Stretch) -> Result<Table, StorageError> {
+        let raw = self.raw();
+        let bytes = raw.unpack(&stretch.chunks, "table").await?;
+        let end = stretch.chunks.section.offset;
+        let table = directory::decode_table(&bytes, self.series_of(nth), stretch.offset, end);
+        let table = table.map_err(|e| raw.corrupt("table", e))?;
+        let inside = |c: &ChunkRef| self.meta.min <= c.min && c.max <= self.meta.max;
+        match table.all().iter().all(inside) {
+            true => Ok(table),
+            false => Err(raw.corrupt("table", "a chunk out of the block's range")),
+        }
+    }
+
+    /// The labels of the series that [`Reader::table`] tells of.
+    pub async fn labels(&self, nth: usize) -> Result<Vec<Labels>, StorageError> {
+        let raw = self.raw();
+        match &self.stretches {
+            Stretches::Held(_) => {
+                let (version, footer) = raw.ends().await?;
+                let entries = raw.directory(version, &footer).await?;
+                let some = entries
+                    .into_iter()
+                    .skip(nth * TABLE_SERIES)
+                    .take(TABLE_SERIES);
+                Ok(some.map(|entry| entry.labels).collect())
+            }
+            Stretches::Stored(stored) => {
+                let stretch = stored.get(nth);
+                let stretch = stretch.ok_or_else(|| self.corrupt("no such table"))?;
+                let bytes = raw.unpack(&stretch.labels, "labels").await?;
+                let labels = directory::decode_labels(&bytes, self.series_of(nth));
+                labels.map_err(|e| raw.corrupt("labels", e))
+            }
+        }
+    }
+
+    /// How many tables it has.
+    pub fn tables(&self) -> usize {
+        self.ids.count().div_ceil(TABLE_SERIES)
     }
 
     pub fn meta(&self) -> &Meta {
@@ -97,20 +207,6 @@ impl Reader {
 
     pub fn file(&self) -> &FileEntry {
         &self.file
-    }
-
-    /// All chunks, by series, floats before histograms, and time.
-    pub fn all_chunks(&self) -> &[ChunkRef] {
-        &self.chunks
-    }
-
-    /// The chunks of one series: those of floats in time order, then those of histograms.
-    pub fn chunks(&self, id: SeriesId) -> &[ChunkRef] {
-        let from = self.chunks.partition_point(|c| c.series < id);
-        let from = &self.chunks[from..];
-        // Mostly one.
-        let count = from.iter().take_while(|c| c.series == id).count();
-        &from[..count]
     }
 
     /// Reads and checks one chunk.
@@ -124,12 +220,8 @@ impl Reader {
                 ..Column::default()
             });
         }
-        let raw = RawFile {
-            disk: &*self.disk,
-            path: &self.path,
-            entry: &self.file,
-        };
-        let data = raw.read(chunk.offset, chunk.len as usize, "chunk").await?;
+        let data = self.raw();
+        let data = data.read(chunk.offset, chunk.len as usize, "chunk").await?;
         self.check(chunk, &data)?;
         match chunk.histograms {
             None => decode_floats(chunk, data).map_err(|e| self.corrupt(e)),
@@ -156,12 +248,8 @@ impl Reader {
         if let Some((_, page)) = recent.filter(|(offset, _)| *offset == chunk.offset) {
             return Ok(page);
         }
-        let raw = RawFile {
-            disk: &*self.disk,
-            path: &self.path,
-            entry: &self.file,
-        };
-        let data = raw.read(chunk.offset, chunk.len as usize, "page").await?;
+        let data = self.raw();
+        let data = data.read(chunk.offset, chunk.len as usize, "page").await?;
         self.check(chunk, &data)?;
         let page = Arc::new(Page::open(data).map_err(|e| self.corrupt(e))?);
         *self.recent.lock().expect(UNPOISONED) = Some((chunk.offset, page.clone()));
@@ -285,21 +373,98 @@ impl RawFile<'_> {
         Ok((version, footer))
     }
 
-    async fn directory(&self, version: u8, footer: &Footer) -> Result<Vec<Entry>, StorageError> {
-        let corrupt = |reason: &str| self.corrupt("directory", reason);
-        let len = usize::try_from(footer.directory_len).map_err(|_| corrupt("too long"))?;
-        let bytes = self.read(footer.directory_offset, len, "directory").await?;
-        if crc32c::crc32c(&bytes) != footer.directory_crc32c {
-            return Err(corrupt("wrong checksum"));
+    async fn unpack(
+        &self,
+        packed: &Packed,
+        section: &'static str,
+    ) -> Result<Vec<u8>, StorageError> {
+        let bytes = &packed.section;
+        let read = self.read(bytes.offset, bytes.len as usize, section).await?;
+        if crc32c::crc32c(&read) != bytes.crc32c {
+            return Err(self.corrupt(section, "wrong checksum"));
         }
-        let raw = decompress(&bytes, footer.directory_raw_len)
-            .ok_or_else(|| corrupt("does not decompress to its length"))?;
+        let raw = decompress(&read, packed.raw_len);
+        raw.ok_or_else(|| self.corrupt(section, "does not decompress to its length"))
+    }
+
+    /// What the footer points at.
+    async fn last(&self, footer: &Footer) -> Result<Vec<u8>, StorageError> {
+        let len = u32::try_from(footer.directory_len);
+        let packed = Packed {
+            section: directory::Section {
+                offset: footer.directory_offset,
+                len: len.map_err(|_| self.corrupt("directory", "too long"))?,
+                crc32c: footer.directory_crc32c,
+            },
+            raw_len: footer.directory_raw_len,
+        };
+        self.unpack(&packed, "directory").await
+    }
+
+    async fn root(&self, footer: &Footer) -> Result<Root, StorageError> {
+        let raw = self.last(footer).await?;
+        let root = Root::decode(&raw, HEADER_BYTES as u64, footer.directory_offset);
+        let root = root.map_err(|e| self.corrupt("directory", e))?;
+        match root.ids.count() as u64 == footer.meta.series {
+            true => Ok(root),
+            false => Err(self.corrupt("directory", DIFFERS)),
+        }
+    }
+
+    /// Of a version that has it in one piece.
+    async fn directory(&self, version: u8, footer: &Footer) -> Result<Vec<Entry>, StorageError> {
+        let raw = self.last(footer).await?;
         let entries = directory::decode(&raw, version, HEADER_BYTES as u64);
         let entries = entries.map_err(|e| self.corrupt("directory", e))?;
         match consistent(&entries, footer) {
             true => Ok(entries),
-            false => Err(corrupt("differs from the footer")),
+            false => Err(self.corrupt("directory", DIFFERS)),
         }
+    }
+}
+
+fn held(entries: &[Entry]) -> Result<(Ids, Stretches), Malformed> {
+    let mut ids = Ids::default();
+    entries.iter().try_for_each(|entry| ids.push(entry.id))?;
+    let held = entries.chunks(TABLE_SERIES).map(|some| {
+        let mut table = Table::default();
+        some.iter().for_each(|entry| table.push(&entry.chunks));
+        Arc::new(table)
+    });
+    Ok((ids, Stretches::Held(held.collect())))
+}
+
+const DIFFERS: &str = "differs from the footer";
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.tables.forget(self.number);
+    }
+}
+
+/// Goes through a block's series by their ids, ascending: holds the table that was asked for last.
+pub struct Walk<'r> {
+    reader: &'r Reader,
+    at: Option<(usize, Arc<Table>)>,
+}
+
+impl<'r> Walk<'r> {
+    pub fn new(reader: &'r Reader) -> Self {
+        Self { reader, at: None }
+    }
+
+    /// The chunks of one series: those of floats in time order, then those of histograms; none of one that the block
+    /// does not hold.
+    pub async fn chunks(&mut self, id: SeriesId) -> Result<&[ChunkRef], StorageError> {
+        let Some(place) = self.reader.ids.place(id) else {
+            return Ok(&[]);
+        };
+        let nth = place / TABLE_SERIES;
+        if self.at.as_ref().is_none_or(|(at, _)| *at != nth) {
+            self.at = Some((nth, self.reader.table(nth).await?));
+        }
+        let table = self.at.as_ref().map(|(_, table)| table);
+        Ok(table.map_or(&[], |table| table.chunks(place % TABLE_SERIES)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writes a block's file series by series, holding no more of it than a page and the directory.
+//! Writes a block's file series by series, holding no more of it than a page, a table and the root.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -6,16 +6,18 @@ use std::path::Path;
 
 use bytes::Bytes;
 use model::port::Disk;
-use model::{Labels, SeriesId};
+use model::{Labels, SeriesId, Timestamp};
 
-use super::directory::{self, Section};
+use super::directory::{Packed, Root, Section, Stretch, encode_labels, encode_table};
 use super::page::Builder;
+use super::table::TABLE_SERIES;
 use super::{ChunkRef, Entry, Frozen, Meta};
 use crate::chunk::{BLOCK_CHUNK_SAMPLES, Point};
 use crate::column::COLUMN_SAMPLES_MAX;
 use crate::digest;
 use crate::fields::{put_time, put_u32, put_u64};
 use crate::file::{FileEntry, FileKind, FileWriter};
+use crate::head::join;
 use crate::histogram::{self, HistogramPoint};
 use crate::part::Column;
 
@@ -23,8 +25,10 @@ use crate::part::Column;
 pub const MAGIC: [u8; 6] = *b"qblock";
 /// Magic, version, newline.
 pub const HEADER_BYTES: usize = 8;
-/// Histograms came with 2, pages of columns with 3.
-pub const VERSION: u8 = 3;
+/// Histograms came with 2, pages of columns with 3, tables and a root with 4.
+pub const VERSION: u8 = 4;
+/// The first version that has tables and a root.
+pub const VERSION_TABLES: u8 = 4;
 /// The oldest version we read.
 pub const VERSION_MIN: u8 = 1;
 pub const FOOTER_MAGIC: [u8; 8] = *b"qblkend\n";
@@ -33,8 +37,8 @@ pub const FOOTER_BYTES: usize = 8 * 3 + 4 + 8 * 6 + 4 + 8;
 
 /// Of histograms.
 const ZSTD_LEVEL: i32 = 3;
-/// Labels repeat much, and the directory is written once.
-const DIRECTORY_ZSTD_LEVEL: i32 = 9;
+/// Labels repeat much, and tables are written once.
+const TABLE_ZSTD_LEVEL: i32 = 9;
 /// A chunk of histograms is cut once it has so many bytes: a query reads whole chunks.
 const HISTOGRAM_CHUNK_BYTES: usize = 64 << 10;
 
@@ -45,7 +49,7 @@ pub async fn write(
     dir: &Path,
     frozen: &Frozen,
     labels: impl Fn(SeriesId) -> Labels,
-) -> io::Result<(FileEntry, Meta, Vec<Entry>)> {
+) -> io::Result<(FileEntry, Meta, Root)> {
     let mut writer = Writer::create(disk, dir, frozen.id()).await?;
     for (id, taken) in frozen.series() {
         let column = Column {
@@ -63,6 +67,11 @@ pub struct Writer<'d> {
     id: u64,
     samples: u64,
     digest: u64,
+    range: Option<(Timestamp, Timestamp)>,
+    root: Root,
+    /// Where the stretch begins that is being written.
+    offset: u64,
+    /// Of that stretch.
     entries: Vec<Entry>,
     sections: Vec<Section>,
     page: Builder,
@@ -91,6 +100,9 @@ impl<'d> Writer<'d> {
             id,
             samples: 0,
             digest: 0,
+            range: None,
+            root: Root::default(),
+            offset: HEADER_BYTES as u64,
             entries: Vec::new(),
             sections: Vec::new(),
             page: Builder::default(),
@@ -103,10 +115,11 @@ impl<'d> Writer<'d> {
         if column.is_empty() {
             return Ok(());
         }
-        assert!(
-            self.entries.last().is_none_or(|last| last.id < id),
-            "series come by id, each once"
-        );
+        if self.entries.len() == TABLE_SERIES {
+            self.finish_stretch().await?;
+        }
+        let pushed = self.root.ids.push(id);
+        pushed.expect("series come by id, each once");
         self.samples += column.len() as u64;
         let floats = digest::samples(id, &column.floats);
         let histograms = digest::histograms(id, &column.histograms);
@@ -117,22 +130,21 @@ impl<'d> Writer<'d> {
             chunks: Vec::new(),
         });
         for run in cut_floats(&column.floats) {
-            self.add_floats(id, run).await?;
+            self.add_floats(run).await?;
         }
         for run in cut_histograms(&column.histograms) {
-            self.add_histograms(id, run).await?;
+            self.add_histograms(run).await?;
         }
         Ok(())
     }
 
-    async fn add_floats(&mut self, series: SeriesId, run: &[Point]) -> io::Result<()> {
+    async fn add_floats(&mut self, run: &[Point]) -> io::Result<()> {
         let slot = self.waiting.len() as u16;
         self.page.add(run);
         let at = self.entries.len() - 1;
         let chunks = &mut self.entries[at].chunks;
         self.waiting.push((at, chunks.len()));
         chunks.push(ChunkRef {
-            series,
             min: run[0].at,
             max: run[run.len() - 1].at,
             count: run.len() as u16,
@@ -148,7 +160,7 @@ impl<'d> Writer<'d> {
         }
     }
 
-    async fn add_histograms(&mut self, series: SeriesId, run: &[HistogramPoint]) -> io::Result<()> {
+    async fn add_histograms(&mut self, run: &[HistogramPoint]) -> io::Result<()> {
         let raw = histogram::encode(run);
         let data = zstd::bulk::compress(&raw, ZSTD_LEVEL)?;
         let (min, max) = histogram::range_of(run).expect("no run is empty");
@@ -156,7 +168,6 @@ impl<'d> Writer<'d> {
         let raw_len = u32::try_from(raw.len()).map_err(io::Error::other)?;
         let at = self.entries.len() - 1;
         self.entries[at].chunks.push(ChunkRef {
-            series,
             min,
             max,
             count: run.len() as u16,
@@ -185,14 +196,48 @@ impl<'d> Writer<'d> {
     }
 
     async fn append(&mut self, bytes: Bytes) -> io::Result<Section> {
+        let section = self.write(bytes).await?;
+        self.sections.push(section);
+        Ok(section)
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> io::Result<Section> {
         let section = Section {
             offset: self.file.len(),
             len: u32::try_from(bytes.len()).map_err(io::Error::other)?,
             crc32c: crc32c::crc32c(&bytes),
         };
-        self.sections.push(section);
         self.file.append(bytes).await?;
         Ok(section)
+    }
+
+    async fn write_packed(&mut self, raw: &[u8]) -> io::Result<Packed> {
+        let bytes = zstd::bulk::compress(raw, TABLE_ZSTD_LEVEL)?;
+        Ok(Packed {
+            section: self.write(bytes.into()).await?,
+            raw_len: raw.len() as u64,
+        })
+    }
+
+    /// Writes where the samples of the last series stand, and their labels.
+    async fn finish_stretch(&mut self) -> io::Result<()> {
+        self.finish_page().await?;
+        let entries = std::mem::take(&mut self.entries);
+        let sections = std::mem::take(&mut self.sections);
+        let ranges = entries.iter().flat_map(|e| &e.chunks);
+        let ranges = ranges.map(|chunk| Some((chunk.min, chunk.max)));
+        self.range = ranges.fold(self.range, join);
+        let chunks = self
+            .write_packed(&encode_table(&entries, &sections))
+            .await?;
+        let labels = self.write_packed(&encode_labels(&entries)).await?;
+        self.root.stretches.push(Stretch {
+            offset: self.offset,
+            chunks,
+            labels,
+        });
+        self.offset = self.file.len();
+        Ok(())
     }
 
     /// Sum over the samples so far ([`digest::samples`]).
@@ -204,27 +249,24 @@ impl<'d> Writer<'d> {
     ///
     /// # Panics
     /// When no series with a sample was added.
-    pub async fn finish(mut self) -> io::Result<(FileEntry, Meta, Vec<Entry>)> {
-        self.finish_page().await?;
-        let chunks = || self.entries.iter().flat_map(|e| &e.chunks);
-        let min = chunks().map(|c| c.min).min();
-        let max = chunks().map(|c| c.max).max();
-        let (min, max) = min.zip(max).expect("a block holds samples");
+    pub async fn finish(mut self) -> io::Result<(FileEntry, Meta, Root)> {
+        self.finish_stretch().await?;
+        let (min, max) = self.range.expect("a block holds samples");
         let meta = Meta {
             id: self.id,
             min,
             max,
-            series: self.entries.len() as u64,
+            series: self.root.ids.count() as u64,
             samples: self.samples,
             digest: self.digest,
         };
-        let raw = directory::encode(&self.entries, &self.sections);
-        let directory = Bytes::from(zstd::bulk::compress(&raw, DIRECTORY_ZSTD_LEVEL)?);
-        let footer = encode_footer(&meta, self.file.len(), raw.len(), &directory);
-        self.file.append(directory).await?;
-        self.file.append(footer.into()).await?;
+        let root = self.root.encode();
+        let packed = self.write_packed(&root).await?;
+        self.file
+            .append(encode_footer(&meta, &packed).into())
+            .await?;
         let entry = self.file.finish().await?;
-        Ok((entry, meta, self.entries))
+        Ok((entry, meta, self.root))
     }
 }
 
@@ -252,12 +294,12 @@ fn cut_histograms(mut points: &[HistogramPoint]) -> Vec<&[HistogramPoint]> {
     runs
 }
 
-fn encode_footer(meta: &Meta, offset: u64, raw_len: usize, directory: &[u8]) -> Vec<u8> {
+fn encode_footer(meta: &Meta, root: &Packed) -> Vec<u8> {
     let mut out = Vec::with_capacity(FOOTER_BYTES);
-    put_u64(&mut out, offset);
-    put_u64(&mut out, directory.len() as u64);
-    put_u64(&mut out, raw_len as u64);
-    put_u32(&mut out, crc32c::crc32c(directory));
+    put_u64(&mut out, root.section.offset);
+    put_u64(&mut out, root.section.len.into());
+    put_u64(&mut out, root.raw_len);
+    put_u32(&mut out, root.section.crc32c);
     put_u64(&mut out, meta.id);
     put_time(&mut out, meta.min);
     put_time(&mut out, meta.max);
@@ -272,8 +314,6 @@ fn encode_footer(meta: &Meta, offset: u64, raw_len: usize, directory: &[u8]) -> 
 
 #[cfg(test)]
 mod tests {
-    use model::Timestamp;
-
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@ use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 
 use super::{Standing, State};
 use crate::block::Sealed;
+use crate::gathered::{Gathered, Handles};
 use crate::head::Newest;
 use crate::part::Part;
 
@@ -18,15 +19,14 @@ use crate::part::Part;
 pub type EachValue<'a> = dyn FnMut(&str, &dyn Fn() -> bool) + 'a;
 
 impl State {
-    /// Handles on all samples of the chosen series in `start ..= end`, or on the newest alone, by
-    /// series id; series without any are left out.
+    /// Handles on all samples of the chosen series in `start ..= end`, or on the newest alone.
     pub fn gather(
         &self,
         matchers: &[Matcher],
         start: Timestamp,
         end: Timestamp,
         take: Take,
-    ) -> Vec<(Labels, Vec<Part>)> {
+    ) -> Gathered {
         self.gather_ids(self.table.select(matchers), start, end, take)
     }
 
@@ -37,7 +37,7 @@ impl State {
         any_of: &[Vec<Matcher>],
         start: Timestamp,
         end: Timestamp,
-    ) -> Vec<(Labels, Vec<Part>)> {
+    ) -> Gathered {
         self.gather_ids(self.select_any(any_of), start, end, Take::All)
     }
 
@@ -47,32 +47,38 @@ impl State {
         start: Timestamp,
         end: Timestamp,
         take: Take,
-    ) -> Vec<(Labels, Vec<Part>)> {
-        let mut gathered = Vec::new();
+    ) -> Gathered {
         if start > end {
-            return gathered;
+            return Gathered::nothing();
         }
-        let meets = |block: &&Sealed| {
-            let (min, max) = block.range();
-            min <= end && max >= start
-        };
-        let blocks: Vec<&Sealed> = self.sealed.iter().filter(meets).collect();
+        let blocks = self.blocks(start, end);
+        let mut gathered = Vec::new();
         for some in ids.chunks(TOUCHED_SERIES) {
             match take {
                 Take::All => self.touch_open(some),
                 Take::Last => self.touch_newest(some),
             }
             for &id in some {
-                let parts = match take {
-                    Take::All => self.parts(&blocks, id, start, end),
+                let (parts, in_files) = match take {
+                    Take::All => (self.parts(&blocks, id, start, end), !blocks.is_empty()),
                     Take::Last => self.newest(&blocks, id, start, end),
                 };
-                if let Some(labels) = self.table.labels(id).filter(|_| !parts.is_empty()) {
-                    gathered.push((labels.clone(), parts));
+                if !parts.is_empty() || in_files {
+                    gathered.extend(self.handles(id, parts, in_files));
                 }
             }
         }
-        gathered
+        self.gathered(gathered, &blocks, start, end)
+    }
+
+    fn blocks(&self, start: Timestamp, end: Timestamp) -> Vec<&Sealed> {
+        let blocks = self.sealed.iter();
+        blocks.filter(|block| block.meets(start, end)).collect()
+    }
+
+    /// Such series, with the files in which more of them may stand.
+    pub fn gathered_in(&self, series: Vec<Handles>, start: Timestamp, end: Timestamp) -> Gathered {
+        self.gathered(series, &self.blocks(start, end), start, end)
     }
 
     /// As [`State::touch_newest`], at what handles on samples are made of.
@@ -85,6 +91,7 @@ impl State {
         std::hint::black_box(seen.fold(0, |all, one| all ^ one));
     }
 
+    /// What is in memory.
     fn parts(
         &self,
         blocks: &[&Sealed],
@@ -94,7 +101,7 @@ impl State {
     ) -> Vec<Part> {
         let mut parts = Vec::with_capacity(blocks.len() + 1);
         for block in blocks {
-            self.block_parts(block, id, (start, end), &mut parts);
+            self.frozen_parts(block, id, (start, end), &mut parts);
         }
         if let Some(series) = self.head.series(id) {
             series.parts(start, end, &mut parts);
@@ -102,33 +109,22 @@ impl State {
         parts
     }
 
-    /// Handles among which the newest sample is; on it alone, when it is in the head and was the
-    /// last one there.
+    /// Handles among which the newest sample is, and whether files may hold it too; on it alone, when it is
+    /// in the head and was the last one there.
     fn newest(
         &self,
         blocks: &[&Sealed],
         id: SeriesId,
         start: Timestamp,
         end: Timestamp,
-    ) -> Vec<Part> {
+    ) -> (Vec<Part>, bool) {
         let series = self.head.series(id);
-        match series.map(|series| series.newest(start, end)) {
-            Some(Newest::At(part)) => {
-                let at = part.range().1;
-                match blocks.iter().any(|block| block.range().1 >= at) {
-                    true => self.parts(blocks, id, start, end),
-                    false => vec![part],
-                }
-            }
-            Some(Newest::Within) => self.parts(blocks, id, start, end),
-            Some(Newest::Nowhere) | None => {
-                let mut parts = Vec::new();
-                for block in blocks {
-                    self.block_parts(block, id, (start, end), &mut parts);
-                }
-                parts
-            }
+        if let Some(Newest::At(part)) = series.map(|series| series.newest(start, end))
+            && blocks.iter().all(|block| block.range().1 < part.range().1)
+        {
+            return (vec![part], false);
         }
+        (self.parts(blocks, id, start, end), !blocks.is_empty())
     }
 
     /// Looks at what an answer says of these series, so that a core waits for all of it as long as for
@@ -160,34 +156,40 @@ impl State {
             return Standing::Here(at, value);
         }
         // Sealed already, deleted, or behind a sample that is too new.
-        let blocks: Vec<&Sealed> = self.sealed.iter().collect();
-        match self.parts(&blocks, id, start, end) {
-            parts if parts.is_empty() => Standing::Nowhere,
-            parts => Standing::Among(parts),
-        }
+        Standing::Among(self.parts(&self.blocks(start, end), id, start, end))
     }
 
-    /// Label sets of series that any of the lists chooses and that may have a sample in
-    /// `start ..= end`, by series id.
-    pub fn series(&self, any_of: &[Vec<Matcher>], start: Timestamp, end: Timestamp) -> Vec<Labels> {
+    /// Label sets of series that any of the lists chooses and that may have a sample in `start ..= end`: those of which
+    /// one is in memory, and of the others where it may stand.
+    pub fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        start: Timestamp,
+        end: Timestamp,
+    ) -> (Vec<Labels>, Gathered) {
         if start > end {
-            return Vec::new();
+            return (Vec::new(), Gathered::nothing());
         }
-        let in_head = |id| {
+        let blocks = self.blocks(start, end);
+        let in_memory = |id| {
             let series = self.head.series(id);
-            series.is_some_and(|series| series.may_have(start, end))
-        };
-        let in_block = |block: &Sealed, id| {
             let mut parts = Vec::new();
-            self.block_parts(block, id, (start, end), &mut parts);
-            !parts.is_empty()
+            series.is_some_and(|series| series.may_have(start, end)) || {
+                for block in &blocks {
+                    self.frozen_parts(block, id, (start, end), &mut parts);
+                }
+                !parts.is_empty()
+            }
         };
-        let chosen = self.select_any(any_of).into_iter();
-        let chosen =
-            chosen.filter(|&id| in_head(id) || self.sealed.iter().any(|b| in_block(b, id)));
-        chosen
-            .filter_map(|id| self.table.labels(id).cloned())
-            .collect()
+        let (mut found, mut others) = (Vec::new(), Vec::new());
+        for id in self.select_any(any_of) {
+            match in_memory(id) {
+                true => found.extend(self.table.labels(id).cloned()),
+                false if blocks.is_empty() => {}
+                false => others.extend(self.handles(id, Vec::new(), true)),
+            }
+        }
+        (found, self.gathered(others, &blocks, start, end))
     }
 
     /// Names of labels on the chosen series that stand in a block, or in the head, whose range
@@ -318,10 +320,6 @@ impl State {
     }
 
     fn places(&self, start: Timestamp, end: Timestamp) -> Places<'_> {
-        let meets = |block: &&Sealed| {
-            let (min, max) = block.range();
-            min <= end && max >= start
-        };
         match start > end {
             true => Places {
                 state: self,
@@ -331,7 +329,7 @@ impl State {
             false => Places {
                 state: self,
                 head: self.head.meets(start, end),
-                blocks: self.sealed.iter().filter(meets).collect(),
+                blocks: self.blocks(start, end),
             },
         }
     }

@@ -39,7 +39,13 @@ pub fn world(disk: &SimDisk) -> World {
 }
 
 pub async fn open(world: &World) -> Result<Shard, OpenError> {
-    Shard::open(world, PathBuf::from(DIR), Arc::new(Metrics::new())).await
+    Shard::open(
+        world,
+        PathBuf::from(DIR),
+        Arc::new(Metrics::new()),
+        Arc::default(),
+    )
+    .await
 }
 
 /// What the log's owner would keep beside an index.
