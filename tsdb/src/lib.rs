@@ -26,7 +26,7 @@
 //! - [`part`], [`gathered`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
-//! - [`shard`], [`snapshot`], [`scrub`]: the whole, with its locks and files
+//! - [`shard`], `loading`, [`snapshot`], [`scrub`]: the whole, with its locks and files
 //! - [`sealing`], [`compaction`], [`retention`], [`collecting`]: when to seal, to make blocks one, to
 //!   drop what, to forget which series; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
@@ -58,6 +58,7 @@ pub mod histogram;
 pub mod index;
 pub mod kinds;
 pub mod live;
+mod loading;
 pub mod manifest;
 pub mod metrics;
 pub mod newest;

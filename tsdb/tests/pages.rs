@@ -8,7 +8,8 @@ use model::{Labels, Matcher, Timestamp};
 use support::replica::{Replica, run};
 use tsdb::{Command, SealCommand, SeriesRef, WriteCommand};
 
-const SERIES: u32 = 360;
+/// Of more than one stretch of a block.
+const SERIES: u32 = 2_400;
 /// More than a column holds of one series in [`LONG_OF`].
 const SAMPLES: i64 = 180;
 const LONG_SAMPLES: i64 = 5_000;

@@ -8,6 +8,7 @@ mod ids;
 mod kept;
 mod merged;
 mod page;
+mod raw;
 mod reader;
 mod table;
 mod writer;
@@ -25,7 +26,8 @@ pub use directory::{Root, decode as decode_directory, decode_labels, decode_tabl
 pub use ids::Ids;
 pub use merged::Merged;
 pub use page::{LastTimes, Page};
-pub use reader::{Reader, Walk, decompress};
+pub use raw::decompress;
+pub use reader::{Reader, Walk};
 pub use table::{TABLE_SERIES, Table, Tables};
 pub use writer::{Writer, write};
 
