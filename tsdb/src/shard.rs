@@ -751,9 +751,9 @@ impl Shard {
     ) -> Result<(), StorageError> {
         reader.file().verify(&*self.disk, &self.dir).await?;
         let mut sum = 0u64;
-        let mut ids = reader.ids().iter();
+        let (mut ids, mut label_sets) = (reader.ids().iter(), reader.label_sets());
         for nth in 0..reader.tables() {
-            let (table, labels) = (reader.table(nth).await?, reader.labels(nth).await?);
+            let (table, labels) = (reader.table(nth).await?, label_sets.next().await?);
             let series: Vec<SeriesId> = ids.by_ref().take(table.count()).collect();
             let known = |(id, labels): (&SeriesId, &Labels)| registered.get(*id) == Some(labels);
             if labels.len() != series.len() || !series.iter().zip(&labels).all(known) {

@@ -27,7 +27,7 @@ pub use ids::Ids;
 pub use merged::Merged;
 pub use page::{LastTimes, Page};
 pub use raw::decompress;
-pub use reader::{Reader, Walk};
+pub use reader::{LabelSets, Reader, Walk};
 pub use table::{TABLE_SERIES, Table, Tables};
 pub use writer::{Writer, write};
 

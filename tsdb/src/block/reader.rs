@@ -161,26 +161,12 @@ impl Reader {
         }
     }
 
-    /// The labels of the series that [`Reader::table`] tells of.
-    pub async fn labels(&self, nth: usize) -> Result<Vec<Labels>, StorageError> {
-        let raw = self.raw();
-        match &self.stretches {
-            Stretches::Held(_) => {
-                let (version, footer) = raw.ends().await?;
-                let entries = raw.directory(version, &footer).await?;
-                let some = entries
-                    .into_iter()
-                    .skip(nth * TABLE_SERIES)
-                    .take(TABLE_SERIES);
-                Ok(some.map(|entry| entry.labels).collect())
-            }
-            Stretches::Stored(stored) => {
-                let stretch = stored.get(nth);
-                let stretch = stretch.ok_or_else(|| self.corrupt("no such table"))?;
-                let bytes = raw.unpack(&stretch.labels, "labels").await?;
-                let labels = directory::decode_labels(&bytes, self.series_of(nth));
-                labels.map_err(|e| raw.corrupt("labels", e))
-            }
+    /// Those of its series, as many at a time as a table tells of.
+    pub fn label_sets(&self) -> LabelSets<'_> {
+        LabelSets {
+            reader: self,
+            nth: 0,
+            held: None,
         }
     }
 
@@ -324,6 +310,35 @@ fn held(entries: &[Entry]) -> Result<(Ids, Stretches), Malformed> {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.tables.forget(self.number);
+    }
+}
+
+/// Goes through the labels of a block's series.
+pub struct LabelSets<'r> {
+    reader: &'r Reader,
+    nth: usize,
+    /// Of a version whose directory is read in one piece: those that were not asked for yet.
+    held: Option<std::vec::IntoIter<Entry>>,
+}
+
+impl LabelSets<'_> {
+    /// Of the series that the next table tells of.
+    pub async fn next(&mut self) -> Result<Vec<Labels>, StorageError> {
+        let (reader, raw, nth) = (self.reader, self.reader.raw(), self.nth);
+        self.nth += 1;
+        let Stretches::Stored(stored) = &reader.stretches else {
+            if self.held.is_none() {
+                let (version, footer) = raw.ends().await?;
+                self.held = Some(raw.directory(version, &footer).await?.into_iter());
+            }
+            let some = self.held.iter_mut().flatten().take(TABLE_SERIES);
+            return Ok(some.map(|entry| entry.labels).collect());
+        };
+        let stretch = stored.get(nth);
+        let stretch = stretch.ok_or_else(|| reader.corrupt("no such table"))?;
+        let bytes = raw.unpack(&stretch.labels, "labels").await?;
+        let labels = directory::decode_labels(&bytes, reader.series_of(nth));
+        labels.map_err(|e| raw.corrupt("labels", e))
     }
 }
 
