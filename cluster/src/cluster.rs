@@ -49,6 +49,7 @@ use crate::raft::types::WatchReceiver;
 use crate::reads::{self, AllShards};
 use crate::router::{Replicas, Router, ShardSource};
 use crate::shard::machine::checkpoint_turns;
+use crate::shard::mending::Mender;
 use crate::shard::proposer::Windows;
 use crate::shard::scrub;
 use crate::shard::upkeep::CheckpointPolicy;
@@ -187,6 +188,7 @@ pub struct Shared {
     pub engine_metrics: Arc<tsdb::Metrics>,
     pub tables: Arc<tsdb::Tables>,
     pub checkpoint_turns: Arc<tokio::sync::Semaphore>,
+    pub mender: Arc<Mender>,
     pub metrics: Metrics,
     pub transfers: Arc<Transfers>,
     pub view: watch::Receiver<Arc<crate::meta::State>>,
@@ -645,6 +647,7 @@ fn share(
         settings.clone(),
     );
     let transfers = Arc::new(Transfers::new(world.clock.clone()));
+    let mender = Mender::new(node.0, world.clone(), peers.clone(), view.clone());
     Arc::new(Shared {
         world,
         node,
@@ -661,6 +664,7 @@ fn share(
         engine_metrics,
         tables: Arc::default(),
         checkpoint_turns: checkpoint_turns(),
+        mender: Arc::new(mender),
         metrics,
         transfers,
         view,

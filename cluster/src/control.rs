@@ -25,6 +25,7 @@ use crate::raft::service::Running;
 use crate::raft::types::Raft;
 use crate::raft::types::WatchReceiver;
 use crate::shard::Replica;
+use crate::shard::mending::damaged_block;
 use crate::shard::proposer::Windows;
 use crate::shard::replica::{Setup, dir_of};
 use crate::shard::upkeep::{self, Ages, Upkeep};
@@ -45,6 +46,8 @@ const OPENING_MAX: usize = 8;
 const UPKEEP_ROUNDS: u64 = 8;
 /// Voters of the meta group; further nodes learn it.
 const META_VOTERS_MAX: usize = 5;
+/// A shard whose damaged block no peer gave is tried again after this.
+const MEND_AGAIN: Duration = Duration::from_secs(5);
 /// Handing leadership on before a stop.
 const HAND_ON_MAX: Duration = Duration::from_secs(3);
 
@@ -65,6 +68,8 @@ pub struct Control {
     changing: Arc<Mutex<BTreeMap<GroupId, Task>>>,
     /// The one compaction under way on this node.
     merging: Option<Task>,
+    /// Shards of which a block is damaged that no peer gave, and when to try again.
+    unopened: Mutex<BTreeMap<ShardId, Duration>>,
 }
 
 impl Control {
@@ -79,6 +84,7 @@ impl Control {
             beats: Beats::new(),
             changing: Arc::default(),
             merging: None,
+            unopened: Mutex::default(),
         }
     }
 
@@ -208,6 +214,7 @@ impl Control {
             assignment.is_some_and(|a| a.replicas.contains(&shared.node.0))
                 && shared.router.replica(*shard).is_none()
                 && !self.is_quarantined(GroupId::of_shard(*shard))
+                && self.may_open(*shard)
         });
         // Each waits for a handful of flushes, which the disk makes of several at once, and applies its log.
         let mut opening = futures::stream::iter(wanted.collect::<Vec<_>>())
@@ -217,6 +224,13 @@ impl Control {
             opened?;
         }
         Ok(())
+    }
+
+    fn may_open(&self, shard: ShardId) -> bool {
+        let unopened = self.unopened.lock().expect("not poisoned");
+        unopened
+            .get(&shard)
+            .is_none_or(|until| self.now() >= *until)
     }
 
     async fn open_shard(&self, state: &State, shard: ShardId) -> io::Result<()> {
@@ -235,18 +249,38 @@ impl Control {
             tables: shared.tables.clone(),
             journal: shared.journal.clone(),
             checkpoint_turns: shared.checkpoint_turns.clone(),
+            mender: shared.mender.clone(),
         };
         // On a task of its own, so that several apply their logs on several cores.
         let (done, opened) = oneshot::channel();
         let open = async move { drop(done.send(Replica::open(setup).await)) };
         let _task = shared.world.spawn.spawn("open shard", open.boxed());
         let ended = |_| io::Error::other(format!("shard {shard} was not opened to the end"));
-        let replica = opened.await.map_err(ended)??;
+        let replica = match opened.await.map_err(ended)? {
+            Err(error) => return self.mend_closed(shard, error).await,
+            opened => opened?,
+        };
         let group = GroupId::of_shard(shard);
         shared.groups.insert(group, replica.running());
         let mut replicas = shared.replicas.write().expect("not poisoned");
         replicas.insert(shard, Arc::new(replica));
         shared.router.opened.notify_waiters();
+        Ok(())
+    }
+
+    /// What keeps a shard from opening is fetched, if it is a block; the shard is then opened by a
+    /// later round, and the others go on without it.
+    async fn mend_closed(&self, shard: ShardId, error: io::Error) -> io::Result<()> {
+        let Some(block) = damaged_block(&error) else {
+            return Err(error);
+        };
+        tracing::error!(%shard, %error, "a shard does not open");
+        let mended = self.shared.mender.mend_closed(shard, block).await;
+        let mut unopened = self.unopened.lock().expect("not poisoned");
+        match mended {
+            true => unopened.remove(&shard),
+            false => unopened.insert(shard, self.now() + MEND_AGAIN),
+        };
         Ok(())
     }
 
@@ -545,7 +579,8 @@ impl Control {
             return;
         }
         let replica = waiting.swap_remove(self.rounds as usize % waiting.len());
-        let task = async move { upkeep::merge(&replica).await };
+        let mender = self.shared.mender.clone();
+        let task = async move { upkeep::merge(&replica, &mender).await };
         let world = &self.shared.world;
         let task = world.spawn.spawn("compaction", scoped(&world.dice, task));
         self.merging = Some(task);

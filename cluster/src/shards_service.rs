@@ -240,9 +240,11 @@ impl Service {
         request: wire::FetchRequest,
     ) -> Result<ReplyStream<wire::FetchReply>, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
-        let found = replica.engine.path_of(&request.name).await;
-        let none = || Refusal::Internal("this replica has no such file".to_owned());
-        let (path, entry) = found.ok_or_else(none)?;
+        let Some((path, entry)) = replica.file_of(&request.name).await else {
+            replica.write_soon(&request.name).await;
+            let none = "this replica has no such file".to_owned();
+            return Err(Refusal::Internal(none));
+        };
         Ok(scrub::serve(self.world.disk.clone(), path, entry.len))
     }
 

@@ -18,12 +18,14 @@ use cluster::raft::group;
 use cluster::raft::transfers::Transfers;
 use cluster::shard::Replica;
 use cluster::shard::machine::checkpoint_turns;
+use cluster::shard::mending::Mender;
 use cluster::shard::proposer::Windows;
 use cluster::shard::replica::Setup;
 use cluster::shard::upkeep::{Ages, forget, tidy_up};
 use model::port::{Clock, World};
 use model::sink::{Reason, Rejection};
 use model::{Batch, Labels, SeriesId, ShardId, Timestamp};
+use tokio::sync::watch;
 use tsdb::collecting::Look;
 use tsdb::{CollectCommand, Command, RetainCommand, SealCommand};
 
@@ -59,12 +61,15 @@ async fn lead(world: &World) -> Replica {
     let options = wal::Options::default();
     let log = wal::SegmentedLog::open(world, Path::new("log"), options, metrics);
     let (log, _) = log.await.expect("an empty disk opens");
+    let peers = Arc::new(Peers::new(world.clone()));
+    let (_, view) = watch::channel(Arc::default());
+    let mender = Mender::new(1, world.clone(), peers.clone(), view);
     let replica = Replica::open(Setup {
         world: world.clone(),
         node: 1,
         shard: ShardId(0),
         log,
-        peers: Arc::new(Peers::new(world.clone())),
+        peers,
         transfers: Arc::new(Transfers::new(world.clock.clone())),
         timing: Timing::default(),
         windows: Arc::new(Wide),
@@ -73,6 +78,7 @@ async fn lead(world: &World) -> Replica {
         tables: Arc::default(),
         journal: Arc::new(Journal::default()),
         checkpoint_turns: checkpoint_turns(),
+        mender: Arc::new(mender),
     });
     let replica = replica.await.expect("an empty disk opens");
     let voters = BTreeMap::from([(1, "127.0.0.1:1".to_owned())]);

@@ -29,7 +29,7 @@
 //! - [`swarm`]: what one seed is about
 //! - [`history`]: what clients saw, and whether a correct store may have shown it
 //! - [`trace`], [`record`]: every event, hashed
-//! - [`workload`], [`senders`], [`node`]: the clients, and the life of a node
+//! - [`workload`], [`senders`], [`deletions`], [`node`]: the clients, and the life of a node
 //! - [`scene`], [`nemesis`], [`run`]: the machines, what is done to them, one whole run
 //! - [`determinism`], [`batch`]: one process, many processes
 
@@ -40,6 +40,7 @@
 )]
 
 pub mod batch;
+pub mod deletions;
 pub mod determinism;
 pub mod history;
 pub mod nemesis;

@@ -109,6 +109,7 @@ impl Nemesis {
                 scene.jump_clock(victim, delta_ms);
                 scene.later(lasts_ms, Undo::Clock(victim, -delta_ms));
             }
+            Kind::Rot => scene.rot_block(scene.plan.rotten),
         }
     }
 

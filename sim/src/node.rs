@@ -73,6 +73,8 @@ fn options_of(place: &Place) -> Options {
         exemplars_max: EXEMPLARS_MAX,
         series_max: 0,
         history_interval: plan.history_interval,
+        retention: plan.retention,
+        scrub_every: plan.scrub_every,
         checkpoint: CheckpointPolicy {
             entries_max: plan.checkpoint_entries,
             entries_kept: plan.entries_kept,
@@ -182,6 +184,7 @@ fn client(place: &Place, world: &World, cluster: &Arc<Cluster>, life: u64, index
         sink,
         groups: cluster.clone(),
         metadata: cluster.clone(),
+        admin: cluster.admin(),
         sources: Arc::new(move || sources.source().into_iter().collect()),
     };
     Client {
@@ -315,6 +318,9 @@ async fn settle(client: &mut Client, cluster: &Cluster) {
         }
     }
     client.describe().await;
+    while !client.write_doomed().await {
+        sleep(LOOK).await;
+    }
 }
 
 /// Everything acknowledged is shown, here too, and all replicas are in one state.
@@ -330,6 +336,9 @@ async fn verify(place: &Place, client: &Client) {
         sleep(LOOK).await;
     }
     while !client.read_sums().await || !client.read_words().await {
+        sleep(LOOK).await;
+    }
+    while !client.read_doomed().await {
         sleep(LOOK).await;
     }
     // Whatever the strong read showed was applied somewhere; let an observer see that. Replicas

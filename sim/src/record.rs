@@ -11,6 +11,7 @@ use std::time::Duration;
 use model::{GroupId, NodeId};
 
 use crate::history::Violation;
+use crate::history::deletions::Deletions;
 use crate::history::groups::Groups;
 use crate::history::replicas::Replicas;
 use crate::history::samples::Samples;
@@ -61,6 +62,7 @@ pub struct Record {
     pub groups: Groups,
     pub sums: Sums,
     pub words: Words,
+    pub deletions: Deletions,
     pub replicas: Replicas,
     pub machines: Vec<Machine>,
     /// The newest leader seen of each group, as a machine, and its term.
@@ -81,6 +83,7 @@ impl Record {
             groups: Groups::default(),
             sums: Sums::default(),
             words: Words::default(),
+            deletions: Deletions::default(),
             replicas: Replicas::default(),
             machines: (0..machines).map(|_| Machine::default()).collect(),
             leaders: BTreeMap::new(),
@@ -95,6 +98,17 @@ impl Record {
     pub fn note(&mut self, who: &str, what: impl fmt::Display) {
         let now = turmoil::sim_elapsed().unwrap_or(self.stepped_to);
         self.trace.line(now, who, what);
+    }
+
+    /// What is older than `at` may have gone with its age.
+    pub fn keep_from(&mut self, at: i64) {
+        for kept_from in [
+            &mut self.samples.kept_from,
+            &mut self.sums.kept_from,
+            &mut self.deletions.kept_from,
+        ] {
+            *kept_from = at.max(*kept_from);
+        }
     }
 
     /// Keeps the first violation, with its place in the trace.

@@ -39,14 +39,14 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
     let mut scene = Scene::new(plan.clone(), sabotage, record.clone());
     let verdict = play(&mut scene, sabotage);
     scene.note_disks();
-    let (now, faults) = (scene.now(), scene.faults());
+    let (now, faults, blocks) = (scene.now(), scene.faults(), scene.blocks());
     drop(scene);
     let mut record = record.lock();
     record.trace.finish();
     let (stored, refused) = record.samples.counts();
     let summary = format!(
         "{:.1} s, {} shards, {faults} faults, {} lives, {stored} rows stored, {refused} refused, \
-         {} pushes, {} differences, {} words, {} reads, {} shards moved, {} events",
+         {} pushes, {} differences, {} words, {} deletions, {} reads, {} shards moved, {} blocks, {} events",
         now.as_secs_f64(),
         plan.shards,
         record
@@ -57,10 +57,12 @@ pub fn run(plan: Plan, sabotage: Sabotage, out: Option<Box<dyn Write + Send>>) -
         record.groups.acknowledged(),
         record.sums.counted().len(),
         record.words.known().len(),
+        record.deletions.acknowledged(),
         record.reads,
         (FOUNDERS..plan.machines())
             .map(|joined| record.replicas.of(joined).len())
             .sum::<usize>(),
+        blocks,
         record.trace.lines(),
     );
     Outcome {

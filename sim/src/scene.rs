@@ -4,6 +4,7 @@
 //! Whatever is done is undone at a time set when it is done, or by [`Scene::heal`].
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,10 @@ const TICK: Duration = Duration::from_millis(1);
 const RESTART_MS: u64 = 1_500;
 /// Segments a connection, and connections a listener, may have waiting.
 const TCP_CAPACITY: usize = 4_096;
+/// Bits that rot in one run: each is looked after for some seconds.
+const ROT_MAX: u64 = 4;
+/// What a clock that jumps may be ahead, and then some.
+const AHEAD_MS: i64 = 60_000;
 
 struct Machine {
     clock: SimClock,
@@ -58,6 +63,7 @@ pub struct Scene {
     dice: SimDice,
     later: BTreeMap<(Duration, u64), Undo>,
     faults: u64,
+    rotten: u64,
 }
 
 impl Scene {
@@ -89,6 +95,7 @@ impl Scene {
             dice,
             later: BTreeMap::new(),
             faults: 0,
+            rotten: 0,
         };
         if let Some(after) = joins_after {
             scene.end(FOUNDERS, Crash::Kill);
@@ -106,6 +113,12 @@ impl Scene {
         self.faults
     }
 
+    /// Sealed blocks on the disks.
+    pub fn blocks(&self) -> usize {
+        let disks = self.machines.iter().map(|machine| &machine.disk);
+        disks.map(|disk| blocks_of(disk).len()).sum()
+    }
+
     pub fn is_up(&self, machine: usize) -> bool {
         self.machines[machine].is_up
     }
@@ -118,6 +131,7 @@ impl Scene {
         }
         let now = self.now();
         self.record.lock().stepped_to = now;
+        self.note_age(now);
         determinism::stepped_to(now);
         if let Some(panic) = determinism::panics().first() {
             return violation(format!("panic: {panic}"));
@@ -138,6 +152,18 @@ impl Scene {
             self.undo(undo);
         }
         Ok(())
+    }
+
+    /// Tells what the store may have dropped for its age by now.
+    fn note_age(&self, now: Duration) {
+        let Some(retention) = self.plan.retention else {
+            return;
+        };
+        let newest = self.machines.iter().map(|machine| machine.clock.at(now));
+        let newest = newest.max().map_or(0, |at| at.0);
+        let ahead_ms = AHEAD_MS + 2 * self.plan.haste;
+        let kept_from = newest + ahead_ms - retention.as_millis() as i64;
+        self.record.lock().keep_from(kept_from);
     }
 
     /// Steps until `done`, at most for `limit`; whether it was done.
@@ -217,6 +243,25 @@ impl Scene {
         self.machines[machine].disk.limit_bytes(Some(0));
     }
 
+    /// Turns a bit of one of the blocks a machine has.
+    pub fn rot_block(&mut self, machine: usize) {
+        let disk = self.machines[machine].disk.clone();
+        let mut files = blocks_of(&disk);
+        if files.is_empty() || self.rotten >= ROT_MAX {
+            return;
+        }
+        self.rotten += 1;
+        let (path, len) = files.swap_remove(self.dice.up_to(files.len() - 1));
+        let (offset, bit) = (self.dice.below(len), self.dice.below(8) as u8);
+        self.fault(format_args!(
+            "bit {bit} of byte {offset} of {} of {} rots",
+            path.display(),
+            name_of(machine)
+        ));
+        disk.flip_bit(&path, offset, bit)
+            .expect("chosen from what there is");
+    }
+
     pub fn slow_disk(&mut self, machine: usize, max: Duration) {
         self.fault(format_args!(
             "disk of {} takes up to {max:?}",
@@ -287,6 +332,12 @@ impl Scene {
         for (i, machine) in self.machines.iter().enumerate() {
             let digest = machine.disk.digest();
             record.note(&name_of(i), format_args!("disk {digest:016x}"));
+            for (path, len) in blocks_of(&machine.disk) {
+                record.note(
+                    &name_of(i),
+                    format_args!("{} of {len} bytes", path.display()),
+                );
+            }
         }
     }
 
@@ -370,6 +421,14 @@ impl Scene {
             Undo::Clock(machine, delta_ms) => self.machines[machine].clock.jump(delta_ms),
         }
     }
+}
+
+/// Block files, and their lengths.
+fn blocks_of(disk: &SimDisk) -> Vec<(PathBuf, u64)> {
+    let is_block = |path: &Path| path.to_string_lossy().contains("/engine/block-");
+    let mut files = disk.files();
+    files.retain(|(path, len)| is_block(path) && *len > 0);
+    files
 }
 
 fn add_machine(

@@ -41,9 +41,12 @@ pub enum Kind {
     DiskFull,
     /// The wall clock of one node jumps, and later back.
     ClockJump,
+    /// A bit of a sealed block turns, of one and the same machine each time: the others have good
+    /// copies.
+    Rot,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::PowerCutAll,
@@ -59,6 +62,7 @@ const KINDS: [Kind; 15] = [
     Kind::DiskError,
     Kind::DiskFull,
     Kind::ClockJump,
+    Kind::Rot,
 ];
 
 /// Everything a seed decides in advance.
@@ -87,6 +91,11 @@ pub struct Plan {
     /// Milliseconds the wall clocks move each virtual millisecond.
     pub haste: i64,
     pub history_interval: Duration,
+    /// How old blocks get.
+    pub retention: Option<Duration>,
+    /// The machine whose disk rots, if one does.
+    pub rotten: usize,
+    pub scrub_every: Duration,
     pub checkpoint_entries: u64,
     pub entries_kept: u64,
     pub segment_bytes: u64,
@@ -138,8 +147,12 @@ impl Plan {
                 _ => window_ms + window_ms / 4,
             },
             out_of_order_window_ms: window_ms,
-            haste: pick(dice, &[1, 1, 100, 1_000]),
+            haste: pick(dice, &[1, 1, 100, 1_000, 10_000]),
             history_interval: Duration::from_secs(pick(dice, &[2, 10, 60])),
+            retention: pick(dice, &[None, None, Some(6), Some(30)])
+                .map(|hours| Duration::from_secs(hours * 3_600)),
+            rotten: dice.up_to(FOUNDERS - 1),
+            scrub_every: Duration::from_secs(pick(dice, &[20, 86_400])),
             checkpoint_entries: pick(dice, &[5, 20, 100, 4_096]),
             entries_kept: pick(dice, &[0, 5, 50]),
             segment_bytes: pick(dice, &[4 << 10, 32 << 10, 1 << 20]),

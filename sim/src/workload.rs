@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use model::admin::Admin;
 use model::group::{PushOp, PushOptions};
 use model::labels::METRIC_NAME;
 use model::port::{Clock, Dice};
@@ -39,6 +40,7 @@ pub struct Door {
     pub sink: Arc<dyn Sink>,
     pub groups: Arc<dyn Groups>,
     pub metadata: Arc<dyn MetadataStore>,
+    pub admin: Arc<dyn Admin>,
     pub sources: Arc<dyn Fn() -> Vec<Arc<dyn Source>> + Send + Sync>,
 }
 
@@ -84,7 +86,7 @@ impl Client {
     }
 
     async fn act(&mut self) {
-        match self.dice.below(24) {
+        match self.dice.below(27) {
             0..=8 => {
                 let rows = self.fresh_rows();
                 self.write(rows).await;
@@ -108,6 +110,9 @@ impl Client {
             18 | 19 => drop(self.push(!self.dice.one_in(4)).await),
             20 | 21 => drop(self.add().await),
             22 => self.describe().await,
+            23 => drop(self.write_doomed().await),
+            24 => drop(self.delete().await),
+            25 => drop(self.read_doomed().await),
             _ => drop(self.read_sums().await),
         }
     }

@@ -47,6 +47,17 @@ impl FileKind {
         }
     }
 
+    /// Reads a name; `None` unless it is exactly one that this module gives.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let (_, sum) = name.rsplit_once('-')?;
+        let entry = FileEntry {
+            name: name.to_owned(),
+            len: 0,
+            crc32c: u32::from_str_radix(sum, 16).ok()?,
+        };
+        entry.kind()
+    }
+
     fn temporary_name(self) -> &'static str {
         match self {
             Self::Block(_) => "block.tmp",
@@ -56,6 +67,15 @@ impl FileKind {
 }
 
 impl FileEntry {
+    /// A block's file.
+    pub fn of_block(id: u64, len: u64, crc32c: u32) -> Self {
+        Self {
+            name: FileKind::Block(id).name(crc32c),
+            len,
+            crc32c,
+        }
+    }
+
     /// Reads the name; `None` unless it is exactly one that this module gives. A name from a peer
     /// that passes holds no path.
     pub fn kind(&self) -> Option<FileKind> {
@@ -95,6 +115,42 @@ impl FileEntry {
             )));
         }
         Ok(())
+    }
+
+    /// Checks the file of this name in `staged` and puts it into `dir`, durable but for its name. One
+    /// that is not in `staged` must be whole in `dir`.
+    pub async fn adopt(
+        &self,
+        disk: &dyn Disk,
+        staged: &Path,
+        dir: &Path,
+    ) -> Result<(), StorageError> {
+        if self.kind().is_none() {
+            return Err(StorageError::corrupt(
+                self.name.escape_default().to_string(),
+                "name",
+                "not a name of a shard's file",
+            ));
+        }
+        let io = |e| StorageError::io("install", &self.name, e);
+        let from = staged.join(&self.name);
+        match disk.len(&from).await {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return self.verify(disk, dir).await;
+            }
+            found => found.map_err(io)?,
+        };
+        self.verify(disk, staged).await?;
+        let mut file = disk.open(&from).await.map_err(io)?;
+        file.flush().await.map_err(io)?;
+        drop(file);
+        let temporary = dir.join("install.tmp");
+        let to = dir.join(&self.name);
+        remove_if_there(disk, &temporary).await.map_err(io)?;
+        disk.link(&from, &temporary).await.map_err(io)?;
+        disk.rename(&temporary, &to).await.map_err(io)?;
+        // Renaming one link of a file onto another of the same file does nothing (POSIX).
+        remove_if_there(disk, &temporary).await.map_err(io)
     }
 }
 
@@ -212,6 +268,7 @@ mod tests {
         let name = FileKind::Block(7).name(0xab);
         assert_eq!(name, "block-00000000000000000007-000000ab");
         assert_eq!(entry(&name, 0xab).kind(), Some(FileKind::Block(7)));
+        assert_eq!(FileKind::of_name(&name), Some(FileKind::Block(7)));
         assert_eq!(entry(&name, 0xac).kind(), None);
         for name in [
             "",
@@ -222,6 +279,7 @@ mod tests {
             "other-00000000000000000007-000000ab",
         ] {
             assert_eq!(entry(name, 0xab).kind(), None, "{name}");
+            assert_eq!(FileKind::of_name(name), None, "{name}");
         }
     }
 }

@@ -117,7 +117,7 @@ async fn load_checkpoint(
 
 /// Opens a block of which all series are registered. That their labels are those of the register is looked at when all
 /// of it is read.
-async fn load_block(
+pub async fn load_block(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     (id, file): (u64, FileEntry),

@@ -5,11 +5,18 @@
 //! what they hold, so any replica whose file has the same name has the same bytes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use model::Labels;
+use model::port::Disk;
+
+use crate::block::{Merged, Reader, Sealed};
+use crate::by_id::ById;
 use crate::error::StorageError;
-use crate::file::FileEntry;
+use crate::file::{FileEntry, FileKind, remove_if_there};
 use crate::manifest::{self, Manifest};
 use crate::shard::Shard;
+use crate::state::State;
 
 /// Bytes read at once.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -39,6 +46,29 @@ impl Check {
     pub fn pieces(entry: &FileEntry) -> u64 {
         entry.len.div_ceil(PIECE_BYTES as u64).max(1)
     }
+}
+
+/// The file of this name that counts in `dir`, of a shard that is not open.
+pub async fn find(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+) -> Result<Option<FileEntry>, StorageError> {
+    let manifest = Manifest::read(disk, dir).await?.unwrap_or_default();
+    Ok(manifest.files.into_iter().find(|entry| entry.name == name))
+}
+
+/// Puts the file of this name in `staged`, checked, in the place of the one in `dir`, which counts
+/// there, of a shard that is not open.
+pub async fn replace(
+    disk: &dyn Disk,
+    dir: &Path,
+    staged: &Path,
+    entry: &FileEntry,
+) -> Result<(), StorageError> {
+    entry.adopt(disk, staged, dir).await?;
+    let flushed = disk.flush_dir(dir).await;
+    flushed.map_err(|e| StorageError::io("repair", &entry.name, e))
 }
 
 impl Shard {
@@ -94,9 +124,8 @@ impl Shard {
         if !files.manifest().contains(&entry.name) {
             return Ok(());
         }
-        self.adopt(staged, entry).await.map_err(|e| self.note(e))?;
-        let flushed = self.disk().flush_dir(self.dir()).await;
-        flushed.map_err(|e| StorageError::io("repair", &entry.name, e))
+        let replaced = replace(self.disk(), self.dir(), staged, entry).await;
+        replaced.map_err(|e| self.note(e))
     }
 
     /// Where a file that counts here stands, for a peer that asks for it.
@@ -104,6 +133,65 @@ impl Shard {
         let files = self.lock_files().await;
         let entry = files.manifest().files.iter().find(|e| e.name == name)?;
         Some((self.dir().join(name), entry.clone()))
+    }
+
+    /// The block made of several whose file cannot be written here, as one of theirs is damaged, and
+    /// the bytes of theirs.
+    pub fn wanted_merge(&self) -> Option<(u64, u64)> {
+        let merged = self.read(State::next_merge)?;
+        let bytes = merged.blocks().iter().map(Sealed::file_bytes);
+        Some((merged.id(), bytes.sum()))
+    }
+
+    /// Takes the file that a peer wrote of a block made of several, in `staged`, instead of writing
+    /// it here. It must hold what they hold; of a block that is wanted no more it is left alone.
+    pub async fn adopt_merged(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
+        let _files = self.lock_files().await;
+        let found = self.read(|state| Some((state.next_merge()?, state.table().all().clone())));
+        let Some((merged, labels)) = found else {
+            return Ok(());
+        };
+        if entry.kind() != Some(FileKind::Block(merged.id())) {
+            return Ok(());
+        }
+        entry.adopt(self.disk(), staged, self.dir()).await?;
+        let checked = self.check_merged(merged, entry, &labels).await;
+        match checked {
+            Ok(reader) => self.take_stored(reader),
+            Err(error) => {
+                let path = self.dir().join(&entry.name);
+                let removed = remove_if_there(self.disk(), &path).await;
+                removed.map_err(|e| StorageError::io("remove", &entry.name, e))?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_merged(
+        &self,
+        merged: Merged,
+        entry: &FileEntry,
+        labels: &ById<Labels>,
+    ) -> Result<Arc<Reader>, StorageError> {
+        let reader = self.load_block(merged.id(), entry, labels).await?;
+        self.verify_block(&reader, labels).await?;
+        match reader.meta().digest == Sealed::Merged(merged).digest() {
+            true => Ok(reader),
+            false => Err(StorageError::corrupt(
+                &entry.name,
+                "footer",
+                "digest differs from that of the blocks it is made of",
+            )),
+        }
+    }
+
+    /// Where the file of a block stands that is known by its id alone.
+    pub async fn path_of_block(&self, id: u64) -> Option<(PathBuf, FileEntry)> {
+        let files = self.lock_files().await;
+        let mut entries = files.manifest().files.iter();
+        let entry = entries.find(|entry| entry.kind() == Some(FileKind::Block(id)))?;
+        Some((self.dir().join(&entry.name), entry.clone()))
     }
 
     async fn names(&self, entry: &FileEntry) -> bool {

@@ -34,7 +34,7 @@ use crate::error::{ApplyError, InstallError, OpenError, StorageError};
 use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
 use crate::gathered::{Gathered, Handles};
 use crate::head::Taken;
-use crate::loading::{load, not_as_registered, open_manifest, remove_leftovers};
+use crate::loading::{load, load_block, not_as_registered, open_manifest, remove_leftovers};
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
@@ -596,7 +596,8 @@ impl Shard {
     ) -> Result<(), InstallError> {
         let mut own = self.files.lock().await;
         for entry in files {
-            self.adopt(staged, entry).await.map_err(|e| self.note(e))?;
+            let adopted = entry.adopt(&*self.disk, staged, &self.dir).await;
+            adopted.map_err(|e| self.note(e))?;
         }
         let io = |e| StorageError::io("install", manifest::NAME, e);
         self.disk.flush_dir(&self.dir).await.map_err(io)?;
@@ -639,6 +640,27 @@ impl Shard {
             }
         }
         error
+    }
+
+    pub(crate) async fn load_block(
+        &self,
+        id: u64,
+        entry: &FileEntry,
+        labels: &ById<Labels>,
+    ) -> Result<Arc<Reader>, StorageError> {
+        load_block(
+            &self.disk,
+            &self.dir,
+            (id, entry.clone()),
+            labels,
+            &self.tables,
+        )
+        .await
+    }
+
+    /// Reads go to this file from now on.
+    pub(crate) fn take_stored(&self, reader: Arc<Reader>) {
+        self.write(|state| state.block_stored(reader));
     }
 
     pub(crate) fn suspects(&self) -> &std::sync::Mutex<BTreeSet<String>> {
@@ -693,37 +715,6 @@ impl Shard {
         Ok(entry)
     }
 
-    /// Checks one file of a snapshot and puts it among the shard's own, durable but not named by
-    /// any manifest yet.
-    pub(crate) async fn adopt(&self, staged: &Path, entry: &FileEntry) -> Result<(), StorageError> {
-        if entry.kind().is_none() {
-            return Err(StorageError::corrupt(
-                entry.name.escape_default().to_string(),
-                "name",
-                "not a name of a shard's file",
-            ));
-        }
-        let io = |e| StorageError::io("install", &entry.name, e);
-        let from = staged.join(&entry.name);
-        match self.disk.len(&from).await {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return entry.verify(&*self.disk, &self.dir).await;
-            }
-            found => found.map_err(io)?,
-        };
-        entry.verify(&*self.disk, staged).await?;
-        let mut file = self.disk.open(&from).await.map_err(io)?;
-        file.flush().await.map_err(io)?;
-        drop(file);
-        let temporary = self.dir.join("install.tmp");
-        let to = self.dir.join(&entry.name);
-        remove_if_there(&*self.disk, &temporary).await.map_err(io)?;
-        self.disk.link(&from, &temporary).await.map_err(io)?;
-        self.disk.rename(&temporary, &to).await.map_err(io)?;
-        // Renaming one link of a file onto another of the same file does nothing (POSIX).
-        remove_if_there(&*self.disk, &temporary).await.map_err(io)
-    }
-
     /// Removes the files that only the manifest `before` named, and retired blocks.
     async fn sweep(&self, before: &Manifest, now: &Manifest) -> io::Result<()> {
         let old = before.files.iter().filter(|file| {
@@ -744,7 +735,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn verify_block(
+    pub(crate) async fn verify_block(
         &self,
         reader: &Reader,
         registered: &ById<Labels>,

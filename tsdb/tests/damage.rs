@@ -297,3 +297,81 @@ fn a_file_that_rotted_is_found_and_mended_from_a_peer() {
         assert_eq!(peer.shard.path_of("block-1").await, None);
     });
 }
+
+#[test]
+fn a_block_that_keeps_a_shard_closed_is_replaced() {
+    use tsdb::scrub;
+    run(async {
+        let whole = whole().await;
+        let damaged = whole.disk.fork(0);
+        let disk = world(&damaged).disk;
+        // Behind the footer's magic nothing of a block is read before this.
+        let path = &whole.files[0];
+        let len = disk.len(path).await.unwrap();
+        damaged.flip_bit(path, len - 1, 0).unwrap();
+        let Err(StorageError::Corrupt { file, .. }) = Replica::on(damaged.clone()).await else {
+            panic!("opens with a damaged footer");
+        };
+        let dir = Path::new(DIR);
+        let entry = scrub::find(&*disk, dir, &file).await.unwrap();
+        let entry = entry.expect("the manifest names it");
+        assert_eq!(scrub::find(&*disk, dir, "block-1").await.unwrap(), None);
+
+        let staged = Path::new("fetched");
+        disk.create_dir_all(staged).await.unwrap();
+        let replaced = scrub::replace(&*disk, dir, staged, &entry).await;
+        assert!(replaced.is_err(), "nothing was fetched");
+        let good = world(&whole.disk).disk;
+        let good = model::port::read_all(&*good, path).await.unwrap();
+        let mut copy = disk.create(&staged.join(&file)).await.unwrap();
+        copy.append(vec![good]).await.unwrap();
+        drop(copy);
+        scrub::replace(&*disk, dir, staged, &entry).await.unwrap();
+        // Also behind a power cut.
+        let replica = Replica::on(damaged.fork(3)).await.expect("opens");
+        assert_eq!(replica.everything().await, whole.content);
+        replica.shard.verify().await.unwrap();
+    });
+}
+
+#[test]
+fn a_merge_of_a_damaged_block_is_taken_from_a_peer_that_has_done_it() {
+    run(async {
+        let done = Replica::on(whole_compacted(true).await.disk).await.unwrap();
+        let whole = whole_compacted(false).await;
+        // A chunk: the first byte behind the magic of a block.
+        whole.disk.flip_bit(&whole.files[0], 20, 3).unwrap();
+        let replica = Replica::on(whole.disk.clone()).await.unwrap();
+        let merged = replica.shard.merge_one().await;
+        assert!(matches!(merged, Err(StorageError::Corrupt { .. })));
+        let (id, bytes) = replica.shard.wanted_merge().expect("it is not written");
+        assert!(bytes > 0);
+
+        let (from, entry) = done.shard.path_of_block(id).await.expect("it is there");
+        let good = model::port::read_all(&*done.world.disk, &from);
+        let good = good.await.unwrap();
+        let staged = Path::new("fetched");
+        let disk = &*replica.world.disk;
+        let stage = async |entry: &tsdb::FileEntry, bytes: Vec<u8>| {
+            tsdb::file::remove_dir_if_there(disk, staged).await.unwrap();
+            disk.create_dir_all(staged).await.unwrap();
+            let mut file = disk.create(&staged.join(&entry.name)).await.unwrap();
+            file.append(vec![bytes.into()]).await.unwrap();
+        };
+        // Bytes that only their own name vouches for.
+        let mut bad = good.to_vec();
+        bad[20] ^= 8;
+        let forged = tsdb::FileEntry::of_block(id, entry.len, crc32c::crc32c(&bad));
+        stage(&forged, bad).await;
+        let adopted = replica.shard.adopt_merged(staged, &forged).await;
+        assert!(matches!(adopted, Err(StorageError::Corrupt { .. })));
+        assert!(replica.shard.wanted_merge().is_some());
+
+        stage(&entry, good.to_vec()).await;
+        replica.shard.adopt_merged(staged, &entry).await.unwrap();
+        assert_eq!(replica.shard.wanted_merge(), None);
+        assert_eq!(replica.everything().await, whole.content);
+        assert_eq!(replica.shard.digest(), whole.digest);
+        replica.shard.verify().await.unwrap();
+    });
+}

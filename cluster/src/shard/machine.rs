@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use model::ShardId;
 use model::port::Disk;
 use tokio::sync::Semaphore;
-use tsdb::{Command, FileEntry, Position, Shard, SnapshotFiles};
+use tsdb::{Command, FileEntry, Position, Shard, SnapshotFiles, StorageError};
 
+use super::mending::Mender;
 use crate::raft::machine::{Batches, Debt, FileSet, Machine, MarkAt, SnapshotFile};
 use crate::raft::types::Reply;
 
@@ -24,6 +26,7 @@ pub struct ShardMachine {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     turns: Arc<Semaphore>,
+    mender: Option<(Arc<Mender>, ShardId)>,
     /// Bytes of commands applied ever, and how many of them the files on the disk hold: both only rise, so
     /// that a checkpoint and an incoming snapshot may end in any order.
     applied_bytes: AtomicU64,
@@ -51,9 +54,25 @@ impl ShardMachine {
             disk,
             dir: dir.join(STAGING),
             turns,
+            mender: None,
             applied_bytes: AtomicU64::new(0),
             kept_bytes: AtomicU64::new(0),
             checkpoint_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Gets blocks that rotted from other replicas.
+    #[must_use]
+    pub fn mended_by(mut self, mender: Arc<Mender>, shard: ShardId) -> Self {
+        self.mender = Some((mender, shard));
+        self
+    }
+
+    /// Whether what `error` says is damaged is whole now.
+    async fn mend(&self, error: &StorageError) -> bool {
+        match &self.mender {
+            Some((mender, shard)) => mender.mend_found(*shard, &self.engine, error).await,
+            None => false,
         }
     }
 
@@ -103,7 +122,12 @@ impl Machine for ShardMachine {
     async fn apply(&self, index: u64, command: &Bytes) -> io::Result<Reply> {
         self.count(command);
         let command = Command::decode(command.clone()).map_err(io::Error::other)?;
-        Ok(Reply::Shard(self.engine.apply(index, &command).await?))
+        let applied = match self.engine.apply(index, &command).await {
+            // Nothing has changed: the same again.
+            Err(error) if self.mend(&error).await => self.engine.apply(index, &command).await,
+            applied => applied,
+        };
+        Ok(Reply::Shard(applied?))
     }
 
     async fn replay(&self, batches: Batches<'_>) -> io::Result<()> {
@@ -171,7 +195,11 @@ impl Machine for ShardMachine {
             index: staged.index,
             opaque: staged.opaque,
         };
-        self.engine.install(&staged.dir, &files, position).await?;
+        let install = || self.engine.install(&staged.dir, &files, position.clone());
+        match install().await {
+            Err(error) if self.mend(&error).await => install().await?,
+            installed => installed?,
+        }
         let applied = self.applied_bytes.load(Ordering::Relaxed);
         self.kept_bytes.fetch_max(applied, Ordering::Release);
         self.clear_staging().await

@@ -3,6 +3,7 @@
 
 pub mod describing;
 pub mod machine;
+pub mod mending;
 pub mod proposer;
 pub mod pushes;
 pub mod replica;

@@ -12,10 +12,13 @@ use model::source::Consistency;
 use model::{Batch, FamilyMetadata, GroupId, Labels, ShardId};
 use tokio::sync::Semaphore;
 use tsdb::collecting::Looked;
-use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
+use tsdb::compaction::Candidate;
+use tsdb::file::FileKind;
+use tsdb::{CleanCommand, Command, DeleteCommand, FileEntry, Outcome, Shard, WipeCommand, Wiped};
 
 use super::describing::Describing;
 use super::machine::ShardMachine;
+use super::mending::{self, Mender};
 use super::proposer::{Proposer, Windows};
 use super::pushes::Pushes;
 use super::room::Room;
@@ -34,6 +37,11 @@ use crate::refusal::Refusal;
 /// The directory of all shards, below the node's root.
 pub const DIR: &str = "shards";
 
+/// The engine's own, inside it.
+pub fn engine_dir_of(shard: ShardId) -> PathBuf {
+    dir_of(shard).join("engine")
+}
+
 /// Opens a replica with these.
 pub struct Setup {
     pub world: World,
@@ -51,6 +59,7 @@ pub struct Setup {
     pub journal: Arc<Journal>,
     /// [`checkpoint_turns`](super::machine::checkpoint_turns) of the node.
     pub checkpoint_turns: Arc<Semaphore>,
+    pub mender: Arc<Mender>,
 }
 
 /// One shard on this node.
@@ -90,17 +99,20 @@ impl Replica {
             tables,
             journal,
             checkpoint_turns,
+            mender,
         } = setup;
         let dir = dir_of(shard);
-        world.disk.create_dir_all(&dir.join("engine")).await?;
-        let engine = Shard::open(&world, dir.join("engine"), metrics, tables).await?;
+        let engine_dir = engine_dir_of(shard);
+        world.disk.create_dir_all(&engine_dir).await?;
+        let engine = Shard::open(&world, engine_dir, metrics, tables).await?;
         let engine = Arc::new(engine);
-        let machine: Arc<dyn Machine> = Arc::new(ShardMachine::new(
+        let machine = ShardMachine::new(
             engine.clone(),
             world.disk.clone(),
             dir.clone(),
             checkpoint_turns,
-        ));
+        );
+        let machine: Arc<dyn Machine> = Arc::new(machine.mended_by(mender, shard));
         let parts = Parts {
             world: world.clone(),
             node,
@@ -220,6 +232,28 @@ impl Replica {
         match scoped(&self.world.dice, proposal).await? {
             Reply::Shard(Outcome::Cleaned) => Ok(true),
             reply => unreachable!("a cleaning was answered with {reply:?}"),
+        }
+    }
+
+    /// A file that counts here, by its name or, of a block, by its name without the checksum.
+    pub async fn file_of(&self, name: &str) -> Option<(PathBuf, FileEntry)> {
+        match mending::id_in(name) {
+            Some(id) => self.engine.path_of_block(id).await,
+            None => self.engine.path_of(name).await,
+        }
+    }
+
+    /// A block that has no file here yet gets one: who needs it asks again.
+    pub async fn write_soon(&self, name: &str) {
+        let Some(FileKind::Block(id)) = FileKind::of_name(name) else {
+            return;
+        };
+        let is_here = |block: &Candidate| block.id == id && block.bytes == 0;
+        if !self.engine.candidates().iter().any(is_here) {
+            return;
+        }
+        if let Err(error) = self.raft.trigger().snapshot().await {
+            tracing::debug!(shard = %self.shard, %error, "no checkpoint for a block that is needed");
         }
     }
 

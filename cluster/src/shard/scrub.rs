@@ -7,8 +7,7 @@
 //! checked whole before it takes the place of the damaged one; until then reads of the damaged part
 //! are errors. A checkpoint or a manifest is written anew from memory. Nothing is removed.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +16,13 @@ use futures::{Stream, StreamExt};
 use model::port::Disk;
 use proto::node as wire;
 use tonic::Status;
-use tsdb::file::{FileKind, remove_dir_if_there};
+use tsdb::file::FileKind;
 use tsdb::scrub::Check;
 use tsdb::{FileEntry, StorageError};
 
 use super::Replica;
-use super::replica::dir_of;
 use crate::cluster::Shared;
 
-/// Where fetched files are put together, inside the shard's directory.
-const STAGING: &str = "fetched";
 /// Of one message.
 const MESSAGE_BYTES: usize = 256 << 10;
 /// Between two pieces, at most: what a query stumbled over is looked after so soon.
@@ -139,7 +135,10 @@ fn tell(replica: &Replica, found: &StorageError) {
 /// Gets a whole file in the place of a damaged one, if there is a way.
 async fn mend(shared: &Shared, replica: &Replica, entry: &FileEntry) {
     let mended = match entry.kind() {
-        Some(FileKind::Block(_)) => fetch_anywhere(shared, replica, entry).await,
+        Some(FileKind::Block(_)) => {
+            let mender = &shared.mender;
+            mender.mend(replica.shard, &replica.engine, entry).await
+        }
         // All that is in it is in memory.
         _ => {
             let asked = replica.raft.trigger().snapshot().await;
@@ -152,82 +151,6 @@ async fn mend(shared: &Shared, replica: &Replica, entry: &FileEntry) {
         Ok(()) => tracing::info!(shard = %replica.shard, file = entry.name, "mended"),
         Err(why) => tracing::warn!(shard = %replica.shard, file = entry.name, why, "not mended"),
     }
-}
-
-async fn fetch_anywhere(
-    shared: &Shared,
-    replica: &Replica,
-    entry: &FileEntry,
-) -> Result<(), String> {
-    let state = shared.view.borrow().clone();
-    let assignment = state.assignment(replica.shard);
-    let nodes = assignment.map(|a| a.replicas.clone()).unwrap_or_default();
-    let mut last = "no other replica".to_owned();
-    for node in nodes.into_iter().filter(|node| *node != shared.node.0) {
-        let Some(address) = state.address(node) else {
-            continue;
-        };
-        match fetch(shared, replica, entry, address).await {
-            Ok(()) => return Ok(()),
-            Err(why) => last = format!("node {node}: {why}"),
-        }
-    }
-    Err(last)
-}
-
-async fn fetch(
-    shared: &Shared,
-    replica: &Replica,
-    entry: &FileEntry,
-    address: &str,
-) -> Result<(), String> {
-    let staged = dir_of(replica.shard).join(STAGING);
-    let disk = &*shared.world.disk;
-    let taken = receive(shared, replica, entry, address, &staged).await;
-    let mended = match taken {
-        Ok(()) => replica
-            .engine
-            .repair(&staged, entry)
-            .await
-            .map_err(|e| e.full_text()),
-        Err(why) => Err(why),
-    };
-    let cleared = remove_dir_if_there(disk, &staged).await;
-    mended.and(cleared.map_err(|e| e.to_string()))
-}
-
-async fn receive(
-    shared: &Shared,
-    replica: &Replica,
-    entry: &FileEntry,
-    address: &str,
-    staged: &Path,
-) -> Result<(), String> {
-    let text = |e: io::Error| e.to_string();
-    let disk = &*shared.world.disk;
-    remove_dir_if_there(disk, staged).await.map_err(text)?;
-    disk.create_dir_all(staged).await.map_err(text)?;
-    let mut file = disk.create(&staged.join(&entry.name)).await.map_err(text)?;
-    let request = wire::FetchRequest {
-        cluster_id: crate::convert::cluster_id_to_wire(shared.peers.cluster()),
-        shard: replica.shard.0,
-        name: entry.name.clone(),
-    };
-    let peer = shared.peers.at(address);
-    let replies = peer.data().fetch(request).await;
-    let mut replies = replies.map_err(|e| e.to_string())?.into_inner();
-    let mut len = 0;
-    while let Some(reply) = replies.message().await.map_err(|e| e.to_string())? {
-        if reply.refusal.is_some() {
-            return Err("it does not have the file".to_owned());
-        }
-        len += reply.data.len() as u64;
-        if len > entry.len {
-            return Err("it sends more than the file has".to_owned());
-        }
-        file.append(vec![reply.data]).await.map_err(text)?;
-    }
-    file.flush().await.map_err(text)
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<wire::FetchReply, Status>> + Send>>;

@@ -10,10 +10,12 @@ use tsdb::collecting::{self, Look};
 use tsdb::compaction::{self, Choice};
 use tsdb::retention::{self, Policy};
 use tsdb::{
-    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand, sealing,
+    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand,
+    StorageError, sealing,
 };
 
 use super::Replica;
+use super::mending::Mender;
 use crate::raft::group;
 use crate::raft::machine::Debt;
 use crate::raft::service::Running;
@@ -125,8 +127,17 @@ fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
 
 /// Writes the file of a block that the log made of several, on whichever replica; the checkpoint
 /// behind it frees those of the several.
-pub async fn merge(replica: &Replica) {
-    match replica.engine.merge_one().await {
+pub async fn merge(replica: &Replica, mender: &Mender) {
+    let merged = match replica.engine.merge_one().await {
+        // Peers that have done it need those it is made of no more, so they cannot give them either.
+        Err(StorageError::Corrupt { .. })
+            if mender.mend_merge(replica.shard, &replica.engine).await =>
+        {
+            Ok(true)
+        }
+        merged => merged,
+    };
+    match merged {
         Ok(false) => {}
         Ok(true) => {
             // Not taken: the next one frees them.

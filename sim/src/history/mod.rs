@@ -7,8 +7,10 @@
 //! - [`groups`]: each push group is one register
 //! - [`sums`]: each difference counts once
 //! - [`words`]: what was told of metrics stays told
+//! - [`deletions`]: what was deleted is gone, and nothing else
 //! - [`replicas`]: leaders in order, one state an index
 
+pub mod deletions;
 pub mod groups;
 pub mod replicas;
 pub mod samples;

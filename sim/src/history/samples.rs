@@ -49,6 +49,8 @@ pub struct Samples {
     event: u64,
     stored: u64,
     refused: u64,
+    /// What is older may have gone with its age, and its place be written anew.
+    pub kept_from: i64,
 }
 
 impl Samples {
@@ -124,6 +126,7 @@ impl Samples {
         let missing = self
             .cells
             .range(chosen)
+            .filter(|(place, _)| place.1 >= self.kept_from)
             .find(|(place, cell)| is_known_at(cell, since) && !found.contains_key(place));
         match missing {
             None => Ok(()),
@@ -139,16 +142,17 @@ impl Samples {
 
     fn row_stored(&mut self, place: Place, attempt: usize) -> Result<(), Violation> {
         let event = self.event;
+        let is_aged = place.1 < self.kept_from;
         self.stored += 1;
         let cell = self.cell(place);
         let value = cell.attempts[attempt].value;
         cell.attempts[attempt].state = State::Stored;
         match cell.known {
-            Some((_, known)) if known != value => violation(format!(
+            Some((_, known)) if known != value && !is_aged => violation(format!(
                 "two values: {place:?} was acknowledged as {value:x}, but is {known:x}: {cell:?}"
             )),
-            Some(_) => Ok(()),
-            None => {
+            Some((_, known)) if known == value => Ok(()),
+            _ => {
                 cell.known = Some((event, value));
                 Ok(())
             }
@@ -162,9 +166,10 @@ impl Samples {
         reason: Reason,
     ) -> Result<(), Violation> {
         self.refused += 1;
+        let is_aged = place.1 < self.kept_from;
         let cell = self.cell(place);
         let value = cell.attempts[attempt].value;
-        if cell.known.is_some_and(|(_, known)| known == value) {
+        if cell.known.is_some_and(|(_, known)| known == value) && !is_aged {
             return violation(format!(
                 "{place:?} is stored, its resend met {reason:?}: {cell:?}"
             ));
@@ -198,19 +203,20 @@ impl Samples {
 
     fn row_shown(&mut self, place: Place, value: u64) -> Result<(), Violation> {
         let event = self.event;
+        let is_aged = place.1 < self.kept_from;
         let Some(cell) = self.cells.get_mut(&place) else {
             return violation(format!("phantom: nobody wrote anything at {place:?}"));
         };
-        let possible = |a: &Attempt| a.value == value && a.state != State::Refused;
+        let possible = |a: &Attempt| a.value == value && (a.state != State::Refused || is_aged);
         if !cell.attempts.iter().any(possible) {
             return violation(format!("phantom: {value:x} at {place:?}: {cell:?}"));
         }
         match cell.known {
-            Some((_, known)) if known != value => violation(format!(
+            Some((_, known)) if known != value && !is_aged => violation(format!(
                 "two values: {place:?} shows {value:x}, was {known:x}: {cell:?}"
             )),
-            Some(_) => Ok(()),
-            None => {
+            Some((_, known)) if known == value => Ok(()),
+            _ => {
                 cell.known = Some((event, value));
                 Ok(())
             }

@@ -32,14 +32,18 @@ impl SimClock {
     pub fn jump(&self, delta_ms: i64) {
         self.offset_ms.fetch_add(delta_ms, Ordering::Relaxed);
     }
+
+    /// The wall time when the simulation is `elapsed` old, for whoever stands outside of its hosts.
+    pub fn at(&self, elapsed: Duration) -> Timestamp {
+        EPOCH
+            .plus_ms(elapsed.as_millis() as i64)
+            .plus_ms(self.offset_ms.load(Ordering::Relaxed))
+    }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        let elapsed_ms = self.monotonic().as_millis() as i64;
-        EPOCH
-            .plus_ms(elapsed_ms)
-            .plus_ms(self.offset_ms.load(Ordering::Relaxed))
+        self.at(self.monotonic())
     }
 
     fn monotonic(&self) -> Duration {

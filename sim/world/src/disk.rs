@@ -119,6 +119,11 @@ impl SimDisk {
         Ok(())
     }
 
+    /// All files, by path, and their lengths, for who chooses what to break.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.device().tree.files()
+    }
+
     /// How many bytes at the front of this file every power cut would leave under this name;
     /// `None` when the name itself may be lost.
     pub fn durable_len(&self, path: &Path) -> Option<u64> {

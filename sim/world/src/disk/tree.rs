@@ -291,6 +291,22 @@ impl Tree {
             .retain(|change| change.iter().any(|e| reached.contains(&e.dir)));
     }
 
+    /// All files there are to be seen, by path, and their lengths.
+    pub(super) fn files(&self) -> Vec<(PathBuf, u64)> {
+        let mut files = Vec::new();
+        let mut queue = vec![(PathBuf::new(), ROOT)];
+        while let Some((path, ino)) = queue.pop() {
+            match self.node(ino) {
+                Node::File(content) => files.push((path, content.data().len() as u64)),
+                Node::Dir { seen, .. } => {
+                    queue.extend(seen.iter().map(|(name, ino)| (path.join(name), *ino)));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
     /// Bytes in files that a name leads to or may lead to again.
     pub(super) fn bytes(&self) -> u64 {
         let files = self.nodes.values().map(|node| match node {
