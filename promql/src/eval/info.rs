@@ -56,7 +56,7 @@ impl Evaluation<'_> {
         self.read = vec![0; grid.steps];
         infos
             .iter()
-            .for_each(|info| info.count_into(&mut self.read));
+            .for_each(|info| info.count_samples(0..grid.steps, &mut self.read));
         if infos.iter().any(|column| !column.histograms.is_empty()) {
             return Err(execution("info sample should be float"));
         }

@@ -80,6 +80,34 @@ impl<'a> Pace<'a> {
         self.check()
     }
 
+    /// So many times the same, unless that would be too much to hold too.
+    pub async fn filled<T: Clone>(&mut self, value: T, times: usize) -> Result<Vec<T>, QueryError> {
+        self.expect_bytes(times.saturating_mul(size_of::<T>()))?;
+        if times < VALUES_PER_TURN {
+            return Ok(vec![value; times]);
+        }
+        let mut all = Vec::with_capacity(times);
+        for times in turns(times) {
+            self.spend(times.len()).await?;
+            all.resize(times.end, value.clone());
+        }
+        Ok(all)
+    }
+
+    /// Calls `f` with each value and its instant.
+    pub async fn each<T>(
+        &mut self,
+        values: &mut [T],
+        mut f: impl FnMut(usize, &mut T),
+    ) -> Result<(), QueryError> {
+        for steps in turns(values.len()) {
+            self.spend(steps.len()).await?;
+            let values = &mut values[steps.clone()];
+            steps.zip(values).for_each(|(step, value)| f(step, value));
+        }
+        Ok(())
+    }
+
     /// Notes how many bytes are held now.
     pub fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
         self.held = bytes;
@@ -88,7 +116,11 @@ impl<'a> Pace<'a> {
 
     /// Refuses before so many columns of so many values would be held too.
     pub fn expect(&self, columns: usize, steps: usize) -> Result<(), QueryError> {
-        let more = columns.saturating_mul(steps).saturating_mul(8);
+        self.expect_bytes(columns.saturating_mul(steps).saturating_mul(8))
+    }
+
+    /// Refuses before so many bytes would be held too.
+    pub fn expect_bytes(&self, more: usize) -> Result<(), QueryError> {
         if self.held.saturating_add(more) > self.bounds.bytes_max {
             return Err(QueryError::TooManySamples);
         }

@@ -1,8 +1,8 @@
 //! Parts that shards computed, back into the evaluation.
 
-use model::fragment::{Part, PartColumn, StepCount};
+use model::fragment::{Part, PartColumn};
 
-use super::account::HeldByShards;
+use super::account::{HeldByShards, Made};
 use super::column::histogram_bytes;
 use super::functions::is_over_windows;
 use super::{Column, Columns, Entry, Evaluation, distinct, merge};
@@ -80,8 +80,8 @@ impl Evaluation<'_> {
         Ok(Columns::Vector(
             match (is_strict, self.rules.delayed_names) {
                 (_, true) => columns,
-                (true, false) => distinct(columns)?,
-                (false, false) => merge(columns)?,
+                (true, false) => distinct(columns, &mut self.pace).await?,
+                (false, false) => merge(columns, &mut self.pace).await?,
             },
         ))
     }
@@ -119,13 +119,13 @@ impl Evaluation<'_> {
 
 /// What all parts together held.
 fn held(parts: &[Part], entries: Vec<Entry>) -> HeldByShards {
-    let mut counts = vec![StepCount::default(); entries.len()];
+    let mut counts = vec![Made::default(); entries.len()];
     for part in parts {
         if part.counts.len() != entries.len() {
             return HeldByShards::Peak(parts.iter().map(|part| part.peak).sum());
         }
         for (all, count) in counts.iter_mut().zip(&part.counts) {
-            all.add(count);
+            all.add(&count.into());
         }
     }
     HeldByShards::Counted(entries, counts)

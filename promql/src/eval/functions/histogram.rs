@@ -75,7 +75,9 @@ impl Evaluation<'_> {
             }
         }
         columns.retain(Column::has_values);
-        Ok(Columns::Vector(super::super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     pub(super) async fn histogram_quantile(
@@ -138,7 +140,9 @@ impl Evaluation<'_> {
             results.push(result);
         }
         results.retain(Column::has_values);
-        Ok(Columns::Vector(super::super::merge(results)?))
+        Ok(Columns::Vector(
+            super::super::merge(results, &mut self.pace).await?,
+        ))
     }
 
     fn ask_native(

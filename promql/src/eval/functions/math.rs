@@ -212,7 +212,9 @@ impl Evaluation<'_> {
             self.drop_name(column);
         }
         columns.retain(super::Column::has_values);
-        Ok(Columns::Vector(super::super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     pub(super) async fn round(
@@ -235,7 +237,9 @@ impl Evaluation<'_> {
             }
             self.drop_name(column);
         }
-        Ok(Columns::Vector(super::super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::super::merge(columns, &mut self.pace).await?,
+        ))
     }
 }
 

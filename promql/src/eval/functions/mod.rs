@@ -131,7 +131,9 @@ impl Evaluation<'_> {
             column.histograms.clear();
             self.drop_name(column);
         }
-        Ok(Columns::Vector(super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     /// A function of instants: of the vector's values, or of the evaluation's own instants.

@@ -220,7 +220,7 @@ impl Evaluation<'_> {
         Ok(Columns::Vector(if self.rules.delayed_names {
             columns
         } else {
-            super::super::distinct(columns)?
+            super::super::distinct(columns, &mut self.pace).await?
         }))
     }
 
