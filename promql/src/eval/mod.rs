@@ -28,6 +28,7 @@ mod quantile;
 mod runs;
 mod selector;
 mod set;
+mod sorted;
 mod topk;
 
 use model::Labels;
@@ -414,11 +415,11 @@ impl<'a> Evaluation<'a> {
                 self.binary(binary, left, right, grid).await
             }
             Op::Part { part, expr } => {
-                let parts = self.data.take_parts(*part);
+                let parts = self.data.take_parts(*part, &mut self.pace).await?;
                 self.join_parts(expr, parts).await
             }
             Op::Combine { part, aggregate } => {
-                let parts = self.data.take_parts(*part);
+                let parts = self.data.take_parts(*part, &mut self.pace).await?;
                 self.combine(aggregate, parts, grid).await
             }
             Op::Negate => self.negate(pop(stack)).await,

@@ -5,13 +5,14 @@ use model::fragment::{Part, PartColumn};
 use super::account::{HeldByShards, Made};
 use super::column::histogram_bytes;
 use super::functions::is_over_windows;
-use super::{Column, Columns, Entry, Evaluation, distinct, merge};
+use super::sorted::sorted;
+use super::{Column, Columns, Entry, Evaluation, Pace, distinct, merge};
 use crate::ast::{Aggregate, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
 
 /// What the shards made of one part of the plan.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     parts: Vec<Part>,
     /// Whether an aggregation was folded by them.
@@ -34,6 +35,32 @@ impl Parts {
             is_folded,
             entries,
         }
+    }
+}
+
+impl Parts {
+    /// How many samples the shards read.
+    pub fn samples(&self) -> u64 {
+        self.parts.iter().flat_map(|part| &part.samples).sum()
+    }
+
+    /// A copy, for a step that is not the last one to use it; the columns are in order from then on.
+    pub(super) async fn copy(&mut self, pace: &mut Pace<'_>) -> Result<Self, QueryError> {
+        pace.expect_bytes(self.bytes)?;
+        let parts = self.parts.iter_mut();
+        let columns = parts.flat_map(|part| std::mem::take(&mut part.columns));
+        let columns = sorted(columns.collect(), pace).await?;
+        let (mut copy, mut copies) = (self.clone(), Vec::with_capacity(columns.len()));
+        for column in &columns {
+            pace.spend(column.values.len()).await?;
+            copies.push(column.clone());
+        }
+        for (parts, columns) in [(&mut copy, copies), (self, columns)] {
+            if let Some(first) = parts.parts.first_mut() {
+                first.columns = columns;
+            }
+        }
+        Ok(copy)
     }
 }
 
@@ -70,7 +97,7 @@ impl Evaluation<'_> {
             self.pace.spend(column.values.len()).await?;
             columns.push(column.into());
         }
-        columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let columns = sorted(columns, &mut self.pace).await?;
         // Functions of ranges and a minus may not yield a label set twice, not even at different
         // instants.
         let is_strict = match expr {

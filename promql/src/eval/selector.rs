@@ -19,8 +19,8 @@ use crate::plan::{Grid, Look, Op, Step};
 #[derive(Default)]
 pub(crate) struct Data {
     sets: Vec<Set>,
-    /// What the shards computed; each is used once.
-    parts: Vec<Option<Parts>>,
+    /// What the shards computed, and how many steps still want it.
+    parts: Vec<(Option<Parts>, usize)>,
     lookback_ms: i64,
     /// About how many bytes all samples and values take.
     bytes: usize,
@@ -46,7 +46,7 @@ impl Data {
         let of_parts: usize = parts.iter().map(|parts| parts.bytes).sum();
         Self {
             sets,
-            parts: parts.into_iter().map(Some).collect(),
+            parts: parts.into_iter().map(|parts| (Some(parts), 0)).collect(),
             lookback_ms,
             bytes: of_sets + of_parts,
         }
@@ -54,12 +54,13 @@ impl Data {
 
     pub(super) fn count_uses(&mut self, steps: &[Step<'_>]) {
         for step in steps {
-            if let Op::Select { selection, .. }
-            | Op::SelectTime { selection, .. }
-            | Op::SelectInfo { selection, .. }
-            | Op::Range { selection, .. } = &step.op
-            {
-                self.sets[*selection].uses += 1;
+            match &step.op {
+                Op::Select { selection, .. }
+                | Op::SelectTime { selection, .. }
+                | Op::SelectInfo { selection, .. }
+                | Op::Range { selection, .. } => self.sets[*selection].uses += 1,
+                Op::Part { part, .. } | Op::Combine { part, .. } => self.parts[*part].1 += 1,
+                _ => {}
             }
         }
     }
@@ -69,11 +70,20 @@ impl Data {
         self.bytes
     }
 
-    pub(super) fn take_parts(&mut self, part: usize) -> Parts {
-        let parts = self.parts[part].take();
-        let parts = parts.expect("every part of a plan has one step");
+    /// What the shards computed: a copy for all steps but the last one that wants it.
+    pub(super) async fn take_parts(
+        &mut self,
+        part: usize,
+        pace: &mut Pace<'_>,
+    ) -> Result<Parts, QueryError> {
+        let (parts, uses) = &mut self.parts[part];
+        *uses -= 1;
+        if let (Some(parts), 1..) = (&mut *parts, &*uses) {
+            return parts.copy(pace).await;
+        }
+        let parts = parts.take().expect("it goes with the last step");
         self.bytes -= parts.bytes;
-        parts
+        Ok(parts)
     }
 
     /// The series of a selection that has one user.
