@@ -128,6 +128,7 @@ impl Evaluation<'_> {
             taken: vec![Vec::new(); signatures.len()],
             places: Map::default(),
             columns: Vec::new(),
+            room: Vec::new(),
             failure: None,
             troubles: Vec::new(),
         };
@@ -142,6 +143,9 @@ impl Evaluation<'_> {
             for &at in &partners[number] {
                 self.pace.expect(join.columns.len() + 1, grid.steps)?;
                 let mut place = None;
+                if grid.steps > ROOM_IN_TURNS && join.room.is_empty() {
+                    join.room = self.pace.filled(ABSENT, grid.steps).await?;
+                }
                 for steps in turns(grid.steps) {
                     self.pace.spend(steps.len()).await?;
                     if !join.pair(from, &one[at], number, steps, &mut place) {
@@ -179,6 +183,9 @@ impl Evaluation<'_> {
     }
 }
 
+/// Of more instants a column is made before it is known whether it is wanted, so that it is in turns.
+const ROOM_IN_TURNS: usize = 100_000;
+
 /// Builds the result of matching two vectors.
 struct Join<'a> {
     binary: &'a Binary,
@@ -190,6 +197,8 @@ struct Join<'a> {
     taken: Vec<Vec<bool>>,
     places: Map<Labels, usize>,
     columns: Vec<Joined>,
+    /// For the next column, where it takes long to make; else empty.
+    room: Vec<f64>,
     failure: Option<Failure>,
     /// The last pair without a result at each instant that had one.
     troubles: Vec<Option<(usize, Trouble)>>,
@@ -350,7 +359,9 @@ impl Join<'_> {
         if at == next {
             // A filter forgets, as Prometheus does, that the name was to go.
             let drop_name = self.delayed_names && self.binary.return_bool;
-            let column = Column::new(labels, drop_name, vec![ABSENT; self.steps]);
+            let mut room = std::mem::take(&mut self.room);
+            room.resize(self.steps, ABSENT);
+            let column = Column::new(labels, drop_name, room);
             self.columns.push(Joined { column, number });
         }
         at

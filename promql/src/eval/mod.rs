@@ -110,6 +110,8 @@ pub(crate) struct Evaluation<'a> {
     ignores_names: bool,
     /// The same, of the step that is being computed.
     keeps_names: bool,
+    /// What is being computed is the last step.
+    is_last: bool,
 }
 
 impl<'a> Evaluation<'a> {
@@ -127,6 +129,7 @@ impl<'a> Evaluation<'a> {
             booked: 0,
             ignores_names: false,
             keeps_names: false,
+            is_last: false,
         }
     }
 
@@ -204,7 +207,8 @@ impl<'a> Evaluation<'a> {
         let (mut stack, mut tallies) = (Vec::new(), Vec::new());
         let mut bytes: Vec<usize> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
-            self.keeps_names = self.ignores_names && at + 1 == steps.len();
+            self.is_last = at + 1 == steps.len();
+            self.keeps_names = self.ignores_names && self.is_last;
             let operands: Vec<Tally> = tallies.split_off(tallies.len() - operands(&step.op));
             let before = self.pace.current;
             let columns = self.execute(step, &mut stack).await?;
@@ -393,7 +397,7 @@ impl<'a> Evaluation<'a> {
                 range_ms,
             } => {
                 let columns = pop(stack).into_vector();
-                self.subquery(columns, *inner, *look, *range_ms).await
+                self.subquery(columns, *inner, *look, *range_ms, grid).await
             }
             Op::Call(call) => {
                 let args = stack.split_off(stack.len() - call.args.len());

@@ -153,3 +153,55 @@ impl<'a> Pace<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(in crate::eval) mod tests {
+    use futures::FutureExt;
+    use model::Timestamp;
+
+    use super::*;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp(0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// Without any hurry, and with a mebibyte to hold.
+    pub(in crate::eval) fn at_ease<T>(work: impl FnOnce(&mut Pace<'_>) -> T) -> T {
+        let (clock, is_closed) = (Still, AtomicBool::new(false));
+        let bounds = Bounds {
+            deadline: Duration::MAX,
+            samples_max: 1 << 20,
+            bytes_max: 1 << 20,
+        };
+        work(&mut Pace::new(&clock, &is_closed, bounds))
+    }
+
+    /// What a future comes to whose turn it always is.
+    pub(in crate::eval) fn finish<T>(future: impl Future<Output = T>) -> T {
+        let mut future = Box::pin(future);
+        loop {
+            if let Some(result) = future.as_mut().now_or_never() {
+                return result;
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_not_made() {
+        at_ease(|pace| {
+            let mut filled = |times| pace.filled(1.0, times).now_or_never();
+            assert_eq!(filled(3), Some(Ok(vec![1.0; 3])));
+            assert_eq!(filled((1 << 17) + 1), Some(Err(QueryError::TooManySamples)));
+            // It takes a turn on the way.
+            assert_eq!(filled(1 << 17), None);
+        });
+    }
+}

@@ -72,3 +72,29 @@ async fn merged<T: Labelled>(
     all.extend(right);
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::pace::tests::{at_ease, finish};
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_the_order_of_a_stable_sort(numbers in prop::collection::vec(0u32..40, 0..3_000)) {
+            let column = |(at, number): (usize, &u32)| {
+                let labels = Labels::from_pairs([("n", number.to_string())]);
+                Column::new(labels, false, vec![at as f64])
+            };
+            let columns: Vec<Column> = numbers.iter().enumerate().map(column).collect();
+            let mut expected = columns.clone();
+            expected.sort_by(|a, b| a.labels.cmp(&b.labels));
+            let found = at_ease(|pace| finish(sorted(columns, pace))).unwrap();
+            let all = |columns: &[Column]| -> Vec<f64> {
+                columns.iter().flat_map(|column| column.values.clone()).collect()
+            };
+            prop_assert_eq!(all(&found), all(&expected));
+        }
+    }
+}

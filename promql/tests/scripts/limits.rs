@@ -231,6 +231,19 @@ fn evaluation_lets_others_run() {
 }
 
 #[test]
+fn what_many_instants_take_is_held_against_a_query() {
+    let query = "sum_over_time(vector(time() * 2)[10m:1ms])";
+    for (bytes_max, is_ok) in [(4 << 20, false), (32 << 20, true)] {
+        let options = EngineOptions {
+            bytes_max,
+            ..EngineOptions::default()
+        };
+        let outcome = instant(&engine(options), &Memory::default(), query);
+        assert_eq!(outcome.is_ok(), is_ok, "{outcome:?}");
+    }
+}
+
+#[test]
 fn each_selector_is_selected_once_over_the_whole_window() {
     let (engine, memory) = (engine(EngineOptions::default()), hour(1));
     let query = "rate(x[1m]) / rate(x[1m]) + avg_over_time(rate(x[2m])[10m:1m])";

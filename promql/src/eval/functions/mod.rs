@@ -87,8 +87,8 @@ impl Evaluation<'_> {
             "label_join" => self.label_join(args).await,
             "sort" => Ok(sort::sorted(args.vector(), grid, false)),
             "sort_desc" => Ok(sort::sorted(args.vector(), grid, true)),
-            "sort_by_label" => Ok(sort::sorted_by_labels(args, grid, false)),
-            "sort_by_label_desc" => Ok(sort::sorted_by_labels(args, grid, true)),
+            "sort_by_label" => sort::sorted_by_labels(args, grid, false, &mut self.pace).await,
+            "sort_by_label_desc" => sort::sorted_by_labels(args, grid, true, &mut self.pace).await,
             "histogram_quantile" => self.histogram_quantile(call, args, grid).await,
             "histogram_fraction" => self.histogram_fraction(call, args, grid).await,
             name => Err(QueryError::Execution(format!(
