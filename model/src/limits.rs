@@ -159,8 +159,12 @@ pub const QUERY_LOG_LINES_MAX: usize = 1024;
 /// Counts of samples that a part of a query tells with its columns, by step and instant. Of subqueries
 /// of more instants the asking node knows what was held at most, but not when.
 pub const PART_COUNTS_MAX: usize = 256 << 10;
-/// Selections of one query under way at once.
+/// Selections of one query under way at once: how many, how many before anything is known of them, and of how
+/// many bytes or samples one is so large that no other one begins beside it.
 pub const QUERY_SELECTIONS_MAX: usize = 8;
+pub const QUERY_SELECTIONS_FIRST: usize = 4;
+pub const QUERY_SELECTION_LARGE_BYTES: usize = 8 << 20;
+pub const QUERY_SELECTION_LARGE_SAMPLES: u64 = 1_000_000;
 /// A configuration file: its bytes, how deep it nests, and its values once aliases are resolved.
 pub const CONFIG_BYTES_MAX: usize = 16 << 20;
 pub const CONFIG_DEPTH_MAX: usize = 64;

@@ -129,6 +129,13 @@ pub struct VectorSelector {
     pub span: Span,
 }
 
+impl VectorSelector {
+    /// Whether both find the same at every instant.
+    pub(crate) fn selects_as(&self, other: &Self) -> bool {
+        self.matchers == other.matchers && self.reach == other.reach && self.shift == other.shift
+    }
+}
+
 /// `selector[range]`. The shift is the selector's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MatrixSelector {

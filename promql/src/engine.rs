@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use model::fragment::Fragment;
 use model::limits::{
-    QUERY_BYTES_HELD_MAX, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTIONS_MAX,
+    QUERY_BYTES_HELD_MAX, QUERY_POINTS_MAX, QUERY_SAMPLES_MAX, QUERY_SELECTION_LARGE_BYTES,
+    QUERY_SELECTION_LARGE_SAMPLES, QUERY_SELECTIONS_FIRST, QUERY_SELECTIONS_MAX,
 };
 use model::port::Clock;
 use model::source::{Consistency, Selection, Source};
@@ -427,11 +428,12 @@ impl Run<'_> {
             .iter()
             .map(|part| fetch_part(source, &whole, part, self.entries(part, context)))
             .collect();
-        let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_MAX);
+        let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_FIRST);
         let (mut all, mut bytes) = (Vec::with_capacity(plans.len()), 0);
         while let Some(parts) = fetched.next().await {
             let parts = parts?;
             bytes += parts.bytes;
+            fetched.allow(beside(parts.bytes, parts.samples()));
             if bytes > self.engine.options.bytes_max {
                 return Err(QueryError::TooManySamples);
             }
@@ -469,6 +471,13 @@ async fn fetch_part(
     Ok(Parts::new(parts, fragment.fold, entries))
 }
 
+/// How many selections may be under way when the last one brought so much: whatever computes that much has
+/// all threads busy.
+fn beside(bytes: usize, samples: u64) -> usize {
+    let is_large = bytes > QUERY_SELECTION_LARGE_BYTES || samples > QUERY_SELECTION_LARGE_SAMPLES;
+    if is_large { 1 } else { QUERY_SELECTIONS_MAX }
+}
+
 /// Makes all selections, a few at a time; results in their order. Stops as soon as they bring more
 /// than `bytes_max`.
 async fn select(
@@ -478,14 +487,14 @@ async fn select(
 ) -> Result<Vec<Vec<Series>>, QueryError> {
     // A list, not the lazy map: through its closure the compiler cannot see that a query is Send.
     let fetches: Vec<_> = selections.iter().map(|s| source.select(s)).collect();
-    let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_MAX);
+    let mut fetched = InOrder::new(fetches, QUERY_SELECTIONS_FIRST);
     let (mut sets, mut bytes) = (Vec::with_capacity(selections.len()), 0);
     while let Some(series) = fetched.next().await {
         let series = series?;
-        bytes += series
-            .iter()
-            .map(|s| samples_bytes(&s.samples))
-            .sum::<usize>();
+        let brought = series.iter().map(|s| samples_bytes(&s.samples));
+        let brought = brought.sum::<usize>();
+        bytes += brought;
+        fetched.allow(beside(brought, 0));
         if bytes > bytes_max {
             return Err(QueryError::TooManySamples);
         }

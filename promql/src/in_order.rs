@@ -29,13 +29,19 @@ impl<F: Future> InOrder<F> {
         }
     }
 
+    /// From now on at most so many are under way; those that are go on.
+    pub fn allow(&mut self, open_max: usize) {
+        assert!(open_max > 0, "nothing would ever be done");
+        self.open_max = open_max;
+    }
+
     /// What the next one yields; none behind the last.
     pub async fn next(&mut self) -> Option<F::Output> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        let room = self.open_max - self.open.len();
+        let room = self.open_max.saturating_sub(self.open.len());
         let more = self.waiting.by_ref().take(room);
         self.open
             .extend(more.map(|future| Box::pin(maybe_done(future))));
@@ -93,6 +99,19 @@ mod tests {
         let rest: Vec<_> = (2..5).map(|_| next()).collect();
         assert_eq!(rest, [2, 3, 4].map(|n| Poll::Ready(Some(n))));
         assert_eq!(next(), Poll::Ready(None));
+    }
+
+    #[test]
+    fn as_many_as_are_allowed_are_begun() {
+        let begun = Cell::new(0);
+        let one = async |_| begun.set(begun.get() + 1);
+        let mut in_order = InOrder::new((0..9).map(one).collect(), 4);
+        let mut context = Context::from_waker(noop_waker_ref());
+        for (allowed, expected) in [(1, 4), (1, 4), (2, 4), (8, 5), (8, 9)] {
+            assert_eq!(in_order.poll_next(&mut context), Poll::Ready(Some(())));
+            assert_eq!(begun.get(), expected);
+            in_order.allow(allowed);
+        }
     }
 
     #[test]

@@ -287,6 +287,10 @@ impl<'e> Planner<'e, '_> {
         let (Some(share), Some(node)) = (Self::share(expr, grid), numbers.get(expr)) else {
             return false;
         };
+        if let Some(part) = self.known_part(expr, grid) {
+            self.push(Op::Part { part, expr }, grid);
+            return true;
+        }
         let part = self.plan.parts.len();
         let (op, unfolded) = match (share, expr) {
             (Share::Fold, Expr::Aggregate(aggregate)) => (
@@ -304,6 +308,22 @@ impl<'e> Planner<'e, '_> {
         self.plan.parts.push(plan);
         self.push(op, grid);
         true
+    }
+
+    /// The part that brings the same selector's values already. Whatever else shards compute may have to tell
+    /// something of its place in the text.
+    fn known_part(&self, expr: &Expr, grid: Grid) -> Option<usize> {
+        let Expr::Vector(wanted) = expr else {
+            return None;
+        };
+        let found = self.plan.steps.iter().find_map(|step| match &step.op {
+            Op::Part {
+                part,
+                expr: Expr::Vector(selector),
+            } if step.grid == grid && selector.selects_as(wanted) => Some(*part),
+            _ => None,
+        })?;
+        self.plan.parts[found].chosen_by.is_none().then_some(found)
     }
 
     /// Plans a part for what `aggregate` chooses among, where the shards can choose first.

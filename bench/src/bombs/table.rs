@@ -56,6 +56,11 @@ pub fn bombs() -> Vec<Bomb> {
         format!(" + rate(x{{a=\"{}\"}}[5m])", "b".repeat(300)).repeat(180),
     ]
     .concat();
+    let one = "up{instance=\"10.0.0.1:9100\"}";
+    let rate = |minutes| {
+        format!("sum without (pod) (rate(http_request_duration_seconds_bucket[{minutes}m]))")
+    };
+    let rates: Vec<String> = (5..45).map(rate).collect();
     vec![
         instant("parentheses, 20,000 deep", nested("(", "1", ")", 20_000)),
         instant("abs, 10,000 deep", nested("abs(", "up", ")", 10_000)),
@@ -157,6 +162,25 @@ pub fn bombs() -> Vec<Bomb> {
             "4.6 * 10^7 subquery steps of a number",
             "sum_over_time(vector(time() ^ 2 + time())[13h:1ms])",
         ),
+        instant(
+            "4.6 * 10^7 subquery steps of a constant",
+            "count_over_time(vector(1)[13h:1ms])",
+        ),
+        instant(
+            "one window of 1.1 * 10^7 samples, sorted",
+            "quantile_over_time(0.5, vector(time() % 1000)[3h:1ms])",
+        ),
+        instant(
+            "1.1 * 10^7 subquery steps of a deviation",
+            format!("stddev_over_time(stddev({one})[3h:1ms])"),
+        ),
+        instant(
+            "1.1 * 10^7 subquery steps of a histogram",
+            format!(
+                "max_over_time(histogram_quantile(0.5, label_replace({one}, \"le\", \"1\", \"\", \"\"))[3h:1ms])"
+            ),
+        ),
+        range("rates over 40 ranges", rates.join(" or "), 3_600, "15"),
         instant(
             "3.6 * 10^6 subquery steps of few series",
             "quantile_over_time(0.5, up{instance=~\"10.0.0.[0-5]:9100\"}[1h:1ms])",

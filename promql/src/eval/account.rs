@@ -4,7 +4,7 @@
 //! limits and statistics say the same, this file follows its bookkeeping: what an operator would
 //! hold at each instant, from how many samples its operands and its result have there.
 //!
-//! What a step made is a [`StepCount`], which adds up over series; what that comes to is told by
+//! What a step made is a [`Made`], which adds up over series; what that comes to is told by
 //! [`Pace::book`] from the plan alone. So shards tell counts, and whoever asks them books the sums:
 //! where series lie changes nothing. One thing hangs on the order of series, of which a window stays
 //! held while the results of others are: the one that holds most counts as the last.
@@ -14,10 +14,99 @@ use futures::future::BoxFuture;
 use model::fragment::StepCount;
 
 use super::functions::{is_over_windows, keeps_samples};
+use super::runs::{Runs, Walk};
 use super::{Pace, operands};
 use crate::ast::AggregateOp;
 use crate::error::QueryError;
 use crate::plan::{Op, Step};
+
+/// What one step of a plan made: a [`StepCount`] that takes as little room as it can.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Made {
+    /// As there.
+    pub sizes: Runs,
+    pub points: Runs,
+    pub rounded: Runs,
+    pub read: Runs,
+    pub windows: u64,
+    pub results: u64,
+    pub is_scalar: bool,
+}
+
+impl Made {
+    /// All samples that are told of.
+    pub fn total(&self) -> u64 {
+        let lists = [&self.sizes, &self.points, &self.rounded, &self.read];
+        let listed = lists.map(Runs::total).into_iter();
+        listed
+            .chain([self.windows, self.results])
+            .fold(0, u64::saturating_add)
+    }
+
+    /// How many counts it is when it is told.
+    pub fn told(&self) -> usize {
+        self.sizes.len() + self.points.len() + self.rounded.len()
+    }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let lists = [&self.sizes, &self.points, &self.rounded, &self.read];
+        lists.map(Runs::bytes).iter().sum()
+    }
+
+    /// Adds what the same step made of other series.
+    pub fn add(&mut self, other: &Self) {
+        self.read.add(&other.read);
+        if self.is_scalar || other.is_scalar {
+            self.sizes.clone_from(&other.sizes);
+            self.is_scalar = true;
+            return;
+        }
+        if !self.points.is_empty() || !other.points.is_empty() {
+            let points = |made: &Self| match made.points.is_empty() {
+                true => made.sizes.clone(),
+                false => made.points.clone(),
+            };
+            let mut all = points(self);
+            all.add(&points(other));
+            self.points = all;
+        }
+        self.sizes.add(&other.sizes);
+        self.rounded.add(&other.rounded);
+        // Nothing is held beside the results of whichever comes last.
+        self.windows = self.windows.max(other.windows);
+        self.results = self.results.saturating_add(other.results);
+    }
+}
+
+impl From<&StepCount> for Made {
+    fn from(count: &StepCount) -> Self {
+        Self {
+            sizes: count.sizes.as_slice().into(),
+            points: count.points.as_slice().into(),
+            rounded: count.rounded.as_slice().into(),
+            read: count.read.as_slice().into(),
+            windows: count.windows,
+            results: count.results,
+            is_scalar: count.is_scalar,
+        }
+    }
+}
+
+impl From<Made> for StepCount {
+    fn from(made: Made) -> Self {
+        let all = |runs: &Runs| runs.to_vec(runs.len());
+        Self {
+            sizes: all(&made.sizes),
+            points: all(&made.points),
+            rounded: all(&made.rounded),
+            read: all(&made.read),
+            windows: made.windows,
+            results: made.results,
+            is_scalar: made.is_scalar,
+        }
+    }
+}
 
 /// What is known of an operand besides its values.
 #[derive(Debug, Default)]
@@ -25,11 +114,11 @@ pub(super) struct Tally {
     /// Samples held before any of it was computed.
     base: u64,
     /// Samples it has at each instant.
-    sizes: Vec<u64>,
+    sizes: Runs,
     /// Points it has at each instant, if those are fewer: histograms count for several samples.
-    points: Vec<u64>,
-    /// Samples read from series for each instant; empty for none.
-    pub read: Vec<u64>,
+    points: Runs,
+    /// Samples read from series for each instant.
+    pub read: Runs,
     /// Of ranges made by a subquery: what computing them read, and what they hold.
     pub read_within: u64,
     held_within: u64,
@@ -37,26 +126,19 @@ pub(super) struct Tally {
 
 impl Tally {
     fn total(&self) -> u64 {
-        self.sizes.iter().sum()
+        self.sizes.total()
     }
 
-    /// What gathering it at `step` adds: a histogram is shared, so it counts once.
-    fn gathered(&self, step: usize) -> u64 {
-        let points = match self.points.is_empty() {
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.sizes.bytes() + self.points.bytes() + self.read.bytes()
+    }
+
+    /// What gathering it at each instant adds: a histogram is shared, so it counts once.
+    fn gathered(&self) -> &Runs {
+        match self.points.is_empty() {
             true => &self.sizes,
             false => &self.points,
-        };
-        points.get(step).copied().unwrap_or(0)
-    }
-
-    /// Adds what another operand of the same grid read.
-    fn read_with(&mut self, other: &Self) {
-        if self.read.is_empty() {
-            self.read = other.read.clone();
-            return;
-        }
-        for (read, more) in self.read.iter_mut().zip(&other.read) {
-            *read += more;
         }
     }
 }
@@ -121,13 +203,13 @@ impl Entry {
 #[derive(Debug)]
 pub(super) enum HeldByShards {
     /// The steps by which each computed it, and what those made on all.
-    Counted(Vec<Entry>, Vec<StepCount>),
+    Counted(Vec<Entry>, Vec<Made>),
     /// The most, of those that told no more.
     Peak(u64),
 }
 
-/// Instants that are booked without a look at whether it is another one's turn.
-const INSTANTS_PER_TURN: usize = 16 << 10;
+/// Runs of instants that are booked without a look at whether it is another one's turn.
+const RUNS_PER_TURN: usize = 16 << 10;
 
 impl Pace<'_> {
     /// Books what a step has made and read; `self.current` is what was held before it began.
@@ -135,23 +217,24 @@ impl Pace<'_> {
         &mut self,
         entry: Entry,
         mut operands: Vec<Tally>,
-        count: StepCount,
+        made: Made,
         shards: Option<HeldByShards>,
     ) -> Result<Tally, QueryError> {
         let steps = entry.steps;
         let before = self.current;
         let base = operands.first().map_or(before, |operand| operand.base);
-        let StepCount {
+        let Made {
             mut sizes,
             points,
             rounded,
-            read,
+            mut read,
             windows,
             results,
             ..
-        } = count;
-        sizes.resize(steps, 0);
-        let total = sizes.iter().sum::<u64>();
+        } = made;
+        sizes.truncate(steps);
+        read.truncate(steps);
+        let total = sizes.total();
         let mut tally = Tally {
             base,
             points,
@@ -170,7 +253,8 @@ impl Pace<'_> {
                     sizes: sizes.clone(),
                     ..Tally::default()
                 };
-                self.gather(&[found], base, (&sizes, &[])).await?;
+                let none = Runs::default();
+                self.gather(&[found], base, (&sizes, &none), steps).await?;
             }
             How::Info => {
                 let infos = Tally {
@@ -183,19 +267,20 @@ impl Pace<'_> {
                 self.notice()?;
                 let kept = of_base + if steps > 1 { infos.total() } else { 0 };
                 operands.push(infos);
-                self.gather(&operands, base, (&sizes, &rounded)).await?;
+                self.gather(&operands, base, (&sizes, &rounded), steps)
+                    .await?;
                 self.current += kept;
                 operands.truncate(1);
             }
             How::Keep => {}
             How::Subquery => {
-                tally.read_within = operands.iter().flat_map(|t| &t.read).sum();
+                tally.read_within = operands.iter().map(|t| t.read.total()).sum();
                 tally.held_within = operands.iter().map(Tally::total).sum();
                 operands.clear();
             }
             How::Spread => {
-                let read = operands.iter().flat_map(|t| &t.read).sum();
-                tally.read = vec![read; steps];
+                let read = operands.iter().map(|t| t.read.total()).sum();
+                tally.read = Runs::each(read, steps);
                 let once: u64 = operands.iter().map(Tally::total).sum();
                 self.current = before + total.saturating_sub(once);
                 self.notice()?;
@@ -208,7 +293,10 @@ impl Pace<'_> {
                 self.current = self.current.saturating_sub(within);
             }
             How::Replace => self.replace(base, total),
-            How::Gather => self.gather(&operands, base, (&sizes, &rounded)).await?,
+            How::Gather => {
+                self.gather(&operands, base, (&sizes, &rounded), steps)
+                    .await?;
+            }
             How::Shards { folded } => {
                 self.book_shards(before, shards).await?;
                 if folded {
@@ -216,8 +304,9 @@ impl Pace<'_> {
                 }
             }
         }
-        operands.iter().for_each(|operand| tally.read_with(operand));
-        tally.read.resize(steps, 0);
+        for operand in &operands {
+            tally.read.add(&operand.read);
+        }
         tally.sizes = sizes;
         Ok(tally)
     }
@@ -248,7 +337,7 @@ impl Pace<'_> {
     pub(super) async fn replay(
         &mut self,
         entries: &[Entry],
-        counts: Vec<StepCount>,
+        counts: Vec<Made>,
     ) -> Result<Tally, QueryError> {
         let mut tallies: Vec<Tally> = Vec::new();
         for (&entry, count) in entries.iter().zip(counts) {
@@ -262,20 +351,30 @@ impl Pace<'_> {
         &mut self,
         operands: &[Tally],
         base: u64,
-        (sizes, rounded): (&[u64], &[u64]),
+        (sizes, rounded): (&Runs, &Runs),
+        steps: usize,
     ) -> Result<(), QueryError> {
         let mut held = self.current;
-        for (step, size) in sizes.iter().enumerate() {
-            if step % INSTANTS_PER_TURN == 0 {
-                self.spend(INSTANTS_PER_TURN.min(sizes.len() - step))
-                    .await?;
+        let mut made = [Walk::over(sizes), Walk::over(rounded)];
+        let gathered = operands.iter().map(|t| Walk::over(t.gathered()));
+        let mut gathered: Vec<Walk<'_>> = gathered.collect();
+        let (mut passed, mut runs) = (0, 0_usize);
+        while passed < steps {
+            if runs.is_multiple_of(RUNS_PER_TURN) {
+                self.spend(RUNS_PER_TURN.min(steps - passed)).await?;
             }
-            let gathered: u64 = operands.iter().map(|operand| operand.gathered(step)).sum();
-            held += size + rounded.get(step).copied().unwrap_or(0);
+            runs += 1;
+            let ahead = made.iter().chain(&gathered).map(Walk::left);
+            let times = ahead.fold(steps - passed, usize::min);
+            passed += times;
+            // What is held grows at each of these instants, so the last one's is the most.
+            let each: u64 = made.iter_mut().map(|walk| walk.pass(times)).sum();
+            let gathered: u64 = gathered.iter_mut().map(|walk| walk.pass(times)).sum();
+            held += each * times as u64;
             self.current = held + gathered;
             self.notice()?;
         }
-        self.replace(base, sizes.iter().sum());
+        self.replace(base, sizes.total());
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use model::labels::METRIC_NAME;
 use super::column::index;
 use super::histogram_fold::HistogramFold;
 use super::kahan::{Mean, Sum};
+use super::pace::turns;
 use super::quantile::quantile;
 use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, Pace, is_present};
 use crate::ast::{Aggregate, AggregateOp, Expr};
@@ -62,30 +63,67 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         self.pace.expect(groups.count(), grid.steps)?;
-        let mut folds = vec![vec![Fold::new(op); grid.steps]; groups.count()];
+        let mut are_mixed = vec![false; groups.count()];
+        for (column, &group) in columns.iter().zip(&groups.numbers) {
+            are_mixed[group] |= !column.histograms.is_empty();
+        }
+        let mut results = self
+            .fold_floats(op, &groups, &are_mixed, &columns, grid)
+            .await?;
+        let mut folds: Vec<Vec<Fold>> = vec![Vec::new(); groups.count()];
         let mut histograms: Vec<Vec<HistogramFold>> = vec![Vec::new(); groups.count()];
         for (column, &group) in columns.iter().zip(&groups.numbers) {
-            self.pace.spend(grid.steps).await?;
-            if !column.histograms.is_empty() || !histograms[group].is_empty() {
+            if are_mixed[group] {
+                self.pace.spend(grid.steps).await?;
+                folds[group].resize(grid.steps, Fold::new(op));
                 histograms[group].resize(grid.steps, HistogramFold::Empty);
                 let both = (&mut folds[group][..], &mut histograms[group][..]);
                 self.fold_points(op, aggregate, column, both);
-                continue;
-            }
-            for (fold, &value) in folds[group].iter_mut().zip(&column.values) {
-                if is_present(value) {
-                    fold.add(value);
-                }
             }
         }
-        let results = folds
-            .into_iter()
-            .map(|folds| folds.iter().map(Fold::value).collect());
-        let mut columns = groups.columns(results);
+        for (values, folds) in results.iter_mut().zip(folds) {
+            values.extend(folds.iter().map(Fold::value));
+        }
+        let mut columns = groups.columns(results.into_iter());
         for (column, histograms) in columns.iter_mut().zip(histograms) {
             self.settle_histograms(aggregate, column, histograms);
         }
         Ok(Columns::Vector(columns))
+    }
+
+    /// The values of all groups in which there are floats only; none of the others yet. One group after the
+    /// other, and of many instants a turn at a time: what is known of a value on the way takes several times
+    /// its room.
+    async fn fold_floats(
+        &mut self,
+        op: AggregateOp,
+        groups: &Groups,
+        are_mixed: &[bool],
+        columns: &[Column],
+        grid: Grid,
+    ) -> Result<Vec<Vec<f64>>, QueryError> {
+        let (begins, members) = groups.listed();
+        let mut folds = Vec::new();
+        let mut results = vec![Vec::new(); groups.count()];
+        let all = results.iter_mut().zip(begins.windows(2)).zip(are_mixed);
+        for ((values, bounds), _) in all.filter(|(_, is_mixed)| !**is_mixed) {
+            values.reserve_exact(grid.steps);
+            for steps in turns(grid.steps) {
+                folds.clear();
+                folds.resize(steps.len(), Fold::new(op));
+                for &at in &members[bounds[0]..bounds[1]] {
+                    self.pace.spend(steps.len()).await?;
+                    let values = columns[at].values.get(steps.clone()).unwrap_or_default();
+                    for (fold, &value) in folds.iter_mut().zip(values) {
+                        if is_present(value) {
+                            fold.add(value);
+                        }
+                    }
+                }
+                values.extend(folds.iter().map(Fold::value));
+            }
+        }
+        Ok(results)
     }
 
     /// Folds a column into a group in which there are histograms.
@@ -159,14 +197,15 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         if let Some(place) = aggregate.param.as_deref() {
-            self.warn_quantiles(place.unwrap_parens(), q);
+            self.warn_quantiles(place.unwrap_parens(), q).await?;
         }
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
         let members = groups.members();
         self.inform_of_ignored(aggregate, &columns);
+        self.pace.expect(members.len(), grid.steps)?;
         let mut results = Vec::with_capacity(members.len());
         for members in &members {
-            let mut values = vec![ABSENT; grid.steps];
+            let mut values = self.pace.filled(ABSENT, grid.steps).await?;
             for (step, value) in values.iter_mut().enumerate() {
                 self.pace.spend(members.len()).await?;
                 let floats = members.iter().map(|&at| &columns[at]);
@@ -190,16 +229,26 @@ impl Evaluation<'_> {
     }
 
     /// Tells of NaN, or else of the furthest quantile outside 0 to 1 on either side.
-    fn warn_quantiles(&mut self, place: &Expr, q: &[f64]) {
-        if q.iter().any(|q| q.is_nan()) {
-            return self.notes.warn_quantile(place, f64::NAN);
+    async fn warn_quantiles(&mut self, place: &Expr, q: &[f64]) -> Result<(), QueryError> {
+        let (mut most, mut least) = (f64::NEG_INFINITY, f64::INFINITY);
+        for steps in turns(q.len()) {
+            self.pace.spend(0).await?;
+            for &q in &q[steps] {
+                if q.is_nan() {
+                    self.notes.warn_quantile(place, f64::NAN);
+                    return Ok(());
+                }
+                (most, least) = (most.max(q), least.min(q));
+            }
         }
-        let most = q.iter().copied().reduce(f64::max);
-        let least = q.iter().copied().reduce(f64::min);
-        let outside = [most.filter(|q| *q > 1.0), least.filter(|q| *q < 0.0)];
+        let outside = [
+            Some(most).filter(|_| most > 1.0),
+            Some(least).filter(|_| least < 0.0),
+        ];
         for q in outside.into_iter().flatten() {
             self.notes.warn_quantile(place, q);
         }
+        Ok(())
     }
 
     async fn count_values(
@@ -321,6 +370,24 @@ impl Groups {
 
     pub fn count(&self) -> usize {
         self.labels.len()
+    }
+
+    /// The columns by group, each group's in their order, and where in them every group begins and the last
+    /// one ends.
+    fn listed(&self) -> (Vec<usize>, Vec<usize>) {
+        let mut begins = vec![0; self.count() + 1];
+        for &group in &self.numbers {
+            begins[group + 1] += 1;
+        }
+        for group in 0..self.count() {
+            begins[group + 1] += begins[group];
+        }
+        let (mut next, mut members) = (begins.clone(), vec![0; self.numbers.len()]);
+        for (column, &group) in self.numbers.iter().enumerate() {
+            members[next[group]] = column;
+            next[group] += 1;
+        }
+        (begins, members)
     }
 
     /// The columns of each group.

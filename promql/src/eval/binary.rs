@@ -1,13 +1,16 @@
 //! Arithmetic and comparison, between scalars, vectors, and both.
 
+use std::ops::Range;
+
 use model::Labels;
 use model::hash::Map;
 
 use super::column::index;
 use super::element::{Trouble, element, element_of_points, scalars};
 use super::matching::{Signatures, signature};
+use super::pace::turns;
 use super::{ABSENT, Column, Columns, Evaluation, Point};
-use super::{is_of_name, is_present, merge, without_name};
+use super::{is_of_name, is_present, merge, with_values, without_name};
 use crate::ast::{Binary, Cardinality, Matching};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -53,12 +56,12 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let is_filter = binary.op.is_comparison() && !binary.return_bool;
         for column in &mut vector {
-            self.pace.spend(column.values.len()).await?;
             let histograms = std::mem::take(&mut column.histograms);
-            for (value, &scalar) in column.values.iter_mut().zip(scalar) {
-                if !is_present(*value) {
-                    continue;
-                }
+            let mut scalars = scalar.iter();
+            let computed = self.pace.each(&mut column.values, |_, value| {
+                let Some(&scalar) = scalars.next().filter(|_| is_present(*value)) else {
+                    return;
+                };
                 let own = *value;
                 let (l, r) = if scalar_is_left {
                     (scalar, own)
@@ -71,7 +74,8 @@ impl Evaluation<'_> {
                     Some(result) => result,
                     None => ABSENT,
                 };
-            }
+            });
+            computed.await?;
             for (step, histogram) in histograms {
                 let step = step as usize;
                 column.values[step] = ABSENT;
@@ -90,8 +94,8 @@ impl Evaluation<'_> {
                 self.drop_name(column);
             }
         }
-        vector.retain(Column::has_values);
-        Ok(Columns::Vector(merge(vector)?))
+        let valued = with_values(vector, &mut self.pace).await?;
+        Ok(Columns::Vector(merge(valued, &mut self.pace).await?))
     }
 
     async fn vectors(
@@ -124,6 +128,7 @@ impl Evaluation<'_> {
             taken: vec![Vec::new(); signatures.len()],
             places: Map::default(),
             columns: Vec::new(),
+            room: Vec::new(),
             failure: None,
             troubles: Vec::new(),
         };
@@ -137,8 +142,16 @@ impl Evaluation<'_> {
         for (from, &number) in many.iter().enumerate().zip(&many_numbers) {
             for &at in &partners[number] {
                 self.pace.expect(join.columns.len() + 1, grid.steps)?;
-                self.pace.spend(grid.steps).await?;
-                join.pair(from, &one[at], number);
+                let mut place = None;
+                if grid.steps > ROOM_IN_TURNS && join.room.is_empty() {
+                    join.room = self.pace.filled(ABSENT, grid.steps).await?;
+                }
+                for steps in turns(grid.steps) {
+                    self.pace.spend(steps.len()).await?;
+                    if !join.pair(from, &one[at], number, steps, &mut place) {
+                        break;
+                    }
+                }
             }
         }
         for (_, trouble) in join.troubles.iter().flatten() {
@@ -147,9 +160,9 @@ impl Evaluation<'_> {
         match join.failure {
             Some(failure) => Err(QueryError::Execution(failure.message)),
             None => {
-                let mut columns: Vec<_> = join.columns.into_iter().map(|c| c.column).collect();
-                columns.retain(Column::has_values);
-                Ok(Columns::Vector(columns))
+                // Each was begun for a value.
+                let columns = join.columns.into_iter().map(|c| c.column);
+                Ok(Columns::Vector(columns.collect()))
             }
         }
     }
@@ -158,16 +171,20 @@ impl Evaluation<'_> {
 impl Evaluation<'_> {
     /// At which instants any of the columns has a value.
     async fn anyone(&mut self, columns: &[Column], grid: Grid) -> Result<Vec<bool>, QueryError> {
-        let mut anyone = vec![false; grid.steps];
+        let mut anyone = self.pace.filled(false, grid.steps).await?;
         for column in columns {
-            self.pace.spend(grid.steps).await?;
-            for (anyone, &value) in anyone.iter_mut().zip(&column.values) {
-                *anyone |= is_present(value);
-            }
+            let mut values = column.values.iter();
+            let noted = self.pace.each(&mut anyone, |_, anyone| {
+                *anyone |= values.next().copied().is_some_and(is_present);
+            });
+            noted.await?;
         }
         Ok(anyone)
     }
 }
+
+/// Of more instants a column is made before it is known whether it is wanted, so that it is in turns.
+const ROOM_IN_TURNS: usize = 100_000;
 
 /// Builds the result of matching two vectors.
 struct Join<'a> {
@@ -180,6 +197,8 @@ struct Join<'a> {
     taken: Vec<Vec<bool>>,
     places: Map<Labels, usize>,
     columns: Vec<Joined>,
+    /// For the next column, where it takes long to make; else empty.
+    room: Vec<f64>,
     failure: Option<Failure>,
     /// The last pair without a result at each instant that had one.
     troubles: Vec<Option<(usize, Trouble)>>,
@@ -250,11 +269,18 @@ impl Join<'_> {
         }
     }
 
-    /// Adds what a series of the many side gives with one of the one side.
-    fn pair(&mut self, (at_many, many): (usize, &Column), one: &Column, number: usize) {
-        let mut place = None;
+    /// Adds what a series of the many side gives with one of the one side at some instants, where its place
+    /// may be known from those before; `false` when no others matter.
+    fn pair(
+        &mut self,
+        (at_many, many): (usize, &Column),
+        one: &Column,
+        number: usize,
+        steps: Range<usize>,
+        place: &mut Option<usize>,
+    ) -> bool {
         let has_histograms = !many.histograms.is_empty() || !one.histograms.is_empty();
-        for step in 0..self.steps {
+        for step in steps {
             let (m, o) = (many.values[step], one.values[step]);
             if !is_present(m) || !is_present(o) {
                 continue;
@@ -270,9 +296,10 @@ impl Join<'_> {
                 continue;
             };
             if self.matching.cardinality == Cardinality::OneToOne && self.take(number, step) {
-                return self.fail((step, Side::Many, at_many), || {
+                self.fail((step, Side::Many, at_many), || {
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".to_owned()
                 });
+                return false;
             }
             let at = *place.get_or_insert_with(|| self.place(many, one, number));
             let joined = &mut self.columns[at];
@@ -289,8 +316,10 @@ impl Join<'_> {
             } else {
                 "vector cannot contain metrics with the same labelset"
             };
-            return self.fail((step, Side::Many, at_many), || message.to_owned());
+            self.fail((step, Side::Many, at_many), || message.to_owned());
+            return false;
         }
+        true
     }
 
     /// The result of a pair of which one may be a histogram.
@@ -330,7 +359,9 @@ impl Join<'_> {
         if at == next {
             // A filter forgets, as Prometheus does, that the name was to go.
             let drop_name = self.delayed_names && self.binary.return_bool;
-            let column = Column::new(labels, drop_name, vec![ABSENT; self.steps]);
+            let mut room = std::mem::take(&mut self.room);
+            room.resize(self.steps, ABSENT);
+            let column = Column::new(labels, drop_name, room);
             self.columns.push(Joined { column, number });
         }
         at

@@ -103,13 +103,33 @@ impl Column {
             .retain(|(step, _)| is_present(values[*step as usize]));
     }
 
-    /// Adds to the count of samples at each instant, a histogram counting for several.
-    pub fn count_into(&self, sizes: &mut [u64]) {
-        for (size, &value) in sizes.iter_mut().zip(&self.values) {
-            *size += u64::from(is_present(value));
+    /// Adds to the count of points at each instant of `steps`.
+    pub fn count_points(&self, steps: Range<usize>, points: &mut [u64]) {
+        let values = self.values.get(steps).unwrap_or_default();
+        for (points, &value) in points.iter_mut().zip(values) {
+            *points += u64::from(is_present(value));
         }
-        for (step, histogram) in &self.histograms {
-            sizes[*step as usize] += native::weight(histogram) as u64 - 1;
+    }
+
+    /// The same of samples, a histogram counting for several.
+    pub fn count_samples(&self, steps: Range<usize>, samples: &mut [u64]) {
+        self.count_points(steps.clone(), samples);
+        for (step, histogram) in self.histograms_within(&steps) {
+            samples[*step as usize - steps.start] += native::weight(histogram) as u64 - 1;
+        }
+    }
+
+    /// The same of histograms that count for one more in a vector.
+    pub fn count_rounded(&self, steps: Range<usize>, rounded: &mut [u64]) {
+        for (step, histogram) in self.histograms_within(&steps) {
+            rounded[*step as usize - steps.start] += u64::from(native::is_rounded(histogram));
+        }
+    }
+
+    fn histograms_within(&self, steps: &Range<usize>) -> &[(u32, Arc<Histogram>)] {
+        match self.histograms.is_empty() {
+            true => &[],
+            false => histograms_within(&self.histograms, steps.start, steps.end),
         }
     }
 
@@ -259,38 +279,6 @@ impl Columns {
                 .map(|s| samples_bytes(&s.samples))
                 .sum(),
         }
-    }
-
-    /// How many histograms at each instant count for one more in a vector; empty if none does.
-    pub fn rounded(&self, steps: usize) -> Vec<u64> {
-        let Self::Vector(columns) = self else {
-            return Vec::new();
-        };
-        let mut rounded = Vec::new();
-        for (step, histogram) in columns.iter().flat_map(|column| &column.histograms) {
-            if native::is_rounded(histogram) {
-                rounded.resize(steps, 0);
-                rounded[*step as usize] += 1;
-            }
-        }
-        rounded
-    }
-
-    /// How many points it has at each instant, if it has histograms.
-    pub fn points(&self, steps: usize) -> Option<Vec<u64>> {
-        let Self::Vector(columns) = self else {
-            return None;
-        };
-        if columns.iter().all(|column| column.histograms.is_empty()) {
-            return None;
-        }
-        let mut points = vec![0; steps];
-        for column in columns {
-            for (points, &value) in points.iter_mut().zip(&column.values) {
-                *points += u64::from(is_present(value));
-            }
-        }
-        Some(points)
     }
 
     pub fn into_scalar(self) -> Vec<f64> {

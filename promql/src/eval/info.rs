@@ -1,11 +1,13 @@
 //! `info`: labels of info series joined to the series of the same instance and job.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use model::hash::Map;
 use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
+use super::pace::turns;
 use super::{ABSENT, Column, Columns, Evaluation, LABEL_COST, index, is_present};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
@@ -53,10 +55,13 @@ impl Evaluation<'_> {
         let is_info = |column: &Column| is_info_series(asked, column);
         let names_asked = !identifies(&base, is_info);
         let infos = joinable(&base, infos, is_info);
-        self.read = vec![0; grid.steps];
-        infos
-            .iter()
-            .for_each(|info| info.count_into(&mut self.read));
+        self.read = self.pace.filled(0, grid.steps).await?;
+        for info in &infos {
+            for steps in turns(grid.steps) {
+                self.pace.spend(steps.len()).await?;
+                info.count_samples(steps.clone(), &mut self.read[steps]);
+            }
+        }
         if infos.iter().any(|column| !column.histograms.is_empty()) {
             return Err(execution("info sample should be float"));
         }
@@ -73,16 +78,19 @@ impl Evaluation<'_> {
             known: &known,
             names: &names,
         };
-        let anyone: Vec<bool> = anyone(&base, grid);
+        let anyone = super::topk::used_steps(&base, grid.steps, &mut self.pace).await?;
         let newest = join.newest(&anyone, grid)?;
         let mut joined = Joined::default();
         for column in base {
-            self.pace.spend(LABEL_COST + grid.steps).await?;
+            self.pace.spend(LABEL_COST).await?;
             self.pace.expect(joined.columns.len() + 1, grid.steps)?;
-            if is_info(&column) {
-                joined.merge(column)?;
-            } else {
-                join.column(&column, &newest, &mut joined)?;
+            let is_info = is_info(&column);
+            for steps in turns(grid.steps) {
+                self.pace.spend(steps.len()).await?;
+                match is_info {
+                    true => joined.merge(&column, steps)?,
+                    false => join.column(&column, steps, &newest, &mut joined)?,
+                }
             }
         }
         joined.columns.retain(Column::has_values);
@@ -134,16 +142,6 @@ fn identity(labels: &Labels) -> Labels {
     builder.build()
 }
 
-fn anyone(columns: &[Column], grid: Grid) -> Vec<bool> {
-    let mut anyone = vec![false; grid.steps];
-    for column in columns {
-        for (anyone, &value) in anyone.iter_mut().zip(&column.values) {
-            *anyone |= is_present(value);
-        }
-    }
-    anyone
-}
-
 fn execution(message: impl Into<String>) -> QueryError {
     QueryError::Execution(message.into())
 }
@@ -190,10 +188,11 @@ impl<'a> Join<'a> {
         Ok(newest)
     }
 
-    /// Adds a base series, with the labels it has at each instant.
+    /// Adds a base series, with the labels it has at each of some instants.
     fn column(
         &self,
         base: &Column,
+        steps: Range<usize>,
         newest: &Newest<'a>,
         joined: &mut Joined,
     ) -> Result<(), QueryError> {
@@ -205,7 +204,8 @@ impl<'a> Join<'a> {
             .collect();
         // Neighbouring instants mostly join the same series.
         let mut last: Option<(Vec<Option<usize>>, Option<usize>)> = None;
-        for (step, &value) in base.values.iter().enumerate() {
+        for step in steps {
+            let value = base.values.get(step).copied().unwrap_or(ABSENT);
             if !is_present(value) {
                 continue;
             }
@@ -301,8 +301,8 @@ impl Joined {
         Ok(())
     }
 
-    fn merge(&mut self, column: Column) -> Result<(), QueryError> {
-        let place = self.place(column.labels.clone(), &column);
-        (0..column.values.len()).try_for_each(|step| self.put(place, step, &column))
+    fn merge(&mut self, column: &Column, mut steps: Range<usize>) -> Result<(), QueryError> {
+        let place = self.place(column.labels.clone(), column);
+        steps.try_for_each(|step| self.put(place, step, column))
     }
 }

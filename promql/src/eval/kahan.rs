@@ -27,9 +27,16 @@ impl Sum {
         self.sum + self.error
     }
 
+    fn beginning(first: f64) -> Self {
+        Self {
+            sum: first,
+            error: 0.0,
+        }
+    }
+
     /// What adding all of `values` to nothing gives.
     pub fn of(values: &[f64]) -> Self {
-        Self::run(0.0, values).unwrap_or_else(|| {
+        Self::default().run_on(values).unwrap_or_else(|| {
             let mut sum = Self::default();
             values.iter().for_each(|&v| sum.add(v));
             sum
@@ -39,8 +46,8 @@ impl Sum {
     /// As adding one by one, without a branch: the error of an addition is the same number however
     /// it is found (D. E. Knuth, TAOCP vol. 2, 4.2.2, theorem B). `None` where something is not
     /// finite, or was on the way: then the order of operations tells.
-    fn run(first: f64, values: &[f64]) -> Option<Self> {
-        let (mut sum, mut error) = (first, 0.0);
+    pub fn run_on(self, values: &[f64]) -> Option<Self> {
+        let Self { mut sum, mut error } = self;
         for &value in values {
             let total = sum + value;
             let part = total - sum;
@@ -64,7 +71,7 @@ impl Mean {
     /// The mean of `values`, of which there is one at least.
     pub fn of(values: &[f64]) -> f64 {
         if let Some((&first, rest)) = values.split_first()
-            && let Some(sum) = Sum::run(first, rest)
+            && let Some(sum) = Sum::beginning(first).run_on(rest)
         {
             let count = values.len() as f64;
             return sum.sum / count + sum.error / count;
@@ -81,10 +88,7 @@ impl Mean {
             sum.add(value);
             if self.count == 1.0 {
                 // The first value is the sum, whatever it is.
-                self.sum = Sum {
-                    sum: value,
-                    error: 0.0,
-                };
+                self.sum = Sum::beginning(value);
                 return;
             }
             if !sum.sum.is_infinite() {

@@ -4,7 +4,7 @@ use model::Labels;
 use model::hash::xxh64;
 
 use super::aggregate::Groups;
-use super::{ABSENT, Column, Columns, Evaluation, is_present};
+use super::{ABSENT, Column, Columns, Evaluation, is_present, with_values};
 use crate::ast::{Aggregate, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -37,21 +37,25 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let counts = super::topk::counts(k, &columns, &mut self.pace).await?;
         let groups = Groups::of(aggregate, &columns, &mut self.pace).await?;
-        let mut seen = vec![vec![0_usize; grid.steps]; groups.count()];
+        self.pace.expect(groups.count(), grid.steps)?;
+        let mut seen: Vec<Vec<usize>> = vec![Vec::new(); groups.count()];
         for (column, &group) in columns.iter_mut().zip(&groups.numbers) {
-            self.pace.spend(grid.steps).await?;
-            let steps = column.values.iter_mut().zip(&mut seen[group]).zip(&counts);
-            for ((value, seen), count) in steps {
+            let seen = &mut seen[group];
+            if seen.is_empty() {
+                *seen = self.pace.filled(0, grid.steps).await?;
+            }
+            let limited = self.pace.each(&mut column.values, |step, value| {
                 if is_present(*value) {
-                    *seen += 1;
-                    if *seen > *count {
+                    seen[step] += 1;
+                    if seen[step] > counts[step] {
                         *value = ABSENT;
                     }
                 }
-            }
+            });
+            limited.await?;
             column.drop_masked();
         }
-        columns.retain(Column::has_values);
+        let mut columns = with_values(columns, &mut self.pace).await?;
         // An instant's answer lists group by group.
         if grid.steps == 1 {
             columns = groups.sorted(columns, aggregate);

@@ -25,8 +25,10 @@ mod notes;
 mod pace;
 mod part;
 mod quantile;
+mod runs;
 mod selector;
 mod set;
+mod sorted;
 mod topk;
 
 use model::Labels;
@@ -46,9 +48,10 @@ pub(crate) use pace::{Bounds, Pace};
 pub(crate) use part::Parts;
 pub(crate) use selector::{Data, split};
 
-use account::{HeldByShards, Tally};
+use account::{HeldByShards, Made, Tally};
 use column::{ABSENT, Point, RangeSeries, Ranges, index, is_present};
 use pace::turns;
+use runs::Runs;
 
 use crate::ast::Aggregate;
 use crate::error::QueryError;
@@ -94,19 +97,21 @@ pub(crate) struct Evaluation<'a> {
     rules: Rules,
     /// Samples read by the step that is being computed.
     read: Vec<u64>,
-    /// What the step that is being computed made of windows: see [`StepCount`].
+    /// What the step that is being computed made of windows: see [`Made`].
     windows: u64,
     results: u64,
     /// What shards held for it.
     shards: Option<HeldByShards>,
     /// What the steps have made of one piece of the series after the other, instead of booking it.
-    pieces: Option<Vec<StepCount>>,
+    pieces: Option<Vec<Made>>,
     /// What they had made when that was booked last.
     booked: u64,
     /// Nobody looks at the names of the last step's result.
     ignores_names: bool,
     /// The same, of the step that is being computed.
     keeps_names: bool,
+    /// What is being computed is the last step.
+    is_last: bool,
 }
 
 impl<'a> Evaluation<'a> {
@@ -124,6 +129,7 @@ impl<'a> Evaluation<'a> {
             booked: 0,
             ignores_names: false,
             keeps_names: false,
+            is_last: false,
         }
     }
 
@@ -146,7 +152,7 @@ impl<'a> Evaluation<'a> {
         steps: &[Step<'_>],
     ) -> Result<(Columns, Notes, Counts, Pace<'a>), QueryError> {
         let (result, tally) = self.compute(steps).await?;
-        let result = self.remove_names(result)?;
+        let result = self.remove_names(result).await?;
         let read = self.read_in_all(tally, &result, steps)?;
         let peak = self.pace.peak;
         Ok((result, self.notes, Counts { read, peak }, self.pace))
@@ -201,25 +207,26 @@ impl<'a> Evaluation<'a> {
         let (mut stack, mut tallies) = (Vec::new(), Vec::new());
         let mut bytes: Vec<usize> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
-            self.keeps_names = self.ignores_names && at + 1 == steps.len();
+            self.is_last = at + 1 == steps.len();
+            self.keeps_names = self.ignores_names && self.is_last;
             let operands: Vec<Tally> = tallies.split_off(tallies.len() - operands(&step.op));
             let before = self.pace.current;
             let columns = self.execute(step, &mut stack).await?;
             // What was noticed on the way is booked as a whole.
             self.pace.current = before;
-            let count = self.take_count(step, &columns).await?;
+            let made = self.take_count(step, &columns).await?;
             tallies.push(match &mut self.pieces {
                 Some(counts) => {
                     match counts.get_mut(at) {
-                        Some(all) => all.add(&count),
-                        None => counts.push(count),
+                        Some(all) => all.add(&made),
+                        None => counts.push(made),
                     }
                     Tally::default()
                 }
                 None => {
                     let shards = self.shards.take();
                     let entry = Entry::of(step);
-                    self.pace.book(entry, operands, count, shards).await?
+                    self.pace.book(entry, operands, made, shards).await?
                 }
             });
             // Operands are gone, the others are what they were.
@@ -227,7 +234,10 @@ impl<'a> Evaluation<'a> {
             bytes.push(columns.bytes());
             stack.push(columns);
             let held: usize = bytes.iter().sum();
-            self.pace.hold(held + self.data.bytes())?;
+            let counts: usize = tallies.iter().map(Tally::bytes).sum();
+            let pieces = self.pieces.iter().flatten().map(Made::bytes);
+            let counts = counts + pieces.sum::<usize>();
+            self.pace.hold(held + counts + self.data.bytes())?;
         }
         let result = stack.pop().expect("a plan has a last step");
         let tally = tallies.pop().unwrap_or_default();
@@ -254,7 +264,7 @@ impl<'a> Evaluation<'a> {
     /// was looked at last: booking costs as much as the steps have instants.
     async fn book_pieces(&mut self, steps: &[Step<'_>]) -> Result<(), QueryError> {
         let counts = self.pieces.as_deref().unwrap_or_default();
-        let made: u64 = counts.iter().map(StepCount::total).sum();
+        let made: u64 = counts.iter().map(Made::total).sum();
         let may_exceed = made.saturating_mul(HELD_PER_COUNT) > self.pace.samples_max();
         if may_exceed && made >= self.booked.saturating_add(self.booked / 8) {
             self.booked = made.max(1);
@@ -276,15 +286,14 @@ impl<'a> Evaluation<'a> {
         steps: &[Step<'_>],
     ) -> Result<(Notes, Counts, Vec<StepCount>), QueryError> {
         let pieces = self.pieces.unwrap_or_default();
-        let told = pieces
-            .iter()
-            .map(|step| step.sizes.len() + step.points.len() + step.rounded.len());
-        let told = match told.sum::<usize>() <= PART_COUNTS_MAX {
-            true => pieces.clone(),
+        let told: usize = pieces.iter().map(Made::told).sum();
+        let told = match told <= PART_COUNTS_MAX {
+            true => pieces.iter().cloned().map(StepCount::from).collect(),
             false => Vec::new(),
         };
         (self.pace.current, self.pace.peak) = (0, 0);
         let read = self.pace.replay(&entries(steps), pieces).await?.read;
+        let read = read.to_vec(steps.last().map_or(0, |step| step.grid.steps));
         let peak = self.pace.peak;
         Ok((self.notes, Counts { read, peak }, told))
     }
@@ -297,7 +306,9 @@ impl<'a> Evaluation<'a> {
         steps: &[Step<'_>],
     ) -> Result<Vec<u64>, QueryError> {
         let Columns::Ranges(ranges) = result else {
-            return Ok(tally.read);
+            return Ok(tally
+                .read
+                .to_vec(steps.last().map_or(0, |step| step.grid.steps)));
         };
         let mut read = tally.read_within;
         if let Some(Step {
@@ -313,37 +324,51 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What the step that was just computed made.
-    async fn take_count(
-        &mut self,
-        step: &Step<'_>,
-        columns: &Columns,
-    ) -> Result<StepCount, QueryError> {
+    async fn take_count(&mut self, step: &Step<'_>, columns: &Columns) -> Result<Made, QueryError> {
         let steps = step.grid.steps;
-        let mut sizes = Vec::new();
-        let each = u64::from(matches!(columns, Columns::Scalar(_)));
-        for steps in turns(steps) {
-            self.pace.spend(steps.len()).await?;
-            sizes.resize(steps.end, each);
+        if u32::try_from(steps).is_err() {
+            return Err(QueryError::TooManySamples);
         }
-        match columns {
-            Columns::Vector(columns) => {
-                for column in columns {
-                    self.pace.spend(column.values.len()).await?;
-                    column.count_into(&mut sizes);
-                }
-            }
-            // Counted where their windows are looked at.
-            Columns::Scalar(_) | Columns::String { .. } | Columns::Ranges(_) => {}
+        let (counts, mut read) = (std::mem::take(&mut self.read), Runs::default());
+        for steps in turns(counts.len()) {
+            self.pace.spend(0).await?;
+            read.extend(&counts[steps]);
         }
-        Ok(StepCount {
-            sizes,
-            points: columns.points(steps).unwrap_or_default(),
-            rounded: columns.rounded(steps),
-            read: std::mem::take(&mut self.read),
+        let mut made = Made {
+            read,
             windows: std::mem::take(&mut self.windows),
             results: std::mem::take(&mut self.results),
-            is_scalar: matches!(columns, Columns::Scalar(_)),
-        })
+            ..Made::default()
+        };
+        match columns {
+            Columns::Scalar(_) => {
+                made.sizes = Runs::each(1, steps);
+                made.is_scalar = true;
+            }
+            Columns::Vector(columns) => self.count(columns, steps, &mut made).await?,
+            // Counted where their windows are looked at.
+            Columns::String { .. } | Columns::Ranges(_) => made.sizes = Runs::each(0, steps),
+        }
+        Ok(made)
+    }
+
+    async fn count(
+        &mut self,
+        columns: &[Column],
+        steps: usize,
+        made: &mut Made,
+    ) -> Result<(), QueryError> {
+        let pace = &mut self.pace;
+        made.sizes = Runs::counted(columns, steps, Column::count_samples, pace).await?;
+        if columns.iter().all(|column| column.histograms.is_empty()) {
+            return Ok(());
+        }
+        made.points = Runs::counted(columns, steps, Column::count_points, pace).await?;
+        made.rounded = Runs::counted(columns, steps, Column::count_rounded, pace).await?;
+        if made.rounded.total() == 0 {
+            made.rounded = Runs::default();
+        }
+        Ok(())
     }
 
     async fn execute(
@@ -372,7 +397,7 @@ impl<'a> Evaluation<'a> {
                 range_ms,
             } => {
                 let columns = pop(stack).into_vector();
-                self.subquery(columns, *inner, *look, *range_ms).await
+                self.subquery(columns, *inner, *look, *range_ms, grid).await
             }
             Op::Call(call) => {
                 let args = stack.split_off(stack.len() - call.args.len());
@@ -394,11 +419,11 @@ impl<'a> Evaluation<'a> {
                 self.binary(binary, left, right, grid).await
             }
             Op::Part { part, expr } => {
-                let parts = self.data.take_parts(*part);
+                let parts = self.data.take_parts(*part, &mut self.pace).await?;
                 self.join_parts(expr, parts).await
             }
             Op::Combine { part, aggregate } => {
-                let parts = self.data.take_parts(*part);
+                let parts = self.data.take_parts(*part, &mut self.pace).await?;
                 self.combine(aggregate, parts, grid).await
             }
             Op::Negate => self.negate(pop(stack)).await,
@@ -413,6 +438,7 @@ impl<'a> Evaluation<'a> {
         value: impl Fn(usize) -> f64,
     ) -> Result<Columns, QueryError> {
         self.pace.glimpse(grid.steps as u64)?;
+        self.pace.expect(1, grid.steps)?;
         let mut values = Vec::with_capacity(grid.steps);
         for steps in turns(grid.steps) {
             self.pace.spend(steps.len()).await?;
@@ -423,26 +449,26 @@ impl<'a> Evaluation<'a> {
 
     async fn negate(&mut self, columns: Columns) -> Result<Columns, QueryError> {
         let mut columns = match columns {
-            Columns::Scalar(values) => {
-                return Ok(Columns::Scalar(values.iter().map(|v| -v).collect()));
+            Columns::Scalar(mut values) => {
+                self.pace.each(&mut values, |_, v| *v = -*v).await?;
+                return Ok(Columns::Scalar(values));
             }
             other => other.into_vector(),
         };
         for column in &mut columns {
-            self.pace.spend(column.values.len()).await?;
-            for value in column.values.iter_mut().filter(|v| is_present(**v)) {
-                *value = -*value;
-            }
+            let negate = |value: &mut f64| *value = if_present(*value, |v| -v);
+            let negated = self.pace.each(&mut column.values, |_, v| negate(v));
+            negated.await?;
             for (_, histogram) in &mut column.histograms {
                 *histogram = native::scaled(histogram, -1.0).into();
             }
             self.drop_name(column);
         }
         // Unlike a function, it takes no label set twice, not even at different instants.
-        columns.retain(Column::has_values);
+        let columns = with_values(columns, &mut self.pace).await?;
         Ok(Columns::Vector(match self.rules.delayed_names {
             true => columns,
-            false => distinct(columns)?,
+            false => distinct(columns, &mut self.pace).await?,
         }))
     }
 
@@ -453,29 +479,36 @@ impl<'a> Evaluation<'a> {
         f: impl Fn(f64) -> f64,
     ) -> Result<Columns, QueryError> {
         for column in &mut columns {
-            self.pace.spend(column.values.len()).await?;
             column.drop_histograms();
-            for value in column.values.iter_mut().filter(|v| is_present(**v)) {
-                *value = f(*value);
-            }
+            let mapped = self.pace.each(&mut column.values, |_, value| {
+                *value = if_present(*value, &f);
+            });
+            mapped.await?;
             self.drop_name(column);
         }
-        Ok(Columns::Vector(merge(columns)?))
+        Ok(Columns::Vector(merge(columns, &mut self.pace).await?))
     }
 
+    /// Samples are counted before any is made: as many as will be booked.
     async fn spread(&mut self, columns: Columns, grid: Grid) -> Result<Columns, QueryError> {
+        let again = (grid.steps as u64).saturating_sub(1);
         match columns {
             Columns::Scalar(values) => {
+                self.pace.glimpse(again)?;
                 let value = values.first().copied().unwrap_or(f64::NAN);
-                Ok(Columns::Scalar(vec![value; grid.steps]))
+                Ok(Columns::Scalar(self.pace.filled(value, grid.steps).await?))
             }
             Columns::Vector(columns) => {
                 self.pace.expect(columns.len(), grid.steps)?;
+                let mut once = [0];
+                let all = columns.iter();
+                all.for_each(|column| column.count_samples(0..1, &mut once));
+                self.pace.glimpse(again.saturating_mul(once[0]))?;
                 let mut spread = Vec::with_capacity(columns.len());
                 for column in columns {
                     self.pace.spend(grid.steps).await?;
                     let value = column.values.first().copied().unwrap_or(ABSENT);
-                    let values = vec![value; grid.steps];
+                    let values = self.pace.filled(value, grid.steps).await?;
                     let first = column.histogram(0).cloned();
                     let repeated =
                         first.map(|h| (0..index(grid.steps)).map(move |i| (i, h.clone())));
@@ -502,7 +535,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Takes off the names whose removal was put off.
-    fn remove_names(&self, columns: Columns) -> Result<Columns, QueryError> {
+    async fn remove_names(&mut self, columns: Columns) -> Result<Columns, QueryError> {
         match columns {
             Columns::Vector(mut columns) => {
                 columns.retain(Column::has_values);
@@ -510,7 +543,7 @@ impl<'a> Evaluation<'a> {
                     column.labels = without_name(&column.labels);
                 }
                 Ok(Columns::Vector(if self.rules.delayed_names {
-                    distinct(columns)?
+                    distinct(columns, &mut self.pace).await?
                 } else {
                     columns
                 }))
@@ -575,26 +608,56 @@ fn same_labelset() -> QueryError {
     QueryError::Execution("vector cannot contain metrics with the same labelset".to_owned())
 }
 
-/// The columns, if no two have the same labels.
-fn distinct(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
+/// What `f` makes of a value, where there is one.
+fn if_present(value: f64, f: impl Fn(f64) -> f64) -> f64 {
+    match is_present(value) {
+        true => f(value),
+        false => value,
+    }
+}
+
+/// The columns that have a value at some instant.
+async fn with_values(columns: Vec<Column>, pace: &mut Pace<'_>) -> Result<Vec<Column>, QueryError> {
+    let mut kept = Vec::with_capacity(columns.len());
+    for column in columns {
+        if column.has_values() {
+            kept.push(column);
+        } else {
+            pace.spend(column.values.len()).await?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Whether no two columns have the same labels.
+async fn are_distinct(columns: &[Column], pace: &mut Pace<'_>) -> Result<bool, QueryError> {
     let mut seen = model::hash::Set::default();
-    let all_new = columns.iter().all(|column| seen.insert(&column.labels));
-    if all_new {
-        Ok(columns)
-    } else {
-        Err(same_labelset())
+    for column in columns {
+        pace.spend(0).await?;
+        if !seen.insert(&column.labels) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The columns, if no two have the same labels.
+async fn distinct(columns: Vec<Column>, pace: &mut Pace<'_>) -> Result<Vec<Column>, QueryError> {
+    match are_distinct(&columns, pace).await? {
+        true => Ok(columns),
+        false => Err(same_labelset()),
     }
 }
 
 /// Joins columns with the same labels, which may not both have a value at one instant.
-fn merge(columns: Vec<Column>) -> Result<Vec<Column>, QueryError> {
-    let mut seen = model::hash::Set::default();
-    if columns.iter().all(|column| seen.insert(&column.labels)) {
+async fn merge(columns: Vec<Column>, pace: &mut Pace<'_>) -> Result<Vec<Column>, QueryError> {
+    if are_distinct(&columns, pace).await? {
         return Ok(columns);
     }
     let mut places: Map<Labels, usize> = Map::default();
     let mut merged: Vec<Column> = Vec::with_capacity(columns.len());
     for column in columns {
+        pace.spend(column.values.len()).await?;
         match places.get(&column.labels) {
             Some(&place) => fill(&mut merged[place], column)?,
             None => {

@@ -80,6 +80,34 @@ impl<'a> Pace<'a> {
         self.check()
     }
 
+    /// So many times the same, unless that would be too much to hold too.
+    pub async fn filled<T: Clone>(&mut self, value: T, times: usize) -> Result<Vec<T>, QueryError> {
+        self.expect_bytes(times.saturating_mul(size_of::<T>()))?;
+        if times < VALUES_PER_TURN {
+            return Ok(vec![value; times]);
+        }
+        let mut all = Vec::with_capacity(times);
+        for times in turns(times) {
+            self.spend(times.len()).await?;
+            all.resize(times.end, value.clone());
+        }
+        Ok(all)
+    }
+
+    /// Calls `f` with each value and its instant.
+    pub async fn each<T>(
+        &mut self,
+        values: &mut [T],
+        mut f: impl FnMut(usize, &mut T),
+    ) -> Result<(), QueryError> {
+        for steps in turns(values.len()) {
+            self.spend(steps.len()).await?;
+            let values = &mut values[steps.clone()];
+            steps.zip(values).for_each(|(step, value)| f(step, value));
+        }
+        Ok(())
+    }
+
     /// Notes how many bytes are held now.
     pub fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
         self.held = bytes;
@@ -88,7 +116,11 @@ impl<'a> Pace<'a> {
 
     /// Refuses before so many columns of so many values would be held too.
     pub fn expect(&self, columns: usize, steps: usize) -> Result<(), QueryError> {
-        let more = columns.saturating_mul(steps).saturating_mul(8);
+        self.expect_bytes(columns.saturating_mul(steps).saturating_mul(8))
+    }
+
+    /// Refuses before so many bytes would be held too.
+    pub fn expect_bytes(&self, more: usize) -> Result<(), QueryError> {
         if self.held.saturating_add(more) > self.bounds.bytes_max {
             return Err(QueryError::TooManySamples);
         }
@@ -119,5 +151,57 @@ impl<'a> Pace<'a> {
             return Err(QueryError::TooManySamples);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(in crate::eval) mod tests {
+    use futures::FutureExt;
+    use model::Timestamp;
+
+    use super::*;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp(0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// Without any hurry, and with a mebibyte to hold.
+    pub(in crate::eval) fn at_ease<T>(work: impl FnOnce(&mut Pace<'_>) -> T) -> T {
+        let (clock, is_closed) = (Still, AtomicBool::new(false));
+        let bounds = Bounds {
+            deadline: Duration::MAX,
+            samples_max: 1 << 20,
+            bytes_max: 1 << 20,
+        };
+        work(&mut Pace::new(&clock, &is_closed, bounds))
+    }
+
+    /// What a future comes to whose turn it always is.
+    pub(in crate::eval) fn finish<T>(future: impl Future<Output = T>) -> T {
+        let mut future = Box::pin(future);
+        loop {
+            if let Some(result) = future.as_mut().now_or_never() {
+                return result;
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_not_made() {
+        at_ease(|pace| {
+            let mut filled = |times| pace.filled(1.0, times).now_or_never();
+            assert_eq!(filled(3), Some(Ok(vec![1.0; 3])));
+            assert_eq!(filled((1 << 17) + 1), Some(Err(QueryError::TooManySamples)));
+            // It takes a turn on the way.
+            assert_eq!(filled(1 << 17), None);
+        });
     }
 }

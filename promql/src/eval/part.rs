@@ -1,17 +1,18 @@
 //! Parts that shards computed, back into the evaluation.
 
-use model::fragment::{Part, PartColumn, StepCount};
+use model::fragment::{Part, PartColumn};
 
-use super::account::HeldByShards;
+use super::account::{HeldByShards, Made};
 use super::column::histogram_bytes;
 use super::functions::is_over_windows;
-use super::{Column, Columns, Entry, Evaluation, distinct, merge};
+use super::sorted::sorted;
+use super::{Column, Columns, Entry, Evaluation, Pace, distinct, merge};
 use crate::ast::{Aggregate, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
 
 /// What the shards made of one part of the plan.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     parts: Vec<Part>,
     /// Whether an aggregation was folded by them.
@@ -34,6 +35,32 @@ impl Parts {
             is_folded,
             entries,
         }
+    }
+}
+
+impl Parts {
+    /// How many samples the shards read.
+    pub fn samples(&self) -> u64 {
+        self.parts.iter().flat_map(|part| &part.samples).sum()
+    }
+
+    /// A copy, for a step that is not the last one to use it; the columns are in order from then on.
+    pub(super) async fn copy(&mut self, pace: &mut Pace<'_>) -> Result<Self, QueryError> {
+        pace.expect_bytes(self.bytes)?;
+        let parts = self.parts.iter_mut();
+        let columns = parts.flat_map(|part| std::mem::take(&mut part.columns));
+        let columns = sorted(columns.collect(), pace).await?;
+        let (mut copy, mut copies) = (self.clone(), Vec::with_capacity(columns.len()));
+        for column in &columns {
+            pace.spend(column.values.len()).await?;
+            copies.push(column.clone());
+        }
+        for (parts, columns) in [(&mut copy, copies), (self, columns)] {
+            if let Some(first) = parts.parts.first_mut() {
+                first.columns = columns;
+            }
+        }
+        Ok(copy)
     }
 }
 
@@ -70,7 +97,7 @@ impl Evaluation<'_> {
             self.pace.spend(column.values.len()).await?;
             columns.push(column.into());
         }
-        columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let columns = sorted(columns, &mut self.pace).await?;
         // Functions of ranges and a minus may not yield a label set twice, not even at different
         // instants.
         let is_strict = match expr {
@@ -80,8 +107,8 @@ impl Evaluation<'_> {
         Ok(Columns::Vector(
             match (is_strict, self.rules.delayed_names) {
                 (_, true) => columns,
-                (true, false) => distinct(columns)?,
-                (false, false) => merge(columns)?,
+                (true, false) => distinct(columns, &mut self.pace).await?,
+                (false, false) => merge(columns, &mut self.pace).await?,
             },
         ))
     }
@@ -119,13 +146,13 @@ impl Evaluation<'_> {
 
 /// What all parts together held.
 fn held(parts: &[Part], entries: Vec<Entry>) -> HeldByShards {
-    let mut counts = vec![StepCount::default(); entries.len()];
+    let mut counts = vec![Made::default(); entries.len()];
     for part in parts {
         if part.counts.len() != entries.len() {
             return HeldByShards::Peak(parts.iter().map(|part| part.peak).sum());
         }
         for (all, count) in counts.iter_mut().zip(&part.counts) {
-            all.add(count);
+            all.add(&count.into());
         }
     }
     HeldByShards::Counted(entries, counts)

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use model::histogram::ResetHint;
 use model::sample::is_stale;
-use model::{Histogram, Samples, Series};
+use model::{Histogram, Labels, Samples, Series, Timestamp};
 
 use super::column::{extra, put_samples, samples_bytes};
 use super::edge::Edge;
 use super::pace::turns;
-use super::{ABSENT, Column, Columns, Evaluation, Pace, Parts, Point, RangeSeries, Ranges};
+use super::{
+    ABSENT, Column, Columns, Evaluation, Pace, Parts, Point, RangeSeries, Ranges, is_present,
+};
 use crate::error::QueryError;
 use crate::plan::{Grid, Look, Op, Step};
 
@@ -17,8 +19,8 @@ use crate::plan::{Grid, Look, Op, Step};
 #[derive(Default)]
 pub(crate) struct Data {
     sets: Vec<Set>,
-    /// What the shards computed; each is used once.
-    parts: Vec<Option<Parts>>,
+    /// What the shards computed, and how many steps still want it.
+    parts: Vec<(Option<Parts>, usize)>,
     lookback_ms: i64,
     /// About how many bytes all samples and values take.
     bytes: usize,
@@ -44,7 +46,7 @@ impl Data {
         let of_parts: usize = parts.iter().map(|parts| parts.bytes).sum();
         Self {
             sets,
-            parts: parts.into_iter().map(Some).collect(),
+            parts: parts.into_iter().map(|parts| (Some(parts), 0)).collect(),
             lookback_ms,
             bytes: of_sets + of_parts,
         }
@@ -52,12 +54,13 @@ impl Data {
 
     pub(super) fn count_uses(&mut self, steps: &[Step<'_>]) {
         for step in steps {
-            if let Op::Select { selection, .. }
-            | Op::SelectTime { selection, .. }
-            | Op::SelectInfo { selection, .. }
-            | Op::Range { selection, .. } = &step.op
-            {
-                self.sets[*selection].uses += 1;
+            match &step.op {
+                Op::Select { selection, .. }
+                | Op::SelectTime { selection, .. }
+                | Op::SelectInfo { selection, .. }
+                | Op::Range { selection, .. } => self.sets[*selection].uses += 1,
+                Op::Part { part, .. } | Op::Combine { part, .. } => self.parts[*part].1 += 1,
+                _ => {}
             }
         }
     }
@@ -67,11 +70,20 @@ impl Data {
         self.bytes
     }
 
-    pub(super) fn take_parts(&mut self, part: usize) -> Parts {
-        let parts = self.parts[part].take();
-        let parts = parts.expect("every part of a plan has one step");
+    /// What the shards computed: a copy for all steps but the last one that wants it.
+    pub(super) async fn take_parts(
+        &mut self,
+        part: usize,
+        pace: &mut Pace<'_>,
+    ) -> Result<Parts, QueryError> {
+        let (parts, uses) = &mut self.parts[part];
+        *uses -= 1;
+        if let (Some(parts), 1..) = (&mut *parts, &*uses) {
+            return parts.copy(pace).await;
+        }
+        let parts = parts.take().expect("it goes with the last step");
         self.bytes -= parts.bytes;
-        parts
+        Ok(parts)
     }
 
     /// The series of a selection that has one user.
@@ -108,7 +120,9 @@ impl Evaluation<'_> {
         for column in &mut columns {
             self.drop_name(column);
         }
-        Ok(Columns::Vector(super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     /// The time of that sample, in milliseconds; histograms stay, since they are no info samples.
@@ -129,79 +143,36 @@ impl Evaluation<'_> {
         grid: Grid,
         shown: Shown,
     ) -> Result<Vec<Column>, QueryError> {
-        let lookback_ms = self.data.lookback_ms;
-        let series = self.take(selection).await?;
-        self.foresee(&series, look, grid, lookback_ms).await?;
+        let newest = Newest {
+            look,
+            grid,
+            lookback_ms: self.data.lookback_ms,
+            shown,
+        };
+        let series = &self.data.sets[selection].series;
+        newest.foresee(series, &mut self.pace).await?;
         let mut columns = Vec::with_capacity(series.len());
-        for Series { labels, samples } in series {
-            self.pace.expect(columns.len() + 1, grid.steps)?;
-            self.pace.spend(samples.len()).await?;
-            let mut column = Column::new(labels, false, Vec::with_capacity(grid.steps));
-            let mut next = Edge::default();
-            let mut found = 0;
-            for steps in turns(grid.steps) {
-                self.pace.spend(steps.len()).await?;
-                column.values.resize(steps.end, ABSENT);
-                for step in steps {
-                    let end = look.from(grid.at(step));
-                    let Some(at) = next.move_to(&samples.timestamps, end).checked_sub(1) else {
-                        continue;
-                    };
-                    let is_recent = samples.timestamps[at].0 > end.saturating_sub(lookback_ms);
-                    if !is_recent || is_stale(samples.values[at]) {
-                        continue;
-                    }
-                    found += 1;
-                    match shown {
-                        Shown::Value if samples.histograms.is_empty() => {
-                            column.values[step] = samples.values[at];
-                        }
-                        Shown::Value => column.set(step, point(&samples, at)),
-                        Shown::Seconds => column.values[step] = samples.timestamps[at].seconds(),
-                        Shown::Millis => match samples.histogram(at) {
-                            Some(histogram) => {
-                                column.set(step, Point::Histogram(histogram.clone()));
-                            }
-                            None => column.values[step] = samples.timestamps[at].0 as f64,
-                        },
-                    }
+        // Samples are let go one series after the other, unless somebody wants them still.
+        match self.take(selection) {
+            Some(series) => {
+                for Series { labels, samples } in series {
+                    self.pace.expect(columns.len() + 1, grid.steps)?;
+                    let column = newest.column(&labels, &samples, &mut self.pace);
+                    columns.extend(column.await?);
                 }
             }
-            if found > 0 {
-                self.pace.current += found + extra(&column.histograms);
-                self.pace.notice()?;
-                columns.push(column);
+            None => {
+                for Series { labels, samples } in &self.data.sets[selection].series {
+                    self.pace.expect(columns.len() + 1, grid.steps)?;
+                    let column = newest.column(labels, samples, &mut self.pace);
+                    columns.extend(column.await?);
+                }
             }
         }
         Ok(columns)
     }
 
-    /// Refuses what [`Self::newest`] would, before it has made a single column: at how many instants a
-    /// series has a value is told by the times of its samples alone.
-    async fn foresee(
-        &mut self,
-        series: &[Series],
-        look: Look,
-        grid: Grid,
-        lookback_ms: i64,
-    ) -> Result<(), QueryError> {
-        let most = series.len().saturating_mul(grid.steps) as u64;
-        let fits = |pace: &Pace<'_>, more| pace.current.saturating_add(more) <= pace.samples_max();
-        if fits(&self.pace, most) {
-            return Ok(());
-        }
-        let mut found = 0_u64;
-        for Series { samples, .. } in series {
-            self.pace.spend(samples.len()).await?;
-            found += instants(samples, look, grid, lookback_ms);
-            if !fits(&self.pace, found) {
-                return Err(QueryError::TooManySamples);
-            }
-        }
-        Ok(())
-    }
-
-    /// The same of series that `steps` will compute a few at a time.
+    /// Refuses what [`Newest::foresee`] would, of series that `steps` will compute a few at a time.
     pub(crate) async fn foresee_piece(
         &mut self,
         series: &[Series],
@@ -210,7 +181,13 @@ impl Evaluation<'_> {
     ) -> Result<(), QueryError> {
         for step in steps {
             if let Op::Select { look, .. } | Op::SelectTime { look, .. } = step.op {
-                self.foresee(series, look, step.grid, lookback_ms).await?;
+                let newest = Newest {
+                    look,
+                    grid: step.grid,
+                    lookback_ms,
+                    shown: Shown::Value,
+                };
+                newest.foresee(series, &mut self.pace).await?;
             }
         }
         Ok(())
@@ -223,7 +200,18 @@ impl Evaluation<'_> {
         look: Look,
         range_ms: i64,
     ) -> Result<Columns, QueryError> {
-        let selected = self.take(selection).await?;
+        let selected = match self.take(selection) {
+            Some(series) => series,
+            None => {
+                let all = &self.data.sets[selection].series;
+                let mut copy = Vec::with_capacity(all.len());
+                for series in all {
+                    self.pace.spend(series.samples.len()).await?;
+                    copy.push(series.clone());
+                }
+                copy
+            }
+        };
         let mut series = Vec::with_capacity(selected.len());
         for Series { labels, samples } in selected {
             self.pace.spend(samples.len()).await?;
@@ -240,20 +228,63 @@ impl Evaluation<'_> {
         }))
     }
 
-    /// The series of a selection: the original for its last user, a copy before.
-    async fn take(&mut self, selection: usize) -> Result<Vec<Series>, QueryError> {
+    /// The series of a selection for its last user.
+    fn take(&mut self, selection: usize) -> Option<Vec<Series>> {
         let set = &mut self.data.sets[selection];
         set.uses -= 1;
-        if set.uses == 0 {
+        (set.uses == 0).then(|| {
             self.data.bytes -= set.bytes;
-            return Ok(std::mem::take(&mut set.series));
+            std::mem::take(&mut set.series)
+        })
+    }
+
+    /// The values of a column as samples; those before hold so many bytes more than their columns. Floats
+    /// stay where they are.
+    async fn samples(
+        &mut self,
+        column: Column,
+        inner: Grid,
+        grid: Grid,
+        before: usize,
+    ) -> Result<Samples, QueryError> {
+        let mut samples = Samples::default();
+        if !column.histograms.is_empty() {
+            for steps in turns(inner.steps) {
+                self.pace.spend(steps.len()).await?;
+                let (first, values) = (steps.start, &column.values[steps]);
+                put_samples(values, &column.histograms, first, inner, &mut samples);
+            }
+            return Ok(samples);
         }
-        let mut copy = Vec::with_capacity(set.series.len());
-        for series in &set.series {
-            self.pace.spend(series.samples.len()).await?;
-            copy.push(series.clone());
+        let (mut values, mut kept, mut present) = (column.values, 0, 0);
+        for steps in turns(values.len()) {
+            self.pace.spend(steps.len()).await?;
+            present += values[steps].iter().filter(|v| is_present(**v)).count();
         }
-        Ok(copy)
+        if grid.steps == 1 && !self.is_last {
+            // All of them are in the window that a function will look at.
+            self.pace.glimpse(present as u64)?;
+        }
+        let times_bytes = present * size_of::<Timestamp>();
+        self.pace.expect_bytes(before + times_bytes)?;
+        samples.timestamps.reserve_exact(present);
+        for steps in turns(values.len()) {
+            self.pace.spend(steps.len()).await?;
+            for step in steps {
+                let value = values[step];
+                if is_present(value) {
+                    values[kept] = value;
+                    kept += 1;
+                    samples.timestamps.push(Timestamp(inner.at(step)));
+                }
+            }
+        }
+        values.truncate(kept);
+        if kept < values.capacity() / 2 {
+            values.shrink_to_fit();
+        }
+        samples.values = values;
+        Ok(samples)
     }
 
     /// Turns values at the instants of `inner` into samples.
@@ -263,16 +294,13 @@ impl Evaluation<'_> {
         inner: Grid,
         look: Look,
         range_ms: i64,
+        grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let mut series = Vec::with_capacity(columns.len());
+        let (mut series, mut more) = (Vec::with_capacity(columns.len()), 0);
         for column in columns {
-            let mut samples = Samples::default();
-            for steps in turns(inner.steps) {
-                self.pace.spend(steps.len()).await?;
-                let (first, values) = (steps.start, &column.values[steps]);
-                put_samples(values, &column.histograms, first, inner, &mut samples);
-            }
-            let (labels, drop_name) = (column.labels, column.drop_name);
+            let (labels, drop_name) = (column.labels.clone(), column.drop_name);
+            let mut samples = self.samples(column, inner, grid, more).await?;
+            more += samples.len() * size_of::<Timestamp>();
             forget_resets(&mut samples);
             series.push(RangeSeries {
                 labels,
@@ -285,6 +313,84 @@ impl Evaluation<'_> {
             look,
             range_ms,
         }))
+    }
+}
+
+/// How columns are made of the newest samples.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    look: Look,
+    grid: Grid,
+    lookback_ms: i64,
+    shown: Shown,
+}
+
+impl Newest {
+    /// Refuses what all columns together would be, before one is made: at how many instants a series has
+    /// a value is told by the times of its samples alone.
+    async fn foresee(&self, series: &[Series], pace: &mut Pace<'_>) -> Result<(), QueryError> {
+        let most = series.len().saturating_mul(self.grid.steps) as u64;
+        let fits = |pace: &Pace<'_>, more| pace.current.saturating_add(more) <= pace.samples_max();
+        if fits(pace, most) {
+            return Ok(());
+        }
+        let mut found = 0_u64;
+        for Series { samples, .. } in series {
+            pace.spend(samples.len()).await?;
+            found += instants(samples, self.look, self.grid, self.lookback_ms);
+            if !fits(pace, found) {
+                return Err(QueryError::TooManySamples);
+            }
+        }
+        Ok(())
+    }
+
+    /// One series' column, if it has a value.
+    async fn column(
+        &self,
+        labels: &Labels,
+        samples: &Samples,
+        pace: &mut Pace<'_>,
+    ) -> Result<Option<Column>, QueryError> {
+        let grid = self.grid;
+        pace.spend(samples.len()).await?;
+        let mut column = Column::new(labels.clone(), false, Vec::with_capacity(grid.steps));
+        let mut next = Edge::default();
+        let mut found = 0;
+        for steps in turns(grid.steps) {
+            pace.spend(steps.len()).await?;
+            column.values.resize(steps.end, ABSENT);
+            for step in steps {
+                let end = self.look.from(grid.at(step));
+                let Some(at) = next.move_to(&samples.timestamps, end).checked_sub(1) else {
+                    continue;
+                };
+                let is_recent = samples.timestamps[at].0 > end.saturating_sub(self.lookback_ms);
+                if !is_recent || is_stale(samples.values[at]) {
+                    continue;
+                }
+                found += 1;
+                match self.shown {
+                    Shown::Value if samples.histograms.is_empty() => {
+                        column.values[step] = samples.values[at];
+                    }
+                    Shown::Value => column.set(step, point(samples, at)),
+                    Shown::Seconds => column.values[step] = samples.timestamps[at].seconds(),
+                    Shown::Millis => match samples.histogram(at) {
+                        Some(histogram) => {
+                            column.set(step, Point::Histogram(histogram.clone()));
+                        }
+                        None => column.values[step] = samples.timestamps[at].0 as f64,
+                    },
+                }
+            }
+        }
+        if found == 0 {
+            return Ok(None);
+        }
+        pace.current += found + extra(&column.histograms);
+        pace.notice()?;
+        Ok(Some(column))
     }
 }
 
@@ -382,7 +488,6 @@ fn without_markers(samples: Samples) -> Samples {
 
 #[cfg(test)]
 mod tests {
-    use model::Timestamp;
     use proptest::prelude::*;
 
     use super::*;

@@ -5,7 +5,8 @@
 //! heap's own order, so it is the same textbook binary heap that Prometheus uses.
 
 use super::aggregate::Groups;
-use super::{ABSENT, Column, Columns, Evaluation, Pace, is_present};
+use super::pace::turns;
+use super::{ABSENT, Column, Columns, Evaluation, Pace, is_present, with_values};
 use crate::ast::{Aggregate, AggregateOp};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -28,10 +29,11 @@ impl Evaluation<'_> {
             .await?
             .members();
         let is_top = aggregate.op == AggregateOp::Topk;
+        self.pace.expect(columns.len(), grid.steps)?;
         let mut kept = Vec::with_capacity(columns.len());
         for _ in &columns {
             self.pace.spend(grid.steps).await?;
-            kept.push(vec![ABSENT; grid.steps]);
+            kept.push(self.pace.filled(ABSENT, grid.steps).await?);
         }
         let mut order = Vec::new();
         for step in 0..grid.steps {
@@ -47,23 +49,24 @@ impl Evaluation<'_> {
                 }
                 for (value, at) in heap.into_sorted() {
                     kept[at][step] = value;
-                    order.push(at);
+                    if grid.steps == 1 {
+                        order.push(at);
+                    }
                 }
             }
         }
-        let mut columns: Vec<Option<Column>> = columns
-            .into_iter()
-            .zip(kept)
-            .map(|(column, values)| Some(Column { values, ..column }))
-            .collect();
+        let mut chosen = Vec::with_capacity(columns.len());
+        for (column, values) in columns.into_iter().zip(kept) {
+            self.pace.spend(0).await?;
+            chosen.push(Some(Column { values, ..column }));
+        }
         // At a single instant the order is part of the answer.
         if grid.steps != 1 {
-            order = (0..columns.len()).collect();
+            order = (0..chosen.len()).collect();
         }
-        let ordered = order.into_iter().filter_map(|at| columns[at].take());
-        Ok(Columns::Vector(
-            ordered.filter(Column::has_values).collect(),
-        ))
+        let ordered = order.into_iter().filter_map(|at| chosen[at].take());
+        let ordered = with_values(ordered.collect(), &mut self.pace).await?;
+        Ok(Columns::Vector(ordered))
     }
 }
 
@@ -78,10 +81,14 @@ pub(super) async fn counts(
         return Ok(vec![0; k.len()]);
     }
     let used = used_steps(columns, k.len(), pace).await?;
-    let counts = k.iter().zip(used);
-    counts
-        .map(|(&k, is_used)| if is_used { count(k) } else { Ok(0) })
-        .collect()
+    let mut counts = pace.filled(0, k.len()).await?;
+    for steps in turns(k.len()) {
+        pace.spend(steps.len()).await?;
+        for step in steps.filter(|&step| used[step]) {
+            counts[step] = count(k[step])?;
+        }
+    }
+    Ok(counts)
 }
 
 /// At which instants any series has a value.
@@ -90,12 +97,13 @@ pub(super) async fn used_steps(
     steps: usize,
     pace: &mut Pace<'_>,
 ) -> Result<Vec<bool>, QueryError> {
-    let mut used = vec![false; steps];
+    let mut used = pace.filled(false, steps).await?;
     for column in columns {
-        pace.spend(steps).await?;
-        for (used, &value) in used.iter_mut().zip(&column.values) {
-            *used |= is_present(value);
-        }
+        let mut values = column.values.iter();
+        let noted = pace.each(&mut used, |_, used| {
+            *used |= values.next().copied().is_some_and(is_present);
+        });
+        noted.await?;
     }
     Ok(used)
 }

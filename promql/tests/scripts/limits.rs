@@ -230,6 +230,57 @@ fn evaluation_lets_others_run() {
     assert!(others.load(Ordering::Relaxed) > 10, "turns: {others:?}");
 }
 
+/// Of one series at very many instants, or one window of as many samples.
+#[test]
+fn nothing_long_is_done_in_one_go() {
+    let options = EngineOptions {
+        experimental_functions: true,
+        ..EngineOptions::default()
+    };
+    let (engine, memory) = (engine(options), hour(1));
+    for inner in [
+        "vector(time() % 7)",
+        "-(vector(time() % 7) == 3)",
+        "sum(x)",
+        "topk(1, x)",
+        "limitk(1, x) or quantile(0.5, x)",
+        "x * on (i) x",
+    ] {
+        for call in ["quantile_over_time(0.5, ", "mad_over_time(", "rate("] {
+            let query = format!("{call}({inner})[10m:1ms])");
+            let others = AtomicU64::new(0);
+            let heartbeat = async {
+                loop {
+                    others.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            };
+            let result = block_on(async {
+                let params = QueryParams::default();
+                let asked = engine.instant(&memory, &query, Timestamp(1_800_000), &params);
+                tokio::select! { result = asked => result, () = heartbeat => unreachable!() }
+            });
+            assert!(result.is_ok(), "{query}: {result:?}");
+            // Made, counted, made samples of, and looked at: six turns of a column each.
+            let turns = others.load(Ordering::Relaxed);
+            assert!(turns > 24, "{query}: {turns} turns");
+        }
+    }
+}
+
+#[test]
+fn what_many_instants_take_is_held_against_a_query() {
+    let query = "sum_over_time(vector(time() * 2)[10m:1ms])";
+    for (bytes_max, is_ok) in [(4 << 20, false), (32 << 20, true)] {
+        let options = EngineOptions {
+            bytes_max,
+            ..EngineOptions::default()
+        };
+        let outcome = instant(&engine(options), &Memory::default(), query);
+        assert_eq!(outcome.is_ok(), is_ok, "{outcome:?}");
+    }
+}
+
 #[test]
 fn each_selector_is_selected_once_over_the_whole_window() {
     let (engine, memory) = (engine(EngineOptions::default()), hour(1));

@@ -16,14 +16,14 @@ impl Evaluation<'_> {
         columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let mut values = vec![1.0; grid.steps];
-        for absent in &columns {
-            self.pace.spend(grid.steps).await?;
-            for (value, &other) in values.iter_mut().zip(&absent.values) {
-                if is_present(other) {
+        let mut values = self.pace.filled(1.0, grid.steps).await?;
+        for column in &columns {
+            let looked = self.pace.each(&mut values, |step, value| {
+                if column.values.get(step).copied().is_some_and(is_present) {
                     *value = ABSENT;
                 }
-            }
+            });
+            looked.await?;
         }
         Ok(Columns::Vector(column(place, values)))
     }

@@ -5,6 +5,7 @@ use model::labels::METRIC_NAME;
 use model::sample::Histograms;
 use model::{Histogram, Labels};
 
+use super::super::pace::turns;
 use super::{ABSENT, Args, Column, Columns, Evaluation, argument, is_present};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
@@ -75,7 +76,9 @@ impl Evaluation<'_> {
             }
         }
         columns.retain(Column::has_values);
-        Ok(Columns::Vector(super::super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     pub(super) async fn histogram_quantile(
@@ -86,8 +89,12 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let q = args.scalar();
         let columns = args.vector();
-        q.iter()
-            .for_each(|&q| self.notes.warn_quantile(argument(call, 0), q));
+        for steps in turns(q.len()) {
+            self.pace.spend(steps.len()).await?;
+            for &q in q[steps].iter().filter(|q| !(0.0..=1.0).contains(*q)) {
+                self.notes.warn_quantile(argument(call, 0), q);
+            }
+        }
         self.ask(call, Question::Quantile(q), columns, grid).await
     }
 
@@ -138,7 +145,9 @@ impl Evaluation<'_> {
             results.push(result);
         }
         results.retain(Column::has_values);
-        Ok(Columns::Vector(super::super::merge(results)?))
+        Ok(Columns::Vector(
+            super::super::merge(results, &mut self.pace).await?,
+        ))
     }
 
     fn ask_native(
@@ -182,7 +191,7 @@ impl Evaluation<'_> {
         columns: &[Column],
         grid: Grid,
     ) -> Result<Vec<f64>, QueryError> {
-        let mut values = vec![ABSENT; grid.steps];
+        let mut values = self.pace.filled(ABSENT, grid.steps).await?;
         let (mut is_first, mut fixed_first, mut fixed_later) = (true, false, false);
         let mut buckets = Vec::with_capacity(group.buckets.len());
         for (step, value) in values.iter_mut().enumerate() {

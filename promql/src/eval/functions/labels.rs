@@ -4,7 +4,7 @@ use model::labels::METRIC_NAME;
 use model::limits::{LABEL_BYTES_MAX, QUERY_LABELS_BYTES_MAX};
 use model::matcher::compile_anchored;
 
-use super::super::{Column, LABEL_COST, distinct};
+use super::super::{Column, LABEL_COST, distinct, with_values};
 use super::{Args, Columns, Evaluation};
 use crate::error::QueryError;
 
@@ -62,7 +62,7 @@ impl Evaluation<'_> {
                 set(column, &destination, &replaced);
             }
         }
-        renamed(columns)
+        self.renamed(columns).await
     }
 
     /// Sets a label to several others' values, joined.
@@ -92,14 +92,15 @@ impl Evaluation<'_> {
             let joined = values.collect::<Vec<_>>().join(&separator);
             set(column, &destination, &joined);
         }
-        renamed(columns)
+        self.renamed(columns).await
     }
-}
 
-/// The columns, if no two that have values have the same labels.
-fn renamed(mut columns: Vec<Column>) -> Result<Columns, QueryError> {
-    columns.retain(Column::has_values);
-    Ok(Columns::Vector(distinct(columns)?))
+    /// The columns, if no two that have values have the same labels.
+    async fn renamed(&mut self, columns: Vec<Column>) -> Result<Columns, QueryError> {
+        let columns = with_values(columns, &mut self.pace).await?;
+        let columns = distinct(columns, &mut self.pace).await?;
+        Ok(Columns::Vector(columns))
+    }
 }
 
 /// A name that is set by hand is no longer dropped.

@@ -201,18 +201,20 @@ impl Evaluation<'_> {
             _ => (Some(first), Some(args.scalar())),
         };
         for column in &mut columns {
-            self.pace.spend(column.values.len()).await?;
             column.drop_histograms();
-            for (step, value) in column.values.iter_mut().enumerate() {
+            let bounded = self.pace.each(&mut column.values, |step, value| {
                 let bound = |bounds: &Option<Vec<f64>>| bounds.as_ref().map(|b| b[step]);
                 if is_present(*value) {
                     *value = clamped(*value, bound(&least), bound(&most));
                 }
-            }
+            });
+            bounded.await?;
             self.drop_name(column);
         }
         columns.retain(super::Column::has_values);
-        Ok(Columns::Vector(super::super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     pub(super) async fn round(
@@ -221,21 +223,26 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Columns, QueryError> {
         let mut columns = args.vector();
-        let nearest = args.maybe_scalar().unwrap_or_else(|| vec![1.0; grid.steps]);
+        let nearest = match args.maybe_scalar() {
+            Some(nearest) => nearest,
+            None => self.pace.filled(1.0, grid.steps).await?,
+        };
         for column in &mut columns {
-            self.pace.spend(column.values.len()).await?;
             column.drop_histograms();
-            for (value, &nearest) in column.values.iter_mut().zip(&nearest) {
+            let rounded = self.pace.each(&mut column.values, |step, value| {
                 if is_present(*value) {
                     // Multiplying by the inverse and dividing by it again keeps decimal steps
                     // like 0.1 accurate.
-                    let inverse = 1.0 / nearest;
+                    let inverse = 1.0 / nearest[step];
                     *value = (*value * inverse + 0.5).floor() / inverse;
                 }
-            }
+            });
+            rounded.await?;
             self.drop_name(column);
         }
-        Ok(Columns::Vector(super::super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::super::merge(columns, &mut self.pace).await?,
+        ))
     }
 }
 

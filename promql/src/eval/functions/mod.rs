@@ -5,6 +5,7 @@ mod dates;
 mod elementary;
 mod histogram;
 mod labels;
+mod long;
 mod math;
 mod over_histograms;
 mod over_time;
@@ -70,10 +71,7 @@ impl Evaluation<'_> {
             return self.histogram_number(args.vector(), number).await;
         }
         match call.function.name {
-            "time" => {
-                let seconds = |step| grid.at(step) as f64 / 1000.0;
-                self.scalars(grid, seconds).await
-            }
+            "time" => self.scalars(grid, |step| seconds(grid, step)).await,
             "pi" => self.scalars(grid, |_| std::f64::consts::PI).await,
             "vector" => Ok(Columns::Vector(vec![unlabelled(args.scalar())])),
             "scalar" => self.scalar(args.vector(), grid).await,
@@ -89,8 +87,8 @@ impl Evaluation<'_> {
             "label_join" => self.label_join(args).await,
             "sort" => Ok(sort::sorted(args.vector(), grid, false)),
             "sort_desc" => Ok(sort::sorted(args.vector(), grid, true)),
-            "sort_by_label" => Ok(sort::sorted_by_labels(args, grid, false)),
-            "sort_by_label_desc" => Ok(sort::sorted_by_labels(args, grid, true)),
+            "sort_by_label" => sort::sorted_by_labels(args, grid, false, &mut self.pace).await,
+            "sort_by_label_desc" => sort::sorted_by_labels(args, grid, true, &mut self.pace).await,
             "histogram_quantile" => self.histogram_quantile(call, args, grid).await,
             "histogram_fraction" => self.histogram_fraction(call, args, grid).await,
             name => Err(QueryError::Execution(format!(
@@ -100,16 +98,17 @@ impl Evaluation<'_> {
     }
 
     async fn scalar(&mut self, columns: Vec<Column>, grid: Grid) -> Result<Columns, QueryError> {
-        let mut values = vec![f64::NAN; grid.steps];
-        let mut seen = vec![0_u8; grid.steps];
+        let mut values = self.pace.filled(f64::NAN, grid.steps).await?;
+        let mut seen = self.pace.filled(0_u8, grid.steps).await?;
         for column in &columns {
-            self.pace.spend(grid.steps).await?;
-            for (step, &value) in column.values.iter().enumerate() {
+            let looked = self.pace.each(&mut values, |step, scalar| {
+                let value = column.values.get(step).copied().unwrap_or(ABSENT);
                 if is_present(value) && column.histogram(step).is_none() {
                     seen[step] = seen[step].saturating_add(1);
-                    values[step] = if seen[step] == 1 { value } else { f64::NAN };
+                    *scalar = if seen[step] == 1 { value } else { f64::NAN };
                 }
-            }
+            });
+            looked.await?;
         }
         Ok(Columns::Scalar(values))
     }
@@ -120,18 +119,19 @@ impl Evaluation<'_> {
         mut columns: Vec<Column>,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let seconds = seconds(grid);
         for column in &mut columns {
-            self.pace.spend(grid.steps).await?;
-            for (value, &seconds) in column.values.iter_mut().zip(&seconds) {
+            let timed = self.pace.each(&mut column.values, |step, value| {
                 if is_present(*value) {
-                    *value = seconds;
+                    *value = seconds(grid, step);
                 }
-            }
+            });
+            timed.await?;
             column.histograms.clear();
             self.drop_name(column);
         }
-        Ok(Columns::Vector(super::merge(columns)?))
+        Ok(Columns::Vector(
+            super::merge(columns, &mut self.pace).await?,
+        ))
     }
 
     /// A function of instants: of the vector's values, or of the evaluation's own instants.
@@ -144,7 +144,15 @@ impl Evaluation<'_> {
     ) -> Result<Columns, QueryError> {
         let columns = match vector {
             Some(vector) => vector.into_vector(),
-            None => vec![unlabelled(seconds(grid))],
+            None => {
+                self.pace.glimpse(grid.steps as u64)?;
+                let mut instants = self.pace.filled(0.0, grid.steps).await?;
+                let timed = self.pace.each(&mut instants, |step, value| {
+                    *value = seconds(grid, step);
+                });
+                timed.await?;
+                vec![unlabelled(instants)]
+            }
         };
         let limit = i64::MAX as f64;
         let part = |seconds: f64| match seconds >= -limit && seconds < limit {
@@ -166,11 +174,9 @@ pub(super) fn keeps_samples(call: &Call) -> bool {
     matches!(call.function.name, "label_replace" | "label_join")
 }
 
-/// The instants in seconds.
-fn seconds(grid: Grid) -> Vec<f64> {
-    (0..grid.steps)
-        .map(|step| grid.at(step) as f64 / 1000.0)
-        .collect()
+/// An instant in seconds.
+fn seconds(grid: Grid, step: usize) -> f64 {
+    grid.at(step) as f64 / 1000.0
 }
 
 fn unlabelled(values: Vec<f64>) -> Column {

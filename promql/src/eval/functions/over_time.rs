@@ -5,13 +5,14 @@
 
 use model::Timestamp;
 
-use super::super::column::{extra, histograms_within};
+use super::super::column::{extra, histograms_within, index};
 use super::super::edge::Edge;
 use super::super::kahan::{Mean, Sum};
+use super::super::pace::turns;
 use super::super::quantile::quantile;
 use super::super::{RangeSeries, Ranges};
 use super::over_histograms::Mixed;
-use super::{ABSENT, Args, Column, Columns, Evaluation, rate};
+use super::{ABSENT, Args, Column, Columns, Evaluation, long, rate};
 use crate::ast::{Call, Expr};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -36,7 +37,7 @@ pub(super) struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn first_scalar(&self) -> f64 {
+    pub fn first_scalar(&self) -> f64 {
         self.scalars.first().copied().unwrap_or(f64::NAN)
     }
 }
@@ -98,14 +99,30 @@ fn pick(window: &Window<'_>, wins: fn(f64, f64) -> bool) -> Option<(f64, f64)> {
 }
 
 fn variance(values: &[f64]) -> f64 {
-    let (mut count, mut mean, mut squares) = (0.0, Sum::default(), Sum::default());
-    for &value in values {
-        count += 1.0;
-        let distance = value - mean.value();
-        mean.add(distance / count);
-        squares.add(distance * (value - mean.value()));
+    let mut spread = Spread::default();
+    values.iter().for_each(|&value| spread.add(value));
+    spread.variance()
+}
+
+/// Distances from the mean so far, squared and summed.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
+    count: f64,
+    mean: Sum,
+    squares: Sum,
+}
+
+impl Spread {
+    pub fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let distance = value - self.mean.value();
+        self.mean.add(distance / self.count);
+        self.squares.add(distance * (value - self.mean.value()));
     }
-    squares.value() / count
+
+    pub fn variance(&self) -> f64 {
+        self.squares.value() / self.count
+    }
 }
 
 fn deviation_from_median(values: &[f64]) -> f64 {
@@ -203,7 +220,7 @@ impl Evaluation<'_> {
             first_place: super::argument(call, 0),
             scalars,
         };
-        self.read = vec![0; grid.steps];
+        self.read = self.pace.filled(0, grid.steps).await?;
         let (look, range_ms) = (ranges.look, ranges.range_ms);
         let mut columns = Vec::new();
         for series in ranges.series {
@@ -220,7 +237,7 @@ impl Evaluation<'_> {
         Ok(Columns::Vector(if self.rules.delayed_names {
             columns
         } else {
-            super::super::distinct(columns)?
+            super::super::distinct(columns, &mut self.pace).await?
         }))
     }
 
@@ -233,14 +250,11 @@ impl Evaluation<'_> {
         grid: Grid,
     ) -> Result<Option<Column>, QueryError> {
         let samples = &series.samples;
-        let mut column = Column::new(
-            series.labels.clone(),
-            series.drop_name,
-            vec![ABSENT; grid.steps],
-        );
+        let values = self.pace.filled(ABSENT, grid.steps).await?;
+        let mut column = Column::new(series.labels.clone(), series.drop_name, values);
         let needs_falls = matches!(over.name, "rate" | "increase");
         let falls = if needs_falls {
-            falls(&samples.values)
+            self.falls(&samples.values).await?
         } else {
             Vec::new()
         };
@@ -254,7 +268,7 @@ impl Evaluation<'_> {
             let times = &samples.timestamps;
             let to = until.move_to(times, end);
             let from = since.move_to(&times[..to], start);
-            work += to - from;
+            work += 1 + to - from;
             if work >= VALUES_PER_CHECK {
                 self.pace.spend(std::mem::take(&mut work)).await?;
             }
@@ -289,7 +303,11 @@ impl Evaluation<'_> {
             };
             if histograms.is_empty() {
                 self.check_scalars(over, &scalars)?;
-                if let Some(value) = (over.function)(&window) {
+                let value = match window.values.len() >= long::LONG {
+                    true => long::value(over.name, &window, &mut self.pace).await?,
+                    false => None,
+                };
+                if let Some(value) = value.or_else(|| (over.function)(&window)) {
                     column.values[step] = value;
                     found += 1;
                 }
@@ -302,7 +320,7 @@ impl Evaluation<'_> {
                 found += 1;
             }
         }
-        self.pace.spend(work + grid.steps).await?;
+        self.pace.spend(work).await?;
         let results = found + extra(&column.histograms);
         self.note_windows(results, window_most, window_samples)?;
         if found == 0 {
@@ -312,6 +330,22 @@ impl Evaluation<'_> {
         self.pace.hold_more(made.sum())?;
         self.finish(over, &mut column);
         Ok(Some(column))
+    }
+
+    /// Where values are less than the one before.
+    async fn falls(&mut self, values: &[f64]) -> Result<Vec<u32>, QueryError> {
+        if values.len() < long::LONG {
+            return Ok(falls(values));
+        }
+        let mut all = Vec::new();
+        for turn in turns(values.len()) {
+            self.pace.spend(turn.len()).await?;
+            // With the one before the first.
+            let begin = turn.start.saturating_sub(1);
+            let found = falls(&values[begin..turn.end]).into_iter();
+            all.extend(found.map(|at| at + index(begin)));
+        }
+        Ok(all)
     }
 
     /// Notes how many results a series has, and what its windows held: at most, and the last one. That
@@ -394,14 +428,17 @@ impl Evaluation<'_> {
         ranges: Ranges,
         grid: Grid,
     ) -> Result<Columns, QueryError> {
-        let mut values = vec![1.0; grid.steps];
-        self.read = vec![0; grid.steps];
+        let mut values = self.pace.filled(1.0, grid.steps).await?;
+        self.read = self.pace.filled(0, grid.steps).await?;
         for series in &ranges.series {
             let samples = &series.samples;
             let times = &samples.timestamps;
-            self.pace.spend(grid.steps).await?;
             let (mut seen, mut most, mut windows) = (0, 0_u64, 0);
             for (step, value) in values.iter_mut().enumerate() {
+                if step % STEPS_PER_CHECK == 0 {
+                    let steps = STEPS_PER_CHECK.min(grid.steps - step);
+                    self.pace.spend(steps).await?;
+                }
                 let end = ranges.look.from(grid.at(step));
                 let start = end.saturating_sub(ranges.range_ms);
                 let to = times.partition_point(|t| t.0 <= end);
@@ -429,6 +466,8 @@ impl Evaluation<'_> {
 
 /// Values a series' windows may see between two looks at the clock.
 const VALUES_PER_CHECK: usize = 20_000;
+/// Windows that are looked for between two such looks.
+const STEPS_PER_CHECK: usize = 20_000;
 
 #[cfg(test)]
 mod tests {

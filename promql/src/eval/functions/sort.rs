@@ -2,7 +2,12 @@
 
 use std::cmp::Ordering;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::super::{LABEL_COST, Pace};
 use super::{Args, Column, Columns};
+use crate::error::QueryError;
 use crate::plan::Grid;
 
 /// By value, NaN last either way; histograms have none and are left out.
@@ -41,17 +46,22 @@ const RUN: usize = 12;
 /// `slices.SortFunc`, which Prometheus uses. The standard library's may panic of such an order.
 /// It hangs on the order that columns come in too, here that of their labels, as in Prometheus'
 /// blocks; its head has the order in which series came, so there the two may differ.
-pub(super) fn sorted_by_labels(mut args: Args, grid: Grid, is_descending: bool) -> Columns {
+pub(super) async fn sorted_by_labels(
+    mut args: Args,
+    grid: Grid,
+    is_descending: bool,
+    pace: &mut Pace<'_>,
+) -> Result<Columns, QueryError> {
     let columns = args.vector();
     let names: Vec<String> = args.0.map(|name| name.into_string().0).collect();
     if grid.steps != 1 {
-        return Columns::Vector(columns);
+        return Ok(Columns::Vector(columns));
     }
     let is_before = |a: &Column, b: &Column| match is_descending {
         true => by_labels(&names, a, b).is_gt(),
         false => by_labels(&names, a, b).is_lt(),
     };
-    Columns::Vector(merged(columns, &is_before))
+    Ok(Columns::Vector(merged(columns, &is_before, pace).await?))
 }
 
 fn by_labels(names: &[String], a: &Column, b: &Column) -> Ordering {
@@ -68,31 +78,41 @@ fn by_labels(names: &[String], a: &Column, b: &Column) -> Ordering {
 }
 
 /// Sorted by a comparison that need not be an order: nothing is lost and it ends in any case.
-fn merged<T>(mut items: Vec<T>, is_before: &impl Fn(&T, &T) -> bool) -> Vec<T> {
-    if items.len() <= RUN {
-        for end in 1..items.len() {
-            let mut place = end;
-            while place > 0 && is_before(&items[place], &items[place - 1]) {
-                items.swap(place, place - 1);
-                place -= 1;
+fn merged<'p, T: Send + Sync + 'p>(
+    mut items: Vec<T>,
+    is_before: &'p (impl Fn(&T, &T) -> bool + Sync),
+    pace: &'p mut Pace<'_>,
+) -> BoxFuture<'p, Result<Vec<T>, QueryError>> {
+    let merged = async move {
+        pace.spend(items.len() * LABEL_COST).await?;
+        if items.len() <= RUN {
+            for end in 1..items.len() {
+                let mut place = end;
+                while place > 0 && is_before(&items[place], &items[place - 1]) {
+                    items.swap(place, place - 1);
+                    place -= 1;
+                }
             }
+            return Ok(items);
         }
-        return items;
-    }
-    let behind = items.split_off(items.len() / 2);
-    let mut left = merged(items, is_before).into_iter().peekable();
-    let mut right = merged(behind, is_before).into_iter().peekable();
-    let mut all = Vec::with_capacity(left.len() + right.len());
-    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        let next = match is_before(b, a) {
-            true => right.next(),
-            false => left.next(),
-        };
-        all.extend(next);
-    }
-    all.extend(left);
-    all.extend(right);
-    all
+        let behind = items.split_off(items.len() / 2);
+        let left = merged(items, is_before, pace).await?;
+        let right = merged(behind, is_before, pace).await?;
+        let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+        let mut all = Vec::with_capacity(left.len() + right.len());
+        while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+            pace.spend(LABEL_COST).await?;
+            let next = match is_before(b, a) {
+                true => right.next(),
+                false => left.next(),
+            };
+            all.extend(next);
+        }
+        all.extend(left);
+        all.extend(right);
+        Ok(all)
+    };
+    merged.boxed()
 }
 
 /// Whether `a` is before `b` as `facette/natsort` of 2018 has it, which Prometheus 3.5 uses: runs of
@@ -130,6 +150,14 @@ fn run(text: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::pace::tests::{at_ease, finish};
+
+    fn merged<T: Send + Sync>(
+        items: Vec<T>,
+        is_before: &(impl Fn(&T, &T) -> bool + Sync),
+    ) -> Vec<T> {
+        at_ease(|pace| finish(super::merged(items, is_before, pace))).unwrap()
+    }
 
     fn sorted(texts: &[&'static str]) -> Vec<&'static str> {
         merged(texts.to_vec(), &|a: &&str, b: &&str| {
