@@ -174,6 +174,15 @@ mod tests {
         let form = [("content-type", "application/x-www-form-urlencoded")];
         let posted = twin.api_request("POST", "/api/v1/series", &form, "match%5B%5D=up");
         assert_eq!(posted.await.seen(), (200, found));
+        let bad = [("content-type", "application/x-www-form-urlencoded; x")];
+        let posted = twin.api_request("POST", "/api/v1/series", &bad, "match%5B%5D=up");
+        assert_eq!(
+            posted.await.seen(),
+            (
+                400,
+                r#"{"status":"error","errorType":"bad_data","error":"error parsing form values: mime: invalid media parameter"}"#
+            )
+        );
         let none = r#"{"status":"success","data":[]}"#;
         for path in [
             "/api/v1/series?match[]=up&start=5&end=6",

@@ -37,6 +37,7 @@ pub mod json;
 mod known;
 pub mod lifecycle;
 pub mod lines;
+mod media;
 pub mod metadata;
 pub mod metrics;
 pub mod moment;

@@ -17,6 +17,7 @@ use model::time::parse_duration;
 use model::{Matcher, Timestamp, number};
 
 use super::errors::ApiError;
+use super::media::Media;
 use super::moment::Moment;
 use super::{Shared, body, multipart};
 use crate::queries::log::Origin;
@@ -156,8 +157,12 @@ impl FromRequest<Shared> for Form {
         let kind = kind.and_then(|k| k.to_str().ok()).unwrap_or_default();
         let boundary = multipart::boundary(kind);
         let mut bytes = None;
-        if parts.method == Method::POST && (is_form(kind) || boundary.is_some()) {
-            bytes = Some(body::read(incoming, FORM_BYTES_MAX, &api.body_budget).await?);
+        if parts.method == Method::POST && !kind.is_empty() {
+            let media = Media::parse(kind);
+            form.error = media.error.map(str::to_owned);
+            if media.kind == FORM || boundary.is_some() {
+                bytes = Some(body::read(incoming, FORM_BYTES_MAX, &api.body_budget).await?);
+            }
         }
         if let (Some(bytes), None) = (&bytes, &boundary) {
             form.add(bytes);
@@ -193,10 +198,7 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     }
 }
 
-fn is_form(kind: &str) -> bool {
-    let media = kind.split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-}
+const FORM: &str = "application/x-www-form-urlencoded";
 
 fn parse_pair(pair: &[u8]) -> Result<(String, String), String> {
     if pair.contains(&b';') {
