@@ -22,7 +22,7 @@ use model::{FamilyMetadata, Labels, SeriesId, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
-use crate::block::{self, Frozen, Reader, Sealed, Tables, Walk};
+use crate::block::{self, Frozen, Meta, Reader, Root, Sealed, Tables, Walk};
 use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
@@ -524,9 +524,9 @@ impl Shard {
         let io = |e| StorageError::io("write", "a merged block", e);
         let writer = block::Writer::create_merged(&*self.disk, &self.dir, merged.id());
         let mut writer = writer.await.map_err(io)?;
-        let mut walks: Vec<(&Arc<Reader>, Walk<'_>)> = Vec::new();
         let one = Sealed::Merged(merged.clone());
-        walks.extend(one.readers().map(|reader| (reader, Walk::new(reader))));
+        let walks = one.readers().map(|reader| (reader, Walk::new(reader)));
+        let mut walks: Vec<(&Arc<Reader>, Walk<'_>)> = walks.collect();
         for id in merged.series() {
             let column = read_series(&mut walks, id).await;
             let column = column.map_err(|e| self.note(e))?;
@@ -543,9 +543,7 @@ impl Shard {
         let (entry, meta, root) = writer.finish().await.map_err(io)?;
         self.metrics.blocks_merged.inc();
         self.metrics.block_bytes.inc_by(entry.len);
-        let known = (meta, root);
-        let reader = Reader::new(self.disk.clone(), &self.dir, entry, known, &self.tables);
-        self.write(|state| state.block_stored(Arc::new(reader)));
+        self.stored(entry, (meta, root));
         Ok(true)
     }
 
@@ -658,6 +656,12 @@ impl Shard {
         .await
     }
 
+    /// Reads go to the file that was just written from now on.
+    fn stored(&self, entry: FileEntry, known: (Meta, Root)) {
+        let reader = Reader::new(self.disk.clone(), &self.dir, entry, known, &self.tables);
+        self.take_stored(Arc::new(reader));
+    }
+
     /// Reads go to this file from now on.
     pub(crate) fn take_stored(&self, reader: Arc<Reader>) {
         self.write(|state| state.block_stored(reader));
@@ -703,15 +707,7 @@ impl Shard {
         let (entry, meta, root) = block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
         self.metrics.blocks_written.inc();
         self.metrics.block_bytes.inc_by(entry.len);
-        let known = (meta, root);
-        let reader = Reader::new(
-            self.disk.clone(),
-            &self.dir,
-            entry.clone(),
-            known,
-            &self.tables,
-        );
-        self.write(|state| state.block_stored(Arc::new(reader)));
+        self.stored(entry.clone(), (meta, root));
         Ok(entry)
     }
 

@@ -562,18 +562,17 @@ impl State {
     }
 
     /// Together with the files of these blocks.
-    fn gathered(
+    fn gathered<'a>(
         &self,
         series: Vec<Handles>,
-        blocks: &[&Sealed],
+        blocks: &[&'a Sealed],
         start: Timestamp,
         end: Timestamp,
     ) -> Gathered {
-        let of_block = |block: &&Sealed| {
+        let of_block = |block: &'a Sealed| {
             let deleted = self.tombstones.get(&block.id());
-            let readers: Vec<Arc<Reader>> = block.readers().cloned().collect();
-            readers.into_iter().map(move |reader| InFile {
-                reader,
+            block.readers().map(move |reader| InFile {
+                reader: reader.clone(),
                 deleted: deleted.cloned(),
             })
         };
@@ -581,7 +580,7 @@ impl State {
             let meta = file.reader.meta();
             meta.min <= end && meta.max >= start
         };
-        let files = blocks.iter().flat_map(of_block).filter(meets);
+        let files = blocks.iter().copied().flat_map(of_block).filter(meets);
         Gathered {
             files: files.collect(),
             series,

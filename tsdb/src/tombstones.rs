@@ -58,7 +58,7 @@ impl Intervals {
 
 /// One block's deleted samples. Cheap to clone.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Tombstones(BTreeMap<SeriesId, Arc<Intervals>>);
+pub struct Tombstones(Arc<BTreeMap<SeriesId, Arc<Intervals>>>);
 
 impl Tombstones {
     pub fn is_empty(&self) -> bool {
@@ -71,12 +71,12 @@ impl Tombstones {
 
     /// Adds an interval that is not empty.
     pub fn add(&mut self, id: SeriesId, interval: Interval) {
-        let intervals = self.0.entry(id).or_default();
+        let intervals = Arc::make_mut(&mut self.0).entry(id).or_default();
         Arc::make_mut(intervals).add(interval);
     }
 
     pub fn digest(&self, digest: &mut Digest) {
-        for (id, intervals) in &self.0 {
+        for (id, intervals) in &*self.0 {
             digest.word(id.0).word(intervals.0.len() as u64);
             for (start, end) in &intervals.0 {
                 digest.time(Some(*start)).time(Some(*end));
@@ -88,7 +88,7 @@ impl Tombstones {
 /// As checkpoints keep them (docs/format/checkpoint.md).
 pub fn put_tombstones(out: &mut Vec<u8>, tombstones: &Tombstones) {
     put_varint(out, tombstones.0.len() as u64);
-    for (id, intervals) in &tombstones.0 {
+    for (id, intervals) in &*tombstones.0 {
         put_varint(out, id.0);
         put_varint(out, intervals.0.len() as u64);
         for (start, end) in &intervals.0 {
@@ -113,7 +113,7 @@ pub fn take_tombstones(fields: &mut Fields<'_>) -> Result<Tombstones, Malformed>
             return Err(Malformed("a series' deletions stand twice"));
         }
     }
-    Ok(Tombstones(series))
+    Ok(Tombstones(Arc::new(series)))
 }
 
 #[cfg(test)]
