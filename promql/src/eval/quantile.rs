@@ -4,26 +4,51 @@ use std::cmp::Ordering;
 
 /// Interpolates between the two values next to the rank. NaNs count as smallest.
 pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || q.is_nan() {
-        return f64::NAN;
-    }
-    if q < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if q > 1.0 {
-        return f64::INFINITY;
-    }
+    let rank = match Rank::of(q, values.len()) {
+        Ok(rank) => rank,
+        Err(whatever) => return whatever,
+    };
     match values.iter().any(|value| value.is_nan()) {
         true => values.sort_by(nan_first),
         // The same order by one comparison.
         false => values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal)),
     }
-    let last = (values.len() - 1) as f64;
-    let rank = q * last;
-    let lower = rank.floor().max(0.0);
-    let upper = (lower + 1.0).min(last);
-    let weight = rank - rank.floor();
-    values[lower as usize] * (1.0 - weight) + values[upper as usize] * weight
+    rank.between(values[rank.lower], values[rank.upper])
+}
+
+/// The two values, by their places in order, between which a quantile lies.
+pub(crate) struct Rank {
+    pub lower: usize,
+    pub upper: usize,
+    weight: f64,
+}
+
+impl Rank {
+    /// Of so many values; where none is looked at, the quantile.
+    pub fn of(q: f64, len: usize) -> Result<Self, f64> {
+        if len == 0 || q.is_nan() {
+            return Err(f64::NAN);
+        }
+        if q < 0.0 {
+            return Err(f64::NEG_INFINITY);
+        }
+        if q > 1.0 {
+            return Err(f64::INFINITY);
+        }
+        let last = (len - 1) as f64;
+        let rank = q * last;
+        let lower = rank.floor().max(0.0);
+        Ok(Self {
+            lower: lower as usize,
+            upper: (lower + 1.0).min(last) as usize,
+            weight: rank - rank.floor(),
+        })
+    }
+
+    /// The quantile, of the values at these places.
+    pub fn between(&self, lower: f64, upper: f64) -> f64 {
+        lower * (1.0 - self.weight) + upper * self.weight
+    }
 }
 
 /// Ascending, NaNs before all.

@@ -34,6 +34,7 @@ pub(super) async fn sorted<T: Labelled>(
     if columns.is_sorted_by(|a, b| a.labels() <= b.labels()) {
         return Ok(columns);
     }
+    let is_before = |a: &T, b: &T| a.labels() < b.labels();
     let mut runs = Vec::with_capacity(columns.len().div_ceil(RUN));
     while !columns.is_empty() {
         let mut run = columns.split_off(columns.len().saturating_sub(RUN));
@@ -46,7 +47,7 @@ pub(super) async fn sorted<T: Labelled>(
         let mut pairs = std::mem::take(&mut runs).into_iter();
         while let Some(left) = pairs.next() {
             runs.push(match pairs.next() {
-                Some(right) => merged(left, right, pace).await?,
+                Some(right) => merged(left, right, is_before, 0, pace).await?,
                 None => left,
             });
         }
@@ -54,16 +55,19 @@ pub(super) async fn sorted<T: Labelled>(
     Ok(runs.pop().unwrap_or_default())
 }
 
-async fn merged<T: Labelled>(
+/// Two runs as one; of what neither is before, the left one's first. A comparison counts for so many values.
+pub(super) async fn merged<T>(
     left: Vec<T>,
     right: Vec<T>,
+    is_before: impl Fn(&T, &T) -> bool,
+    cost: usize,
     pace: &mut Pace<'_>,
 ) -> Result<Vec<T>, QueryError> {
     let mut all = Vec::with_capacity(left.len() + right.len());
     let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        pace.spend(0).await?;
-        all.extend(match b.labels() < a.labels() {
+        pace.spend(cost).await?;
+        all.extend(match is_before(b, a) {
             true => right.next(),
             false => left.next(),
         });

@@ -7,6 +7,7 @@
 use super::super::Pace;
 use super::super::kahan::{Mean, Sum};
 use super::super::pace::turns;
+use super::super::quantile::Rank;
 use super::over_time::{Spread, Window};
 use crate::error::QueryError;
 
@@ -85,24 +86,13 @@ async fn quantile(
     f: impl Fn(f64) -> f64 + Copy,
     pace: &mut Pace<'_>,
 ) -> Result<f64, QueryError> {
-    if values.is_empty() || q.is_nan() {
-        return Ok(f64::NAN);
-    }
-    if !(0.0..=1.0).contains(&q) {
-        return Ok(if q < 0.0 {
-            f64::NEG_INFINITY
-        } else {
-            f64::INFINITY
-        });
-    }
-    let last = (values.len() - 1) as f64;
-    let rank = q * last;
-    let lower = rank.floor().max(0.0);
-    let upper = (lower + 1.0).min(last);
-    let weight = rank - rank.floor();
-    let low = nth(values, lower as usize, f, pace).await?;
-    let high = nth(values, upper as usize, f, pace).await?;
-    Ok(low * (1.0 - weight) + high * weight)
+    let rank = match Rank::of(q, values.len()) {
+        Ok(rank) => rank,
+        Err(whatever) => return Ok(whatever),
+    };
+    let low = nth(values, rank.lower, f, pace).await?;
+    let high = nth(values, rank.upper, f, pace).await?;
+    Ok(rank.between(low, high))
 }
 
 /// A digit of a value's key.

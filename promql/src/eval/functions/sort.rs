@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::super::{LABEL_COST, Pace};
+use super::super::{LABEL_COST, Pace, sorted};
 use super::{Args, Column, Columns};
 use crate::error::QueryError;
 use crate::plan::Grid;
@@ -98,19 +98,7 @@ fn merged<'p, T: Send + Sync + 'p>(
         let behind = items.split_off(items.len() / 2);
         let left = merged(items, is_before, pace).await?;
         let right = merged(behind, is_before, pace).await?;
-        let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
-        let mut all = Vec::with_capacity(left.len() + right.len());
-        while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-            pace.spend(LABEL_COST).await?;
-            let next = match is_before(b, a) {
-                true => right.next(),
-                false => left.next(),
-            };
-            all.extend(next);
-        }
-        all.extend(left);
-        all.extend(right);
-        Ok(all)
+        sorted::merged(left, right, is_before, LABEL_COST, pace).await
     };
     merged.boxed()
 }
