@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 
 use model::labels::METRIC_NAME;
 use model::port::Dice;
-use model::source::{Consistency, Selection, SourceError, Take};
 use model::{Batch, Labels, MatchOp, Matcher, Timestamp};
 use tokio::time::timeout;
 
-use crate::history::Violation;
 use crate::history::deletions::{Chosen, Place};
-use crate::history::violation;
-use crate::workload::{Client, Door, PATIENCE};
+use crate::workload::{Client, PATIENCE};
 
 const NAME: &str = "sim_doomed";
 const SERIES: &str = "series";
@@ -88,14 +85,7 @@ impl Client {
     /// Reads what is left of them; whether there was an answer.
     pub async fn read_doomed(&self) -> bool {
         let started = self.record.lock().deletions.started();
-        let selection = Selection {
-            matchers: vec![Matcher::equal(METRIC_NAME, NAME)],
-            start: Timestamp(i64::MIN / 2),
-            end: Timestamp(i64::MAX / 2),
-            take: Take::All,
-            consistency: Consistency::Strong,
-        };
-        let answer = timeout(PATIENCE, select(&self.door, &selection)).await;
+        let answer = timeout(PATIENCE, self.door.samples(NAME, SERIES)).await;
         let mut record = self.record.lock();
         let Ok(Ok(found)) = answer else {
             record.note(&self.name, "doomed unanswered");
@@ -127,26 +117,4 @@ fn matchers_of(chosen: &Chosen) -> Vec<Matcher> {
         Matcher::equal(METRIC_NAME, NAME),
         of_numbers.expect("numbers are a pattern"),
     ]
-}
-
-type Found = Result<BTreeMap<Place, f64>, Violation>;
-
-/// What every shard still has of them.
-async fn select(door: &Door, selection: &Selection) -> Result<Found, SourceError> {
-    let mut found = BTreeMap::new();
-    for answer in door.select(selection).await? {
-        for series in answer? {
-            let number = series.labels.get(SERIES).and_then(|n| n.parse().ok());
-            let Some(number) = number else {
-                return Ok(violation(format!("phantom: series {}", series.labels)));
-            };
-            for sample in series.samples.iter() {
-                let place = (number, sample.timestamp.0);
-                if found.insert(place, sample.value).is_some() {
-                    return Ok(violation(format!("twice: {place:?}")));
-                }
-            }
-        }
-    }
-    Ok(Ok(found))
 }

@@ -1,20 +1,15 @@
 //! What clients do as senders of OTLP do it: differences to be added up, each repeated until it is
 //! decided, and words about families.
 
-use std::collections::BTreeMap;
-
 use model::labels::METRIC_NAME;
 use model::port::Dice;
 use model::sink::WriteError;
-use model::source::{Consistency, Selection, SourceError, Take};
-use model::{Batch, FamilyMetadata, Labels, Matcher, MetricKind, Timestamp};
+use model::{Batch, FamilyMetadata, Labels, MetricKind};
 use tokio::time::timeout;
 
-use crate::history::Violation;
-use crate::history::sums::{Delta, Place};
-use crate::history::violation;
+use crate::history::sums::Delta;
 use crate::history::words::OF_FAMILY;
-use crate::workload::{Client, Door, PATIENCE};
+use crate::workload::{Client, PATIENCE};
 
 const NAME: &str = "sim_delta";
 const SENDER: &str = "sender";
@@ -50,14 +45,7 @@ impl Client {
     /// Reads all sums; whether there was an answer.
     pub async fn read_sums(&self) -> bool {
         let counted = self.record.lock().sums.counted();
-        let selection = Selection {
-            matchers: vec![Matcher::equal(METRIC_NAME, NAME)],
-            start: Timestamp(i64::MIN / 2),
-            end: Timestamp(i64::MAX / 2),
-            take: Take::All,
-            consistency: Consistency::Strong,
-        };
-        let answer = timeout(PATIENCE, select(&self.door, &selection)).await;
+        let answer = timeout(PATIENCE, self.door.samples(NAME, SENDER)).await;
         let mut record = self.record.lock();
         let Ok(Ok(found)) = answer else {
             record.note(&self.name, "sums unanswered");
@@ -121,26 +109,4 @@ fn batch_of(sender: u64, delta: &Delta) -> Batch {
     batch.add_sample(Labels::from_pairs(labels), delta.at(), delta.value);
     batch.deltas.push(delta.span);
     batch
-}
-
-type Found = Result<BTreeMap<Place, f64>, Violation>;
-
-/// What every shard has of the differences' sums.
-async fn select(door: &Door, selection: &Selection) -> Result<Found, SourceError> {
-    let mut found = BTreeMap::new();
-    for answer in door.select(selection).await? {
-        for series in answer? {
-            let sender = series.labels.get(SENDER).and_then(|n| n.parse().ok());
-            let Some(sender) = sender else {
-                return Ok(violation(format!("phantom: series {}", series.labels)));
-            };
-            for sample in series.samples.iter() {
-                let place = (sender, sample.timestamp.0);
-                if found.insert(place, sample.value).is_some() {
-                    return Ok(violation(format!("twice: {place:?}")));
-                }
-            }
-        }
-    }
-    Ok(Ok(found))
 }

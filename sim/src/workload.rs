@@ -2,7 +2,9 @@
 //! for places, push groups, and read; all they do and see goes into the record.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +54,43 @@ impl Door {
             return Err(SourceError::Unavailable(Vec::new()));
         }
         Ok(join_all(sources.iter().map(|source| source.select(selection))).await)
+    }
+
+    /// What every shard has of a metric whose series are told apart by a number, by that and the instant.
+    pub async fn samples<N: FromStr + Ord + Copy + Debug>(
+        &self,
+        metric: &str,
+        number: &str,
+    ) -> Result<Result<BTreeMap<(N, i64), f64>, Violation>, SourceError> {
+        let matchers = vec![Matcher::equal(METRIC_NAME, metric)];
+        let selection = ever(matchers, Consistency::Strong);
+        let mut found = BTreeMap::new();
+        for answer in self.select(&selection).await? {
+            for series in answer? {
+                let number = series.labels.get(number).and_then(|n| n.parse().ok());
+                let Some(number) = number else {
+                    return Ok(violation(format!("phantom: series {}", series.labels)));
+                };
+                for sample in series.samples.iter() {
+                    let place = (number, sample.timestamp.0);
+                    if found.insert(place, sample.value).is_some() {
+                        return Ok(violation(format!("twice: {place:?}")));
+                    }
+                }
+            }
+        }
+        Ok(Ok(found))
+    }
+}
+
+/// All samples, whenever.
+fn ever(matchers: Vec<Matcher>, consistency: Consistency) -> Selection {
+    Selection {
+        matchers,
+        start: Timestamp(i64::MIN / 2),
+        end: Timestamp(i64::MAX / 2),
+        take: Take::All,
+        consistency,
     }
 }
 
@@ -312,13 +351,8 @@ impl Client {
         consistency: Consistency,
         since: Option<u64>,
     ) -> bool {
-        let selection = Selection {
-            matchers: matchers_of(&series, self.plan.series + FLEETING),
-            start: Timestamp(i64::MIN / 2),
-            end: Timestamp(i64::MAX / 2),
-            take: Take::All,
-            consistency,
-        };
+        let matchers = matchers_of(&series, self.plan.series + FLEETING);
+        let selection = ever(matchers, consistency);
         let answer = timeout(PATIENCE, select(&self.door, &selection)).await;
         let mut record = self.record.lock();
         let found = match answer {
