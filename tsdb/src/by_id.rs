@@ -1,11 +1,11 @@
 //! Things by the id of their series, of which some are gone.
 //!
-//! Ids are given one after the other and never again, so after some time few of them stand for
+//! Ids are given one after the other and never to another, so after some time few of them stand for
 //! anything. What is held stands close together, in the order of the ids; a table in pages says
 //! where. A page of ids of which none is left costs one word, so that what is held is bounded by
 //! what there is, but for an eighth of a bit for each id ever given.
 //!
-//! Finding one takes two steps and no hash. Removing some moves all behind them: many at once.
+//! Finding one takes two steps and no hash. Removing some, or bringing some back, moves all behind them: many at once.
 
 use model::SeriesId;
 use model::limits::SERIES_IDS_MAX;
@@ -51,15 +51,43 @@ impl<T> ById<T> {
     pub fn put(&mut self, id: SeriesId, entry: T) {
         assert!(id.0 >= self.next, "ids come in order");
         assert!(id.0 < SERIES_IDS_MAX, "a shard does not give so many ids");
+        let place = u32::try_from(self.entries.len());
+        *self.slot(id) = place.expect("fewer entries than 2^32 fit into memory");
+        self.entries.push(entry);
+        self.next = id.0 + 1;
+    }
+
+    /// Adds entries under ids that were given and are gone, ascending. Moves all behind them: many at once.
+    ///
+    /// # Panics
+    /// When one of the ids was never given, or is there.
+    pub fn put_back(&mut self, back: Vec<(SeriesId, T)>) {
+        for (id, _) in &back {
+            assert!(id.0 < self.next, "an id that was given");
+            let slot = self.slot(*id);
+            assert_eq!(*slot, NOWHERE, "an id that is gone");
+            *slot = 0;
+        }
+        self.renumber();
+        let mut entries = Vec::with_capacity(self.entries.len() + back.len());
+        let mut held = std::mem::take(&mut self.entries).into_iter();
+        for (id, entry) in back {
+            let place = self.place(id).expect("it was just given one");
+            entries.extend(held.by_ref().take(place - entries.len()));
+            entries.push(entry);
+        }
+        entries.extend(held);
+        self.entries = entries;
+    }
+
+    /// Where the place of an id stands.
+    fn slot(&mut self, id: SeriesId) -> &mut u32 {
         let (page, slot) = place_in_pages(id);
         if self.pages.len() <= page {
             self.pages.resize(page + 1, None);
         }
         let page = self.pages[page].get_or_insert_with(|| Box::new([NOWHERE; PAGE]));
-        let place = u32::try_from(self.entries.len());
-        page[slot] = place.expect("fewer entries than 2^32 fit into memory");
-        self.entries.push(entry);
-        self.next = id.0 + 1;
+        &mut page[slot]
     }
 
     /// Ids below `next` are not given any more.
@@ -191,6 +219,8 @@ mod tests {
         Skip(u64),
         /// Every id but those that leave this rest when divided by the other.
         Keep(u64, u64),
+        /// Every gone id that leaves this rest.
+        Back(u64, u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -198,6 +228,7 @@ mod tests {
             (0u16..900).prop_map(Step::Push),
             (0u64..3_000).prop_map(Step::Skip),
             (0u64..4, 1u64..9).prop_map(|(rest, by)| Step::Keep(rest, by)),
+            (0u64..4, 1u64..9).prop_map(|(rest, by)| Step::Back(rest, by)),
             Just(Step::Keep(9, 9)),
         ]
     }
@@ -240,6 +271,12 @@ mod tests {
                         let taken = expected.extract_if(.., |id, _| id % by != rest);
                         prop_assert_eq!(removed, taken.map(|(_, entry)| entry).collect::<Vec<_>>());
                     }
+                    Step::Back(rest, by) => {
+                        let gone = (0..next).filter(|id| !expected.contains_key(id));
+                        let back: Vec<u64> = gone.filter(|id| id % by == rest).collect();
+                        found.put_back(back.iter().map(|id| (SeriesId(*id), id * 9)).collect());
+                        expected.extend(back.into_iter().map(|id| (id, id * 9)));
+                    }
                 }
                 check(&found, &expected, next);
             }
@@ -260,6 +297,8 @@ mod tests {
         assert_eq!(held.ids_from(SeriesId(u64::MAX)).count(), 0);
         assert!(held.remove(&[SeriesId(u64::MAX)]).is_empty());
         assert_eq!(held.remove(&[SeriesId(0)]), ['a']);
-        assert_eq!(held.push('b'), SeriesId(1), "never given again");
+        assert_eq!(held.push('b'), SeriesId(1), "never given to another");
+        held.put_back(vec![(SeriesId(0), 'a')]);
+        assert_eq!(held.entries(), ['a', 'b']);
     }
 }

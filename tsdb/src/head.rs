@@ -111,6 +111,15 @@ impl Head {
         self.series.push(HeadSeries::default());
     }
 
+    /// Makes room for series that rested, by id, with the newest instant that blocks hold of each.
+    pub fn put_back(&mut self, back: impl Iterator<Item = (SeriesId, Timestamp)>) {
+        let series = |(id, last)| {
+            let last = Some(last);
+            (id, HeadSeries { last, live: None })
+        };
+        self.series.put_back(back.map(series).collect());
+    }
+
     /// `images` are of the series in `register`, by id.
     pub fn restore(images: Vec<HeadImage>, register: &ById<Labels>) -> Result<Self, ChunkError> {
         let mut series = ById::default();

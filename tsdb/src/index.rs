@@ -12,7 +12,7 @@ use model::{Labels, Matcher, SeriesId};
 /// Ids in ascending order.
 type Postings = Vec<SeriesId>;
 
-/// All registered series by label. Ids are added in ascending order, so postings stay sorted.
+/// All registered series by label. Postings are sorted: new ids are above all others.
 #[derive(Debug, Default)]
 pub struct Index {
     names: BTreeMap<Box<str>, BTreeMap<Box<str>, Held>>,
@@ -42,6 +42,12 @@ impl Held {
         }
     }
 
+    fn merge(&mut self, ids: &[SeriesId]) {
+        let mut merged = self.ids().to_vec();
+        merge(&mut merged, ids);
+        *self = Self::Many(merged);
+    }
+
     /// `None` if there are none.
     fn of(mut ids: Postings) -> Option<Self> {
         ids.shrink_to_fit();
@@ -50,6 +56,27 @@ impl Held {
             [id] => Some(Self::One(id)),
             _ => Some(Self::Many(ids)),
         }
+    }
+}
+
+/// Puts others, which ascend too, where they belong.
+fn merge(ids: &mut Postings, others: &[SeriesId]) {
+    ids.extend_from_slice(others);
+    // Two ascending runs, which the stable sort finds.
+    ids.sort();
+}
+
+/// Tells of each label that any of these have, with their ids.
+fn each_label(series: &[(SeriesId, Labels)], mut tell: impl FnMut(&str, &str, &[SeriesId])) {
+    let mut pairs: Vec<(&str, &str, SeriesId)> = Vec::new();
+    for (id, labels) in series {
+        pairs.extend(labels.iter().map(|(name, value)| (name, value, *id)));
+    }
+    pairs.sort_unstable();
+    for of_value in pairs.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let (name, value, _) = of_value[0];
+        let ids: Vec<SeriesId> = of_value.iter().map(|(_, _, id)| *id).collect();
+        tell(name, value, &ids);
     }
 }
 
@@ -101,16 +128,22 @@ impl Index {
     pub fn remove(&mut self, gone: &[(SeriesId, Labels)]) {
         let ids: Vec<SeriesId> = gone.iter().map(|(id, _)| *id).collect();
         self.all = subtract(&self.all, &ids);
-        let mut pairs: Vec<(&str, &str, SeriesId)> = Vec::new();
-        for (id, labels) in gone {
-            pairs.extend(labels.iter().map(|(name, value)| (name, value, *id)));
-        }
-        pairs.sort_unstable();
-        for of_value in pairs.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let (name, value, _) = of_value[0];
-            let ids: Vec<SeriesId> = of_value.iter().map(|(_, _, id)| *id).collect();
-            self.remove_postings(name, value, &ids);
-        }
+        each_label(gone, |name, value, ids| {
+            self.remove_postings(name, value, ids);
+        });
+    }
+
+    /// Adds series that were taken out, with their labels, by id.
+    pub fn put_back(&mut self, back: &[(SeriesId, Labels)]) {
+        let ids: Vec<SeriesId> = back.iter().map(|(id, _)| *id).collect();
+        merge(&mut self.all, &ids);
+        each_label(back, |name, value, ids| {
+            let held = self.names.get_mut(name).and_then(|values| values.get_mut(value));
+            match held {
+                Some(held) => held.merge(ids),
+                None => self.add_label(name, value, ids),
+            }
+        });
     }
 
     fn remove_postings(&mut self, name: &str, value: &str, ids: &[SeriesId]) {
@@ -337,6 +370,9 @@ mod tests {
             left.iter().for_each(|(id, labels)| expected.add(*id, labels));
             prop_assert_eq!(&index.all, &expected.all);
             prop_assert_eq!(&index.names, &expected.names);
+            index.put_back(&gone);
+            prop_assert_eq!(&index.all, &in_pieces.all);
+            prop_assert_eq!(&index.names, &in_pieces.names);
         }
     }
 }

@@ -20,21 +20,16 @@ impl Order {
 
     /// The order of all `labels`, of which the first [`Order::series`] are in this one.
     pub fn extended(&self, labels: &[Labels]) -> Self {
-        let number = |place: usize| u32::try_from(place).expect("fewer than 2^32 fit into memory");
         let new = self.series..labels.len();
         let mut places = self.places.clone();
-        places.extend(
-            new.filter(|place| !labels[*place].metric_name().is_empty())
-                .map(number),
-        );
-        let by_name = |a: &u32, b: &u32| labels[*a as usize].cmp_by_name(&labels[*b as usize]);
-        // A run that is in order already and the new ones: the standard sort merges such runs.
-        places[self.places.len()..].sort_by(by_name);
-        places.sort_by(by_name);
-        Self {
+        let named = new.filter(|place| !labels[*place].metric_name().is_empty());
+        places.extend(named.map(number));
+        let mut order = Self {
             places,
             series: labels.len(),
-        }
+        };
+        order.sort_from(self.places.len(), labels);
+        order
     }
 
     /// The order without the places `gone`, which ascend; those behind them move up.
@@ -47,6 +42,38 @@ impl Order {
             places: self.places.iter().filter_map(moved).collect(),
             series: self.series - gone.partition_point(|place| *place < self.series),
         }
+    }
+
+    /// The order with series that came in between: `come` are their places, which ascend, among all `labels`.
+    pub fn with(&self, come: &[usize], labels: &[Labels]) -> Self {
+        let mut behind = come.iter().peekable();
+        let mut next = 0;
+        // By the place a series had: the one it has now.
+        let mut moved = Vec::with_capacity(self.series);
+        while moved.len() < self.series {
+            match behind.next_if_eq(&&next) {
+                Some(_) => {}
+                None => moved.push(number(next)),
+            }
+            next += 1;
+        }
+        let looked_at = come.partition_point(|place| *place < next);
+        let mut places: Vec<u32> = self.places.iter().map(|place| moved[*place as usize]).collect();
+        let known = places.len();
+        let new = come[..looked_at].iter();
+        let named = new.filter(|place| !labels[**place].metric_name().is_empty());
+        places.extend(named.map(|place| number(*place)));
+        let mut order = Self { places, series: next };
+        order.sort_from(known, labels);
+        order
+    }
+
+    /// Places from the given one on are sorted among the others.
+    fn sort_from(&mut self, known: usize, labels: &[Labels]) {
+        let by_name = |a: &u32, b: &u32| labels[*a as usize].cmp_by_name(&labels[*b as usize]);
+        // A run that is in order already and the new ones: the standard sort merges such runs.
+        self.places[known..].sort_by(by_name);
+        self.places.sort_by(by_name);
     }
 
     /// Those of `chosen`, places that ascend, in this order: where in `chosen` they stand.
@@ -69,6 +96,10 @@ impl Order {
         };
         self.places.iter().filter_map(nth).collect()
     }
+}
+
+fn number(place: usize) -> u32 {
+    u32::try_from(place).expect("fewer than 2^32 fit into memory")
 }
 
 #[cfg(test)]
@@ -111,5 +142,20 @@ mod tests {
         let mut by_name: Vec<usize> = (0..chosen.len()).collect();
         by_name.sort_by_key(|nth| left[chosen[*nth]].metric_name());
         assert_eq!(expected.sorted(&chosen), by_name);
+    }
+
+    #[test]
+    fn what_comes_back_finds_its_place() {
+        let name = |n: usize| Labels::from_pairs([("__name__", format!("m{:03}", n * 7 % 300))]);
+        let labels: Vec<Labels> = (0..300).map(name).collect();
+        let come: Vec<usize> = (0..300).filter(|n| n % 3 == 1).collect();
+        let before: Vec<Labels> = (0..300).filter(|n| n % 3 != 1).map(name).collect();
+        for looked_at in [0, 1, 140, 200] {
+            let some = Order::default().extended(&before[..looked_at]);
+            let with = some.with(&come, &labels);
+            assert!(with.series() >= looked_at);
+            let expected = Order::default().extended(&labels[..with.series()]);
+            assert_eq!(with.places, expected.places);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The register of series: label set to id, id to label set, and the index over them.
 //!
-//! Ids count up from zero in log order and are never used again, neither for a label set that was
-//! collected and comes back.
+//! Ids count up from zero in log order and are never given to another label set. One that only blocks hold rests: it
+//! leaves the register and comes back under its id.
 
 use std::sync::{Arc, Mutex};
 
@@ -65,6 +65,24 @@ impl SeriesTable {
         let id = self.labels.push(labels.clone());
         self.ids.insert(labels, id);
         (id, true)
+    }
+
+    /// Takes in label sets that rested, by id.
+    pub fn put_back(&mut self, back: &[(SeriesId, Labels)]) {
+        if back.is_empty() {
+            return;
+        }
+        let keep = |(id, labels): &(SeriesId, Labels)| (*id, kept(labels.clone()));
+        let back: Vec<(SeriesId, Labels)> = back.iter().map(keep).collect();
+        self.index.put_back(&back);
+        let ids = back.iter().map(|(id, labels)| (labels.clone(), *id));
+        self.ids.extend(ids);
+        let ids: Vec<SeriesId> = back.iter().map(|(id, _)| *id).collect();
+        self.labels.put_back(back);
+        let places: Vec<usize> = ids.iter().filter_map(|id| self.labels.place(*id)).collect();
+        let order = self.order.get_mut().expect("sorting does not panic");
+        *order = Arc::new(order.with(&places, self.labels.entries()));
+        *self.kinds.get_mut().expect("counting does not panic") = Arc::default();
     }
 
     pub fn resolve(&self, labels: &Labels) -> Option<SeriesId> {
@@ -189,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_is_known_nowhere_and_comes_back_as_another() {
+    fn what_is_removed_is_known_nowhere_until_it_is_put_back() {
         let mut table = SeriesTable::default();
         let named = |name: &str| Labels::from_pairs([("__name__", name), ("job", "x")]);
         let all = ["d", "c", "b", "a"].map(named);
@@ -223,6 +241,14 @@ mod tests {
         let again = SeriesTable::restore(table.all().clone()).expect("each once");
         assert_eq!(by_name(&again), by_name(&table));
         assert_eq!(again.given(), 5);
+        table.put_back(&[(ids[2], all[2].clone())]);
+        assert_eq!(table.resolve(&all[2]), Some(ids[2]));
+        assert_eq!(by_name(&table), [3, 2, 4, 0].map(SeriesId));
+        assert_eq!(
+            table.select(&[Matcher::equal("job", "x")]),
+            [0, 2, 3, 4].map(SeriesId)
+        );
+        assert_eq!((table.len(), table.given()), (4, 5));
         assert!(table.remove(&[SeriesId(1)]).is_empty());
     }
 }
