@@ -180,10 +180,15 @@ fn a_write_that_was_on_its_way_to_a_forgotten_series_is_stored() {
             propose(&replica, Command::Seal(SealCommand { before })).await;
             propose(&replica, Command::Retain(RetainCommand { before })).await;
             let from = SeriesId(0);
-            let (series, next) = replica.engine.dead_series(Look { before, from }).await;
+            let (series, next) = replica.engine.idle_series(Look { before, from }).await;
             assert_eq!((series.len(), next), (1, None));
             let index = replica.engine.applied_index();
-            let collect = CollectCommand { before, series };
+            let rest = true;
+            let collect = CollectCommand {
+                before,
+                series,
+                rest,
+            };
             let (_, stored) = futures::join!(
                 propose(&replica, Command::Collect(collect)),
                 write(&replica, 7, before, 2.0)

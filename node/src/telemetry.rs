@@ -220,12 +220,17 @@ pub fn computed(status: &Arc<NodeStatus>) -> Vec<Computed> {
         counted(
             "prometheus_tsdb_head_series_created_total",
             "Total number of series created in the head",
-            |all| all.iter().map(|s| s.series_ever).sum(),
+            |all| all.iter().map(|s| s.series_ever + s.series_returned).sum(),
         ),
         counted(
             "prometheus_tsdb_head_series_removed_total",
             "Total number of series removed in the head",
-            |all| all.iter().map(|s| s.series_ever - s.series).sum(),
+            |all| {
+                let left = all
+                    .iter()
+                    .map(|s| s.series_ever + s.series_returned - s.series);
+                left.sum()
+            },
         ),
         stored(
             "prometheus_tsdb_head_min_time_seconds",

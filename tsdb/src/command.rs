@@ -55,6 +55,7 @@ const DESCRIBE: u8 = 10;
 const ADD: u8 = 11;
 const COMPACT: u8 = 20;
 const COLLECT: u8 = 21;
+const COLLECT_AND_REST: u8 = 22;
 
 /// One entry of the shard's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,14 +226,16 @@ pub struct AddCommand {
     pub totals_max: u32,
 }
 
-/// Forgets registered series of which nothing is stored: those of `series` that have no sample in the
-/// head or in any block, whose newest sample was before `before`, and that have no exemplar from then
-/// on. Others are left alone.
+/// Registered series that are written no more leave the register: those of `series` that have no sample in the
+/// head and whose newest one was before `before`. One that no block holds is forgotten, if it has no exemplar from
+/// then on; others rest. The rest are left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectCommand {
     pub before: Timestamp,
     /// Ascending.
     pub series: Vec<SeriesId>,
+    /// Whether those that blocks hold rest. If not, they stay: programs of before knew no other.
+    pub rest: bool,
 }
 
 /// Why bytes are not a command of a version this program knows.
@@ -310,7 +313,10 @@ impl Command {
                 describe::put_describe(&mut out, command);
             }
             Self::Collect(collect) => {
-                out.push(COLLECT);
+                out.push(match collect.rest {
+                    true => COLLECT_AND_REST,
+                    false => COLLECT,
+                });
                 admin::put_collect(&mut out, collect);
             }
         }
@@ -351,7 +357,12 @@ impl Command {
             DESCRIBE if version == VERSION_3 => {
                 Self::Describe(describe::take_describe(&mut fields)?)
             }
-            COLLECT if version == VERSION_2 => Self::Collect(admin::take_collect(&mut fields)?),
+            COLLECT if version == VERSION_2 => {
+                Self::Collect(admin::take_collect(&mut fields, false)?)
+            }
+            COLLECT_AND_REST if version == VERSION_2 => {
+                Self::Collect(admin::take_collect(&mut fields, true)?)
+            }
             PUSHES if version == VERSION_3 => {
                 // Time, key with a job, operation and time to live.
                 let count = fields.count(9)?;

@@ -1,16 +1,20 @@
 //! What a question finds in a shard: under the state's lock what is in memory and which blocks may hold more,
 //! behind it where in their files that stands.
 //!
+//! A series that rests is in no memory: it is found in the files, with its labels.
+//!
 //! Sealed content changes by commands alone, and a file stays while somebody holds its reader: what is found
 //! after the lock was given back is what was there before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{Labels, SeriesId, Timestamp};
+use model::{Labels, Matcher, SeriesId, Timestamp};
 
 use crate::block::{Reader, TABLE_SERIES, Walk};
 use crate::error::StorageError;
 use crate::part::Part;
+use crate::resting::SAMPLES_OF_LABELS;
 use crate::select::Turn;
 use crate::tombstones::{Intervals, Tombstones};
 
@@ -30,6 +34,40 @@ pub struct InFile {
     pub reader: Arc<Reader>,
     /// What of the block counts no longer, if anything is deleted.
     pub deleted: Option<Tombstones>,
+    /// Whether it may hold series that rest.
+    pub rests: bool,
+}
+
+/// Which series that rest are wanted too.
+#[derive(Debug, Default)]
+pub enum Others {
+    #[default]
+    None,
+    /// All that any of the lists chooses, but for those that are known already, ascending.
+    Chosen {
+        any_of: Vec<Vec<Matcher>>,
+        known: Vec<SeriesId>,
+    },
+    /// These, ascending.
+    These(Vec<SeriesId>),
+}
+
+impl Others {
+    /// Those of a file.
+    async fn of(&self, reader: &Reader) -> Result<Vec<SeriesId>, StorageError> {
+        match self {
+            Self::None => Ok(Vec::new()),
+            Self::Chosen { any_of, known } => {
+                let mut chosen = reader.select_any(any_of).await?;
+                chosen.retain(|id| known.binary_search(id).is_err());
+                Ok(chosen)
+            }
+            Self::These(ids) => {
+                let has = |id: &&SeriesId| reader.ids().place(**id).is_some();
+                Ok(ids.iter().filter(has).copied().collect())
+            }
+        }
+    }
 }
 
 /// Series by id, and where in `start ..= end` more of them may stand.
@@ -37,6 +75,7 @@ pub struct InFile {
 pub struct Gathered {
     pub series: Vec<Handles>,
     pub files: Vec<InFile>,
+    pub others: Others,
     pub start: Timestamp,
     pub end: Timestamp,
 }
@@ -46,6 +85,7 @@ impl Gathered {
         Self {
             series: Vec::new(),
             files: Vec::new(),
+            others: Others::None,
             start: Timestamp::MIN,
             end: Timestamp::MIN,
         }
@@ -53,6 +93,7 @@ impl Gathered {
 
     /// The series that have samples, as far as handles tell.
     pub async fn found(mut self) -> Result<Vec<Handles>, StorageError> {
+        self.add_others().await?;
         for file in &self.files {
             let mut turn = Turn::default();
             let mut walk = Walk::new(&file.reader);
@@ -67,6 +108,32 @@ impl Gathered {
         }
         self.series.retain(|series| !series.parts.is_empty());
         Ok(self.series)
+    }
+
+    /// Series that rest join the others.
+    async fn add_others(&mut self) -> Result<(), StorageError> {
+        if matches!(self.others, Others::None) {
+            return Ok(());
+        }
+        let mut met: BTreeSet<SeriesId> = BTreeSet::new();
+        let mut turn = Turn::default();
+        for InFile { reader, .. } in self.files.iter().filter(|file| file.rests) {
+            let mut ids = self.others.of(reader).await?;
+            ids.retain(|id| met.insert(*id));
+            turn.spend(ids.len() * SAMPLES_OF_LABELS).await;
+            let labels = reader.labels_of(&ids).await?;
+            let handles = ids.into_iter().zip(labels).map(|(id, labels)| Handles {
+                id,
+                labels,
+                parts: Vec::new(),
+                in_files: true,
+            });
+            self.series.extend(handles);
+        }
+        if !met.is_empty() {
+            self.series.sort_by_key(|series| series.id);
+        }
+        Ok(())
     }
 
     /// As [`Gathered::found`], without the ids.

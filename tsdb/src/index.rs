@@ -138,7 +138,10 @@ impl Index {
         let ids: Vec<SeriesId> = back.iter().map(|(id, _)| *id).collect();
         merge(&mut self.all, &ids);
         each_label(back, |name, value, ids| {
-            let held = self.names.get_mut(name).and_then(|values| values.get_mut(value));
+            let held = self
+                .names
+                .get_mut(name)
+                .and_then(|values| values.get_mut(value));
             match held {
                 Some(held) => held.merge(ids),
                 None => self.add_label(name, value, ids),
@@ -262,6 +265,21 @@ impl Index {
         // Ascending runs, which the stable sort finds.
         ids.sort();
         ids
+    }
+}
+
+/// Ids that any of the lists chooses, ascending; all, when there is none.
+pub fn select_any(index: &Index, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
+    match any_of {
+        [] => index.select(&[]),
+        [matchers] => index.select(matchers),
+        several => {
+            let lists = several.iter().map(|matchers| index.select(matchers));
+            let mut ids: Vec<SeriesId> = lists.flatten().collect();
+            ids.sort();
+            ids.dedup();
+            ids
+        }
     }
 }
 

@@ -9,8 +9,9 @@
 //! What stays true:
 //! - (series, timestamp) is written once: the first value in log order stays, compared by bits,
 //!   until it is deleted or dropped.
-//! - Series ids are assigned in log order and never used again. A series of which nothing is stored
-//!   any more is forgotten by a command of the log; when it comes back it has another id.
+//! - Series ids are assigned in log order and never given to another. A series that is written no more leaves memory
+//!   by a command of the log: one that blocks hold rests, and comes back under its id; one of which nothing is stored
+//!   is forgotten, and comes back under another.
 //! - Two replicas at one log index have one [`Shard::digest`], whatever their files look like.
 //! - Bytes from a disk are checked before they are believed: a wrong one is an error that names
 //!   file and section, never another answer.
@@ -23,12 +24,12 @@
 //! - [`column`]: how a series' samples are coded once they are sealed
 //! - [`block`], [`checkpoint`], [`manifest`], [`mod@file`], [`fields`]: what stands on the disk
 //! - [`tombstones`]: what was deleted of blocks
-//! - [`part`], [`gathered`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
+//! - [`part`], [`gathered`], [`resting`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
 //! - [`shard`], `loading`, [`snapshot`], [`scrub`]: the whole, with its locks and files
 //! - [`sealing`], [`compaction`], [`retention`], [`collecting`]: when to seal, to make blocks one, to
-//!   drop what, to forget which series; [`digest`], [`cardinality`],
+//!   drop what, which series leave memory; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
 
 pub mod bits;
@@ -65,6 +66,7 @@ pub mod newest;
 pub mod order;
 pub mod part;
 mod pieces;
+pub mod resting;
 pub mod retention;
 pub mod running;
 pub mod scrub;

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use model::Labels;
 use model::port::Disk;
-use model::{Labels, SeriesId};
 
 use crate::block::{Reader, Tables};
 use crate::by_id::ById;
@@ -115,8 +115,8 @@ async fn load_checkpoint(
         .map_err(|damage| StorageError::corrupt(&file.name, damage.section, damage.malformed))
 }
 
-/// Opens a block of which all series are registered. That their labels are those of the register is looked at when all
-/// of it is read.
+/// Opens a block whose series were all registered once. That their labels are those of the register is looked at when
+/// all of it is read.
 pub async fn load_block(
     disk: &Arc<dyn Disk>,
     dir: &Path,
@@ -126,8 +126,8 @@ pub async fn load_block(
 ) -> Result<Arc<Reader>, StorageError> {
     let name = file.name.clone();
     let reader = Reader::open(disk.clone(), dir, file, tables).await?;
-    let known = |id: SeriesId| registered.get(id).is_some();
-    match reader.meta().id == id && reader.ids().iter().all(known) {
+    let last = reader.ids().last();
+    match reader.meta().id == id && last.is_some_and(|last| last.0 < registered.next()) {
         true => Ok(Arc::new(reader)),
         false => Err(not_as_registered(&name)),
     }

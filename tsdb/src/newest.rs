@@ -4,6 +4,7 @@
 //! there as it is; chunks are decoded for the others alone. Between two pages the shard goes on:
 //! what is written meanwhile may be in later pages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::hash::Map;
@@ -15,6 +16,7 @@ use crate::error::StorageError;
 use crate::gathered::{Gathered, Handles};
 use crate::histogram::HistogramPoint;
 use crate::part;
+use crate::resting::Rest;
 use crate::shard::Shard;
 use crate::state::Standing;
 use crate::value::Value;
@@ -30,6 +32,8 @@ pub struct Pages {
     /// Whether they hold all series, not only those written since an index.
     pub whole: bool,
     ids: std::vec::IntoIter<SeriesId>,
+    /// Those that rest, and are to be put among the others.
+    resting: Option<Rest>,
     start: Timestamp,
     end: Timestamp,
 }
@@ -61,17 +65,23 @@ impl Shard {
                 Some(index) if index > state.applied_index() => Some(Timestamp::MIN),
                 Some(index) => state.touched().since(index),
             };
-            let order = |ids: Vec<_>| state.table().sorted_by_name(&ids).into_iter();
-            let ids = match (&selection.any_of[..], written) {
-                ([], _) | (_, None) => Vec::new().into_iter(),
-                (any_of, Some(_)) => order(state.select_any(any_of)),
+            let start = written.map_or(selection.start, |at| at.max(selection.start));
+            let (ids, resting) = match (&selection.any_of[..], written) {
+                ([], _) | (_, None) => (Vec::new(), Rest::default()),
+                (any_of, Some(_)) => (
+                    state
+                        .table()
+                        .sorted_by_name(&state.select_registered(any_of)),
+                    state.rest(any_of, start, selection.end),
+                ),
             };
             Pages {
                 shard: self.clone(),
                 index: state.applied_index(),
                 whole: written == Some(Timestamp::MIN),
-                ids,
-                start: written.map_or(selection.start, |at| at.max(selection.start)),
+                ids: ids.into_iter(),
+                resting: Some(resting).filter(|resting| !resting.is_nowhere()),
+                start,
                 end: selection.end,
             }
         })
@@ -81,6 +91,10 @@ impl Shard {
 impl Pages {
     /// The next page, not empty; none at the end.
     pub async fn next(&mut self) -> Result<Option<Vec<Newest>>, StorageError> {
+        if let Some(resting) = self.resting.take() {
+            let resting = resting.series().await.map_err(|e| self.shard.note(e))?;
+            self.take_in(resting);
+        }
         while self.ids.len() > 0 {
             let mut page = Vec::with_capacity(self.ids.len().min(NEWEST_PAGE_SERIES));
             let (found, among) = self.look();
@@ -104,17 +118,40 @@ impl Pages {
         Ok(None)
     }
 
+    /// Puts series that rest where their names belong.
+    fn take_in(&mut self, resting: BTreeMap<SeriesId, Labels>) {
+        let mut resting: Vec<(SeriesId, Labels)> = resting.into_iter().collect();
+        resting.retain(|(_, labels)| !labels.metric_name().is_empty());
+        resting.sort_by(|a, b| a.1.cmp_by_name(&b.1));
+        let mut resting = resting.into_iter().peekable();
+        let mut ids = Vec::with_capacity(self.ids.len() + resting.len());
+        self.shard.read(|state| {
+            for id in self.ids.by_ref() {
+                if let Some(labels) = state.labels(id) {
+                    let before = |(_, other): &(_, Labels)| other.cmp_by_name(labels).is_lt();
+                    while let Some((id, _)) = resting.next_if(before) {
+                        ids.push(id);
+                    }
+                }
+                ids.push(id);
+            }
+        });
+        ids.extend(resting.map(|(id, _)| id));
+        self.ids = ids.into_iter();
+    }
+
     fn look(&mut self) -> (Vec<Found>, Gathered) {
         let (start, end) = (self.start, self.end);
         let page = self.ids.len().min(NEWEST_PAGE_SERIES);
         let ids: Vec<SeriesId> = self.ids.by_ref().take(page).collect();
         self.shard.read(|state| {
             let (mut found, mut among) = (Vec::with_capacity(ids.len()), Vec::new());
+            let mut resting = Vec::new();
             for ids in ids.chunks(TOUCHED_SERIES) {
                 state.touch_newest(ids);
                 for &id in ids {
-                    match (state.standing(id, start, end), state.table().labels(id)) {
-                        (Standing::Nowhere, _) | (_, None) => {}
+                    match (state.standing(id, start, end), state.labels(id)) {
+                        (Standing::Nowhere, _) => {}
                         (Standing::Here(at, value), Some(labels)) => {
                             found.push(Found::Ready(labels.clone(), at, value));
                         }
@@ -122,11 +159,17 @@ impl Pages {
                             found.push(Found::Among(id));
                             among.extend(state.handles(id, parts, true));
                         }
+                        // It rests, or nothing of it is stored.
+                        (_, None) => {
+                            found.push(Found::Among(id));
+                            resting.push(id);
+                        }
                     }
                 }
             }
             among.sort_unstable_by_key(|series| series.id);
-            (found, state.gathered_in(among, start, end))
+            resting.sort_unstable();
+            (found, state.gathered_in(among, resting, (start, end)))
         })
     }
 

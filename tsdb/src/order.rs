@@ -58,12 +58,19 @@ impl Order {
             next += 1;
         }
         let looked_at = come.partition_point(|place| *place < next);
-        let mut places: Vec<u32> = self.places.iter().map(|place| moved[*place as usize]).collect();
+        let mut places: Vec<u32> = self
+            .places
+            .iter()
+            .map(|place| moved[*place as usize])
+            .collect();
         let known = places.len();
         let new = come[..looked_at].iter();
         let named = new.filter(|place| !labels[**place].metric_name().is_empty());
         places.extend(named.map(|place| number(*place)));
-        let mut order = Self { places, series: next };
+        let mut order = Self {
+            places,
+            series: next,
+        };
         order.sort_from(known, labels);
         order
     }

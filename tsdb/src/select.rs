@@ -3,6 +3,7 @@
 //! A shard answers from what it has applied; how fresh that must be is its caller's concern, so
 //! the consistency of a selection is ignored here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -81,7 +82,8 @@ impl Source for Shard {
     async fn label_names(&self, selection: &MetadataSelection) -> Result<Vec<String>, SourceError> {
         let mut names = Vec::new();
         self.each_label_name(selection, &mut |name| names.push(name.to_owned()));
-        Ok(names)
+        names.extend(self.resting_label_names(selection).await?);
+        Ok(sorted(names))
     }
 
     async fn label_values(
@@ -95,13 +97,14 @@ impl Source for Shard {
                 values.push(value.to_owned());
             }
         });
-        Ok(values)
+        values.extend(self.resting_label_values(name, selection).await?);
+        Ok(sorted(values))
     }
 }
 
 impl Shard {
-    /// As [`Source::label_names`], for a caller that has most of them already. `each` runs under the
-    /// shard's lock.
+    /// Of registered series, as [`Source::label_names`], for a caller that has most of them already. `each` runs under
+    /// the shard's lock.
     pub fn each_label_name(&self, selection: &MetadataSelection, each: &mut dyn FnMut(&str)) {
         let range = (selection.start, selection.end);
         self.read(|state| state.each_label_name(&selection.any_of, range, each));
@@ -117,6 +120,47 @@ impl Shard {
     ) {
         let range = (selection.start, selection.end);
         self.read(|state| state.each_label_value(name, &selection.any_of, range, each));
+    }
+
+    /// Names of labels of series that rest, sorted, each once.
+    pub async fn resting_label_names(
+        &self,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        let names = |labels: &Labels, texts: &mut BTreeSet<String>| {
+            let new = labels.iter().filter(|(name, _)| !texts.contains(*name));
+            let new: Vec<String> = new.map(|(name, _)| name.to_owned()).collect();
+            texts.extend(new);
+        };
+        self.resting_texts(selection, names).await
+    }
+
+    /// Values of a label of series that rest, sorted, each once.
+    pub async fn resting_label_values(
+        &self,
+        name: &str,
+        selection: &MetadataSelection,
+    ) -> Result<Vec<String>, SourceError> {
+        let values = |labels: &Labels, texts: &mut BTreeSet<String>| {
+            let new = labels.get(name).filter(|value| !texts.contains(*value));
+            texts.extend(new.map(str::to_owned));
+        };
+        self.resting_texts(selection, values).await
+    }
+
+    async fn resting_texts(
+        &self,
+        selection: &MetadataSelection,
+        add: impl Fn(&Labels, &mut BTreeSet<String>),
+    ) -> Result<Vec<String>, SourceError> {
+        let (start, end) = (selection.start, selection.end);
+        let mut texts = BTreeSet::new();
+        for any_of in turns(&selection.any_of) {
+            let rest = self.read(|state| state.rest(any_of, start, end));
+            let resting = rest.series().await.map_err(|e| self.source_error(e))?;
+            resting.values().for_each(|labels| add(labels, &mut texts));
+        }
+        Ok(texts.into_iter().collect())
     }
 
     async fn pieces(&self, selection: &Selection) -> Result<Pieces, SourceError> {
@@ -136,6 +180,12 @@ impl Shard {
     pub(crate) fn source_error(&self, error: StorageError) -> SourceError {
         SourceError::Internal(self.note(error).full_text())
     }
+}
+
+fn sorted(mut texts: Vec<String>) -> Vec<String> {
+    texts.sort_unstable();
+    texts.dedup();
+    texts
 }
 
 /// Gives others a turn now and then: what is in memory is decoded without a wait.

@@ -27,7 +27,7 @@ use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
 use crate::collecting::Look;
-use crate::command::{AddCommand, Command, WriteCommand};
+use crate::command::{AddCommand, Command, DeleteCommand, WriteCommand};
 use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
@@ -39,8 +39,12 @@ use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
+use crate::select::Turn;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{Entry, Lookup, Outcome, Prepared, Recalled, Replayed, Run, State, sums_of};
+use crate::state::{
+    Cleaned, Entry, Lookup, Outcome, Prepared, Recalled, Replayed, Returning, Run, State,
+    Unregistered, Whereabouts, sums_of,
+};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +60,10 @@ pub struct Position {
 pub struct Stats {
     pub applied_index: u64,
     pub series: u64,
-    /// How many were ever registered; one that comes back after it was collected counts again.
+    /// How many were ever registered; one that comes back after it was forgotten counts again.
     pub series_ever: u64,
+    /// How many that rested came back since the shard was opened.
+    pub series_returned: u64,
     pub groups: u64,
     pub head_samples: u64,
     /// Of the head's compressed samples.
@@ -151,8 +157,10 @@ impl Shard {
         let mut prepared = Prepared::default();
         match command {
             Command::Write(write) | Command::Add(AddCommand { write, .. }) => {
-                prepared.recalled = self.recall(write).await?;
+                prepared.returning = self.returning(&write.labels).await?;
+                prepared.recalled = self.recall(write, &prepared.returning).await?;
             }
+            Command::Delete(delete) => prepared.resting = self.resting(delete).await?,
             Command::Clean(clean) => return self.clean(index, clean.block, command).await,
             _ => {}
         }
@@ -233,13 +241,16 @@ impl Shard {
             None => None,
         };
         let prepared = Prepared {
-            cleaned: cleaned.clone(),
+            cleaned,
             ..Prepared::default()
         };
         let outcome = self.write(|state| state.apply(index, command, &prepared));
-        if let Some(frozen) = cleaned {
-            let labels = self.read(|state| state.table().all().clone());
-            let stored = self.store(&frozen, &labels).await;
+        if let Some(Cleaned { frozen, labels }) = prepared.cleaned {
+            let labels_of = |id: SeriesId| {
+                let place = labels.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+                Some(labels[place].1.clone())
+            };
+            let stored = self.store(&frozen, labels_of).await;
             stored.map_err(|e| StorageError::io("write", "a cleaned block", e))?;
         }
         Ok(outcome)
@@ -250,17 +261,24 @@ impl Shard {
         &self,
         id: u64,
         gathered: Gathered,
-    ) -> Result<Option<Arc<Frozen>>, StorageError> {
+    ) -> Result<Option<Cleaned>, StorageError> {
         let found = gathered.found().await.map_err(|e| self.note(e))?;
-        let mut series = Vec::new();
-        for Handles { id, parts, .. } in found {
+        let (mut series, mut label_sets) = (Vec::new(), Vec::new());
+        for Handles {
+            id, labels, parts, ..
+        } in found
+        {
             let column = part::collect(&parts, Timestamp::MIN, Timestamp::MAX).await;
             let column = column.map_err(|e| self.note(e))?;
             if !column.is_empty() {
                 series.push((id, Taken::of(column)));
+                label_sets.push((id, labels));
             }
         }
-        Ok(Frozen::new(id, series).map(Arc::new))
+        Ok(Frozen::new(id, series).map(|frozen| Cleaned {
+            frozen: Arc::new(frozen),
+            labels: label_sets,
+        }))
     }
 
     /// Ids of blocks of which something is deleted and not cleaned.
@@ -302,19 +320,19 @@ impl Shard {
         self.read(State::max_time)
     }
 
-    /// Series that a [`CollectCommand`](crate::CollectCommand) would forget, ascending and as many as
-    /// it may have, and where to go on if they are not all. Looks at a few at a time.
-    pub async fn dead_series(&self, look: Look) -> (Vec<SeriesId>, Option<SeriesId>) {
-        let mut dead: Vec<SeriesId> = Vec::new();
+    /// Series that a [`CollectCommand`](crate::CollectCommand) would take out of the register, ascending and as many
+    /// as it may have, and where to go on if they are not all. Looks at a few at a time.
+    pub async fn idle_series(&self, look: Look) -> (Vec<SeriesId>, Option<SeriesId>) {
+        let mut idle: Vec<SeriesId> = Vec::new();
         let mut from = Some(look.from);
-        while let Some(first) = from.filter(|_| dead.len() < COLLECT_SERIES_MAX) {
-            let left = COLLECT_SERIES_MAX - dead.len();
-            let (found, next) = self.read(|state| state.look_for_dead(look.before, first, left));
-            dead.extend(found);
+        while let Some(first) = from.filter(|_| idle.len() < COLLECT_SERIES_MAX) {
+            let left = COLLECT_SERIES_MAX - idle.len();
+            let (found, next) = self.read(|state| state.look_for_idle(look.before, first, left));
+            idle.extend(found);
             from = next;
             tokio::task::yield_now().await;
         }
-        (dead, from)
+        (idle, from)
     }
 
     /// First and last instant of samples that no seal has taken.
@@ -331,6 +349,7 @@ impl Shard {
                 applied_index: state.applied_index(),
                 series: state.table().len() as u64,
                 series_ever: state.table().given(),
+                series_returned: state.resting().returned(),
                 groups: state.groups().len() as u64,
                 head_samples: head.samples,
                 head_bytes: head.bytes,
@@ -473,20 +492,25 @@ impl Shard {
     ) -> io::Result<Position> {
         let mut files = self.files.lock().await;
         self.remove_released().await?;
-        let (image, sealed, position) = self.read(|state| {
+        let (image, resting, sealed, position) = self.read(|state| {
             let index = state.applied_index();
             let opaque = opaque(index);
             (
                 state.image(),
+                state.resting().unwritten().clone(),
                 state.sealed().to_vec(),
                 Position { index, opaque },
             )
         });
+        let labels_of = |id: SeriesId| {
+            let labels = image.labels.get(id).or_else(|| resting.get(&id));
+            labels.cloned()
+        };
         let mut entries = Vec::with_capacity(sealed.len() + 1);
         for block in sealed.iter().flat_map(Sealed::leaves) {
             entries.push(match block {
                 Sealed::Stored(reader) => reader.file().clone(),
-                Sealed::Frozen(frozen) => self.store(frozen, &image.labels).await?,
+                Sealed::Frozen(frozen) => self.store(frozen, labels_of).await?,
                 Sealed::Merged(_) => unreachable!("merged blocks are taken apart"),
             });
         }
@@ -513,7 +537,6 @@ impl Shard {
     ///
     /// An error leaves everything as it is; bytes that rotted are found before they are copied.
     pub async fn merge_one(&self) -> Result<bool, StorageError> {
-        // Of one state: what a block holds is registered until it is dropped.
         let found = self.read(|state| {
             let merged = state.next_merge()?;
             Some((merged, state.table().all().clone()))
@@ -530,7 +553,12 @@ impl Shard {
         for id in merged.series() {
             let column = read_series(&mut walks, id).await;
             let column = column.map_err(|e| self.note(e))?;
-            let labels = labels.get(id).expect(REGISTERED).clone();
+            let labels = match labels.get(id) {
+                Some(labels) => labels.clone(),
+                None => read_labels(&mut walks, id)
+                    .await
+                    .map_err(|e| self.note(e))?,
+            };
             writer.add(id, labels, &column).await.map_err(io)?;
             // Pages and files in the machine's cache make nobody wait: others take their turns here.
             tokio::task::yield_now().await;
@@ -683,10 +711,58 @@ impl Shard {
         self.files.lock().await
     }
 
+    /// Those of the label sets whose series rest, by id.
+    async fn returning(&self, labels: &[Labels]) -> Result<Vec<Returning>, StorageError> {
+        let (mut returning, mut turn) = (Vec::new(), Turn::default());
+        for Unregistered { labels, id, files } in self.read(|state| state.unregistered(labels)) {
+            let mut found = id;
+            for reader in files {
+                if found.is_none() {
+                    found = reader.find(&labels).await.map_err(|e| self.note(e))?;
+                    turn.spend(SAMPLES_OF_A_LOOK).await;
+                }
+            }
+            if let Some(id) = found {
+                let newest = self.newest_sealed(id).await.map_err(|e| self.note(e))?;
+                let newest = newest.expect("a series rests in a block");
+                returning.push(Returning { id, labels, newest });
+            }
+        }
+        returning.sort_unstable_by_key(|back| back.id);
+        Ok(returning)
+    }
+
+    /// The newest instant that blocks hold of a series.
+    async fn newest_sealed(&self, id: SeriesId) -> Result<Option<Timestamp>, StorageError> {
+        let Whereabouts { mut newest, files } = self.read(|state| state.whereabouts(id));
+        for reader in files {
+            if newest < Some(reader.meta().max) {
+                let mut walk = Walk::new(&reader);
+                let chunks = walk.chunks(id).await?.iter();
+                newest = chunks.map(|chunk| Some(chunk.max)).fold(newest, Ord::max);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Series that rest and that a deletion concerns.
+    async fn resting(&self, delete: &DeleteCommand) -> Result<Vec<SeriesId>, StorageError> {
+        let (start, end) = (delete.start, delete.end);
+        let rest = match delete.any_of.is_empty() {
+            true => return Ok(Vec::new()),
+            false => self.read(|state| state.rest(&delete.any_of, start, end)),
+        };
+        rest.ids().await.map_err(|e| self.note(e))
+    }
+
     /// What sealed blocks hold for the rows of `write`.
-    async fn recall(&self, write: &WriteCommand) -> Result<Recalled, StorageError> {
+    async fn recall(
+        &self,
+        write: &WriteCommand,
+        returning: &[Returning],
+    ) -> Result<Recalled, StorageError> {
         let mut recalled = Recalled::default();
-        for Lookup { at, places } in self.read(|state| state.lookups(write)) {
+        for Lookup { at, places } in self.read(|state| state.lookups(write, returning)) {
             for Handles { id, parts, .. } in places.found().await.map_err(|e| self.note(e))? {
                 for part in &parts {
                     let column = part.decode().await.map_err(|e| self.note(e))?;
@@ -702,8 +778,12 @@ impl Shard {
 
     /// Writes one sealed block; once its bytes are durable, reads go to the file. Its name becomes
     /// durable with the checkpoint's, before any manifest holds it.
-    async fn store(&self, frozen: &Frozen, labels: &ById<Labels>) -> io::Result<FileEntry> {
-        let labels_of = |id: SeriesId| labels.get(id).expect(REGISTERED).clone();
+    async fn store(
+        &self,
+        frozen: &Frozen,
+        labels_of: impl Fn(SeriesId) -> Option<Labels>,
+    ) -> io::Result<FileEntry> {
+        let labels_of = |id: SeriesId| labels_of(id).expect(REGISTERED);
         let (entry, meta, root) = block::write(&*self.disk, &self.dir, frozen, labels_of).await?;
         self.metrics.blocks_written.inc();
         self.metrics.block_bytes.inc_by(entry.len);
@@ -742,7 +822,10 @@ impl Shard {
         for nth in 0..reader.tables() {
             let (table, labels) = (reader.table(nth).await?, label_sets.next().await?);
             let series: Vec<SeriesId> = ids.by_ref().take(table.count()).collect();
-            let known = |(id, labels): (&SeriesId, &Labels)| registered.get(*id) == Some(labels);
+            let known = |(id, labels): (&SeriesId, &Labels)| {
+                // Of one that rests the block alone knows.
+                registered.get(*id).is_none_or(|own| own == labels)
+            };
             if labels.len() != series.len() || !series.iter().zip(&labels).all(known) {
                 return Err(not_as_registered(&reader.file().name));
             }
@@ -766,7 +849,9 @@ impl Shard {
     }
 }
 
-const REGISTERED: &str = "what a block holds is registered";
+const REGISTERED: &str = "what a block without a file holds is registered, or noted as resting";
+/// Looking a label set up takes about as long as decoding so many samples.
+const SAMPLES_OF_A_LOOK: usize = 1 << 10;
 /// A panic while the state changes leaves it half changed: every later use must stop too.
 const UNPOISONED: &str = "a command panicked while it changed the shard";
 
@@ -774,6 +859,19 @@ fn count_corruption(metrics: &Metrics, found: &StorageError) {
     if let StorageError::Corrupt { .. } = found {
         metrics.corruptions.inc();
     }
+}
+
+/// The labels of a series that some of these files hold.
+async fn read_labels(
+    walks: &mut [(&Arc<Reader>, Walk<'_>)],
+    id: SeriesId,
+) -> Result<Labels, StorageError> {
+    for (_, walk) in walks {
+        if let Some(labels) = walk.labels(id).await? {
+            return Ok(labels.clone());
+        }
+    }
+    unreachable!("one of the files holds it")
 }
 
 /// All samples of a series in some files.

@@ -8,6 +8,7 @@ mod adding;
 mod collecting;
 mod reading;
 mod replay;
+mod resting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -25,7 +26,7 @@ use crate::descriptions::Descriptions;
 use crate::digest::{self, Digest, Sums};
 use crate::exemplars::Exemplars;
 use crate::fences::Fences;
-use crate::gathered::{Gathered, Handles, InFile, add_left};
+use crate::gathered::{Gathered, Handles, InFile, Others, add_left};
 use crate::groups::{Groups, Wiped};
 use crate::head::{Head, HeadSeries};
 use crate::histogram::HistogramPoint;
@@ -38,6 +39,7 @@ use crate::value::Value;
 
 pub use reading::EachValue;
 pub use replay::{Entry, Replayed, Run};
+pub use resting::{Resting, Returning, Unregistered, Whereabouts};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,8 +84,20 @@ impl Recalled {
 pub struct Prepared {
     /// For a write.
     pub recalled: Recalled,
+    /// For a write: series that rest and of which it says the labels; by id.
+    pub returning: Vec<Returning>,
+    /// For a deletion: series that rest and are concerned, ascending.
+    pub resting: Vec<SeriesId>,
     /// For a clean: what is left of the block; nothing if all of it was deleted.
-    pub cleaned: Option<Arc<Frozen>>,
+    pub cleaned: Option<Cleaned>,
+}
+
+/// What is left of a block.
+#[derive(Debug, Clone)]
+pub struct Cleaned {
+    pub frozen: Arc<Frozen>,
+    /// Of all its series, by id.
+    pub labels: Vec<(SeriesId, Labels)>,
 }
 
 /// One series' old rows that a command asks sealed blocks about, and where the answer may stand.
@@ -113,6 +127,7 @@ pub struct State {
     sealed: Vec<Sealed>,
     /// What was deleted of sealed blocks, by block; none of them empty.
     tombstones: BTreeMap<u64, Tombstones>,
+    resting: Resting,
     groups: Groups,
     fences: Fences,
     exemplars: Exemplars,
@@ -173,7 +188,7 @@ impl State {
         if sums != image.sums || !known {
             return Err(ChunkError::NotAsNoted);
         }
-        Ok(Self {
+        let mut state = Self {
             applied_index: image.applied_index,
             table,
             head,
@@ -188,8 +203,11 @@ impl State {
             sealed_before: image.sealed_before,
             sums,
             touched: image.touched,
+            resting: Resting::default(),
             retired: Vec::new(),
-        })
+        };
+        state.find_resting();
+        Ok(state)
     }
 
     pub fn image(&self) -> Image {
@@ -237,6 +255,10 @@ impl State {
 
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    pub fn resting(&self) -> &Resting {
+        &self.resting
     }
 
     pub fn table(&self) -> &SeriesTable {
@@ -287,11 +309,11 @@ impl State {
         match command {
             Command::Write(write) if !self.knows(write) => Outcome::NotRegistered,
             Command::Write(write) => Outcome::Written {
-                rejected: self.write(index, write, &prepared.recalled),
+                rejected: self.write(index, write, prepared),
             },
             Command::Add(add) if !self.knows(&add.write) => Outcome::NotRegistered,
             Command::Add(add) => Outcome::Written {
-                rejected: self.add(index, add, &prepared.recalled),
+                rejected: self.add(index, add, prepared),
             },
             Command::Push(push) => Outcome::Pushed(self.groups.apply(push)),
             Command::Pushes(pushes) => Outcome::PushedAll(self.groups.apply_all(pushes)),
@@ -305,11 +327,11 @@ impl State {
                 Outcome::Retained
             }
             Command::Delete(delete) => {
-                self.delete(delete);
+                self.delete(delete, &prepared.resting);
                 Outcome::Deleted
             }
             Command::Clean(clean) => {
-                self.clean(clean.block, prepared.cleaned.clone());
+                self.clean(clean.block, prepared.cleaned.as_ref());
                 Outcome::Cleaned
             }
             Command::Compact(compact) => {
@@ -324,7 +346,9 @@ impl State {
         }
     }
 
-    fn write(&mut self, index: u64, write: &WriteCommand, recalled: &Recalled) -> Vec<Rejection> {
+    fn write(&mut self, index: u64, write: &WriteCommand, prepared: &Prepared) -> Vec<Rejection> {
+        let recalled = &prepared.recalled;
+        self.put_back(&prepared.returning);
         let new = self.register(&write.labels);
         let stale = self.fences.admit(&write.fences);
         let bounds = Bounds::new(write, self.max_time);
@@ -467,6 +491,7 @@ impl State {
         for block in dropped {
             self.forget(block);
         }
+        self.tidy_resting();
     }
 
     /// A block does not count any more.
@@ -496,12 +521,13 @@ impl State {
 
     /// Head samples go at once. Of a sealed block each chosen series that it holds gets an
     /// interval, whether there is a sample in it or not: that depends on no layout.
-    fn delete(&mut self, delete: &DeleteCommand) {
+    fn delete(&mut self, delete: &DeleteCommand, resting: &[SeriesId]) {
         let (start, end) = (delete.start, delete.end);
         if delete.any_of.is_empty() || start > end {
             return;
         }
-        for id in self.select_any(&delete.any_of) {
+        let registered = self.select_registered(&delete.any_of);
+        for &id in registered.iter().chain(resting) {
             if let Some(series) = self.head.series_mut(id) {
                 let removed = series.remove(start, end);
                 self.sums.remove_column(id, &removed);
@@ -517,7 +543,7 @@ impl State {
     }
 
     /// Puts `cleaned`, which is all that is left of a block with deletions, in its place.
-    fn clean(&mut self, block: u64, cleaned: Option<Arc<Frozen>>) {
+    fn clean(&mut self, block: u64, cleaned: Option<&Cleaned>) {
         if !self.tombstones.contains_key(&block) {
             return;
         }
@@ -525,11 +551,13 @@ impl State {
         let place = place.expect("only blocks that are there have deletions");
         let old = self.sealed.remove(place);
         self.forget(old);
-        if let Some(frozen) = cleaned {
-            let new = Sealed::Frozen(frozen);
+        if let Some(Cleaned { frozen, labels }) = cleaned {
+            let new = Sealed::Frozen(frozen.clone());
             self.sums.add_samples(new.digest());
+            self.note_resting(new.id(), labels);
             self.sealed.push(new);
         }
+        self.tidy_resting();
     }
 
     /// Ids of blocks of which something is deleted.
@@ -542,20 +570,24 @@ impl State {
         self.tombstones.get(&block)?;
         let block = self.sealed.iter().find(|sealed| sealed.id() == block)?;
         let (min, max) = block.range();
-        let handles = block.series().into_iter().filter_map(|id| {
+        let (mut series, mut resting) = (Vec::new(), Vec::new());
+        for id in block.series() {
             let mut parts = Vec::new();
             self.frozen_parts(block, id, (min, max), &mut parts);
-            self.handles(id, parts, true)
-        });
-        let series = handles.collect();
-        Some(self.gathered(series, &[block], min, max))
+            match self.handles(id, parts, true) {
+                Some(handles) => series.push(handles),
+                None => resting.push(id),
+            }
+        }
+        let others = Others::These(resting);
+        Some(self.gathered(series, &[block], (min, max), others))
     }
 
-    /// What is known of a series; `None` of one that is not registered.
+    /// What is known of a series; `None` of one whose labels are in no memory.
     pub fn handles(&self, id: SeriesId, parts: Vec<Part>, in_files: bool) -> Option<Handles> {
         Some(Handles {
             id,
-            labels: self.table.labels(id)?.clone(),
+            labels: self.labels(id)?.clone(),
             parts,
             in_files,
         })
@@ -566,14 +598,15 @@ impl State {
         &self,
         series: Vec<Handles>,
         blocks: &[&'a Sealed],
-        start: Timestamp,
-        end: Timestamp,
+        (start, end): (Timestamp, Timestamp),
+        others: Others,
     ) -> Gathered {
         let of_block = |block: &'a Sealed| {
             let deleted = self.tombstones.get(&block.id());
             block.readers().map(move |reader| InFile {
                 reader: reader.clone(),
                 deleted: deleted.cloned(),
+                rests: self.resting.may_be_in(reader.meta().id),
             })
         };
         let meets = |file: &InFile| {
@@ -581,9 +614,15 @@ impl State {
             meta.min <= end && meta.max >= start
         };
         let files = blocks.iter().copied().flat_map(of_block).filter(meets);
+        let files: Vec<InFile> = files.collect();
+        let others = match files.iter().any(|file| file.rests) {
+            true => others,
+            false => Others::None,
+        };
         Gathered {
-            files: files.collect(),
+            files,
             series,
+            others,
             start,
             end,
         }
@@ -612,23 +651,29 @@ impl State {
 
     /// Rows of `write` that may already be stored in a sealed block. Usually none: a row newer
     /// than its series' newest sample is nowhere.
-    pub fn lookups(&self, write: &WriteCommand) -> Vec<Lookup> {
+    pub fn lookups(&self, write: &WriteCommand, returning: &[Returning]) -> Vec<Lookup> {
         let newest = self.sealed.iter().map(|block| block.range().1).max();
         let Some(newest) = newest else {
             return Vec::new();
         };
         let rows = write.rows.series.iter().zip(&write.rows.timestamps);
         rows.filter(|(_, at)| **at <= newest)
-            .filter_map(|(series, at)| self.lookup(write, *series, *at))
+            .filter_map(|(series, at)| self.lookup(write, returning, *series, *at))
             .collect()
     }
 
-    fn lookup(&self, write: &WriteCommand, series: SeriesRef, at: Timestamp) -> Option<Lookup> {
+    fn lookup(
+        &self,
+        write: &WriteCommand,
+        returning: &[Returning],
+        series: SeriesRef,
+        at: Timestamp,
+    ) -> Option<Lookup> {
         let id = match series {
             SeriesRef::Known(id) => id,
-            SeriesRef::New(index) => self.table.resolve(&write.labels[index as usize])?,
+            SeriesRef::New(index) => self.id_in(write, index, returning)?,
         };
-        let last = self.head.series(id)?.last();
+        let last = self.last_of(id, returning);
         last.filter(|last| at <= *last)?;
         let holds = |block: &&Sealed| block.meets(at, at) && block.has(id);
         let blocks: Vec<&Sealed> = self.sealed.iter().filter(holds).collect();
@@ -636,8 +681,13 @@ impl State {
         for block in &blocks {
             self.frozen_parts(block, id, (at, at), &mut parts);
         }
-        let handles = self.handles(id, parts, true)?;
-        let places = self.gathered(vec![handles], &blocks, at, at);
+        let handles = Handles {
+            id,
+            labels: Labels::default(),
+            parts,
+            in_files: true,
+        };
+        let places = self.gathered(vec![handles], &blocks, (at, at), Others::None);
         (!blocks.is_empty()).then_some(Lookup { at, places })
     }
 
@@ -676,7 +726,8 @@ impl State {
         if let Some(block) = self.sealed.iter_mut().find(|block| block.id() == id) {
             let before = std::mem::replace(block, Sealed::Stored(reader));
             self.retired.extend(before.readers().cloned());
-            return;
+            self.rest_on(id, &before);
+            return self.tidy_resting();
         }
         // Made one with others meanwhile.
         let within = self.sealed.iter_mut().any(|block| match block {
@@ -684,14 +735,16 @@ impl State {
             Sealed::Frozen(_) | Sealed::Stored(_) => false,
         });
         // Else dropped by the log while it was written.
-        if !within {
-            self.retired.push(reader);
+        match within {
+            true => self.tidy_resting(),
+            false => self.retired.push(reader),
         }
     }
 
     /// This state takes the place of `before`, whose files must not vanish under a reader.
     pub fn retire(&mut self, before: Self) {
         self.retired.extend(before.retired);
+        self.resting.take_count(&before.resting);
         for block in before.sealed {
             self.retired.extend(block.readers().cloned());
         }

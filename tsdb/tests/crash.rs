@@ -78,6 +78,7 @@ fn log() -> [Vec<Command>; 3] {
     log[2].push(Command::Collect(CollectCommand {
         before: Timestamp(2_000),
         series: (0..9).map(SeriesId).collect(),
+        rest: true,
     }));
     log[2].push(as_command(&rows(ENDING..ENDING + 1, 5_030, 3)));
     log

@@ -110,6 +110,7 @@ fn collect(before: i64, series: std::ops::Range<u64>) -> Command {
     Command::Collect(CollectCommand {
         before: Timestamp(before),
         series: series.map(SeriesId).collect(),
+        rest: false,
     })
 }
 
@@ -140,7 +141,7 @@ fn a_series_is_kept_while_anything_of_it_is() {
                 before: Timestamp(before),
                 from: SeriesId(0),
             };
-            shard.dead_series(look).await.0
+            shard.idle_series(look).await.0
         };
         apply(&replica, write(&up(), &[(1_000, 1.0)])).await;
         let nobody = collect(i64::MAX, 0..9);
@@ -195,9 +196,14 @@ fn more_than_fit_into_a_command_are_found_piece_by_piece() {
         };
         let mut found = Vec::new();
         loop {
-            let (series, next) = replica.shard.dead_series(look).await;
+            let (series, next) = replica.shard.idle_series(look).await;
             found.push(series.len());
-            let collect = CollectCommand { before, series };
+            let rest = true;
+            let collect = CollectCommand {
+                before,
+                series,
+                rest,
+            };
             apply(&replica, Command::Collect(collect)).await;
             let Some(from) = next else { break };
             look.from = from;

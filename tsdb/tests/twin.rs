@@ -107,13 +107,17 @@ impl Life {
         let before = Timestamp(before);
         let from = SeriesId(0);
         let look = Look { before, from };
-        let (mut series, next) = self.replicas[0].shard.dead_series(look).await;
+        let (mut series, next) = self.replicas[0].shard.idle_series(look).await;
         assert_eq!(next, None);
         let dead = series.len() as u64;
         if all {
             series = (0..self.twin.ids.len() as u64 + 1).map(SeriesId).collect();
         }
-        let command = CollectCommand { before, series };
+        let command = CollectCommand {
+            before,
+            series,
+            rest: true,
+        };
         self.propose(Command::Collect(command)).await;
         let collected = format!("{:?}", Outcome::Collected(dead));
         assert_eq!(self.outcomes.last(), Some(&collected), "all that are dead");

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use model::fragment::{FragmentError, Part};
-use model::source::{Consistency, Source};
+use model::source::{Consistency, Source, SourceError};
 use model::{NodeId, ShardId};
 use proto::node as messages;
 use tsdb::Chosen;
@@ -47,6 +47,11 @@ pub(super) async fn of(
         add(&mut found, &mut add_text, replica, question)
             .await
             .map_err(engine_refusal)?;
+        texts.end_shard();
+        let resting = of_resting(replica, question)
+            .await
+            .map_err(engine_refusal)?;
+        resting.iter().for_each(|text| texts.add(text, &|| true));
         texts.end_shard();
     }
     found.texts = texts.all;
@@ -160,7 +165,7 @@ async fn add(
     add_text: &mut (dyn FnMut(&str, &dyn Fn() -> bool) + Send),
     replica: &Replica,
     question: &Question,
-) -> Result<(), model::source::SourceError> {
+) -> Result<(), SourceError> {
     let engine = &replica.engine;
     match question {
         Question::Series(selection) => found.label_sets.extend(engine.series(selection).await?),
@@ -178,6 +183,17 @@ async fn add(
         }
     }
     Ok(())
+}
+
+/// What series that rest have to say where names or values are asked for; sorted, each once.
+async fn of_resting(replica: &Replica, question: &Question) -> Result<Vec<String>, SourceError> {
+    match question {
+        Question::LabelNames(selection) => replica.engine.resting_label_names(selection).await,
+        Question::LabelValues(name, selection) => {
+            replica.engine.resting_label_values(name, selection).await
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// What is saved here of those shards that this node has.

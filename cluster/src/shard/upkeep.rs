@@ -167,7 +167,7 @@ pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) -> bool {
     }
 }
 
-/// Forgets series of which nothing is stored through the log, if it is time to look for some; whether
+/// Takes series that are written no more out of the register, through the log, if it is time to look for some; whether
 /// it was. What is left of more than fit into one command has its turn in the next round.
 pub async fn forget(replica: &Replica, ages: Ages) -> bool {
     let Some(newest) = replica.engine.max_time() else {
@@ -181,15 +181,19 @@ pub async fn forget(replica: &Replica, ages: Ages) -> bool {
 }
 
 async fn forget_found(replica: &Replica, look: Look) {
-    let (series, next) = replica.engine.dead_series(look).await;
+    let (series, next) = replica.engine.idle_series(look).await;
     let before = look.before;
     let count = series.len();
     if count > 0 {
-        let collect = Command::Collect(CollectCommand { before, series });
+        let collect = Command::Collect(CollectCommand {
+            before,
+            series,
+            rest: true,
+        });
         if !propose(replica, collect).await {
             return;
         }
-        tracing::info!(shard = %replica.shard, count, "series without samples forgotten");
+        tracing::info!(shard = %replica.shard, count, "series that are written no more left the register");
     }
     replica.looked.lock().expect(NO_PANIC).note(look, next);
 }

@@ -32,7 +32,7 @@ impl Ids {
         self.len
     }
 
-    fn last(&self) -> Option<SeriesId> {
+    pub fn last(&self) -> Option<SeriesId> {
         let (first, before) = self.runs.last()?;
         Some(SeriesId(first + (self.len - before) as u64 - 1))
     }

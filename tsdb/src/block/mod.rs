@@ -6,6 +6,7 @@
 mod directory;
 mod ids;
 mod kept;
+mod lookup;
 mod merged;
 mod page;
 mod raw;
@@ -98,6 +99,12 @@ impl Frozen {
 
     pub fn series(&self) -> &[(SeriesId, Taken)] {
         &self.series
+    }
+
+    /// First and last instant of a series.
+    pub fn range_of(&self, id: SeriesId) -> Option<(Timestamp, Timestamp)> {
+        let found = self.series.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.series[found].1.range()
     }
 
     /// Adds handles on everything that may hold samples of a series in `start ..= end`.

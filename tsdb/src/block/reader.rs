@@ -340,17 +340,37 @@ impl LabelSets<'_> {
         let labels = directory::decode_labels(&bytes, reader.series_of(nth));
         labels.map_err(|e| raw.corrupt("labels", e))
     }
+
+    /// Of those that table `nth` tells of, which was not asked for yet, nor one behind it.
+    async fn nth(&mut self, nth: usize) -> Result<Vec<Labels>, StorageError> {
+        match self.reader.stretches {
+            Stretches::Stored(_) => self.nth = nth,
+            Stretches::Held(_) => {
+                while self.nth < nth {
+                    self.next().await?;
+                }
+            }
+        }
+        self.next().await
+    }
 }
 
-/// Goes through a block's series by their ids, ascending: holds the table that was asked for last.
+/// Goes through a block's series by their ids, ascending: holds the table and the labels that were asked for last.
 pub struct Walk<'r> {
     reader: &'r Reader,
     at: Option<(usize, Arc<Table>)>,
+    label_sets: LabelSets<'r>,
+    labels: Option<(usize, Vec<Labels>)>,
 }
 
 impl<'r> Walk<'r> {
     pub fn new(reader: &'r Reader) -> Self {
-        Self { reader, at: None }
+        Self {
+            reader,
+            at: None,
+            label_sets: reader.label_sets(),
+            labels: None,
+        }
     }
 
     /// The chunks of one series: those of floats in time order, then those of histograms; none of one that the block
@@ -365,6 +385,19 @@ impl<'r> Walk<'r> {
         }
         let table = self.at.as_ref().map(|(_, table)| table);
         Ok(table.map_or(&[], |table| table.chunks(place % TABLE_SERIES)))
+    }
+
+    /// The labels of one series; nothing of one that the block does not hold.
+    pub async fn labels(&mut self, id: SeriesId) -> Result<Option<&Labels>, StorageError> {
+        let Some(place) = self.reader.ids.place(id) else {
+            return Ok(None);
+        };
+        let nth = place / TABLE_SERIES;
+        if self.labels.as_ref().is_none_or(|(at, _)| *at != nth) {
+            self.labels = Some((nth, self.label_sets.nth(nth).await?));
+        }
+        let labels = self.labels.as_ref().map(|(_, labels)| labels);
+        Ok(labels.and_then(|labels| labels.get(place % TABLE_SERIES)))
     }
 }
 

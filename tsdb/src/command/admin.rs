@@ -38,7 +38,7 @@ pub fn put_collect(out: &mut Vec<u8>, collect: &CollectCommand) {
     }
 }
 
-pub fn take_collect(fields: &mut Fields<'_>) -> Result<CollectCommand, Malformed> {
+pub fn take_collect(fields: &mut Fields<'_>, rest: bool) -> Result<CollectCommand, Malformed> {
     let before = Timestamp(fields.zigzag()?);
     let count = fields.count(1)?;
     let mut next = 0u64;
@@ -50,7 +50,11 @@ pub fn take_collect(fields: &mut Fields<'_>) -> Result<CollectCommand, Malformed
         Ok(SeriesId(id))
     };
     let series = (0..count).map(take).collect::<Result<_, Malformed>>()?;
-    Ok(CollectCommand { before, series })
+    Ok(CollectCommand {
+        before,
+        series,
+        rest,
+    })
 }
 
 pub fn put_delete(out: &mut Vec<u8>, delete: &DeleteCommand) {
@@ -114,15 +118,18 @@ mod tests {
         ]
         .concat();
         let clean = Command::Clean(CleanCommand { block: 7 });
-        let collect = Command::Collect(CollectCommand {
-            before: Timestamp(-2),
-            series: [0, 1, 9].map(SeriesId).to_vec(),
-        });
-        let collected = vec![2, 21, 3, 3, 0, 0, 7];
+        let collect = |rest| {
+            Command::Collect(CollectCommand {
+                before: Timestamp(-2),
+                series: [0, 1, 9].map(SeriesId).to_vec(),
+                rest,
+            })
+        };
         for (command, bytes) in [
             (delete, bytes),
             (clean, vec![2, 6, 7]),
-            (collect, collected),
+            (collect(false), vec![2, 21, 3, 3, 0, 0, 7]),
+            (collect(true), vec![2, 22, 3, 3, 0, 0, 7]),
         ] {
             assert_eq!(command.encode(), bytes);
             assert_eq!(Command::decode(bytes.clone().into()), Ok(command));

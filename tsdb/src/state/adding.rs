@@ -12,7 +12,7 @@ use model::sample::is_stale;
 use model::sink::{Reason, Rejection};
 use model::{Histogram, SeriesId, Timestamp};
 
-use super::{Bounds, Judged, Recalled, State, id_of, stored_value};
+use super::{Bounds, Judged, Prepared, Recalled, State, id_of, stored_value};
 use crate::command::AddCommand;
 use crate::running::{Total, add};
 use crate::value::Value;
@@ -22,8 +22,10 @@ impl State {
         &mut self,
         index: u64,
         command: &AddCommand,
-        recalled: &Recalled,
+        prepared: &Prepared,
     ) -> Vec<Rejection> {
+        let recalled = &prepared.recalled;
+        self.put_back(&prepared.returning);
         self.running.forget(command.stale_before);
         let write = &command.write;
         let new = self.register(&write.labels);

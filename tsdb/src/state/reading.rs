@@ -11,8 +11,9 @@ use model::{ExemplarSeries, Labels, Matcher, SeriesId, Timestamp};
 
 use super::{Standing, State};
 use crate::block::Sealed;
-use crate::gathered::{Gathered, Handles};
+use crate::gathered::{Gathered, Handles, Others};
 use crate::head::Newest;
+use crate::index::select_any;
 use crate::part::Part;
 
 /// Takes a value of a label, and what tells whether any series that has it stands.
@@ -27,7 +28,7 @@ impl State {
         end: Timestamp,
         take: Take,
     ) -> Gathered {
-        self.gather_ids(self.table.select(matchers), start, end, take)
+        self.gather_ids(&[matchers.to_vec()], start, end, take)
     }
 
     /// All samples in `start ..= end` of series that any of the lists chooses, as
@@ -38,12 +39,12 @@ impl State {
         start: Timestamp,
         end: Timestamp,
     ) -> Gathered {
-        self.gather_ids(self.select_any(any_of), start, end, Take::All)
+        self.gather_ids(any_of, start, end, Take::All)
     }
 
     fn gather_ids(
         &self,
-        ids: Vec<SeriesId>,
+        any_of: &[Vec<Matcher>],
         start: Timestamp,
         end: Timestamp,
         take: Take,
@@ -51,6 +52,7 @@ impl State {
         if start > end {
             return Gathered::nothing();
         }
+        let ids = self.select_any(any_of);
         let blocks = self.blocks(start, end);
         let mut gathered = Vec::new();
         for some in ids.chunks(TOUCHED_SERIES) {
@@ -68,17 +70,24 @@ impl State {
                 }
             }
         }
-        self.gathered(gathered, &blocks, start, end)
+        let others = self.others(&blocks, any_of, ids);
+        self.gathered(gathered, &blocks, (start, end), others)
     }
 
-    fn blocks(&self, start: Timestamp, end: Timestamp) -> Vec<&Sealed> {
+    pub(super) fn blocks(&self, start: Timestamp, end: Timestamp) -> Vec<&Sealed> {
         let blocks = self.sealed.iter();
         blocks.filter(|block| block.meets(start, end)).collect()
     }
 
-    /// Such series, with the files in which more of them may stand.
-    pub fn gathered_in(&self, series: Vec<Handles>, start: Timestamp, end: Timestamp) -> Gathered {
-        self.gathered(series, &self.blocks(start, end), start, end)
+    /// Such series, and those of these ids that rest, with the files in which more of them may stand.
+    pub fn gathered_in(
+        &self,
+        series: Vec<Handles>,
+        resting: Vec<SeriesId>,
+        (start, end): (Timestamp, Timestamp),
+    ) -> Gathered {
+        let blocks = self.blocks(start, end);
+        self.gathered(series, &blocks, (start, end), Others::These(resting))
     }
 
     /// As [`State::touch_newest`], at what handles on samples are made of.
@@ -92,7 +101,7 @@ impl State {
     }
 
     /// What is in memory.
-    fn parts(
+    pub(super) fn parts(
         &self,
         blocks: &[&Sealed],
         id: SeriesId,
@@ -144,7 +153,7 @@ impl State {
     /// The newest of a series' samples up to `end`, if it is not before `start`.
     pub fn standing(&self, id: SeriesId, start: Timestamp, end: Timestamp) -> Standing {
         let Some(series) = self.head.series(id) else {
-            return Standing::Nowhere;
+            return Standing::Among(self.parts(&self.blocks(start, end), id, start, end));
         };
         let Some(last) = series.last().filter(|last| *last >= start && start <= end) else {
             return Standing::Nowhere;
@@ -182,17 +191,19 @@ impl State {
             }
         };
         let (mut found, mut others) = (Vec::new(), Vec::new());
-        for id in self.select_any(any_of) {
+        let ids = self.select_any(any_of);
+        for &id in &ids {
             match in_memory(id) {
-                true => found.extend(self.table.labels(id).cloned()),
+                true => found.extend(self.labels(id).cloned()),
                 false if blocks.is_empty() => {}
                 false => others.extend(self.handles(id, Vec::new(), true)),
             }
         }
-        (found, self.gathered(others, &blocks, start, end))
+        let resting = self.others(&blocks, any_of, ids);
+        (found, self.gathered(others, &blocks, (start, end), resting))
     }
 
-    /// Names of labels on the chosen series that stand in a block, or in the head, whose range
+    /// Names of labels on the chosen registered series that stand in a block, or in the head, whose range
     /// meets `start ..= end`: what Prometheus looks at. Sorted, each once.
     pub fn each_label_name(
         &self,
@@ -223,7 +234,7 @@ impl State {
         // Those that no kind is known of come last.
         let all_known = kinds.series() == self.table.len();
         let mut names: Vec<&str> = Vec::new();
-        for id in self.select_any(any_of) {
+        for id in self.select_registered(any_of) {
             if left == 0 && all_known {
                 break;
             }
@@ -272,7 +283,7 @@ impl State {
             }
             return;
         }
-        let mut chosen = self.select_any(any_of);
+        let mut chosen = self.select_registered(any_of);
         chosen.retain(|&id| places.have(id));
         // Few values on many series: each is soon met. Many values: the series are fewer.
         if self.table.index().value_count(name) * VALUES_ARE_FEW < chosen.len() {
@@ -296,7 +307,7 @@ impl State {
         start: Timestamp,
         end: Timestamp,
     ) -> Vec<ExemplarSeries> {
-        let chosen = self.select_any(any_of).into_iter().map(|id| {
+        let chosen = self.select_registered(any_of).into_iter().map(|id| {
             let labels = self.table.labels(id).cloned().unwrap_or_default();
             let exemplars = self.exemplars.of(id, start, end);
             ExemplarSeries { labels, exemplars }
@@ -304,19 +315,9 @@ impl State {
         chosen.filter(|found| !found.exemplars.is_empty()).collect()
     }
 
-    /// Ids that any of the lists chooses, ascending; all, when there is none.
-    pub fn select_any(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
-        match any_of {
-            [] => self.table.select(&[]),
-            [matchers] => self.table.select(matchers),
-            several => {
-                let lists = several.iter().map(|matchers| self.table.select(matchers));
-                let mut ids: Vec<SeriesId> = lists.flatten().collect();
-                ids.sort();
-                ids.dedup();
-                ids
-            }
-        }
+    /// Ids of registered series that any of the lists chooses, ascending; all, when there is none.
+    pub fn select_registered(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
+        select_any(self.table.index(), any_of)
     }
 
     fn places(&self, start: Timestamp, end: Timestamp) -> Places<'_> {
@@ -335,7 +336,13 @@ impl State {
     }
 
     /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
-    fn is_deleted(&self, block: &Sealed, id: SeriesId, start: Timestamp, end: Timestamp) -> bool {
+    pub(super) fn is_deleted(
+        &self,
+        block: &Sealed,
+        id: SeriesId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> bool {
         let tombstones = self.tombstones.get(&block.id());
         let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
         deleted.is_some_and(|deleted| deleted.cover(start, end))

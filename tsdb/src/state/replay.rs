@@ -5,7 +5,8 @@
 //! The state is that of applying the entries one by one, bit for bit. A row's fate depends on its own
 //! series, whose rows stay in order, and on the shard's newest sample before its write; that one can be
 //! told without the series, because a row later than it is later than all its series has. What asks more
-//! ends the run: histograms, exemplars, rows that may stand in a sealed block, every other command.
+//! ends the run: histograms, exemplars, rows that may stand in a sealed block, series that may rest there, every other
+//! command.
 
 mod gather;
 
@@ -75,7 +76,7 @@ impl State {
         for (index, command) in entries {
             match command {
                 None => self.advance(*index),
-                Some(command) => match run.take(command, sealed) {
+                Some(command) => match self.take(command, sealed, run) {
                     Some(taken) => {
                         self.advance(*index);
                         self.join(*index, &taken, run, &mut replayed.refused);
@@ -93,6 +94,16 @@ impl State {
             }
         }
         replayed
+    }
+
+    /// Takes a write about which nothing but memory decides, or nothing.
+    fn take(&self, command: &Bytes, sealed: Option<Timestamp>, run: &mut Run) -> Option<Taken> {
+        let taken = run.take(command, sealed)?;
+        if self.may_return(&taken.write.labels) {
+            run.rows.values.truncate(taken.first);
+            return None;
+        }
+        Some(taken)
     }
 
     /// All of a write but its rows, which join the run.

@@ -16,6 +16,8 @@ pub type Content = BTreeMap<Labels, BTreeMap<i64, Value>>;
 pub struct Twin {
     /// By id; none of those that were collected.
     pub ids: Vec<Option<Labels>>,
+    /// Those of these that rest: their ids.
+    pub resting: BTreeMap<Labels, usize>,
     pub content: Content,
     pub groups: BTreeMap<GroupingKey, Group>,
     /// By arrival.
@@ -41,8 +43,8 @@ struct Block {
     /// Of what it was made of.
     newest: i64,
     samples: BTreeSet<(i64, Labels)>,
-    /// Whose samples it was made of, deleted since or not.
-    series: BTreeSet<Labels>,
+    /// Whose samples it was made of, deleted since or not, and the newest of each.
+    series: BTreeMap<Labels, i64>,
 }
 
 impl Block {
@@ -50,7 +52,10 @@ impl Block {
         Some(Self {
             id,
             newest: samples.last()?.0,
-            series: samples.iter().map(|(_, labels)| labels.clone()).collect(),
+            series: samples
+                .iter()
+                .map(|(at, labels)| (labels.clone(), *at))
+                .collect(),
             samples,
         })
     }
@@ -106,14 +111,20 @@ impl Twin {
                 continue;
             };
             let exemplars = self.exemplars.iter().filter(|(own, _)| *own == labels);
-            let seen = exemplars.map(|(_, exemplar)| exemplar.timestamp.0);
-            let newest = seen.chain(self.last.get(&labels).copied()).max();
+            let exemplar = exemplars.map(|(_, exemplar)| exemplar.timestamp.0).max();
+            let recent = |at: Option<i64>| at.is_some_and(|at| at >= collect.before.0);
             let in_head = self.head.iter().any(|(_, own)| *own == labels);
-            let in_block = self
-                .blocks
-                .iter()
-                .any(|block| block.series.contains(&labels));
-            if newest.is_some_and(|at| at >= collect.before.0) || in_head || in_block {
+            if in_head || recent(self.last.get(&labels).copied()) {
+                continue;
+            }
+            if self.sealed(&labels).is_some() {
+                if collect.rest && exemplar.is_none() {
+                    self.ids[id.0 as usize] = None;
+                    self.resting.insert(labels, id.0 as usize);
+                }
+                continue;
+            }
+            if recent(exemplar) {
                 continue;
             }
             assert!(!self.content.contains_key(&labels), "nothing is lost");
@@ -124,12 +135,33 @@ impl Twin {
         }
     }
 
-    fn write(&mut self, write: &WriteCommand) -> Vec<Rejection> {
-        for labels in &write.labels {
-            if self.id_of(labels).is_none() {
-                self.ids.push(Some(labels.clone()));
-            }
+    /// The newest instant that blocks hold of a series.
+    fn sealed(&self, labels: &Labels) -> Option<i64> {
+        let held = self
+            .blocks
+            .iter()
+            .filter_map(|block| block.series.get(labels));
+        held.copied().max()
+    }
+
+    /// One that rests comes back under its id, as long as a block holds it.
+    fn register(&mut self, labels: &Labels) {
+        if self.id_of(labels).is_some() {
+            return;
         }
+        let id = self.resting.remove(labels);
+        if let (Some(id), Some(newest)) = (id, self.sealed(labels)) {
+            self.ids[id] = Some(labels.clone());
+            self.last.insert(labels.clone(), newest);
+            return;
+        }
+        self.seen.remove(labels);
+        self.last.remove(labels);
+        self.ids.push(Some(labels.clone()));
+    }
+
+    fn write(&mut self, write: &WriteCommand) -> Vec<Rejection> {
+        write.labels.iter().for_each(|labels| self.register(labels));
         let mut stale = BTreeSet::new();
         for (rows, fence) in &write.fences {
             let reached = self.epochs.entry(fence.target).or_default();
@@ -331,7 +363,10 @@ impl Twin {
         let one = chosen.reduce(|mut one, other| {
             one.newest = one.newest.max(other.newest);
             one.samples.extend(other.samples);
-            one.series.extend(other.series);
+            for (labels, at) in other.series {
+                let newest = one.series.entry(labels).or_insert(at);
+                *newest = at.max(*newest);
+            }
             one
         });
         let one = one.expect("two or more");

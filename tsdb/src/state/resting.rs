@@ -1,0 +1,329 @@
+//! Series that only blocks hold. They leave the register and the head, keep their ids, and come back with them.
+//!
+//! Which series rest depends on the log alone; where their labels are looked up does not: in memory as long as one of
+//! their blocks has no file, in the files after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::hash::Map;
+use model::{Labels, Matcher, SeriesId, Timestamp};
+
+use super::State;
+use crate::block::{Reader, Sealed};
+use crate::command::WriteCommand;
+use crate::gathered::Others;
+use crate::index::{Index, select_any};
+use crate::resting::{Rest, RestIn};
+
+/// What memory has to know of them.
+#[derive(Debug, Default)]
+pub struct Resting {
+    unwritten: Unwritten,
+    /// Blocks that have or get a file and may hold such series.
+    blocks: BTreeSet<u64>,
+    /// How often one came back since this state was made.
+    returned: u64,
+}
+
+/// Those that a block without a file holds.
+#[derive(Debug, Default)]
+struct Unwritten {
+    labels: BTreeMap<SeriesId, Labels>,
+    ids: Map<Labels, SeriesId>,
+    index: Index,
+}
+
+impl Unwritten {
+    fn add(&mut self, mut series: Vec<(SeriesId, Labels)>) {
+        series.retain(|(id, _)| !self.labels.contains_key(id));
+        self.index.put_back(&series);
+        self.ids
+            .extend(series.iter().map(|(id, labels)| (labels.clone(), *id)));
+        self.labels.extend(series);
+    }
+
+    fn remove(&mut self, gone: impl Fn(&SeriesId) -> bool) {
+        let gone: Vec<(SeriesId, Labels)> = self.labels.extract_if(.., |id, _| gone(id)).collect();
+        if gone.is_empty() {
+            return;
+        }
+        self.index.remove(&gone);
+        for (_, labels) in &gone {
+            self.ids.remove(labels);
+        }
+    }
+}
+
+impl Resting {
+    /// Those that a block without a file holds.
+    pub fn unwritten(&self) -> &BTreeMap<SeriesId, Labels> {
+        &self.unwritten.labels
+    }
+
+    pub fn may_be_in(&self, block: u64) -> bool {
+        self.blocks.contains(&block)
+    }
+
+    /// This state takes the place of that other.
+    pub(super) fn take_count(&mut self, before: &Self) {
+        self.returned = before.returned;
+    }
+
+    /// How often a series came back since the shard was opened.
+    pub fn returned(&self) -> u64 {
+        self.returned
+    }
+}
+
+/// A series that rested and is written again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returning {
+    pub id: SeriesId,
+    pub labels: Labels,
+    /// Of what blocks hold.
+    pub newest: Timestamp,
+}
+
+/// A label set that is not registered and may be that of a series that rests.
+#[derive(Debug)]
+pub struct Unregistered {
+    pub labels: Labels,
+    /// Its id, if memory tells.
+    pub id: Option<SeriesId>,
+    /// Else these may.
+    pub files: Vec<Arc<Reader>>,
+}
+
+/// Blocks that hold a series: what those without a file say of its newest sample, and the files.
+#[derive(Debug)]
+pub struct Whereabouts {
+    pub newest: Option<Timestamp>,
+    /// Those with the newest samples come first.
+    pub files: Vec<Arc<Reader>>,
+}
+
+impl State {
+    /// Finds out in which of its blocks series rest.
+    pub(super) fn find_resting(&mut self) {
+        let leaves = self.sealed.iter().flat_map(Sealed::leaves);
+        let registered = |id: &SeriesId| self.table.labels(*id).is_some();
+        let holds = leaves.filter(|leaf| !leaf.series().iter().all(registered));
+        self.resting.blocks = holds.map(Sealed::id).collect();
+    }
+
+    /// Series that leave the register and that blocks hold; by id.
+    pub(super) fn lay_down(&mut self, series: Vec<(SeriesId, Labels)>) {
+        for leaf in self.sealed.iter().flat_map(Sealed::leaves) {
+            let has = |(id, _): &&(SeriesId, Labels)| leaf.has(*id);
+            let mut held = series.iter().filter(has).peekable();
+            if held.peek().is_some() {
+                self.resting.blocks.insert(leaf.id());
+            }
+            if let Sealed::Frozen(_) = leaf {
+                self.resting.unwritten.add(held.cloned().collect());
+            }
+        }
+    }
+
+    /// Those of a block that was just made, whose `labels` they are, that are not registered.
+    pub(super) fn note_resting(&mut self, block: u64, labels: &[(SeriesId, Labels)]) {
+        let rests = |(id, _): &&(SeriesId, Labels)| self.table.labels(*id).is_none();
+        let resting: Vec<_> = labels.iter().filter(rests).cloned().collect();
+        if !resting.is_empty() {
+            self.resting.blocks.insert(block);
+        }
+        self.resting.unwritten.add(resting);
+    }
+
+    /// A block of this id holds what this one did.
+    pub(super) fn rest_on(&mut self, block: u64, before: &Sealed) {
+        let mut leaves = before.leaves().iter();
+        if leaves.any(|leaf| self.resting.may_be_in(leaf.id())) {
+            self.resting.blocks.insert(block);
+        }
+    }
+
+    /// Forgets what was known of blocks that are not there any more, or have a file now.
+    pub(super) fn tidy_resting(&mut self) {
+        if self.resting.blocks.is_empty() {
+            return;
+        }
+        let leaves: Vec<&Sealed> = self.sealed.iter().flat_map(Sealed::leaves).collect();
+        let there: BTreeSet<u64> = leaves.iter().map(|leaf| leaf.id()).collect();
+        self.resting.blocks.retain(|block| there.contains(block));
+        let unwritten = |leaf: &&&Sealed| matches!(leaf, Sealed::Frozen(_));
+        let frozen: Vec<&&Sealed> = leaves.iter().filter(unwritten).collect();
+        let is_written = |id: &SeriesId| !frozen.iter().any(|leaf| leaf.has(*id));
+        self.resting.unwritten.remove(is_written);
+    }
+
+    /// The series are registered again.
+    pub(super) fn put_back(&mut self, returning: &[Returning]) {
+        if returning.is_empty() {
+            return;
+        }
+        let named = returning.iter().map(|back| (back.id, back.labels.clone()));
+        self.table.put_back(&named.collect::<Vec<_>>());
+        self.head
+            .put_back(returning.iter().map(|back| (back.id, back.newest)));
+        for back in returning {
+            self.sums.add_series(back.id, &back.labels);
+        }
+        let is_back = |id: &SeriesId| returning.binary_search_by_key(id, |back| back.id).is_ok();
+        self.resting.unwritten.remove(is_back);
+        self.resting.returned += returning.len() as u64;
+    }
+
+    /// Label sets that may be those of series that rest, each once.
+    pub fn unregistered(&self, all: &[Labels]) -> Vec<Unregistered> {
+        let mut found = Vec::new();
+        if self.resting.blocks.is_empty() {
+            return found;
+        }
+        let mut met = BTreeSet::new();
+        for labels in all {
+            if self.table.resolve(labels).is_none() && met.insert(labels) {
+                found.extend(self.look_up(labels));
+            }
+        }
+        found
+    }
+
+    /// Whether any of these may be that of a series that rests.
+    pub(super) fn may_return(&self, all: &[Labels]) -> bool {
+        let unknown = |labels: &&Labels| self.table.resolve(labels).is_none();
+        !self.resting.blocks.is_empty()
+            && all
+                .iter()
+                .filter(unknown)
+                .any(|labels| self.look_up(labels).is_some())
+    }
+
+    fn look_up(&self, labels: &Labels) -> Option<Unregistered> {
+        let id = self.resting.unwritten.ids.get(labels).copied();
+        let may_have = |reader: &&Arc<Reader>| {
+            self.resting.may_be_in(reader.meta().id) && reader.may_have(labels)
+        };
+        let files: Vec<_> = match id {
+            Some(_) => Vec::new(),
+            None => self.readers().filter(may_have).cloned().collect(),
+        };
+        (id.is_some() || !files.is_empty()).then(|| Unregistered {
+            labels: labels.clone(),
+            id,
+            files,
+        })
+    }
+
+    fn readers(&self) -> impl Iterator<Item = &Arc<Reader>> {
+        self.sealed.iter().flat_map(Sealed::readers)
+    }
+
+    pub fn whereabouts(&self, id: SeriesId) -> Whereabouts {
+        let frozen = self.sealed.iter().flat_map(Sealed::leaves);
+        let newest = frozen.filter_map(|leaf| match leaf {
+            Sealed::Frozen(frozen) => frozen.range_of(id),
+            Sealed::Stored(_) | Sealed::Merged(_) => None,
+        });
+        let has = |reader: &&Arc<Reader>| reader.ids().place(id).is_some();
+        let mut files: Vec<_> = self.readers().filter(has).cloned().collect();
+        files.sort_by_key(|reader| std::cmp::Reverse(reader.meta().max));
+        Whereabouts {
+            newest: newest.map(|(_, max)| max).max(),
+            files,
+        }
+    }
+
+    /// Ids of registered series, and of those that rest as far as memory knows, that any of the lists chooses;
+    /// ascending.
+    pub fn select_any(&self, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
+        let mut ids = self.select_registered(any_of);
+        let unwritten = select_any(&self.resting.unwritten.index, any_of);
+        if !unwritten.is_empty() {
+            ids.extend(unwritten);
+            ids.sort();
+        }
+        ids
+    }
+
+    /// The labels of a series that is registered, or that rests in a block without a file.
+    pub fn labels(&self, id: SeriesId) -> Option<&Labels> {
+        let labels = self.table.labels(id);
+        labels.or_else(|| self.resting.unwritten.labels.get(&id))
+    }
+
+    /// Series that rest in blocks which `start ..= end` meets, and that any of the lists chooses.
+    pub fn rest(&self, any_of: &[Vec<Matcher>], start: Timestamp, end: Timestamp) -> Rest {
+        if start > end || self.resting.blocks.is_empty() {
+            return Rest::default();
+        }
+        let blocks = self.blocks(start, end);
+        let stands = |id: SeriesId| {
+            let in_block = |block: &&Sealed| {
+                let (min, max) = block.range();
+                block.has(id) && !self.is_deleted(block, id, min, max)
+            };
+            blocks.iter().any(|block| in_block(&block))
+        };
+        let unwritten = select_any(&self.resting.unwritten.index, any_of).into_iter();
+        let unwritten = unwritten.filter(|id| stands(*id));
+        let labels = |id| Some((id, self.labels(id)?.clone()));
+        let files = blocks.iter().flat_map(|block| {
+            let readers = block.readers();
+            let readers = readers.filter(|reader| self.resting.may_be_in(reader.meta().id));
+            readers.map(|reader| RestIn {
+                reader: reader.clone(),
+                deleted: self.tombstones.get(&block.id()).cloned(),
+                range: block.range(),
+            })
+        });
+        Rest {
+            unwritten: unwritten.filter_map(labels).collect(),
+            files: files.collect(),
+            any_of: any_of.to_vec(),
+            registered: self.select_registered(any_of),
+        }
+    }
+
+    /// Series that rest in these blocks and that any of the lists chooses, but for those that are known.
+    pub(super) fn others(
+        &self,
+        blocks: &[&Sealed],
+        any_of: &[Vec<Matcher>],
+        known: Vec<SeriesId>,
+    ) -> Others {
+        let mut leaves = blocks.iter().flat_map(|block| block.leaves());
+        match leaves.any(|leaf| self.resting.may_be_in(leaf.id())) {
+            true => Others::Chosen {
+                any_of: any_of.to_vec(),
+                known,
+            },
+            false => Others::None,
+        }
+    }
+
+    /// A series' newest instant once those that a write brings back are registered.
+    pub(super) fn last_of(&self, id: SeriesId, returning: &[Returning]) -> Option<Timestamp> {
+        match self.head.series(id) {
+            Some(series) => series.last(),
+            None => {
+                let place = returning.binary_search_by_key(&id, |back| back.id).ok()?;
+                Some(returning[place].newest)
+            }
+        }
+    }
+
+    /// The id of the label set of a write at `index`, likewise.
+    pub(super) fn id_in(
+        &self,
+        write: &WriteCommand,
+        index: u32,
+        returning: &[Returning],
+    ) -> Option<SeriesId> {
+        let labels = &write.labels[index as usize];
+        let back = || returning.iter().find(|back| back.labels == *labels);
+        let id = self.table.resolve(labels);
+        id.or_else(|| back().map(|back| back.id))
+    }
+}
