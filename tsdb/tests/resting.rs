@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::stream;
+use model::sink::{Reason, Rejection};
 use model::source::{Consistency, Source, Take};
 use model::{Labels, Matcher, NewestSelection, SeriesId, Timestamp};
 use support::replica::{Replica, metadata, run};
@@ -233,6 +234,36 @@ fn they_come_back_under_their_ids_and_know_what_they_have() {
     });
 }
 
+/// The block that ends last is not the one that has its newest sample.
+#[test]
+fn the_newest_sample_of_all_blocks_is_known() {
+    run(async {
+        for written in [false, true] {
+            let replica = Replica::new(1).await;
+            let mut life = Life {
+                replica,
+                log: Vec::new(),
+            };
+            life.apply(write([1].into_iter(), 1_000, 1.0)).await;
+            life.apply(write([2].into_iter(), 5_000, 2.0)).await;
+            life.apply(seal(6_000)).await;
+            life.apply(write([1].into_iter(), 4_000, 4.0)).await;
+            life.apply(seal(6_000)).await;
+            if written {
+                life.checkpoint().await;
+            }
+            assert_eq!(life.apply(rest(6_000)).await, Outcome::Collected(2));
+            let other = life.apply(write([1].into_iter(), 4_000, 9.0)).await;
+            let rejected = vec![Rejection {
+                row: 0,
+                reason: Reason::Duplicate,
+            }];
+            assert_eq!(other, Outcome::Written { rejected });
+            assert_eq!(life.samples(1).await, [(1_000, 1.0), (4_000, 4.0)]);
+        }
+    });
+}
+
 #[test]
 fn a_series_whose_last_block_is_dropped_is_forgotten() {
     both_ways(async |mut life| {
@@ -305,6 +336,7 @@ fn blocks_made_one_hold_them_and_so_does_whoever_opens_or_replays_or_installs() 
             .collect();
         life.apply(Command::Compact(CompactCommand { blocks }))
             .await;
+        life.apply(write([5].into_iter(), 6_000, 5.0)).await;
         let expected = life.replica.everything().await;
         assert_eq!(expected.len() as u64, SERIES);
         life.checkpoint().await;
@@ -341,7 +373,8 @@ fn blocks_made_one_hold_them_and_so_does_whoever_opens_or_replays_or_installs() 
             let again = write([3].into_iter(), 6_000, 6.0);
             let index = replica.shard.applied_index() + 1;
             replica.shard.apply(index, &again).await.unwrap();
-            assert_eq!(replica.shard.resolve(&labels(3)), Some(SeriesId(3)));
+            let ids = [3, 5].map(|number| replica.shard.resolve(&labels(number)));
+            assert_eq!(ids, [3, 5].map(|id| Some(SeriesId(id))));
         }
     });
 }
