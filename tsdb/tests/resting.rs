@@ -415,7 +415,7 @@ fn the_newest_samples_of_all_come_by_name() {
                 assert!(found == expected, "{} of {}", found.len(), expected.len());
                 for one in all {
                     let pod: u64 = one.labels.get("pod").unwrap()[4..].parse().unwrap();
-                    let newest = if pod % 2 == 0 { 5.0 } else { 2.0 };
+                    let newest = if pod.is_multiple_of(2) { 5.0 } else { 2.0 };
                     assert_eq!((one.at.0, one.value), (newest as i64 * 1_000, newest));
                 }
             }

@@ -264,7 +264,7 @@ impl State {
                 let (min, max) = block.range();
                 block.has(id) && !self.is_deleted(block, id, min, max)
             };
-            blocks.iter().any(|block| in_block(&block))
+            blocks.iter().any(in_block)
         };
         let unwritten = select_any(&self.resting.unwritten.index, any_of).into_iter();
         let unwritten = unwritten.filter(|id| stands(*id));
