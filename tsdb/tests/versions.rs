@@ -2,7 +2,8 @@
 //!
 //! `fixtures/version-1` is a shard's directory and the commands behind it, written by the last
 //! program that knew only version 1 of blocks, `fixtures/version-3` what the last program that wrote version 3 made of
-//! those commands and of two more.
+//! those commands and of two more, `fixtures/version-4` what the last one that wrote version 4 made of all of them,
+//! and a block of two stretches beside.
 
 mod support;
 
@@ -53,6 +54,19 @@ const VERSION_3: Before = Before {
     applied: 9,
 };
 
+const VERSION_4: Before = Before {
+    dir: "version-4",
+    files: &[
+        "block-00000000000000000002-1b1cead3",
+        "block-00000000000000000006-fd3362d5",
+        "block-00000000000000000009-84ad679a",
+        "checkpoint-00000000000000000009-0ce800e9",
+        "manifest",
+    ],
+    digest: 0x0b52_6979_7227_8212,
+    applied: 9,
+};
+
 fn commands(applied: u64) -> Vec<Command> {
     let bytes = (1..=applied).map(|n| match n {
         1..=7 => fixture(&format!("version-1/command-{n}")),
@@ -83,6 +97,11 @@ fn a_directory_of_version_1_opens_and_goes_on() {
 #[test]
 fn a_directory_of_version_3_opens_and_goes_on() {
     goes_on(&VERSION_3);
+}
+
+#[test]
+fn a_directory_of_version_4_opens_and_goes_on() {
+    goes_on(&VERSION_4);
 }
 
 fn goes_on(before: &Before) {
