@@ -8,9 +8,16 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use model::Timestamp;
+use model::port::Disk;
+use support::blocks::{answers, series};
 use support::replica::{DIR, Replica, run, world};
-use tsdb::Command;
+use tsdb::block::{IndexCheck, Reader, Writer};
+use tsdb::chunk::Point;
+use tsdb::part::Column;
+use tsdb::{Command, FileEntry};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -142,5 +149,68 @@ fn goes_on(before: &Before) {
         let again = Replica::on(old.disk).await.expect("opens again");
         assert_eq!(again.everything().await, expected);
         assert_eq!(again.shard.digest(), before.digest);
+    });
+}
+
+/// A file of more than one stretch.
+const ALONE: &str = "version-4/block-00000000000000000077-b631c533";
+
+#[test]
+fn a_block_without_an_index_answers_as_one_that_has_it() {
+    run(async {
+        let mut blocks = vec![ALONE.to_owned()];
+        for before in [&VERSION_1, &VERSION_3, &VERSION_4] {
+            let names = before.files.iter().filter(|n| n.starts_with("block"));
+            blocks.extend(names.map(|name| format!("{}/{name}", before.dir)));
+        }
+        assert_eq!(blocks.len(), 9);
+        let sim = sim_world::SimDisk::new(1);
+        let disk: Arc<dyn Disk> = world(&sim).disk;
+        for (block, number) in blocks.iter().zip(0..) {
+            let (path, dir) = (Path::new(block), format!("dir-{number}"));
+            let dir = Path::new(&dir);
+            disk.create_dir_all(dir).await.unwrap();
+            let bytes = fixture(block);
+            let entry = FileEntry {
+                name: path.file_name().unwrap().to_str().unwrap().to_owned(),
+                len: bytes.len() as u64,
+                crc32c: crc32c::crc32c(&bytes),
+            };
+            let mut file = disk.create(&dir.join(&entry.name)).await.unwrap();
+            file.append(vec![bytes.into()]).await.unwrap();
+            let open = async |entry| Reader::open(disk.clone(), dir, entry, &Arc::default()).await;
+            let old = open(entry).await.unwrap();
+            let all = series(&old).await.unwrap();
+            assert!(!all.is_empty());
+
+            let mut writer = Writer::create(&*disk, dir, 1).await.unwrap();
+            for (id, labels) in &all {
+                let floats = vec![Point::new(Timestamp(1), 1.0)];
+                let histograms = Vec::new();
+                let column = Column { floats, histograms };
+                writer.add(*id, labels.clone(), &column).await.unwrap();
+            }
+            let new = open(writer.finish().await.unwrap().0).await.unwrap();
+            let other = all[0].1.to_builder().set("other", "x").build();
+            assert!(old.may_have(&other) && !new.may_have(&other));
+            let answers_of = async |reader: &Reader| -> Vec<String> {
+                let answers = answers(reader, &all).await.into_iter();
+                answers.map(|answer| answer.unwrap()).collect()
+            };
+            let (before, now) = (answers_of(&old).await, answers_of(&new).await);
+            assert_eq!(before.len(), now.len());
+            for (before, now) in before.into_iter().zip(now) {
+                assert_eq!(now, before);
+            }
+            assert!(!old.may_have(&other), "known once all were read");
+            assert!(all.iter().all(|(_, labels)| old.may_have(labels)));
+            for reader in [&old, &new] {
+                let mut check = IndexCheck::new(reader);
+                let labels: Vec<_> = all.iter().map(|(_, labels)| labels.clone()).collect();
+                for some in labels.chunks(1024) {
+                    check.add(some).await.unwrap();
+                }
+            }
+        }
     });
 }
