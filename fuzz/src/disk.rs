@@ -90,10 +90,30 @@ pub fn directory(bytes: &[u8]) {
     };
     let from = u64::from(version);
     let _ = tsdb::block::decode_directory(raw, version % 4, from);
-    let _ = tsdb::block::Root::decode(raw, from, from + raw.len() as u64);
+    let _ = tsdb::block::Root::decode(raw, 4 + version % 2, from, from + raw.len() as u64);
     let series = usize::from(version);
     let _ = tsdb::block::decode_table(raw, series, from, from + raw.len() as u64);
     let _ = tsdb::block::decode_labels(raw, series);
+}
+
+pub fn index(bytes: &[u8]) {
+    let Some((&series, raw)) = bytes.split_first() else {
+        return;
+    };
+    let Ok(page) = tsdb::block::IndexPage::decode(raw, u32::from(series) * 256) else {
+        return;
+    };
+    assert!(page.first().is_some());
+    for (name, values) in page.names() {
+        let mut places = Vec::new();
+        for value in values {
+            assert_eq!(page.find(name, page.value(value)), Some(value));
+            let _ = page.add_places(value, &mut places);
+            let _ = page.retain(value, &mut (0..series.into()).collect());
+            let _ = page.weight(value);
+        }
+        assert!(places.len() <= usize::from(series) * 256);
+    }
 }
 
 pub fn histograms(bytes: &[u8]) {

@@ -17,11 +17,12 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]);
 
 /// All targets, by name.
-const TARGETS: [(&str, Target); 22] = [
+const TARGETS: [(&str, Target); 23] = [
     ("chunk", disk::chunk),
     ("column", disk::column),
     ("page", disk::page),
     ("directory", disk::directory),
+    ("index", disk::index),
     ("histograms", disk::histograms),
     ("checkpoint", disk::checkpoint),
     ("command", disk::command),

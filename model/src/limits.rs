@@ -200,7 +200,8 @@ pub const COMPACTION_BYTES_MAX: u64 = 16 << 30;
 /// Columns of one sealed block that stay in memory once a question wanted few of many.
 pub const BLOCK_COLUMNS_KEPT_BYTES: usize = 1 << 20;
 
-/// Tables of sealed blocks, which say where samples stand, that stay in memory on a node once they were read.
+/// Tables of sealed blocks, which say where samples stand, pages of their indexes, and labels of their series, that stay
+/// in memory on a node once they were read.
 pub const BLOCK_TABLES_KEPT_BYTES: usize = 32 << 20;
 
 /// The directory of one sealed block, decompressed: what a lying length can make us hold.

@@ -291,7 +291,8 @@ fn held(postings: Option<&Held>) -> Postings {
 /// How many times shorter a list must be for each of its ids to be searched in the other.
 const MUCH_SHORTER: usize = 16;
 
-fn intersect(a: &[SeriesId], b: &[SeriesId]) -> Postings {
+/// What is in both of two lists, which ascend.
+pub(crate) fn intersect<I: Copy + Ord>(a: &[I], b: &[I]) -> Vec<I> {
     let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
     let mut kept = Vec::with_capacity(short.len());
     keep(short, long, |id, is_in| {
@@ -302,7 +303,8 @@ fn intersect(a: &[SeriesId], b: &[SeriesId]) -> Postings {
     kept
 }
 
-fn subtract(from: &[SeriesId], what: &[SeriesId]) -> Postings {
+/// What is in the first of two lists alone, which ascend.
+pub(crate) fn subtract<I: Copy + Ord>(from: &[I], what: &[I]) -> Vec<I> {
     let mut kept = Vec::with_capacity(from.len());
     keep(from, what, |id, is_in| {
         if !is_in {
@@ -313,7 +315,7 @@ fn subtract(from: &[SeriesId], what: &[SeriesId]) -> Postings {
 }
 
 /// Tells of each id whether it is in `other`.
-fn keep(ids: &[SeriesId], mut other: &[SeriesId], mut tell: impl FnMut(SeriesId, bool)) {
+fn keep<I: Copy + Ord>(ids: &[I], mut other: &[I], mut tell: impl FnMut(I, bool)) {
     let searches = ids.len() * MUCH_SHORTER < other.len();
     for &id in ids {
         let skipped = match searches {

@@ -22,7 +22,7 @@ use model::{FamilyMetadata, Labels, SeriesId, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
-use crate::block::{self, Frozen, Meta, Reader, Root, Sealed, Tables, Walk};
+use crate::block::{self, Frozen, IndexCheck, Meta, Reader, Root, Sealed, Tables, Walk};
 use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
@@ -819,8 +819,10 @@ impl Shard {
         reader.file().verify(&*self.disk, &self.dir).await?;
         let mut sum = 0u64;
         let (mut ids, mut label_sets) = (reader.ids().iter(), reader.label_sets());
+        let mut index = IndexCheck::new(reader);
         for nth in 0..reader.tables() {
             let (table, labels) = (reader.table(nth).await?, label_sets.next().await?);
+            index.add(&labels).await?;
             let series: Vec<SeriesId> = ids.by_ref().take(table.count()).collect();
             let known = |(id, labels): (&SeriesId, &Labels)| {
                 // Of one that rests the block alone knows.

@@ -3,14 +3,20 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::source::{Source, Take};
-use model::{Labels, Timestamp};
+use model::{Labels, SeriesId, Timestamp};
 use sim_world::SimDisk;
+use support::blocks::{answers, series};
 use support::replica::{DIR, Replica, content, run, selection, world};
 use support::twin::Content;
 use support::{Row, Step, Windows, command, labels};
+use tsdb::block::Reader;
+use tsdb::file::FileKind;
+use tsdb::manifest::Manifest;
 use tsdb::{Command, StorageError};
 
 fn rows(series: std::ops::Range<u8>, from: i64, step: i64, count: u8) -> Command {
@@ -128,8 +134,65 @@ fn a_flipped_bit_is_found_wherever_it_is() {
     });
 }
 
+/// The blocks of a shard, by their files.
+async fn readers(disk: &SimDisk) -> Result<Vec<Reader>, StorageError> {
+    let own = world(disk).disk;
+    let mut readers = Vec::new();
+    let manifest = Manifest::read(&*own, Path::new(DIR)).await?;
+    for file in manifest.unwrap_or_default().files {
+        if let Some(FileKind::Block(_)) = file.kind() {
+            let dir = Path::new(DIR);
+            readers.push(Reader::open(own.clone(), dir, file, &Arc::default()).await?);
+        }
+    }
+    Ok(readers)
+}
+
+/// What an undamaged block has and says.
+struct Known {
+    series: Vec<(SeriesId, Labels)>,
+    answers: Vec<String>,
+}
+
+async fn known(disk: &SimDisk) -> Vec<Known> {
+    let mut known = Vec::new();
+    for reader in readers(disk).await.expect("undamaged") {
+        let series = series(&reader).await.expect("undamaged");
+        let answers = answers(&reader, &series).await.into_iter();
+        let answers = answers.map(|answer| answer.expect("undamaged")).collect();
+        known.push(Known { series, answers });
+    }
+    known
+}
+
+/// Which parts of blocks are said to be damaged by those that do not answer; all others answer as before.
+async fn ask(whole: &[Known], damaged: &SimDisk) -> BTreeSet<&'static str> {
+    let mut damaged_parts = BTreeSet::new();
+    let Ok(found) = readers(damaged).await else {
+        return damaged_parts;
+    };
+    assert_eq!(whole.len(), found.len());
+    for (known, found) in whole.iter().zip(&found) {
+        let now = answers(found, &known.series).await;
+        assert_eq!(now.len(), known.answers.len());
+        for (before, now) in known.answers.iter().zip(now) {
+            match now {
+                Ok(now) => assert_eq!(now, *before),
+                Err(StorageError::Corrupt { section, .. }) => {
+                    damaged_parts.insert(section);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    damaged_parts
+}
+
 async fn flip_everywhere(whole: &Whole) {
     look(whole, whole.disk.fork(0)).await.expect("undamaged");
+    let known = known(&whole.disk).await;
+    assert_eq!(ask(&known, &whole.disk.fork(0)).await.len(), 0);
+    let mut damaged_parts = BTreeSet::new();
     let disk = world(&whole.disk).disk;
     for path in &whole.files {
         let len = disk.len(path).await.unwrap();
@@ -138,6 +201,9 @@ async fn flip_everywhere(whole: &Whole) {
             let damaged = whole.disk.fork(0);
             let bit = (offset % 8) as u8;
             damaged.flip_bit(path, offset, bit).unwrap();
+            if path.to_string_lossy().contains("block-") {
+                damaged_parts.append(&mut ask(&known, &damaged).await);
+            }
             match look(whole, damaged).await {
                 Err(StorageError::Corrupt { file, .. }) => {
                     assert!(path.ends_with(&file), "{path:?} is not {file}");
@@ -146,6 +212,7 @@ async fn flip_everywhere(whole: &Whole) {
             }
         }
     }
+    assert_eq!(damaged_parts, BTreeSet::from(["index", "labels"]));
 }
 
 #[test]

@@ -6,16 +6,19 @@ use std::num::NonZeroU32;
 
 use model::{Labels, SeriesId, Timestamp};
 
+use super::filter::Filter;
 use super::ids::Ids;
+use super::index::{Key, PagePlace, SEGMENT_STRETCHES, Segment};
 use super::page::{PAGE_SLOTS, put_ints, take_ints};
 use super::table::{TABLE_SERIES, Table};
+use super::writer::VERSION_INDEX;
 use super::{ChunkRef, Entry};
 use crate::chunk::BLOCK_CHUNK_SAMPLES;
 use crate::column::COLUMN_SAMPLES_MAX;
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_varint};
 
 /// A stretch of the file under one checksum: a page, or one chunk of histograms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Section {
     pub offset: u64,
     pub len: u32,
@@ -29,7 +32,7 @@ impl Section {
 }
 
 /// A stretch of the file that is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
     pub section: Section,
     /// Its length after decompression.
@@ -58,10 +61,20 @@ pub struct Root {
     pub ids: Ids,
     /// By id.
     pub stretches: Vec<Stretch>,
+    /// None of a version that has none.
+    pub index: Option<Index>,
+}
+
+/// Which of its series have which label, and which it may have.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// Behind each [`SEGMENT_STRETCHES`] stretches one that tells of their series.
+    pub segments: Vec<Segment>,
+    pub filter: Filter,
 }
 
 impl Root {
-    /// A stretch begins where the one before ends, so no offset is written.
+    /// A stretch begins where the one before ends, or the pages of the index behind it, so no offset is written.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let ids: Vec<i64> = self.ids.iter().map(|id| id.0 as i64).collect();
@@ -73,17 +86,16 @@ impl Root {
         };
         column(&mut out, &|s| s.chunks.section.offset - s.offset);
         for packed in [|s: &Stretch| s.chunks, |s: &Stretch| s.labels] {
-            column(&mut out, &|s| packed(s).section.len.into());
-            column(&mut out, &|s| packed(s).raw_len);
-            for stretch in &self.stretches {
-                put_u32(&mut out, packed(stretch).section.crc32c);
-            }
+            put_packed(&mut out, self.stretches.iter().map(packed));
+        }
+        if let Some(index) = &self.index {
+            index.put(&mut out);
         }
         out
     }
 
     /// The first stretch begins at `from`, the last one ends at `end`.
-    pub fn decode(raw: &[u8], from: u64, end: u64) -> Result<Self, Malformed> {
+    pub fn decode(raw: &[u8], version: u8, from: u64, end: u64) -> Result<Self, Malformed> {
         let mut fields = Fields::new(raw);
         // Ids that follow one another take no bytes, stretches do.
         let count = usize::try_from(fields.varint()?).unwrap_or(usize::MAX);
@@ -98,8 +110,13 @@ impl Root {
         let lens = take_ints(&mut fields, stretches)?;
         let chunks = take_packed(&mut fields, stretches)?;
         let labels = take_packed(&mut fields, stretches)?;
+        if version >= VERSION_INDEX {
+            root.index = Some(Index::take(&mut fields, count)?);
+        }
         fields.end()?;
         let mut offset = from;
+        let segments = root.index.iter_mut().flat_map(|index| &mut index.segments);
+        let mut segments = segments.map(|segment| &mut segment.pages);
         for ((len, mut chunks), mut labels) in lens.into_iter().zip(chunks).zip(labels) {
             let behind = u64::try_from(len)
                 .ok()
@@ -112,6 +129,13 @@ impl Root {
                 labels,
             });
             offset = labels.end();
+            let is_last = root.stretches.len() == stretches;
+            if root.stretches.len().is_multiple_of(SEGMENT_STRETCHES) || is_last {
+                for page in segments.next().into_iter().flatten() {
+                    page.packed.section.offset = offset;
+                    offset = page.packed.end();
+                }
+            }
         }
         match offset == end && count > 0 {
             true => Ok(root),
@@ -122,6 +146,60 @@ impl Root {
 
 /// Checksums of a stretch.
 const STRETCH_BYTES: usize = 8;
+/// The checksum of a page of the index, and two lengths.
+const INDEX_PAGE_BYTES: usize = 6;
+
+impl Index {
+    fn put(&self, out: &mut Vec<u8>) {
+        let counts = self.segments.iter().map(|s| s.pages.len() as i64);
+        put_ints(out, &counts.collect::<Vec<_>>());
+        let pages = || self.segments.iter().flat_map(|s| &s.pages);
+        put_packed(out, pages().map(|page| page.packed));
+        pages().for_each(|page| page.first.put(out));
+        self.filter.put(out);
+    }
+
+    /// Of a block of so many series; without the offsets of its pages.
+    fn take(fields: &mut Fields<'_>, series: usize) -> Result<Self, Malformed> {
+        let segments = series.div_ceil(TABLE_SERIES).div_ceil(SEGMENT_STRETCHES);
+        let counts = take_ints(fields, segments)?.into_iter();
+        let counts: Vec<usize> = counts
+            .map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+            .collect();
+        let total = counts
+            .iter()
+            .fold(0, |sum: usize, n| sum.saturating_add(*n));
+        if total.saturating_mul(INDEX_PAGE_BYTES) > fields.remaining() {
+            return Err(Malformed("more pages of the index than there can be"));
+        }
+        let mut packed = take_packed(fields, total)?.into_iter();
+        let mut index = Self::default();
+        for count in counts {
+            let pages = packed.by_ref().take(count).map(|packed| {
+                let first = Key::take(fields)?;
+                Ok(PagePlace { packed, first })
+            });
+            let pages: Vec<_> = pages.collect::<Result<_, _>>()?;
+            if !pages.is_sorted_by(|a, b| a.first <= b.first) {
+                return Err(Malformed("pages of the index are not sorted"));
+            }
+            index.segments.push(Segment { pages });
+        }
+        index.filter = Filter::take(fields, series)?;
+        Ok(index)
+    }
+}
+
+fn put_packed(out: &mut Vec<u8>, all: impl Iterator<Item = Packed>) {
+    let all: Vec<Packed> = all.collect();
+    let lens = all.iter().map(|packed| i64::from(packed.section.len));
+    put_ints(out, &lens.collect::<Vec<_>>());
+    let raw_lens = all.iter().map(|packed| packed.raw_len as i64);
+    put_ints(out, &raw_lens.collect::<Vec<_>>());
+    for packed in all {
+        put_u32(out, packed.section.crc32c);
+    }
+}
 
 /// Without their offsets.
 fn take_packed(fields: &mut Fields<'_>, count: usize) -> Result<Vec<Packed>, Malformed> {
@@ -411,7 +489,9 @@ mod tests {
             for version in 1..=3 {
                 let _ = decode(&bytes, version, 8);
             }
-            let _ = Root::decode(&bytes, 8, 300);
+            for version in 4..=5 {
+                let _ = Root::decode(&bytes, version, 8, 300);
+            }
             let _ = decode_table(&bytes, bytes.len() / 8, 8, 300);
             let _ = decode_labels(&bytes, bytes.len() / 8);
         }
@@ -455,7 +535,11 @@ mod tests {
         }
 
         #[test]
-        fn a_root_comes_back(steps in prop::collection::vec(1u64..3, 1..3000), lens in prop::collection::vec(0u32..999, 9)) {
+        fn a_root_comes_back(
+            steps in prop::collection::vec(1u64..3, 1..5000),
+            lens in prop::collection::vec(0u32..999, 40),
+            pages in prop::collection::vec(0usize..4, 3),
+        ) {
             let mut root = Root::default();
             let mut id = 0;
             for step in steps {
@@ -474,8 +558,38 @@ mod tests {
                 offset = labels.end();
             }
             let bytes = root.encode();
-            prop_assert!(Root::decode(&bytes, 8, offset + 1).is_err());
-            prop_assert_eq!(Root::decode(&bytes, 8, offset).unwrap(), root);
+            prop_assert!(Root::decode(&bytes, 4, 8, offset + 1).is_err());
+            prop_assert!(Root::decode(&bytes, 5, 8, offset).is_err());
+            prop_assert_eq!(&Root::decode(&bytes, 4, 8, offset).unwrap(), &root);
+
+            let mut index = Index::default();
+            let mut filter = super::super::filter::Builder::default();
+            root.ids.iter().for_each(|id| filter.add(&Labels::from_pairs([("n", id.0.to_string())])));
+            index.filter = filter.finish();
+            // What follows moves.
+            let mut moved = 0;
+            for (some, pages) in root.stretches.chunks_mut(SEGMENT_STRETCHES).zip(pages) {
+                for stretch in &mut *some {
+                    for offset in [&mut stretch.offset, &mut stretch.chunks.section.offset, &mut stretch.labels.section.offset] {
+                        *offset += moved;
+                    }
+                }
+                let mut end = some[some.len() - 1].labels.end();
+                let pages = (0..pages).map(|nth| {
+                    let packed = packed(end);
+                    end = packed.end();
+                    PagePlace { packed, first: Key::of(b"name", nth.to_string().as_bytes()) }
+                });
+                let pages: Vec<_> = pages.collect();
+                moved += pages.iter().map(|page| u64::from(page.packed.section.len)).sum::<u64>();
+                index.segments.push(Segment { pages });
+            }
+            offset += moved;
+            root.index = Some(index);
+            let bytes = root.encode();
+            prop_assert!(Root::decode(&bytes, 5, 8, offset + 1).is_err());
+            prop_assert!(Root::decode(&bytes, 4, 8, offset).is_err());
+            prop_assert_eq!(Root::decode(&bytes, 5, 8, offset).unwrap(), root);
         }
     }
 }

@@ -46,6 +46,19 @@ impl Ids {
         (step < end - before).then_some(before + step)
     }
 
+    /// The ids before which so many stand, of which there are more: these ascend.
+    pub fn at(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = SeriesId> {
+        let mut run = 0;
+        places.map(move |place| {
+            let is_behind = |run: usize| self.runs.get(run + 1).is_some_and(|r| r.1 <= place);
+            if is_behind(run) {
+                run += self.runs[run + 1..].partition_point(|(_, before)| *before <= place);
+            }
+            let (first, before) = self.runs[run];
+            SeriesId(first + (place - before) as u64)
+        })
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = SeriesId> + '_ {
         let ends = self.runs.iter().skip(1).map(|(_, before)| *before);
         let runs = self.runs.iter().zip(ends.chain([self.len]));
@@ -73,6 +86,11 @@ mod tests {
             for id in 0..200 {
                 let place = list.binary_search(&SeriesId(id)).ok();
                 prop_assert_eq!(ids.place(SeriesId(id)), place);
+            }
+            for step in 1..5 {
+                let places = (0..list.len()).step_by(step);
+                let some: Vec<SeriesId> = list.iter().copied().step_by(step).collect();
+                prop_assert_eq!(ids.at(places).collect::<Vec<_>>(), some);
             }
         }
     }

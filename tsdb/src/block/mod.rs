@@ -3,14 +3,19 @@
 //! docs/format/block.md draws the file. A block's id is the log index of the command that sealed
 //! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
+mod check;
 mod directory;
+mod filter;
 mod ids;
+mod index;
 mod kept;
 mod lookup;
 mod merged;
 mod page;
+mod places;
 mod raw;
 mod reader;
+mod segment;
 mod table;
 mod writer;
 
@@ -23,8 +28,10 @@ use crate::digest;
 use crate::head::{Taken, join};
 use crate::part::Part;
 
+pub use check::IndexCheck;
 pub use directory::{Root, decode as decode_directory, decode_labels, decode_table};
 pub use ids::Ids;
+pub use index::IndexPage;
 pub use merged::Merged;
 pub use page::{LastTimes, Page};
 pub use raw::decompress;

@@ -102,9 +102,9 @@ impl RawFile<'_> {
         self.unpack(&packed, "directory").await
     }
 
-    pub async fn root(&self, footer: &Footer) -> Result<Root, StorageError> {
+    pub async fn root(&self, version: u8, footer: &Footer) -> Result<Root, StorageError> {
         let raw = self.last(footer).await?;
-        let root = Root::decode(&raw, HEADER_BYTES as u64, footer.directory_offset);
+        let root = Root::decode(&raw, version, HEADER_BYTES as u64, footer.directory_offset);
         let root = root.map_err(|e| self.corrupt("directory", e))?;
         match root.ids.count() as u64 == footer.meta.series {
             true => Ok(root),

@@ -3,18 +3,20 @@
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use model::port::Disk;
 use model::{Labels, Samples, SeriesId, Timestamp};
 
 use super::directory::{self, Root, Stretch};
+use super::filter::Filter;
 use super::ids::Ids;
+use super::index::Segment;
 use super::kept::Kept;
 use super::page::Page;
 use super::raw::{RawFile, decompress};
-use super::table::{TABLE_SERIES, Table, Tables};
+use super::table::{Decoded, Piece, TABLE_SERIES, Table, Tables};
 use super::writer::VERSION_TABLES;
 use super::{ChunkRef, Entry, Meta};
 use crate::chunk::{Chunk, ChunkError, Coding, Point};
@@ -32,6 +34,10 @@ pub struct Reader {
     meta: Meta,
     ids: Ids,
     stretches: Stretches,
+    /// None of a version that has none.
+    pub(super) segments: Option<Vec<Segment>>,
+    /// Of a version that has none once all of its labels were read.
+    pub(super) filter: OnceLock<Filter>,
     tables: Arc<Tables>,
     /// Its own among all whose tables are kept there.
     number: u64,
@@ -63,15 +69,14 @@ impl Reader {
         (meta, root): (Meta, Root),
         tables: &Arc<Tables>,
     ) -> Self {
-        let stretches = Stretches::Stored(root.stretches);
-        Self::with(disk, dir, file, (meta, root.ids, stretches), tables)
+        Self::with(disk, dir, file, (meta, Known::of(root)), tables)
     }
 
     fn with(
         disk: Arc<dyn Disk>,
         dir: &Path,
         file: FileEntry,
-        (meta, ids, stretches): (Meta, Ids, Stretches),
+        (meta, known): (Meta, Known),
         tables: &Arc<Tables>,
     ) -> Self {
         Self {
@@ -80,8 +85,10 @@ impl Reader {
             kept: Mutex::new(Kept::of_block(file.len)),
             file,
             meta,
-            ids,
-            stretches,
+            ids: known.ids,
+            stretches: known.stretches,
+            segments: known.segments,
+            filter: known.filter,
             number: tables.number(),
             tables: tables.clone(),
             recent: Mutex::default(),
@@ -102,19 +109,16 @@ impl Reader {
             entry: &file,
         };
         let (version, footer) = raw.ends().await?;
-        let (ids, stretches) = match version >= VERSION_TABLES {
-            true => {
-                let root = raw.root(&footer).await?;
-                (root.ids, Stretches::Stored(root.stretches))
-            }
-            false => held(&raw.directory(version, &footer).await?)
+        let known = match version >= VERSION_TABLES {
+            true => Known::of(raw.root(version, &footer).await?),
+            false => Known::held(&raw.directory(version, &footer).await?)
                 .map_err(|e| raw.corrupt("directory", e))?,
         };
-        let known = (footer.meta, ids, stretches);
+        let known = (footer.meta, known);
         Ok(Self::with(disk.clone(), dir, file, known, tables))
     }
 
-    fn raw(&self) -> RawFile<'_> {
+    pub(super) fn raw(&self) -> RawFile<'_> {
         RawFile {
             disk: &*self.disk,
             path: &self.path,
@@ -140,12 +144,21 @@ impl Reader {
             Stretches::Held(held) => return held.get(nth).cloned().ok_or_else(missing),
             Stretches::Stored(stored) => stored.get(nth).ok_or_else(missing)?,
         };
-        if let Some(table) = self.tables.get(self.number, nth) {
+        if let Some(Decoded::Table(table)) = self.kept_piece(Piece::Table(nth)) {
             return Ok(table);
         }
         let table = Arc::new(self.read_table(nth, stretch).await?);
-        self.tables.put(self.number, nth, &table);
+        self.keep_piece(Piece::Table(nth), Decoded::Table(table.clone()));
         Ok(table)
+    }
+
+    /// One that was read lately.
+    pub(super) fn kept_piece(&self, piece: Piece) -> Option<Decoded> {
+        self.tables.get(self.number, piece)
+    }
+
+    pub(super) fn keep_piece(&self, piece: Piece, decoded: Decoded) {
+        self.tables.put(self.number, piece, decoded);
     }
 
     async fn read_table(&self, nth: usize, stretch: &Stretch) -> Result<Table, StorageError> {
@@ -168,6 +181,24 @@ impl Reader {
             nth: 0,
             held: None,
         }
+    }
+
+    /// Whether labels are read by table; otherwise they are read all at once.
+    pub(super) fn has_label_pieces(&self) -> bool {
+        matches!(self.stretches, Stretches::Stored(_))
+    }
+
+    /// Of the series that a table tells of.
+    pub(super) async fn read_labels(&self, nth: usize) -> Result<Vec<Labels>, StorageError> {
+        let raw = self.raw();
+        let stretch = match &self.stretches {
+            Stretches::Stored(stored) => stored.get(nth),
+            Stretches::Held(_) => None,
+        };
+        let stretch = stretch.ok_or_else(|| self.corrupt("no such table"))?;
+        let bytes = raw.unpack(&stretch.labels, "labels").await?;
+        let labels = directory::decode_labels(&bytes, self.series_of(nth));
+        labels.map_err(|e| raw.corrupt("labels", e))
     }
 
     /// How many tables it has.
@@ -296,15 +327,43 @@ fn ends(points: &[Point]) -> Option<(Timestamp, Timestamp, usize)> {
     Some((first.at, last.at, points.len()))
 }
 
-fn held(entries: &[Entry]) -> Result<(Ids, Stretches), Malformed> {
-    let mut ids = Ids::default();
-    entries.iter().try_for_each(|entry| ids.push(entry.id))?;
-    let held = entries.chunks(TABLE_SERIES).map(|some| {
-        let mut table = Table::default();
-        some.iter().for_each(|entry| table.push(&entry.chunks));
-        Arc::new(table)
-    });
-    Ok((ids, Stretches::Held(held.collect())))
+/// What is known of a block while it is open.
+struct Known {
+    ids: Ids,
+    stretches: Stretches,
+    segments: Option<Vec<Segment>>,
+    filter: OnceLock<Filter>,
+}
+
+impl Known {
+    fn of(root: Root) -> Self {
+        let (segments, filter) = match root.index {
+            None => (None, OnceLock::new()),
+            Some(index) => (Some(index.segments), OnceLock::from(index.filter)),
+        };
+        Self {
+            ids: root.ids,
+            stretches: Stretches::Stored(root.stretches),
+            segments,
+            filter,
+        }
+    }
+
+    fn held(entries: &[Entry]) -> Result<Self, Malformed> {
+        let mut ids = Ids::default();
+        entries.iter().try_for_each(|entry| ids.push(entry.id))?;
+        let held = entries.chunks(TABLE_SERIES).map(|some| {
+            let mut table = Table::default();
+            some.iter().for_each(|entry| table.push(&entry.chunks));
+            Arc::new(table)
+        });
+        Ok(Self {
+            ids,
+            stretches: Stretches::Held(held.collect()),
+            segments: None,
+            filter: OnceLock::new(),
+        })
+    }
 }
 
 impl Drop for Reader {
@@ -324,25 +383,22 @@ pub struct LabelSets<'r> {
 impl LabelSets<'_> {
     /// Of the series that the next table tells of.
     pub async fn next(&mut self) -> Result<Vec<Labels>, StorageError> {
-        let (reader, raw, nth) = (self.reader, self.reader.raw(), self.nth);
+        let (reader, nth) = (self.reader, self.nth);
         self.nth += 1;
-        let Stretches::Stored(stored) = &reader.stretches else {
-            if self.held.is_none() {
-                let (version, footer) = raw.ends().await?;
-                self.held = Some(raw.directory(version, &footer).await?.into_iter());
-            }
-            let some = self.held.iter_mut().flatten().take(TABLE_SERIES);
-            return Ok(some.map(|entry| entry.labels).collect());
-        };
-        let stretch = stored.get(nth);
-        let stretch = stretch.ok_or_else(|| reader.corrupt("no such table"))?;
-        let bytes = raw.unpack(&stretch.labels, "labels").await?;
-        let labels = directory::decode_labels(&bytes, reader.series_of(nth));
-        labels.map_err(|e| raw.corrupt("labels", e))
+        if let Stretches::Stored(_) = &reader.stretches {
+            return reader.read_labels(nth).await;
+        }
+        if self.held.is_none() {
+            let raw = reader.raw();
+            let (version, footer) = raw.ends().await?;
+            self.held = Some(raw.directory(version, &footer).await?.into_iter());
+        }
+        let some = self.held.iter_mut().flatten().take(TABLE_SERIES);
+        Ok(some.map(|entry| entry.labels).collect())
     }
 
     /// Of those that table `nth` tells of, which was not asked for yet, nor one behind it.
-    async fn nth(&mut self, nth: usize) -> Result<Vec<Labels>, StorageError> {
+    pub(super) async fn nth(&mut self, nth: usize) -> Result<Vec<Labels>, StorageError> {
         match self.reader.stretches {
             Stretches::Stored(_) => self.nth = nth,
             Stretches::Held(_) => {

@@ -1,13 +1,15 @@
 //! Where the samples of a block's series stand: a table for each [`TABLE_SERIES`] of them, read when one of
-//! those is asked for, and kept while there is room.
+//! those is asked for, and kept while there is room; and what else of blocks is kept as tables are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use model::Labels;
 use model::hash::Map;
 use model::limits::BLOCK_TABLES_KEPT_BYTES;
 
 use super::ChunkRef;
+use super::index::IndexPage;
 
 /// Series whose places stand together.
 pub const TABLE_SERIES: usize = 1024;
@@ -56,10 +58,45 @@ impl Table {
 /// What a table takes beside its content.
 const TABLE_BYTES: usize = 160;
 
-/// A block as long as it is open, and which of its tables.
-type Key = (u64, usize);
+/// What is read of a block at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Piece {
+    Table(usize),
+    /// Of the series that a table tells of.
+    Labels(usize),
+    /// Of a segment.
+    IndexPage(usize, usize),
+}
 
-/// Tables that were read lately, of all blocks of a node. Bounded.
+/// One that was read.
+#[derive(Debug, Clone)]
+pub enum Decoded {
+    Table(Arc<Table>),
+    Labels(Arc<[Labels]>),
+    IndexPage(Arc<IndexPage>),
+}
+
+/// What a label set takes beside its canonical form.
+const LABELS_BYTES: usize = 48;
+
+impl Decoded {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Table(table) => table.bytes(),
+            Self::Labels(all) => {
+                let sets = all.iter().map(|l| LABELS_BYTES + l.as_canonical().len());
+                TABLE_BYTES + sets.sum::<usize>()
+            }
+            Self::IndexPage(page) => page.bytes(),
+        }
+    }
+}
+
+/// A block as long as it is open, and which of its pieces.
+type Key = (u64, Piece);
+
+/// Tables that were read lately, and other such pieces, of all blocks of a node. Bounded.
 #[derive(Debug)]
 pub struct Tables {
     blocks: AtomicU64,
@@ -71,10 +108,13 @@ pub struct Tables {
 /// nobody asks for meanwhile goes.
 #[derive(Debug, Default)]
 struct Kept {
-    young: Map<Key, Arc<Table>>,
+    young: Map<Key, Held>,
     young_bytes: usize,
-    old: Map<Key, Arc<Table>>,
+    old: Map<Key, Held>,
 }
+
+/// With what it takes in memory.
+type Held = (Decoded, usize);
 
 impl Default for Tables {
     fn default() -> Self {
@@ -96,28 +136,31 @@ impl Tables {
         self.blocks.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub fn get(&self, block: u64, nth: usize) -> Option<Arc<Table>> {
+    /// Of the kind that it was put as.
+    pub fn get(&self, block: u64, piece: Piece) -> Option<Decoded> {
         let mut kept = self.kept.lock().expect(UNPOISONED);
-        let key = (block, nth);
-        if let Some(table) = kept.young.get(&key) {
-            return Some(table.clone());
+        let key = (block, piece);
+        if let Some((decoded, _)) = kept.young.get(&key) {
+            return Some(decoded.clone());
         }
-        let table = kept.old.remove(&key)?;
-        kept.put(key, &table, self.bytes_max);
-        Some(table)
+        let held = kept.old.remove(&key)?;
+        let decoded = held.0.clone();
+        kept.put(key, held, self.bytes_max);
+        Some(decoded)
     }
 
-    pub fn put(&self, block: u64, nth: usize, table: &Arc<Table>) {
+    pub fn put(&self, block: u64, piece: Piece, decoded: Decoded) {
+        let bytes = decoded.bytes();
         let mut kept = self.kept.lock().expect(UNPOISONED);
-        kept.put((block, nth), table, self.bytes_max);
+        kept.put((block, piece), (decoded, bytes), self.bytes_max);
     }
 
-    /// Nobody will ask for the tables of this block any more.
+    /// Nobody will ask for anything of this block any more.
     pub fn forget(&self, block: u64) {
         let mut kept = self.kept.lock().expect(UNPOISONED);
         kept.old.retain(|(of, _), _| *of != block);
         let gone = kept.young.extract_if(|(of, _), _| *of == block);
-        let bytes: usize = gone.map(|(_, table)| table.bytes()).sum();
+        let bytes: usize = gone.map(|(_, (_, bytes))| bytes).sum();
         kept.young_bytes -= bytes;
     }
 }
@@ -125,16 +168,16 @@ impl Tables {
 const UNPOISONED: &str = "no panic under this lock";
 
 impl Kept {
-    fn put(&mut self, key: Key, table: &Arc<Table>, bytes_max: usize) {
-        let bytes = table.bytes();
+    fn put(&mut self, key: Key, held: Held, bytes_max: usize) {
+        let bytes = held.1;
         if self.young_bytes + bytes > bytes_max / 2 {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
         if bytes <= bytes_max / 2 {
             self.young_bytes += bytes;
-            let before = self.young.insert(key, table.clone());
-            self.young_bytes -= before.map_or(0, |before| before.bytes());
+            let before = self.young.insert(key, held);
+            self.young_bytes -= before.map_or(0, |(_, bytes)| bytes);
         }
     }
 }
@@ -143,10 +186,10 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn table(series: usize) -> Arc<Table> {
+    fn table(series: usize) -> Decoded {
         let mut table = Table::default();
         (0..series).for_each(|_| table.push(&[]));
-        Arc::new(table)
+        Decoded::Table(Arc::new(table))
     }
 
     #[test]
@@ -156,19 +199,22 @@ mod tests {
         let (a, b) = (tables.number(), tables.number());
         assert_ne!(a, b);
         for nth in 0..100 {
-            tables.put(a, nth, &one);
+            tables.put(a, Piece::Table(nth), one.clone());
             if nth > 0 {
-                assert!(tables.get(a, 0).is_some(), "asked for all the time");
+                let first = tables.get(a, Piece::Table(0));
+                assert!(first.is_some(), "asked for all the time");
             }
-            assert!(tables.get(b, nth).is_none());
+            assert!(tables.get(b, Piece::Table(nth)).is_none());
+            assert!(tables.get(a, Piece::Labels(nth)).is_none());
             let kept = tables.kept.lock().unwrap();
             assert_eq!(kept.young_bytes, kept.young.len() * one.bytes());
             assert!(kept.young.len() + kept.old.len() <= 8);
         }
-        assert!(tables.get(a, 90).is_none() && tables.get(a, 99).is_some());
-        tables.put(b, 0, &one);
+        let has = |block, nth| tables.get(block, Piece::Table(nth)).is_some();
+        assert!(!has(a, 90) && has(a, 99));
+        tables.put(b, Piece::Table(0), one.clone());
         tables.forget(a);
-        assert!(tables.get(a, 99).is_none() && tables.get(b, 0).is_some());
+        assert!(!has(a, 99) && has(b, 0));
         let kept = tables.kept.lock().unwrap();
         assert_eq!(kept.young_bytes, kept.young.len() * one.bytes());
     }
@@ -176,8 +222,11 @@ mod tests {
     #[test]
     fn what_is_too_large_is_not_kept() {
         let tables = Tables::of_bytes(1000);
-        tables.put(0, 0, &table(1));
-        tables.put(0, 1, &table(1000));
-        assert!(tables.get(0, 1).is_none());
+        tables.put(0, Piece::Table(0), table(1));
+        tables.put(0, Piece::Table(1), table(1000));
+        let labels = Labels::from_pairs([("a", "b".repeat(1000))]);
+        tables.put(0, Piece::Labels(0), Decoded::Labels([labels].into()));
+        assert!(tables.get(0, Piece::Table(1)).is_none());
+        assert!(tables.get(0, Piece::Labels(0)).is_none());
     }
 }

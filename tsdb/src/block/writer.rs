@@ -1,4 +1,5 @@
-//! Writes a block's file series by series, holding no more of it than a page, a table and the root.
+//! Writes a block's file series by series, holding no more of it than a page, a table, the labels of an index segment
+//! and the root.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -8,10 +9,11 @@ use bytes::Bytes;
 use model::port::Disk;
 use model::{Labels, SeriesId, Timestamp};
 
-use super::directory::{Packed, Root, Section, Stretch, encode_labels, encode_table};
+use super::directory::{Index, Packed, Root, Section, Stretch, encode_labels, encode_table};
+use super::index::{PagePlace, SEGMENT_SERIES, Segment};
 use super::page::Builder;
 use super::table::TABLE_SERIES;
-use super::{ChunkRef, Entry, Frozen, Meta};
+use super::{ChunkRef, Entry, Frozen, Meta, filter, index};
 use crate::chunk::{BLOCK_CHUNK_SAMPLES, Point};
 use crate::column::COLUMN_SAMPLES_MAX;
 use crate::digest;
@@ -25,10 +27,12 @@ use crate::part::Column;
 pub const MAGIC: [u8; 6] = *b"qblock";
 /// Magic, version, newline.
 pub const HEADER_BYTES: usize = 8;
-/// Histograms came with 2, pages of columns with 3, tables and a root with 4.
-pub const VERSION: u8 = 4;
+/// Histograms came with 2, pages of columns with 3, tables and a root with 4, an index with 5.
+pub const VERSION: u8 = 5;
 /// The first version that has tables and a root.
 pub const VERSION_TABLES: u8 = 4;
+/// The first version that has an index of labels.
+pub const VERSION_INDEX: u8 = 5;
 /// The oldest version we read.
 pub const VERSION_MIN: u8 = 1;
 pub const FOOTER_MAGIC: [u8; 8] = *b"qblkend\n";
@@ -77,6 +81,10 @@ pub struct Writer<'d> {
     page: Builder,
     /// Chunks that stand in `page`: whose place is known once it is written.
     waiting: Vec<(usize, usize)>,
+    /// Of the labels since the last segment.
+    index: index::Builder,
+    segments: Vec<Segment>,
+    filter: filter::Builder,
 }
 
 impl<'d> Writer<'d> {
@@ -107,6 +115,9 @@ impl<'d> Writer<'d> {
             sections: Vec::new(),
             page: Builder::default(),
             waiting: Vec::new(),
+            index: index::Builder::default(),
+            segments: Vec::new(),
+            filter: filter::Builder::default(),
         })
     }
 
@@ -236,7 +247,24 @@ impl<'d> Writer<'d> {
             chunks,
             labels,
         });
+        let labels = || entries.iter().map(|entry| &entry.labels);
+        labels().for_each(|labels| self.filter.add(labels));
+        self.index.add(labels());
+        if self.index.series() == SEGMENT_SERIES {
+            self.finish_segment().await?;
+        }
         self.offset = self.file.len();
+        Ok(())
+    }
+
+    /// Writes which of the series since the last segment have which label.
+    async fn finish_segment(&mut self) -> io::Result<()> {
+        let mut segment = Segment::default();
+        for (first, raw) in self.index.finish() {
+            let packed = self.write_packed(&raw).await?;
+            segment.pages.push(PagePlace { packed, first });
+        }
+        self.segments.push(segment);
         Ok(())
     }
 
@@ -251,6 +279,13 @@ impl<'d> Writer<'d> {
     /// When no series with a sample was added.
     pub async fn finish(mut self) -> io::Result<(FileEntry, Meta, Root)> {
         self.finish_stretch().await?;
+        if self.index.series() > 0 {
+            self.finish_segment().await?;
+        }
+        self.root.index = Some(Index {
+            segments: std::mem::take(&mut self.segments),
+            filter: self.filter.finish(),
+        });
         let (min, max) = self.range.expect("a block holds samples");
         let meta = Meta {
             id: self.id,

@@ -1,0 +1,261 @@
+//! What a block answers, held against the index in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use model::hash::split_mix;
+use model::matcher::MatchOp;
+use model::port::Disk;
+use proptest::prelude::*;
+use sim_world::{SimClock, SimDisk};
+
+use super::*;
+use crate::block::{IndexCheck, Tables, Writer};
+use crate::chunk::Point;
+use crate::index::select_any;
+use crate::part::Column;
+
+const DIR: &str = "blocks";
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+/// No two alike; one without labels, now and then one with long values that begin alike.
+fn labels(seed: u64, n: u64) -> Labels {
+    let dice = split_mix(seed + n);
+    if n == 17 {
+        return Labels::default();
+    }
+    let long = match dice % 211 {
+        0 => format!("{}{}", "long".repeat(16 << 10), n % 5),
+        _ => String::new(),
+    };
+    let some = |is_some: bool, text: String| if is_some { text } else { String::new() };
+    Labels::from_pairs([
+        ("__name__", format!("m{}", n % 7)),
+        ("host", format!("host-{}", n / 50)),
+        ("long", long),
+        ("n", n.to_string()),
+        ("rare", some(n % 997 == 3, "yes".to_owned())),
+        (
+            "spread",
+            some(!dice.is_multiple_of(3), format!("s{}", dice % 100)),
+        ),
+        (
+            "größe",
+            some(
+                dice.is_multiple_of(2),
+                "äöü".chars().cycle().take(dice as usize % 5).collect(),
+            ),
+        ),
+    ])
+}
+
+struct Block {
+    reader: Reader,
+    all: Vec<(SeriesId, Labels)>,
+    /// The same in memory.
+    index: Index,
+}
+
+async fn block(seed: u64, count: u64, gaps: u64) -> Block {
+    let world = sim_world::world(0, &SimClock::new(), &SimDisk::new(seed));
+    let disk: Arc<dyn Disk> = world.disk.clone();
+    let dir = Path::new(DIR);
+    disk.create_dir_all(dir).await.unwrap();
+    let mut writer = Writer::create(&*disk, dir, 1).await.unwrap();
+    let (mut all, mut index) = (Vec::new(), Index::default());
+    for n in 0..count {
+        let (id, labels) = (SeriesId(n + n / gaps), labels(seed, n));
+        let column = Column {
+            floats: vec![Point::new(model::Timestamp(n as i64), 1.0)],
+            ..Column::default()
+        };
+        writer.add(id, labels.clone(), &column).await.unwrap();
+        index.add(id, &labels);
+        all.push((id, labels));
+    }
+    let (entry, ..) = writer.finish().await.unwrap();
+    let tables = Arc::<Tables>::default();
+    let reader = Reader::open(disk, dir, entry, &tables).await.unwrap();
+    Block { reader, all, index }
+}
+
+fn matcher() -> impl Strategy<Value = Matcher> {
+    let op = prop_oneof![
+        Just(MatchOp::Equal),
+        Just(MatchOp::NotEqual),
+        Just(MatchOp::Regex),
+        Just(MatchOp::NotRegex),
+    ];
+    let name = prop_oneof![
+        Just("__name__"),
+        Just("host"),
+        Just("long"),
+        Just("n"),
+        Just("rare"),
+        Just("spread"),
+        Just("größe"),
+        Just("none"),
+    ];
+    let value = prop_oneof![
+        Just(String::new()),
+        Just(".*".to_owned()),
+        Just(".+".to_owned()),
+        Just("yes".to_owned()),
+        Just("äö".to_owned()),
+        Just("long.*3".to_owned()),
+        Just("1.*".to_owned()),
+        Just(".*7".to_owned()),
+        Just("|s5".to_owned()),
+        Just("m1|m3|m5".to_owned()),
+        Just("host-1.*".to_owned()),
+        (0u32..9).prop_map(|n| format!("m{n}")),
+        (0u32..99).prop_map(|n| format!("host-{n}")),
+        (0u32..99).prop_map(|n| format!("s{n}|s1{n}")),
+        (0u32..5000).prop_map(|n| n.to_string()),
+        (0u32..6).prop_map(|n| format!("{}{n}", "long".repeat(16 << 10))),
+    ];
+    // A pattern of so many bytes is too long to be one.
+    let fits = |(op, _, value): &(MatchOp, &str, String)| {
+        value.len() < 1_000 || matches!(op, MatchOp::Equal | MatchOp::NotEqual)
+    };
+    let parts = (op, name, value).prop_filter("a pattern", fits);
+    parts.prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
+}
+
+fn lists() -> impl Strategy<Value = Vec<Vec<Matcher>>> {
+    let lists = prop::collection::vec(prop::collection::vec(matcher(), 0..4), 0..3);
+    // One of one matcher more often than not.
+    prop_oneof![lists, matcher().prop_map(|matcher| vec![vec![matcher]])]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn a_block_answers_as_the_index_in_memory(
+        seed in 0u64..1_000,
+        count in prop_oneof![1u64..60, 1_000u64..1_100, 2_000u64..5_000],
+        gaps in 1u64..400,
+        lists in prop::collection::vec(lists(), 40),
+        wanted in prop::collection::vec(any::<prop::sample::Index>(), 1..60),
+    ) {
+        run(async {
+            let block = block(seed, count, gaps).await;
+            for any_of in lists {
+                let expected = match any_of.is_empty() {
+                    true => block.index.select(&[]),
+                    false => select_any(&block.index, &any_of),
+                };
+                let found = block.reader.select_any(&any_of).await.unwrap();
+                assert_eq!(found, expected, "{any_of:?}");
+            }
+            let mut wanted: Vec<usize> = wanted.iter().map(|at| at.index(block.all.len())).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            let (ids, labels): (Vec<_>, Vec<_>) = wanted.iter().map(|&at| block.all[at].clone()).unzip();
+            assert_eq!(block.reader.labels_of(&ids).await.unwrap(), labels);
+            for (id, labels) in ids.iter().zip(&labels) {
+                assert!(block.reader.may_have(labels));
+                assert_eq!(block.reader.find(labels).await.unwrap(), Some(*id));
+                // Every label that it has, and one more; one less.
+                let more = labels.to_builder().set("extra", "x").build();
+                assert_eq!(block.reader.find(&more).await.unwrap(), None);
+                let less = labels.without("n");
+                let with_less = block.all.iter().find(|(_, labels)| *labels == less);
+                let found = block.reader.find(&less).await.unwrap();
+                assert_eq!(found, with_less.map(|(id, _)| *id));
+            }
+            check_walks(&block).await;
+        });
+    }
+}
+
+async fn check_walks(block: &Block) {
+    let mut names: BTreeMap<String, Vec<SeriesId>> = BTreeMap::new();
+    let mut tell = |name: &str, ids: &[SeriesId]| {
+        assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b));
+        names.entry(name.to_owned()).or_default().extend(ids);
+        true
+    };
+    block.reader.each_name(&mut tell).await.unwrap();
+    assert!(names.keys().eq(block.index.names()));
+    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    let mut once = |name: &str, ids: &[SeriesId]| {
+        assert!(!ids.is_empty());
+        *told.entry(name.to_owned()).or_default() += 1;
+        false
+    };
+    block.reader.each_name(&mut once).await.unwrap();
+    assert!(told.keys().eq(names.keys()));
+    let segments = block.reader.segments.as_ref().unwrap().len();
+    assert!(told.values().all(|times| *times <= segments), "{told:?}");
+    for (name, mut ids) in names {
+        let mut values: BTreeMap<String, Vec<SeriesId>> = BTreeMap::new();
+        let mut tell = |value: &str, ids: &[SeriesId]| {
+            let all = values.entry(value.to_owned()).or_default();
+            all.extend(ids);
+            assert!(!ids.is_empty() && all.is_sorted_by(|a, b| a < b));
+        };
+        block.reader.each_value(&name, &mut tell).await.unwrap();
+        let listed = block.index.values(&name);
+        let listed = listed.map(|(value, ids)| (value.to_owned(), ids.to_vec()));
+        assert_eq!(values, listed.collect());
+        ids.sort();
+        let mut of_values: Vec<SeriesId> = values.into_values().flatten().collect();
+        of_values.sort();
+        assert_eq!(ids, of_values, "{name}");
+    }
+    let mut nothing = |_: &str, _: &[SeriesId]| panic!("no series has it");
+    block.reader.each_value("none", &mut nothing).await.unwrap();
+}
+
+#[test]
+fn the_index_is_that_of_the_labels_and_of_no_others() {
+    run(async {
+        let block = block(5, 4_500, 100).await;
+        let check = async |labels: &dyn Fn(usize) -> Labels| {
+            let mut check = IndexCheck::new(&block.reader);
+            let all: Vec<Labels> = (0..block.all.len()).map(labels).collect();
+            for some in all.chunks(TABLE_SERIES) {
+                check.add(some).await?;
+            }
+            Ok::<(), StorageError>(())
+        };
+        check(&|at| block.all[at].1.clone()).await.unwrap();
+        for other in [0, 1_500, 2_100, 4_499] {
+            // One label too many, one too few, two changed places.
+            let more = |at: usize| {
+                let mut labels = block.all[at].1.to_builder();
+                if at == other {
+                    labels.set("rare", "so");
+                }
+                labels.build()
+            };
+            let less = |at: usize| match at == other {
+                true => block.all[at].1.without("n"),
+                false => block.all[at].1.clone(),
+            };
+            let swapped = |at: usize| match at {
+                at if at == other => block.all[at / 2 + 7].1.clone(),
+                at if at == other / 2 + 7 => block.all[other].1.clone(),
+                at => block.all[at].1.clone(),
+            };
+            for labels in [&more as &dyn Fn(usize) -> Labels, &less, &swapped] {
+                let found = check(labels).await.unwrap_err();
+                assert!(found.to_string().contains("index is corrupt"), "{found}");
+            }
+        }
+    });
+}
+
+#[test]
+fn labels_of_series_that_it_does_not_have_are_an_error() {
+    run(async {
+        let block = block(5, 10, 3).await;
+        assert!(block.reader.labels_of(&[SeriesId(3)]).await.is_err());
+        assert_eq!(block.reader.labels_of(&[]).await.unwrap(), []);
+    });
+}
