@@ -1,6 +1,6 @@
 //! Series that rest: which of them a question or a deletion chooses, found in the files of their blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{Labels, Matcher, SeriesId, Timestamp};
@@ -53,6 +53,53 @@ impl Rest {
         Ok(found)
     }
 
+    /// Names of labels that they have, sorted, each once.
+    pub async fn names(self) -> Result<BTreeSet<String>, StorageError> {
+        let mut names = BTreeSet::new();
+        for labels in self.unwritten.values() {
+            labels.iter().for_each(|(name, _)| add(&mut names, name));
+        }
+        for file in &self.files {
+            let chosen = file
+                .chosen(&self.any_of, &self.registered, |_| false)
+                .await?;
+            if chosen.is_empty() {
+                continue;
+            }
+            let mut tell = |name: &str, ids: &[SeriesId]| {
+                if !names.contains(name) && meet(ids, &chosen) {
+                    add(&mut names, name);
+                }
+                !names.contains(name)
+            };
+            file.reader.each_name(&mut tell).await?;
+        }
+        Ok(names)
+    }
+
+    /// Values of a label that they have, sorted, each once.
+    pub async fn values(self, name: &str) -> Result<BTreeSet<String>, StorageError> {
+        let mut values = BTreeSet::new();
+        let unwritten = self.unwritten.values();
+        let unwritten = unwritten.filter_map(|labels| labels.get(name));
+        unwritten.for_each(|value| add(&mut values, value));
+        for file in &self.files {
+            let chosen = file
+                .chosen(&self.any_of, &self.registered, |_| false)
+                .await?;
+            if chosen.is_empty() {
+                continue;
+            }
+            let mut tell = |value: &str, ids: &[SeriesId]| {
+                if !values.contains(value) && meet(ids, &chosen) {
+                    add(&mut values, value);
+                }
+            };
+            file.reader.each_value(name, &mut tell).await?;
+        }
+        Ok(values)
+    }
+
     /// As [`Rest::series`], without their labels; ascending.
     pub async fn ids(self) -> Result<Vec<SeriesId>, StorageError> {
         let mut found: Vec<SeriesId> = self.unwritten.into_keys().collect();
@@ -64,6 +111,22 @@ impl Rest {
         found.dedup();
         Ok(found)
     }
+}
+
+/// Without allocating one that is there.
+fn add(texts: &mut BTreeSet<String>, text: &str) {
+    if !texts.contains(text) {
+        texts.insert(text.to_owned());
+    }
+}
+
+/// Whether two ascending lists have anything in common; of one, most are mostly in the other.
+fn meet(ids: &[SeriesId], chosen: &[SeriesId]) -> bool {
+    let (few, many) = match ids.len() < chosen.len() {
+        true => (ids, chosen),
+        false => (chosen, ids),
+    };
+    few.iter().any(|id| many.binary_search(id).is_ok())
 }
 
 impl RestIn {

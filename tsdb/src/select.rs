@@ -16,6 +16,7 @@ use model::{ExemplarSeries, Labels, Matcher, Samples, Series};
 use crate::error::StorageError;
 use crate::part::{Column, Part};
 use crate::pieces::Pieces;
+use crate::resting::Rest;
 use crate::shard::Shard;
 use crate::state::EachValue;
 
@@ -126,13 +127,13 @@ impl Shard {
     pub async fn resting_label_names(
         &self,
         selection: &MetadataSelection,
-    ) -> Result<Vec<String>, SourceError> {
-        let names = |labels: &Labels, texts: &mut BTreeSet<String>| {
-            let new = labels.iter().filter(|(name, _)| !texts.contains(*name));
-            let new: Vec<String> = new.map(|(name, _)| name.to_owned()).collect();
-            texts.extend(new);
-        };
-        self.resting_texts(selection, names).await
+    ) -> Result<BTreeSet<String>, SourceError> {
+        let mut names = BTreeSet::new();
+        for any_of in turns(&selection.any_of) {
+            let rest = self.rest(any_of, selection);
+            names.append(&mut rest.names().await.map_err(|e| self.source_error(e))?);
+        }
+        Ok(names)
     }
 
     /// Values of a label of series that rest, sorted, each once.
@@ -140,27 +141,17 @@ impl Shard {
         &self,
         name: &str,
         selection: &MetadataSelection,
-    ) -> Result<Vec<String>, SourceError> {
-        let values = |labels: &Labels, texts: &mut BTreeSet<String>| {
-            let new = labels.get(name).filter(|value| !texts.contains(*value));
-            texts.extend(new.map(str::to_owned));
-        };
-        self.resting_texts(selection, values).await
+    ) -> Result<BTreeSet<String>, SourceError> {
+        let mut values = BTreeSet::new();
+        for any_of in turns(&selection.any_of) {
+            let rest = self.rest(any_of, selection);
+            values.append(&mut rest.values(name).await.map_err(|e| self.source_error(e))?);
+        }
+        Ok(values)
     }
 
-    async fn resting_texts(
-        &self,
-        selection: &MetadataSelection,
-        add: impl Fn(&Labels, &mut BTreeSet<String>),
-    ) -> Result<Vec<String>, SourceError> {
-        let (start, end) = (selection.start, selection.end);
-        let mut texts = BTreeSet::new();
-        for any_of in turns(&selection.any_of) {
-            let rest = self.read(|state| state.rest(any_of, start, end));
-            let resting = rest.series().await.map_err(|e| self.source_error(e))?;
-            resting.values().for_each(|labels| add(labels, &mut texts));
-        }
-        Ok(texts.into_iter().collect())
+    fn rest(&self, any_of: &[Vec<Matcher>], selection: &MetadataSelection) -> Rest {
+        self.read(|state| state.rest(any_of, selection.start, selection.end))
     }
 
     async fn pieces(&self, selection: &Selection) -> Result<Pieces, SourceError> {

@@ -1,6 +1,7 @@
 //! The answer of this node's replicas, for itself and for others.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -186,13 +187,16 @@ async fn add(
 }
 
 /// What series that rest have to say where names or values are asked for; sorted, each once.
-async fn of_resting(replica: &Replica, question: &Question) -> Result<Vec<String>, SourceError> {
+async fn of_resting(
+    replica: &Replica,
+    question: &Question,
+) -> Result<BTreeSet<String>, SourceError> {
     match question {
         Question::LabelNames(selection) => replica.engine.resting_label_names(selection).await,
         Question::LabelValues(name, selection) => {
             replica.engine.resting_label_values(name, selection).await
         }
-        _ => Ok(Vec::new()),
+        _ => Ok(BTreeSet::new()),
     }
 }
 
