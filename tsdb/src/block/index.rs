@@ -350,6 +350,7 @@ impl IndexPage {
         }
         page.places = fields.take(places_end as usize)?.into();
         fields.end()?;
+        texts.shrink_to_fit();
         page.texts = String::from_utf8(texts).map_err(|_| NOT_TEXT)?;
         let mut ends = page.ends.iter();
         match ends.all(|(end, _)| page.texts.is_char_boundary(*end as usize)) {
@@ -438,7 +439,7 @@ impl IndexPage {
     pub fn bytes(&self) -> usize {
         let names = self.names.iter().map(|(name, _)| NAME_BYTES + name.len());
         let ends = size_of_val(&self.ends[..]);
-        INDEX_PAGE_BYTES + names.sum::<usize>() + ends + self.texts.capacity() + self.places.len()
+        INDEX_PAGE_BYTES + names.sum::<usize>() + ends + self.texts.len() + self.places.len()
     }
 }
 

@@ -394,7 +394,11 @@ impl LabelSets<'_> {
             self.held = Some(raw.directory(version, &footer).await?.into_iter());
         }
         let some = self.held.iter_mut().flatten().take(TABLE_SERIES);
-        Ok(some.map(|entry| entry.labels).collect())
+        let labels: Vec<Labels> = some.map(|entry| entry.labels).collect();
+        match labels.len() == reader.series_of(nth) {
+            true => Ok(labels),
+            false => Err(reader.corrupt("not the series that it had when it was opened")),
+        }
     }
 
     /// Of those that table `nth` tells of, which was not asked for yet, nor one behind it.

@@ -22,6 +22,7 @@ use crate::file::{FileEntry, FileKind, FileWriter};
 use crate::head::join;
 use crate::histogram::{self, HistogramPoint};
 use crate::part::Column;
+use crate::select::Turn;
 
 /// What the file begins with, but for its version and a newline.
 pub const MAGIC: [u8; 6] = *b"qblock";
@@ -43,6 +44,8 @@ pub const FOOTER_BYTES: usize = 8 * 3 + 4 + 8 * 6 + 4 + 8;
 const ZSTD_LEVEL: i32 = 3;
 /// Labels repeat much, and tables are written once.
 const TABLE_ZSTD_LEVEL: i32 = 9;
+/// Making a page of the index takes about as long as decoding so many samples.
+const SAMPLES_OF_INDEX_PAGE: usize = 16 << 10;
 /// A chunk of histograms is cut once it has so many bytes: a query reads whole chunks.
 const HISTOGRAM_CHUNK_BYTES: usize = 64 << 10;
 
@@ -259,10 +262,11 @@ impl<'d> Writer<'d> {
 
     /// Writes which of the series since the last segment have which label.
     async fn finish_segment(&mut self) -> io::Result<()> {
-        let mut segment = Segment::default();
+        let (mut segment, mut turn) = (Segment::default(), Turn::default());
         for (first, raw) in self.index.finish() {
             let packed = self.write_packed(&raw).await?;
             segment.pages.push(PagePlace { packed, first });
+            turn.spend(SAMPLES_OF_INDEX_PAGE).await;
         }
         self.segments.push(segment);
         Ok(())
