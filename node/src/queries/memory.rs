@@ -86,6 +86,15 @@ pub struct Held {
     bytes: usize,
 }
 
+impl Held {
+    /// Counts no more than so many bytes from now on.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.memory.held.fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -358,5 +367,17 @@ mod tests {
         assert_eq!(memory.take(60, 50), Err(large));
         assert_eq!(memory.take(60, 40), Ok(()));
         assert_eq!(memory.held(), 100);
+        let memory = Memory::new(100);
+        let mut held = memory.hold(70).unwrap();
+        assert!(memory.hold(60).is_err());
+        held.shrink(80);
+        assert_eq!(memory.held(), 70);
+        held.shrink(40);
+        assert_eq!(memory.held(), 40);
+        let beside = memory.hold(60).unwrap();
+        drop(held);
+        assert_eq!(memory.held(), 60);
+        drop(beside);
+        assert_eq!(memory.held(), 0);
     }
 }

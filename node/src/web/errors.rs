@@ -6,8 +6,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use federation::read::ReadError;
-use federation::read::samples::TooManySamples;
+use federation::read::{ReadError, TooManySamples};
 use ingest::push::PushError;
 use ingest::push::path::PathError;
 use ingest::remote::RemoteError;
