@@ -74,6 +74,11 @@ impl Results {
         self.keeper.bytes()
     }
 
+    /// All series of all results, for whoever lets go of them a few at a time.
+    pub fn into_series(self) -> impl Iterator<Item = Kept> {
+        self.all.into_iter().flat_map(|result| result.series)
+    }
+
     /// The body; an answer larger than snappy's 4 GiB is an error.
     pub fn into_body(self) -> Result<Body, snap::Error> {
         let external = self.external;

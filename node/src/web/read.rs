@@ -15,7 +15,7 @@ use bytes::Bytes;
 use federation::read::{Answer, Body as ReadBody, External, Request, Results, decode, markers};
 use futures::stream;
 use model::limits::{READ_REQUEST_BYTES_MAX, READ_SAMPLES_MAX};
-use model::source::{Selection, Take};
+use model::source::{Consistency, Selection, Take};
 use model::{Samples, Series};
 
 use super::errors::TextError;
@@ -40,7 +40,18 @@ pub async fn remote(
     let closed = |_| TextError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
     let _slot = api.queries.slots.acquire().await.map_err(closed)?;
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
-    respond(select(&api, &request, &external, &form, &headers).await?)
+    let consistency = form.consistency(&headers).map_err(TextError::bad_request)?;
+    let mut counted = Counted {
+        results: Results::new(request.answer, external.clone()),
+        held: Vec::new(),
+    };
+    match select(&api, &request, &external, consistency, &mut counted).await {
+        Ok(()) => respond(counted),
+        Err(error) => {
+            let_go(counted.results.into_series()).await;
+            Err(error)
+        }
+    }
 }
 
 /// What was selected, while it is counted.
@@ -53,17 +64,12 @@ async fn select(
     api: &Shared,
     request: &Request,
     external: &External,
-    form: &Form,
-    headers: &HeaderMap,
-) -> Result<Counted, TextError> {
-    let consistency = form.consistency(headers).map_err(TextError::bad_request)?;
+    consistency: Consistency,
+    counted: &mut Counted,
+) -> Result<(), TextError> {
     let samples_max = match request.answer {
         Answer::Samples => READ_SAMPLES_MAX,
         Answer::Chunks => 0,
-    };
-    let mut counted = Counted {
-        results: Results::new(request.answer, external.clone()),
-        held: Vec::new(),
     };
     for query in &request.queries {
         let selection = Selection {
@@ -85,14 +91,30 @@ async fn select(
         }
         let mut held = api.queries.memory.hold(series.iter().map(size).sum())?;
         let samples = series.iter().map(|one| one.samples.len()).sum();
-        counted.results.begin(samples, samples_max)?;
+        if let Err(too_many) = counted.results.begin(samples, samples_max) {
+            let_go(series).await;
+            return Err(too_many.into());
+        }
         let before = counted.results.bytes();
         keep(&mut counted.results, series).await;
         held.shrink(counted.results.bytes() - before);
         counted.held.push(held);
     }
-    Ok(counted)
+    Ok(())
 }
+
+/// Drops a few series at a time: hundreds of thousands take tens of milliseconds.
+async fn let_go<T>(all: impl IntoIterator<Item = T>) {
+    for (n, one) in (1_usize..).zip(all) {
+        drop(one);
+        if n % SERIES_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Series that are let go between two turns: a part of a millisecond.
+const SERIES_PER_TURN: usize = 4 << 10;
 
 /// Samples that are kept between two turns: a part of a millisecond.
 const SAMPLES_PER_TURN: usize = 64 << 10;
