@@ -479,8 +479,9 @@ impl Sink for Router {
 pub(crate) fn to_source_error(shard: ShardId, refusal: Refusal) -> SourceError {
     match refusal {
         Refusal::TooLarge(what) => SourceError::TooLarge(what),
+        Refusal::Overloaded(what) => SourceError::Busy(what),
         Refusal::Internal(what) => SourceError::Internal(what),
-        _ => SourceError::Unavailable(vec![shard]),
+        Refusal::NotLeader(_) | Refusal::Unavailable(_) => SourceError::Unavailable(vec![shard]),
     }
 }
 
@@ -599,6 +600,7 @@ pub fn engine_refusal(error: SourceError) -> Refusal {
     match error {
         SourceError::Unavailable(_) => Refusal::Unavailable(error.to_string()),
         SourceError::TooLarge(what) => Refusal::TooLarge(what),
+        SourceError::Busy(what) => Refusal::Overloaded(what),
         SourceError::Internal(what) => Refusal::Internal(what),
     }
 }
@@ -606,19 +608,17 @@ pub fn engine_refusal(error: SourceError) -> Refusal {
 #[async_trait]
 impl Source for ShardSource {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
+        let seat = &self.router.evaluator;
         if let Some(replica) = self.near(selection.consistency) {
-            return replica.engine.select(selection).await;
+            return evaluate::select(seat, &*replica.engine, selection).await;
         }
         self.ask(|whom| {
             Box::pin(async move {
                 match whom {
                     Whom::Here(replica) => {
                         replica.settle(selection.consistency).await?;
-                        replica
-                            .engine
-                            .select(selection)
-                            .await
-                            .map_err(engine_refusal)
+                        let selected = evaluate::select(seat, &*replica.engine, selection);
+                        selected.await.map_err(engine_refusal)
                     }
                     Whom::There(peer) => self.select_there(&peer, selection).await,
                 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::sample::Histograms;
 use crate::source::{Consistency, Selection, Source, SourceError};
-use crate::{Labels, Timestamp};
+use crate::{Labels, Series, Timestamp};
 
 /// One node of a query, and the instants it is wanted at.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,6 +178,15 @@ pub trait Evaluator: Send + Sync {
         source: &dyn Source,
         fragment: &Fragment,
     ) -> Result<Part, FragmentError>;
+
+    /// The series of a selection, for somebody who computes elsewhere; sorted by labels.
+    async fn select(
+        &self,
+        source: &dyn Source,
+        selection: &Selection,
+    ) -> Result<Vec<Series>, SourceError> {
+        source.select(selection).await
+    }
 
     /// What [`Evaluator::evaluate`] will select, for a source that wants to have it chosen; none
     /// where that fails.

@@ -62,6 +62,9 @@ pub enum SourceError {
     Unavailable(Vec<ShardId>),
     #[error("too much data: {0}")]
     TooLarge(String),
+    /// Others have what this would take; later it may do.
+    #[error("{0}")]
+    Busy(String),
     #[error("{0}")]
     Internal(String),
 }

@@ -132,9 +132,22 @@ async fn over_pieces(
     Ok(parts)
 }
 
+/// The series of a source of this node, as the evaluator lets it have them.
+pub async fn select(
+    seat: &Seat,
+    source: &dyn Source,
+    selection: &Selection,
+) -> Result<Vec<Series>, SourceError> {
+    match seat.get() {
+        Some(evaluator) => evaluator.select(source, selection).await,
+        None => source.select(selection).await,
+    }
+}
+
 /// The series that replicas of this node hold, which are fresh enough; what is much is decoded by as many
 /// tasks as there are threads. In no order.
 pub async fn select_over(
+    seat: &Seat,
     world: &World,
     replicas: &[Arc<Replica>],
     selection: &Selection,
@@ -142,13 +155,16 @@ pub async fn select_over(
     let engines = engines(replicas);
     let pieces = Chosen::pieces(engines, selection, TASK_SAMPLES, threads()).await?;
     if let [piece] = pieces.as_slice() {
-        return piece.select(selection).await;
+        return select(seat, piece, selection).await;
     }
     let tasks: Vec<_> = pieces
         .into_iter()
         .map(|piece| {
-            let selection = selection.clone();
-            spawned(world, async move { piece.select(&selection).await })
+            let (seat, selection) = (seat.clone(), selection.clone());
+            spawned(
+                world,
+                async move { select(&seat, &piece, &selection).await },
+            )
         })
         .collect();
     let mut series = Vec::new();

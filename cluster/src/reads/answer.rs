@@ -38,7 +38,7 @@ pub(super) async fn of(
         return of_parts(evaluate::over(seat, world, replicas, fragment).await);
     }
     if let Question::Select(selection) = question {
-        let series = evaluate::select_over(world, replicas, selection).await;
+        let series = evaluate::select_over(seat, world, replicas, selection).await;
         found.series = series.map_err(engine_refusal)?;
         return Ok(Ok(found));
     }
@@ -112,7 +112,8 @@ impl Little {
                 of_parts(evaluate::over_chosen(seat, world, chosen, fragment).await)
             }
             (Self::Chosen(chosen), Question::Select(selection)) => {
-                let series = chosen.select(selection).await.map_err(engine_refusal)?;
+                let series = evaluate::select(seat, &chosen, selection).await;
+                let series = series.map_err(engine_refusal)?;
                 Ok(Ok(Found {
                     series,
                     ..Found::default()

@@ -7,6 +7,8 @@
 use model::{Labels, MatchOp, Matcher};
 use proto::remote::Label;
 
+use super::samples::field_len;
+
 /// `global.external_labels`.
 #[derive(Debug, Clone, Default)]
 pub struct External(pub Labels);
@@ -33,6 +35,18 @@ impl External {
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// What [`Self::add`] gives takes so much in a message of them, with their keys.
+    pub fn encoded_len(&self, labels: &Labels) -> usize {
+        let lacking = self.0.iter().filter(|(name, _)| labels.get(name).is_none());
+        let text = |text: &str| match text.len() {
+            0 => 0,
+            len => field_len(len),
+        };
+        let all = labels.iter().chain(lacking);
+        all.map(|(name, value)| field_len(text(name) + text(value)))
+            .sum()
     }
 }
 

@@ -16,8 +16,8 @@ use super::chunk::Chunks;
 
 /// The frames of one query's result.
 #[derive(Debug)]
-pub struct Frames {
-    series: vec::IntoIter<Series>,
+pub struct Frames<I> {
+    series: I,
     external: External,
     query: i64,
     bytes_max: usize,
@@ -25,11 +25,11 @@ pub struct Frames {
     ready: vec::IntoIter<Bytes>,
 }
 
-impl Frames {
+impl<I> Frames<I> {
     /// `query`: its place in the request, from 0.
-    pub fn new(series: Vec<Series>, external: External, query: usize) -> Self {
+    pub fn new(series: I, external: External, query: usize) -> Self {
         Self {
-            series: series.into_iter(),
+            series,
             external,
             query: query as i64,
             bytes_max: limits::READ_FRAME_BYTES,
@@ -75,7 +75,7 @@ impl Frames {
     }
 }
 
-impl Iterator for Frames {
+impl<I: Iterator<Item = Series>> Iterator for Frames<I> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {

@@ -10,6 +10,7 @@
 //! - [`external`]: external labels, out of matchers and into answers
 //! - [`markers`]: markers behind histograms
 //! - [`sequence`]: what each histogram of a series is to the one before it
+//! - [`results`], [`kept`]: what was selected, until it is read
 //! - [`samples`]: an answer of plain samples
 //! - [`bits`], [`xor`], [`histogram`], [`chunk`]: samples as Prometheus' chunks
 //! - [`frame`]: chunks as a stream of checked frames
@@ -19,8 +20,10 @@ pub mod chunk;
 pub mod external;
 pub mod frame;
 pub mod histogram;
+pub mod kept;
 pub mod markers;
 pub mod request;
+pub mod results;
 pub mod samples;
 pub mod sequence;
 pub mod xor;
@@ -32,4 +35,5 @@ pub use chunk::Chunks;
 pub use external::External;
 pub use frame::Frames;
 pub use request::{Answer, Query, ReadError, Request, decode};
-pub use samples::{SamplesAnswer, SamplesBody};
+pub use results::{Body, Results, TooManySamples};
+pub use samples::SamplesBody;

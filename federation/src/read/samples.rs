@@ -11,70 +11,9 @@ use proto::remote::histogram::{Count, ZeroCount};
 
 use super::External;
 use super::histogram::bucket_deltas;
+use super::kept::Kept;
+use super::results::OfQuery;
 use super::sequence::{Step, step};
-
-/// Collects one result for each query of a request.
-#[derive(Debug, Default)]
-pub struct SamplesAnswer {
-    results: Vec<Vec<Series>>,
-    samples: usize,
-}
-
-/// More samples than one answer may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("exceeded sample limit ({0})")]
-pub struct TooManySamples(pub usize);
-
-impl SamplesAnswer {
-    /// Adds the result of the next query. `samples_max` bounds each, 0 does not; of several queries it
-    /// bounds all together, which Prometheus does not.
-    pub fn add(&mut self, series: Vec<Series>, samples_max: usize) -> Result<(), TooManySamples> {
-        self.samples += series.iter().map(|s| s.samples.len()).sum::<usize>();
-        if samples_max > 0 && self.samples > samples_max {
-            return Err(TooManySamples(samples_max));
-        }
-        self.results.push(series);
-        Ok(())
-    }
-
-    /// How many samples it holds.
-    pub fn len(&self) -> usize {
-        self.samples
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.samples == 0
-    }
-
-    /// What was added, for an answer of another form.
-    pub fn into_results(self) -> Vec<Vec<Series>> {
-        self.results
-    }
-
-    /// The body; an answer larger than snappy's 4 GiB is an error.
-    pub fn into_body(self, external: External) -> Result<SamplesBody, snap::Error> {
-        let result_len = |result: &Vec<Series>| {
-            let series = result.iter().map(|series| time_series(series, &external));
-            series.map(|series| field_len(series.encoded_len())).sum()
-        };
-        let result_lens: Vec<usize> = self.results.iter().map(result_len).collect();
-        let given: u64 = result_lens.iter().map(|len| field_len(*len) as u64).sum();
-        let max = u64::from(u32::MAX);
-        if given > max {
-            return Err(snap::Error::TooBig { given, max });
-        }
-        let mut begin = Vec::new();
-        encode_varint(given, &mut begin);
-        Ok(SamplesBody {
-            external,
-            results: self.results.into_iter().zip(result_lens),
-            series: Vec::new().into_iter(),
-            begin,
-            plain: Vec::new(),
-            encoder: snap::raw::Encoder::new(),
-        })
-    }
-}
 
 /// What snappy compresses by itself, without a look at what is before.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -85,8 +24,8 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// same bytes as if it had stood in memory.
 pub struct SamplesBody {
     external: External,
-    results: std::iter::Zip<std::vec::IntoIter<Vec<Series>>, std::vec::IntoIter<usize>>,
-    series: std::vec::IntoIter<Series>,
+    results: std::vec::IntoIter<OfQuery>,
+    series: std::vec::IntoIter<Kept>,
     /// The length of the whole, before the first piece.
     begin: Vec<u8>,
     /// What is written and not compressed yet.
@@ -95,18 +34,37 @@ pub struct SamplesBody {
 }
 
 impl SamplesBody {
+    pub(super) fn new(results: Vec<OfQuery>, external: External) -> Result<Self, snap::Error> {
+        let lens = results.iter().map(|result| field_len(result.message_len));
+        let given = lens.map(|len| len as u64).sum();
+        let max = u64::from(u32::MAX);
+        if given > max {
+            return Err(snap::Error::TooBig { given, max });
+        }
+        let mut begin = Vec::new();
+        encode_varint(given, &mut begin);
+        Ok(Self {
+            external,
+            results: results.into_iter(),
+            series: Vec::new().into_iter(),
+            begin,
+            plain: Vec::new(),
+            encoder: snap::raw::Encoder::new(),
+        })
+    }
+
     /// Writes until there is a block; `false` when nothing is left to write.
     fn write_block(&mut self) -> bool {
         while self.plain.len() < BLOCK_BYTES {
             if let Some(series) = self.series.next() {
-                let series = time_series(&series, &self.external);
+                let series = time_series(&series.into_series(), &self.external);
                 self.plain.push(FIELD);
                 let encoded = series.encode_length_delimited(&mut self.plain);
                 encoded.expect("a vector has room for all");
-            } else if let Some((result, len)) = self.results.next() {
+            } else if let Some(result) = self.results.next() {
                 self.plain.push(FIELD);
-                encode_varint(len as u64, &mut self.plain);
-                self.series = result.into_iter();
+                encode_varint(result.message_len as u64, &mut self.plain);
+                self.series = result.series.into_iter();
             } else {
                 return false;
             }
@@ -140,24 +98,63 @@ impl Iterator for SamplesBody {
 const FIELD: u8 = 1 << 3 | 2;
 
 /// What such a field takes, with its key.
-fn field_len(len: usize) -> usize {
+pub(super) fn field_len(len: usize) -> usize {
     1 + length_delimiter_len(len) + len
 }
 
 fn time_series(series: &Series, external: &External) -> wire::TimeSeries {
-    let samples = &series.samples;
-    let floats = (0..samples.len()).filter(|i| samples.histogram(*i).is_none());
     wire::TimeSeries {
         labels: external.add(&series.labels),
-        samples: floats
-            .map(|i| wire::Sample {
-                value: samples.values[i],
-                timestamp: samples.timestamps[i].0,
-            })
-            .collect(),
+        samples: floats(&series.samples).collect(),
         exemplars: Vec::new(),
-        histograms: histograms(samples),
+        histograms: histograms(&series.samples),
     }
+}
+
+/// What [`time_series`] takes, without it.
+pub(super) fn series_len(series: &Series, external: &External) -> usize {
+    let samples = &series.samples;
+    let histograms = histograms(samples).into_iter();
+    let histograms = histograms.map(|histogram| field_len(histogram.encoded_len()));
+    let floats = match floats_in_step_len(samples) {
+        Some(len) => len,
+        None => floats(samples)
+            .map(|float| field_len(float.encoded_len()))
+            .sum(),
+    };
+    external.encoded_len(&series.labels) + floats + histograms.sum::<usize>()
+}
+
+/// Of floats alone whose instants are numbers of one length, which nobody has to look at.
+fn floats_in_step_len(samples: &Samples) -> Option<usize> {
+    let (first, last) = (samples.timestamps.first()?, samples.timestamps.last()?);
+    let at = |timestamp: &Timestamp| wire::Sample {
+        timestamp: timestamp.0,
+        ..wire::Sample::default()
+    };
+    let time_len = at(first).encoded_len();
+    let is_one_length = first.0 > 0 && time_len == at(last).encoded_len();
+    if !samples.histograms.is_empty() || !is_one_length {
+        return None;
+    }
+    let value_len = |&value: &f64| {
+        let sample = wire::Sample {
+            value,
+            ..wire::Sample::default()
+        };
+        sample.encoded_len()
+    };
+    let values_len: usize = samples.values.iter().map(value_len).sum();
+    // Each is so short that one byte tells its length.
+    Some(samples.len() * field_len(time_len) + values_len)
+}
+
+fn floats(samples: &Samples) -> impl Iterator<Item = wire::Sample> + '_ {
+    let floats = (0..samples.len()).filter(|i| samples.histogram(*i).is_none());
+    floats.map(|i| wire::Sample {
+        value: samples.values[i],
+        timestamp: samples.timestamps[i].0,
+    })
 }
 
 fn histograms(samples: &Samples) -> Vec<wire::Histogram> {
@@ -236,4 +233,43 @@ fn spans(spans: &[Span]) -> Vec<wire::BucketSpan> {
         length: span.length,
     });
     spans.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::Labels;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn lengths_are_known_before_anything_is_written(
+            times in prop::collection::btree_set(prop_oneof![
+                8 => 1_700_000_000_000i64..1_700_000_000_050,
+                1 => -5i64..300,
+                1 => any::<i64>(),
+            ], 0..9),
+            values in prop::collection::vec(prop_oneof![Just(0.0), Just(-0.0), any::<f64>()], 9),
+            has_histograms in any::<bool>(),
+            external in prop_oneof![Just("a"), Just("region")],
+        ) {
+            let mut samples = Samples::default();
+            for (at, value) in times.into_iter().map(Timestamp).zip(values) {
+                match has_histograms && at.0 % 3 == 0 {
+                    true => samples.push_histogram(at, Arc::default()),
+                    false => samples.push(at, value),
+                }
+            }
+            let series = Series {
+                labels: Labels::from_pairs([("a", "b".repeat(200)), ("c", "d".to_owned())]),
+                samples,
+            };
+            let external = External(Labels::from_pairs([(external, "eu")]));
+            let whole = time_series(&series, &external).encoded_len();
+            prop_assert_eq!(series_len(&series, &external), whole);
+        }
+    }
 }

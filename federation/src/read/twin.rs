@@ -13,7 +13,7 @@ use proto::remote::histogram::{Count, ZeroCount};
 
 use super::bits::CLASSES;
 use super::chunk::Chunks;
-use super::{External, Frames, SamplesAnswer};
+use super::{Answer, Body, External, Frames, Results, SamplesBody, TooManySamples};
 
 struct BitReader<'a> {
     bytes: &'a [u8],
@@ -473,9 +473,25 @@ const BOUNDS: [f64; 6] = [0.001, 0.0015, 0.1, 1.0, 33_554.43, 33_554.5];
 const SAMPLES: &[u8] = include_bytes!("fixtures/samples.bin");
 const FRAMES: &[u8] = include_bytes!("fixtures/frames.bin");
 
+/// An answer of plain samples to as many queries.
+fn answer(queries: Vec<Vec<Series>>, external: &External) -> SamplesBody {
+    let mut results = Results::new(Answer::Samples, external.clone());
+    for series in queries {
+        results.begin(samples_in(&series), 0).unwrap();
+        series.into_iter().for_each(|one| results.add(one));
+    }
+    match results.into_body().unwrap() {
+        Body::Samples(body) => *body,
+        Body::Chunks(_) => panic!("samples were asked for"),
+    }
+}
+
+fn samples_in(series: &[Series]) -> usize {
+    series.iter().map(|one| one.samples.len()).sum()
+}
+
 /// The message in a body, whose bytes are those that snappy makes of the whole.
-fn decompressed(answer: SamplesAnswer, external: External) -> Vec<u8> {
-    let pieces = answer.into_body(external).unwrap();
+fn decompressed(pieces: SamplesBody) -> Vec<u8> {
     let pieces: Vec<Vec<u8>> = pieces.map(Result::unwrap).collect();
     let body = pieces.concat();
     let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
@@ -488,33 +504,31 @@ fn decompressed(answer: SamplesAnswer, external: External) -> Vec<u8> {
 fn a_long_answer_leaves_in_pieces() {
     let mut samples = Samples::default();
     (0..9_000).for_each(|at| samples.push(Timestamp(at * 15_000), (at * 7_919 % 1_000) as f64));
-    let series = |n: usize| Series {
-        labels: Labels::from_pairs([("n", n.to_string())]),
-        samples: samples.clone(),
+    let series = |count: usize| -> Vec<Series> {
+        let one = |n: usize| Series {
+            labels: Labels::from_pairs([("n", n.to_string())]),
+            samples: samples.clone(),
+        };
+        (0..count).map(one).collect()
     };
-    let mut answer = SamplesAnswer::default();
-    for count in [3, 0, 1] {
-        answer
-            .add((0..count).map(series).collect(), 36_000)
-            .unwrap();
-    }
-    assert!(answer.into_body(External::default()).unwrap().count() > 3);
-    let mut answer = SamplesAnswer::default();
-    answer.add((0..3).map(series).collect(), 36_000).unwrap();
-    let too_many = answer.add((0..2).map(series).collect(), 36_000);
-    assert_eq!(
-        too_many.unwrap_err().to_string(),
-        "exceeded sample limit (36000)"
-    );
-    let response = wire::ReadResponse::decode(&decompressed(answer, External::default())[..]);
-    let results = response.unwrap().results;
-    assert_eq!(results.len(), 1);
-    assert!(
-        results[0]
-            .timeseries
-            .iter()
-            .all(|series| series.samples.len() == 9_000)
-    );
+    let queries = || [3, 0, 1].map(series).to_vec();
+    assert!(answer(queries(), &External::default()).count() > 3);
+    let plain = decompressed(answer(queries(), &External::default()));
+    let results = wire::ReadResponse::decode(&plain[..]).unwrap().results;
+    let counts: Vec<usize> = results.iter().map(|of| of.timeseries.len()).collect();
+    assert_eq!(counts, [3, 0, 1]);
+    let mut all = results.iter().flat_map(|of| &of.timeseries);
+    assert!(all.all(|series| series.samples.len() == 9_000));
+}
+
+#[test]
+fn several_queries_have_one_limit() {
+    let mut results = Results::new(Answer::Samples, External::default());
+    assert_eq!(results.begin(20, 36), Ok(()));
+    assert_eq!(results.begin(16, 36), Ok(()));
+    assert_eq!(results.begin(1, 36), Err(TooManySamples(36)));
+    assert_eq!(TooManySamples(36).to_string(), "exceeded sample limit (36)");
+    assert_eq!(results.begin(1, 0), Ok(()));
 }
 
 #[test]
@@ -522,9 +536,7 @@ fn bytes_are_those_of_prometheus() {
     let series = read_samples(SAMPLES);
     assert_eq!(series.len(), 16);
     let external = External(Labels::from_pairs([("region", "eu")]));
-    let mut answer = SamplesAnswer::default();
-    answer.add(series.clone(), 0).unwrap();
-    let body = decompressed(answer, external.clone());
+    let body = decompressed(answer(vec![series.clone()], &external));
     let [mut ours, theirs] = [&body[..], SAMPLES].map(|b| wire::ReadResponse::decode(b).unwrap());
     for series in &mut ours.results[0].timeseries {
         for histogram in &mut series.histograms {
@@ -543,7 +555,7 @@ fn bytes_are_those_of_prometheus() {
     let mut rest = FRAMES;
     for series in series {
         let name = series.labels.metric_name().to_owned();
-        for frame in Frames::new(vec![series], external.clone(), 0) {
+        for frame in Frames::new([series].into_iter(), external.clone(), 0) {
             let (theirs, behind) = rest.split_at(frame.len().min(rest.len()));
             assert_eq!(&frame[..], theirs, "{name}");
             rest = behind;
@@ -565,9 +577,8 @@ proptest! {
         let read = read_chunks(Chunks::new(&samples));
         let hints: Vec<_> = read.histograms.iter().map(|(_, h)| i32::from(h.reset_hint.number())).collect();
         let labels = Labels::from_pairs([("a", "b")]);
-        let mut answer = SamplesAnswer::default();
-        answer.add(vec![Series { labels, samples: samples.clone() }], 0).unwrap();
-        let body = decompressed(answer, External::default());
+        let series = Series { labels, samples: samples.clone() };
+        let body = decompressed(answer(vec![vec![series]], &External::default()));
         let series = wire::ReadResponse::decode(&body[..]).unwrap().results.remove(0).timeseries.remove(0);
         let plain: Vec<_> = series.histograms.iter().map(|h| h.reset_hint).collect();
         prop_assert_eq!(plain, hints);
@@ -581,7 +592,7 @@ proptest! {
             labels: Labels::from_pairs([("n", i.to_string())]),
             samples: samples.clone(),
         }).collect();
-        let frames = Frames::new(series.clone(), external, 3).with_bytes_max(bytes_max);
+        let frames = Frames::new(series.clone().into_iter(), external, 3).with_bytes_max(bytes_max);
         let mut chunks: Vec<Vec<wire::Chunk>> = vec![Vec::new(); series.len()];
         for frame in frames {
             let mut reader = BitReader { bytes: &frame, at: 0 };

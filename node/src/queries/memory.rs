@@ -1,10 +1,10 @@
 //! Memory for what all queries of a node have selected.
 //!
 //! Promise: what running queries hold of selected series never exceeds the bound together. The
-//! query that asks for what is not there fails; those that have theirs go on. Counted is what a
-//! source answered, once it has, and a large result until it was read: one answer on its way is bounded
-//! by the source. Of what comes in
-//! pieces only the last one is counted, and the columns made of those before.
+//! query that asks for what is not there fails; those that have theirs go on. Counted is what is
+//! decoded here, piece by piece, what a source answered, and a large result until it was read; an answer on
+//! its way from another node is counted there. Of what is computed on
+//! in pieces only the last one is counted, and the columns made of those before.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -86,6 +86,15 @@ pub struct Held {
     bytes: usize,
 }
 
+impl Held {
+    /// Counts no more than so many bytes from now on.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.memory.held.fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -132,13 +141,44 @@ impl<'a> Budgeted<'a> {
             }
             Err(full) => {
                 let first = self.refused.get_or_init(|| full);
-                Err(SourceError::TooLarge(first.to_string()))
+                let text = first.to_string();
+                Err(match first {
+                    Full::TooLarge { .. } => SourceError::TooLarge(text),
+                    Full::Busy { .. } => SourceError::Busy(text),
+                })
             }
         }
     }
 }
 
 impl Budgeted<'_> {
+    /// All pieces, sorted, each counted as it comes.
+    async fn gather(
+        &self,
+        selection: &Selection,
+        counted: &mut usize,
+    ) -> Result<Vec<Series>, SourceError> {
+        let mut pieces = self.source.stream(selection);
+        let (mut all, mut spent) = (Vec::new(), 0);
+        while let Some(piece) = pieces.next().await {
+            let mut piece = piece?;
+            let bytes = piece.iter().map(size).sum();
+            self.count(bytes)?;
+            *counted += bytes;
+            match all.is_empty() {
+                true => all = piece,
+                false => all.append(&mut piece),
+            }
+            spent += bytes;
+            if spent >= BYTES_PER_TURN {
+                spent = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(all)
+    }
+
     /// Gives back bytes that were counted.
     fn release(&self, bytes: usize) {
         self.own.fetch_sub(bytes, Ordering::Relaxed);
@@ -156,9 +196,12 @@ impl Drop for Budgeted<'_> {
 #[async_trait]
 impl Source for Budgeted<'_> {
     async fn select(&self, selection: &Selection) -> Result<Vec<Series>, SourceError> {
-        let series = self.source.select(selection).await?;
-        self.count(series.iter().map(size).sum())?;
-        Ok(series)
+        let mut counted = 0;
+        let selected = self.gather(selection, &mut counted).await;
+        if selected.is_err() {
+            self.release(counted);
+        }
+        selected
     }
 
     fn stream<'a>(
@@ -215,6 +258,9 @@ impl Source for Budgeted<'_> {
     }
 }
 
+/// Bytes of samples between two turns: around a millisecond of decoding.
+const BYTES_PER_TURN: usize = 1 << 20;
+
 /// Computes parts of queries, also for other nodes, within this node's memory.
 pub struct BudgetedEvaluator {
     pub evaluator: Arc<dyn Evaluator>,
@@ -234,6 +280,15 @@ impl Evaluator for BudgetedEvaluator {
         };
         let source = Budgeted::new(source, &self.memory).keeping(kept_bytes);
         self.evaluator.evaluate(&source, fragment).await
+    }
+
+    async fn select(
+        &self,
+        source: &dyn Source,
+        selection: &Selection,
+    ) -> Result<Vec<Series>, SourceError> {
+        // Until all are there, and whoever asked counts them.
+        Budgeted::new(source, &self.memory).select(selection).await
     }
 
     fn selection(&self, fragment: &Fragment) -> Option<Selection> {
@@ -327,6 +382,7 @@ mod tests {
         for (kept_bytes, most) in [(0, 2_000), (100, 3_000)] {
             let source = Budgeted::new(&Tens, &memory).keeping(kept_bytes);
             assert!(source.select(&selection).await.is_err(), "all at once");
+            assert_eq!(memory.held(), 0);
             let mut pieces = source.stream(&selection);
             let mut peak = 0;
             while let Some(piece) = pieces.next().await {
@@ -338,6 +394,47 @@ mod tests {
             drop(pieces);
             drop(source);
             assert_eq!(memory.held(), 0);
+        }
+    }
+
+    /// What is decoded for others is counted while it is, and not more of it is decoded than fits.
+    #[tokio::test]
+    async fn a_selection_is_counted_piece_by_piece() {
+        let selection = Selection {
+            matchers: Vec::new(),
+            start: Timestamp(0),
+            end: Timestamp(100),
+            take: Take::All,
+            consistency: Consistency::Local,
+        };
+        let whole: usize = (0..10).map(|n| size(&series(n))).sum();
+        let evaluator = |bytes_max| BudgetedEvaluator {
+            evaluator: Arc::new(Nothing),
+            memory: Memory::new(bytes_max),
+        };
+        let enough = evaluator(whole);
+        let selected = enough.select(&Tens, &selection).await.unwrap();
+        assert!(selected.is_sorted_by(|a, b| a.labels < b.labels) && selected.len() == 10);
+        assert_eq!(enough.memory.held(), 0);
+        let little = evaluator(whole - 1);
+        let refused = little.select(&Tens, &selection).await;
+        assert!(
+            matches!(refused, Err(SourceError::TooLarge(_))),
+            "{refused:?}"
+        );
+        assert_eq!(little.memory.held(), 0);
+        let _others = enough.memory.hold(1).unwrap();
+        let refused = enough.select(&Tens, &selection).await;
+        assert!(matches!(refused, Err(SourceError::Busy(_))), "{refused:?}");
+        assert_eq!(enough.memory.held(), 1);
+    }
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Evaluator for Nothing {
+        async fn evaluate(&self, _: &dyn Source, _: &Fragment) -> Result<Part, FragmentError> {
+            Err(FragmentError::Unsupported)
         }
     }
 
@@ -358,5 +455,17 @@ mod tests {
         assert_eq!(memory.take(60, 50), Err(large));
         assert_eq!(memory.take(60, 40), Ok(()));
         assert_eq!(memory.held(), 100);
+        let memory = Memory::new(100);
+        let mut held = memory.hold(70).unwrap();
+        assert!(memory.hold(60).is_err());
+        held.shrink(80);
+        assert_eq!(memory.held(), 70);
+        held.shrink(40);
+        assert_eq!(memory.held(), 40);
+        let beside = memory.hold(60).unwrap();
+        drop(held);
+        assert_eq!(memory.held(), 60);
+        drop(beside);
+        assert_eq!(memory.held(), 0);
     }
 }

@@ -6,8 +6,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use federation::read::ReadError;
-use federation::read::samples::TooManySamples;
+use federation::read::{ReadError, TooManySamples};
 use ingest::push::PushError;
 use ingest::push::path::PathError;
 use ingest::remote::RemoteError;
@@ -83,7 +82,7 @@ impl ApiError {
 impl From<SourceError> for ApiError {
     fn from(error: SourceError) -> Self {
         let kind = match &error {
-            SourceError::Unavailable(_) => ErrorType::Unavailable,
+            SourceError::Unavailable(_) | SourceError::Busy(_) => ErrorType::Unavailable,
             SourceError::TooLarge(_) => ErrorType::Execution,
             SourceError::Internal(_) => ErrorType::Internal,
         };
@@ -188,10 +187,11 @@ impl From<SourceError> for TextError {
     fn from(error: SourceError) -> Self {
         let text = error.to_string();
         match error {
-            SourceError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text),
-            SourceError::TooLarge(_) | SourceError::Internal(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+            SourceError::Unavailable(_) | SourceError::Busy(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
             }
+            SourceError::TooLarge(_) => Self::bad_request(text),
+            SourceError::Internal(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
         }
     }
 }

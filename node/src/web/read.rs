@@ -12,11 +12,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use federation::read::{Answer, External, Frames, Request, SamplesAnswer, decode, markers};
+use federation::read::{Answer, Body as ReadBody, External, Request, Results, decode, markers};
 use futures::stream;
-use model::Samples;
 use model::limits::{READ_REQUEST_BYTES_MAX, READ_SAMPLES_MAX};
-use model::source::{Selection, Take};
+use model::source::{Consistency, Selection, Take};
+use model::{Samples, Series};
 
 use super::errors::TextError;
 use super::params::Form;
@@ -40,17 +40,23 @@ pub async fn remote(
     let closed = |_| TextError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
     let _slot = api.queries.slots.acquire().await.map_err(closed)?;
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
-    let results = select(&api, &request, &external, &form, &headers).await?;
-    match request.answer {
-        Answer::Samples => samples(results, external),
-        Answer::Chunks => Ok(chunks(results, &external)),
+    let consistency = form.consistency(&headers).map_err(TextError::bad_request)?;
+    let mut counted = Counted {
+        results: Results::new(request.answer, external.clone()),
+        held: Vec::new(),
+    };
+    match select(&api, &request, &external, consistency, &mut counted).await {
+        Ok(()) => respond(counted),
+        Err(error) => {
+            let_go(counted.results.into_series()).await;
+            Err(error)
+        }
     }
 }
 
 /// What was selected, while it is counted.
-#[derive(Default)]
-struct Results {
-    answer: SamplesAnswer,
+struct Counted {
+    results: Results,
     held: Vec<Held>,
 }
 
@@ -58,15 +64,13 @@ async fn select(
     api: &Shared,
     request: &Request,
     external: &External,
-    form: &Form,
-    headers: &HeaderMap,
-) -> Result<Results, TextError> {
-    let consistency = form.consistency(headers).map_err(TextError::bad_request)?;
+    consistency: Consistency,
+    counted: &mut Counted,
+) -> Result<(), TextError> {
     let samples_max = match request.answer {
         Answer::Samples => READ_SAMPLES_MAX,
         Answer::Chunks => 0,
     };
-    let mut results = Results::default();
     for query in &request.queries {
         let selection = Selection {
             matchers: external.strip(&query.matchers),
@@ -85,33 +89,68 @@ async fn select(
                 .iter_mut()
                 .for_each(|one| one.samples = Samples::default());
         }
-        for one in &mut series {
-            markers::fit(&mut one.samples);
+        let mut held = api.queries.memory.hold(series.iter().map(size).sum())?;
+        let samples = series.iter().map(|one| one.samples.len()).sum();
+        if let Err(too_many) = counted.results.begin(samples, samples_max) {
+            let_go(series).await;
+            return Err(too_many.into());
         }
-        let bytes = series.iter().map(size).sum();
-        results.held.push(api.queries.memory.hold(bytes)?);
-        results.answer.add(series, samples_max)?;
+        let before = counted.results.bytes();
+        keep(&mut counted.results, series).await;
+        held.shrink(counted.results.bytes() - before);
+        counted.held.push(held);
     }
-    Ok(results)
+    Ok(())
 }
 
-fn samples(results: Results, external: External) -> Result<Response, TextError> {
-    let body = results.answer.into_body(external);
+/// Drops a few series at a time: hundreds of thousands take tens of milliseconds.
+async fn let_go<T>(all: impl IntoIterator<Item = T>) {
+    for (n, one) in (1_usize..).zip(all) {
+        drop(one);
+        if n % SERIES_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Series that are let go between two turns: a part of a millisecond.
+const SERIES_PER_TURN: usize = 4 << 10;
+
+/// Samples that are kept between two turns: a part of a millisecond.
+const SAMPLES_PER_TURN: usize = 64 << 10;
+
+/// Adds a result, a few series at a time.
+async fn keep(results: &mut Results, series: Vec<Series>) {
+    let mut spent = 0;
+    for mut one in series {
+        spent += SERIES_SAMPLES + one.samples.len();
+        markers::fit(&mut one.samples);
+        results.add(one);
+        if spent >= SAMPLES_PER_TURN {
+            spent = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// What a series takes beside its samples is as much as so many of them take.
+const SERIES_SAMPLES: usize = 128;
+
+fn respond(counted: Counted) -> Result<Response, TextError> {
+    let body = counted.results.into_body();
     let body =
         body.map_err(|e| TextError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
-    let kind = [
-        (header::CONTENT_TYPE, SAMPLES),
-        (header::CONTENT_ENCODING, "snappy"),
-    ];
-    Ok((kind, in_turns(body, results.held)).into_response())
-}
-
-fn chunks(results: Results, external: &External) -> Response {
-    let frames = results.answer.into_results().into_iter().enumerate();
-    let external = external.clone();
-    let frames = frames.flat_map(move |(i, series)| Frames::new(series, external.clone(), i));
-    let body = in_turns(frames.map(Ok::<Bytes, Infallible>), results.held);
-    ([(header::CONTENT_TYPE, CHUNKS)], body).into_response()
+    let kind = |kind| (header::CONTENT_TYPE, kind);
+    Ok(match body {
+        ReadBody::Samples(pieces) => {
+            let headers = [kind(SAMPLES), (header::CONTENT_ENCODING, "snappy")];
+            (headers, in_turns(pieces, counted.held)).into_response()
+        }
+        ReadBody::Chunks(frames) => {
+            let frames = frames.map(Ok::<Bytes, Infallible>);
+            ([kind(CHUNKS)], in_turns(frames, counted.held)).into_response()
+        }
+    })
 }
 
 /// Pieces as they are read; what they are made of is counted until then.

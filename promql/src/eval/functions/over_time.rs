@@ -52,10 +52,10 @@ pub(super) fn of_windows(name: &str) -> Option<OverWindow> {
         "count_over_time" => |w| Some(w.values.len() as f64),
         "first_over_time" => |w| w.values.first().copied(),
         "last_over_time" => |w| w.values.last().copied(),
-        "min_over_time" => |w| pick(w, |value, best| value < best).map(|(_, v)| v),
-        "max_over_time" => |w| pick(w, |value, best| value > best).map(|(_, v)| v),
-        "ts_of_min_over_time" => |w| pick(w, |value, best| value <= best).map(|(t, _)| t),
-        "ts_of_max_over_time" => |w| pick(w, |value, best| value >= best).map(|(t, _)| t),
+        "min_over_time" => |w| pick(w, f64::lt).map(|best| best.value),
+        "max_over_time" => |w| pick(w, f64::gt).map(|best| best.value),
+        "ts_of_min_over_time" => |w| pick(w, f64::le).map(|best| best.time.seconds()),
+        "ts_of_max_over_time" => |w| pick(w, f64::ge).map(|best| best.time.seconds()),
         "ts_of_first_over_time" => |w| w.times.first().map(|t| t.seconds()),
         "ts_of_last_over_time" => |w| w.times.last().map(|t| t.seconds()),
         "present_over_time" => |_| Some(1.0),
@@ -65,7 +65,7 @@ pub(super) fn of_windows(name: &str) -> Option<OverWindow> {
         "mad_over_time" => |w| Some(deviation_from_median(w.values)),
         "double_exponential_smoothing" => |w| smooth(w),
         "changes" => |w| Some(count_pairs(w.values, has_changed)),
-        "resets" => |w| Some(count_pairs(w.values, |before, after| after < before)),
+        "resets" => |w| Some(count_pairs(w.values, has_fallen)),
         "rate" => |w| rate::extrapolated(w, rate::Kind::Rate),
         "increase" => |w| rate::extrapolated(w, rate::Kind::Increase),
         "delta" => |w| rate::extrapolated(w, rate::Kind::Delta),
@@ -85,17 +85,41 @@ fn mean(values: &[f64]) -> f64 {
     Mean::of(values)
 }
 
-/// The sample that wins against all before it, as seconds and value. A NaN loses to anything.
-fn pick(window: &Window<'_>, wins: fn(f64, f64) -> bool) -> Option<(f64, f64)> {
-    let mut samples = window.times.iter().zip(window.values);
-    let (&first_time, &first_value) = samples.next()?;
-    let mut best = (first_time.seconds(), first_value);
-    for (time, &value) in samples {
-        if wins(value, best.1) || best.1.is_nan() {
-            best = (time.seconds(), value);
-        }
+/// The sample that wins against all before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Best {
+    pub time: Timestamp,
+    pub value: f64,
+}
+
+impl Best {
+    /// Of the first sample of a window.
+    pub fn first(window: &Window<'_>) -> Option<Self> {
+        Some(Self {
+            time: *window.times.first()?,
+            value: *window.values.first()?,
+        })
     }
-    Some(best)
+
+    /// Against samples that come later. A NaN loses to anything.
+    pub fn against(
+        mut self,
+        times: &[Timestamp],
+        values: &[f64],
+        wins: fn(&f64, &f64) -> bool,
+    ) -> Self {
+        for (&time, &value) in times.iter().zip(values) {
+            if wins(&value, &self.value) || self.value.is_nan() {
+                self = Self { time, value };
+            }
+        }
+        self
+    }
+}
+
+fn pick(window: &Window<'_>, wins: fn(&f64, &f64) -> bool) -> Option<Best> {
+    let best = Best::first(window)?;
+    Some(best.against(&window.times[1..], &window.values[1..], wins))
 }
 
 fn variance(values: &[f64]) -> f64 {
@@ -133,29 +157,68 @@ fn deviation_from_median(values: &[f64]) -> f64 {
 }
 
 /// Double exponential smoothing (Holt): a level and a trend.
-fn smooth(window: &Window<'_>) -> Option<f64> {
-    let [smoothing, trending] = *window.scalars else {
-        return None;
-    };
-    let [first, second, ..] = *window.values else {
-        return None;
-    };
-    let (mut before, mut level, mut trend) = (0.0, first, second - first);
-    for (i, &value) in window.values.iter().enumerate().skip(1) {
-        if i > 1 {
-            trend = trending * (level - before) + (1.0 - trending) * trend;
-        }
-        let next = smoothing * value + (1.0 - smoothing) * (level + trend);
-        (before, level) = (level, next);
+#[derive(Debug)]
+pub(super) struct Smoothing {
+    smoothing: f64,
+    trending: f64,
+    before: f64,
+    pub level: f64,
+    trend: f64,
+}
+
+impl Smoothing {
+    /// Samples that it begins with.
+    pub const FIRST: usize = 2;
+
+    /// Of the first two samples of a window.
+    pub fn of(window: &Window<'_>) -> Option<Self> {
+        let [smoothing, trending] = *window.scalars else {
+            return None;
+        };
+        let [first, second, ..] = *window.values else {
+            return None;
+        };
+        let mut all = Self {
+            smoothing,
+            trending,
+            before: 0.0,
+            level: first,
+            trend: second - first,
+        };
+        all.move_level(second);
+        Some(all)
     }
-    Some(level)
+
+    /// The next sample.
+    pub fn add(&mut self, value: f64) {
+        let steepness = self.level - self.before;
+        self.trend = self.trending * steepness + (1.0 - self.trending) * self.trend;
+        self.move_level(value);
+    }
+
+    fn move_level(&mut self, value: f64) {
+        let expected = self.level + self.trend;
+        let next = self.smoothing * value + (1.0 - self.smoothing) * expected;
+        (self.before, self.level) = (self.level, next);
+    }
+}
+
+fn smooth(window: &Window<'_>) -> Option<f64> {
+    let mut smoothing = Smoothing::of(window)?;
+    let later = window.values.iter().skip(Smoothing::FIRST);
+    later.for_each(|&value| smoothing.add(value));
+    Some(smoothing.level)
 }
 
 pub(super) fn has_changed(before: f64, after: f64) -> bool {
     before != after && !(before.is_nan() && after.is_nan())
 }
 
-fn count_pairs(values: &[f64], counts: fn(f64, f64) -> bool) -> f64 {
+pub(super) fn has_fallen(before: f64, after: f64) -> bool {
+    after < before
+}
+
+pub(super) fn count_pairs(values: &[f64], counts: fn(f64, f64) -> bool) -> f64 {
     values
         .windows(2)
         .filter(|pair| counts(pair[0], pair[1]))
@@ -163,7 +226,7 @@ fn count_pairs(values: &[f64], counts: fn(f64, f64) -> bool) -> f64 {
 }
 
 /// Where values are less than the one before: where a counter was reset.
-fn falls(values: &[f64]) -> Vec<u32> {
+pub(super) fn falls(values: &[f64]) -> Vec<u32> {
     let mut falls = Vec::new();
     let later = values.get(1..).unwrap_or_default();
     let runs = values.chunks(RUN).zip(later.chunks(RUN));

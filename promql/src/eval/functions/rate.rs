@@ -1,5 +1,7 @@
 //! How fast something grows: `rate` and its kin, and regression lines.
 
+use model::Timestamp;
+
 use super::super::kahan::Sum;
 use super::over_time::Window;
 
@@ -22,20 +24,43 @@ impl Kind {
 
 /// The growth over a window, extrapolated to its ends.
 pub(super) fn extrapolated(window: &Window<'_>, kind: Kind) -> Option<f64> {
-    let (&first, &last) = (window.values.first()?, window.values.last()?);
-    if window.values.len() < 2 {
-        return None;
-    }
-    let mut growth = last - first;
+    let mut growth = Growth::of(window)?;
     if kind.is_counter() {
         let end = window.falls_from + window.values.len();
-        let inside = window.falls.iter().map(|at| *at as usize);
-        for at in inside.take_while(|at| *at < end) {
-            growth += window.values[at - window.falls_from - 1];
-        }
+        let inside = window.falls.iter().take_while(|at| (**at as usize) < end);
+        inside.for_each(|at| growth.add_fall(window, *at));
     }
-    let counter = kind.is_counter().then_some((first, growth));
-    Some(growth * extrapolation(window, kind, counter))
+    Some(growth.extrapolated(window, kind))
+}
+
+/// From the first sample of a window to the last one.
+#[derive(Debug)]
+pub(super) struct Growth {
+    first: f64,
+    growth: f64,
+}
+
+impl Growth {
+    /// Without falls.
+    pub fn of(window: &Window<'_>) -> Option<Self> {
+        let [first, .., last] = *window.values else {
+            return None;
+        };
+        Some(Self {
+            first,
+            growth: last - first,
+        })
+    }
+
+    /// A counter began anew with the value at this place.
+    pub fn add_fall(&mut self, window: &Window<'_>, at: u32) {
+        self.growth += window.values[at as usize - window.falls_from - 1];
+    }
+
+    pub fn extrapolated(&self, window: &Window<'_>, kind: Kind) -> f64 {
+        let counter = kind.is_counter().then_some((self.first, self.growth));
+        self.growth * extrapolation(window, kind, counter)
+    }
 }
 
 /// What growth between the first and the last sample is multiplied by, so that it is the growth of
@@ -91,45 +116,96 @@ pub(super) fn last_two(window: &Window<'_>, is_counter: bool) -> Option<f64> {
 
 /// The slope of the regression line, by second.
 pub(super) fn slope(window: &Window<'_>) -> Option<f64> {
-    if window.values.len() < 2 {
-        return None;
-    }
-    // Any instant near the samples does; one far away would cost digits.
-    Some(regression(window, window.times.first()?.0).0)
+    Some(line(window, Regression::for_slope(window)?).slope)
 }
 
 /// Where the regression line will be in `seconds`.
 pub(super) fn predict(window: &Window<'_>, seconds: f64) -> Option<f64> {
-    if window.values.len() < 2 {
-        return None;
-    }
-    let (slope, intercept) = regression(window, window.now);
-    Some(slope * seconds + intercept)
+    Some(line(window, Regression::for_prediction(window)?).after(seconds))
 }
 
-/// Least squares: slope, and value at `origin`.
-fn regression(window: &Window<'_>, origin: i64) -> (f64, f64) {
+fn line(window: &Window<'_>, mut regression: Regression) -> Line {
     let first = window.values[0];
     if window.values.iter().all(|&v| v == first) {
-        return if first.is_infinite() {
-            (f64::NAN, f64::NAN)
-        } else {
-            (0.0, first)
+        return Line::level(first);
+    }
+    regression.add(window.times, window.values);
+    regression.line()
+}
+
+/// Slope by second, and value at the origin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line {
+    pub slope: f64,
+    intercept: f64,
+}
+
+impl Line {
+    /// Through values that are all the same.
+    pub fn level(value: f64) -> Self {
+        let (slope, intercept) = match value.is_infinite() {
+            true => (f64::NAN, f64::NAN),
+            false => (0.0, value),
         };
+        Self { slope, intercept }
     }
-    let (mut n, mut x_sum, mut y_sum) = (0.0, Sum::default(), Sum::default());
-    let (mut xy_sum, mut xx_sum) = (Sum::default(), Sum::default());
-    for (time, &y) in window.times.iter().zip(window.values) {
-        let x = time.0.saturating_sub(origin) as f64 / 1000.0;
-        n += 1.0;
-        x_sum.add(x);
-        y_sum.add(y);
-        xy_sum.add(x * y);
-        xx_sum.add(x * x);
+
+    pub fn after(self, seconds: f64) -> f64 {
+        self.slope * seconds + self.intercept
     }
-    let (x, y) = (x_sum.value(), y_sum.value());
-    let covariance = xy_sum.value() - x * y / n;
-    let variance = xx_sum.value() - x * x / n;
-    let slope = covariance / variance;
-    (slope, y / n - slope * x / n)
+}
+
+/// Least squares.
+#[derive(Debug)]
+pub(super) struct Regression {
+    origin: i64,
+    n: f64,
+    x: Sum,
+    y: Sum,
+    xy: Sum,
+    xx: Sum,
+}
+
+impl Regression {
+    /// Any instant near the samples does for the origin; one far away would cost digits.
+    pub fn for_slope(window: &Window<'_>) -> Option<Self> {
+        Self::from(window, window.times.first()?.0)
+    }
+
+    pub fn for_prediction(window: &Window<'_>) -> Option<Self> {
+        Self::from(window, window.now)
+    }
+
+    fn from(window: &Window<'_>, origin: i64) -> Option<Self> {
+        (window.values.len() >= 2).then(|| Self {
+            origin,
+            n: 0.0,
+            x: Sum::default(),
+            y: Sum::default(),
+            xy: Sum::default(),
+            xx: Sum::default(),
+        })
+    }
+
+    pub fn add(&mut self, times: &[Timestamp], values: &[f64]) {
+        for (time, &y) in times.iter().zip(values) {
+            let x = time.0.saturating_sub(self.origin) as f64 / 1000.0;
+            self.n += 1.0;
+            self.x.add(x);
+            self.y.add(y);
+            self.xy.add(x * y);
+            self.xx.add(x * x);
+        }
+    }
+
+    pub fn line(&self) -> Line {
+        let (n, x, y) = (self.n, self.x.value(), self.y.value());
+        let covariance = self.xy.value() - x * y / n;
+        let variance = self.xx.value() - x * x / n;
+        let slope = covariance / variance;
+        Line {
+            slope,
+            intercept: y / n - slope * x / n,
+        }
+    }
 }
