@@ -1,7 +1,7 @@
 //! Recent samples of every series, in memory.
 //!
 //! Every registered series has its place here, by its id, and says when it was written last; what it has in the head
-//! ([`Live`]) stands apart, so that the many that ended and are in blocks take next to nothing.
+//! ([`Live`]) stands apart, so that those that ended take next to nothing until they rest in blocks.
 
 use std::ops::{Deref, Range};
 
