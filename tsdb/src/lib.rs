@@ -27,7 +27,7 @@
 //! - [`part`], [`gathered`], [`resting`], `pieces`, [`select`], [`chosen`]: reading across head and blocks
 //! - [`order`], [`newest`]: the newest sample of each series, by name
 //! - [`touched`], [`changes`]: what was written after an index of the log
-//! - [`shard`], `loading`, [`snapshot`], [`scrub`]: the whole, with its locks and files
+//! - [`shard`], `preparing`, `loading`, [`snapshot`], [`scrub`]: the whole, with its locks and files
 //! - [`sealing`], [`compaction`], [`retention`], [`collecting`]: when to seal, to make blocks one, to
 //!   drop what, which series leave memory; [`digest`], [`cardinality`],
 //!   [`metrics`], [`error`]
@@ -66,6 +66,7 @@ pub mod newest;
 pub mod order;
 pub mod part;
 mod pieces;
+mod preparing;
 pub mod resting;
 pub mod retention;
 pub mod running;

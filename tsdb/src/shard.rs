@@ -3,9 +3,9 @@
 //! Order of locks: the files' lock is taken first and may be held across waits; the state's lock
 //! is held briefly and never across one. Whatever removes or replaces a file holds the files' lock.
 //!
-//! Applying is `async` for one reason: a row older than its series' newest sample may already be
-//! stored in a block on disk, and whether it is decides the answer on every replica alike. That
-//! read happens before the state is touched; without such rows nothing waits.
+//! Applying is `async` for one reason: sealed blocks on disk may decide the answer, on every replica alike. A row older
+//! than its series' newest sample may be stored there already, a new label set may be that of a series that rests there.
+//! That is read before the state is touched (`preparing`); without such rows nothing waits.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -27,7 +27,7 @@ use crate::by_id::ById;
 use crate::cardinality::Cardinality;
 use crate::checkpoint;
 use crate::collecting::Look;
-use crate::command::{AddCommand, Command, DeleteCommand, WriteCommand};
+use crate::command::{AddCommand, Command};
 use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
@@ -39,12 +39,8 @@ use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
-use crate::select::Turn;
 use crate::snapshot::{self, Released, SnapshotFiles};
-use crate::state::{
-    Cleaned, Entry, Lookup, Outcome, Prepared, Recalled, Replayed, Returning, Run, State,
-    Unregistered, Whereabouts, sums_of,
-};
+use crate::state::{Cleaned, Entry, Outcome, Prepared, Replayed, Run, State, sums_of};
 
 /// Where in the log a set of files stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,16 +150,10 @@ impl Shard {
     ///
     /// Commands are applied one at a time: the caller waits for one before it begins the next.
     pub async fn apply(&self, index: u64, command: &Command) -> Result<Outcome, ApplyError> {
-        let mut prepared = Prepared::default();
-        match command {
-            Command::Write(write) | Command::Add(AddCommand { write, .. }) => {
-                prepared.returning = self.returning(&write.labels).await?;
-                prepared.recalled = self.recall(write, &prepared.returning).await?;
-            }
-            Command::Delete(delete) => prepared.resting = self.resting(delete).await?,
-            Command::Clean(clean) => return self.clean(index, clean.block, command).await,
-            _ => {}
+        if let Command::Clean(clean) = command {
+            return self.clean(index, clean.block, command).await;
         }
+        let prepared = self.prepare(command).await?;
         let outcome = self.write(|state| state.apply(index, command, &prepared));
         let rows = match command {
             Command::Write(write) | Command::Add(AddCommand { write, .. }) => write.rows.len(),
@@ -695,6 +685,10 @@ impl Shard {
         self.write(|state| state.block_stored(reader));
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub(crate) fn suspects(&self) -> &std::sync::Mutex<BTreeSet<String>> {
         &self.suspects
     }
@@ -709,71 +703,6 @@ impl Shard {
 
     pub(crate) async fn lock_files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().await
-    }
-
-    /// Those of the label sets whose series rest, by id.
-    async fn returning(&self, labels: &[Labels]) -> Result<Vec<Returning>, StorageError> {
-        let (mut returning, mut turn) = (Vec::new(), Turn::default());
-        for Unregistered { labels, id, files } in self.read(|state| state.unregistered(labels)) {
-            let mut found = id;
-            for reader in files {
-                if found.is_none() {
-                    found = reader.find(&labels).await.map_err(|e| self.note(e))?;
-                    turn.spend(SAMPLES_OF_A_LOOK).await;
-                }
-            }
-            if let Some(id) = found {
-                let newest = self.newest_sealed(id).await.map_err(|e| self.note(e))?;
-                let newest = newest.expect("a series rests in a block");
-                returning.push(Returning { id, labels, newest });
-            }
-        }
-        returning.sort_unstable_by_key(|back| back.id);
-        Ok(returning)
-    }
-
-    /// The newest instant that blocks hold of a series.
-    async fn newest_sealed(&self, id: SeriesId) -> Result<Option<Timestamp>, StorageError> {
-        let Whereabouts { mut newest, files } = self.read(|state| state.whereabouts(id));
-        for reader in files {
-            if newest < Some(reader.meta().max) {
-                let mut walk = Walk::new(&reader);
-                let chunks = walk.chunks(id).await?.iter();
-                newest = chunks.map(|chunk| Some(chunk.max)).fold(newest, Ord::max);
-            }
-        }
-        Ok(newest)
-    }
-
-    /// Series that rest and that a deletion concerns.
-    async fn resting(&self, delete: &DeleteCommand) -> Result<Vec<SeriesId>, StorageError> {
-        let (start, end) = (delete.start, delete.end);
-        let rest = match delete.any_of.is_empty() {
-            true => return Ok(Vec::new()),
-            false => self.read(|state| state.rest(&delete.any_of, start, end)),
-        };
-        rest.ids().await.map_err(|e| self.note(e))
-    }
-
-    /// What sealed blocks hold for the rows of `write`.
-    async fn recall(
-        &self,
-        write: &WriteCommand,
-        returning: &[Returning],
-    ) -> Result<Recalled, StorageError> {
-        let mut recalled = Recalled::default();
-        for Lookup { at, places } in self.read(|state| state.lookups(write, returning)) {
-            for Handles { id, parts, .. } in places.found().await.map_err(|e| self.note(e))? {
-                for part in &parts {
-                    let column = part.decode().await.map_err(|e| self.note(e))?;
-                    self.metrics.late_lookups.inc();
-                    if let Some(value) = column.find(at) {
-                        recalled.insert(id, at, value);
-                    }
-                }
-            }
-        }
-        Ok(recalled)
     }
 
     /// Writes one sealed block; once its bytes are durable, reads go to the file. Its name becomes
@@ -852,8 +781,6 @@ impl Shard {
 }
 
 const REGISTERED: &str = "what a block without a file holds is registered, or noted as resting";
-/// Looking a label set up takes about as long as decoding so many samples.
-const SAMPLES_OF_A_LOOK: usize = 1 << 10;
 /// A panic while the state changes leaves it half changed: every later use must stop too.
 const UNPOISONED: &str = "a command panicked while it changed the shard";
 
