@@ -60,6 +60,7 @@ impl Options {
             name: "newest",
             series,
             samples: SAMPLES,
+            life_rounds: None,
         };
         Ok(Self { load, shape, gzip })
     }

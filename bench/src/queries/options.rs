@@ -11,12 +11,13 @@ use super::population::SERIES_PER_TARGET;
 use crate::system::{Kind, Programs};
 
 const USAGE: &str = "\
-bench queries [--quorate PATH] [--prometheus PATH] [--victoria PATH] [--shapes wide,long]
+bench queries [--quorate PATH] [--prometheus PATH] [--victoria PATH] [--shapes wide,long,churn]
               [--systems quorate-1,quorate-3,prometheus,victoria-metrics] [--rounds 3]
               [--ask-ms 500] [--settle-seconds 20] [--dir DIRECTORY] [--quick]
 
-Shapes: wide is 100,000 series over an hour, long is 10,000 over a day, a sample every 15 s.
---quick: 5,000 and 500 series, one round of 100 ms. Each question is asked for --ask-ms in each
+Shapes: wide is 100,000 series over an hour, long is 10,000 over a day, a sample every 15 s; churn is a day
+of 5,000 at a time, each of which gives way to another after four hours, and not measured unless it is named.
+--quick: a twentieth of the series, one round of 100 ms. Each question is asked for --ask-ms in each
 of the rounds, of one system after the other.";
 
 /// How many series, and how long they are.
@@ -26,6 +27,8 @@ pub struct Shape {
     pub series: u32,
     /// Samples of each.
     pub samples: u32,
+    /// After so many another series takes the place of one.
+    pub life_rounds: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -111,13 +114,21 @@ fn shape(name: &str, quick: bool) -> anyhow::Result<Shape> {
             name: "wide",
             series: 100_000 / part,
             samples: 240,
+            life_rounds: None,
         },
         "long" => Shape {
             name: "long",
             series: 10_000 / part,
             samples: 5_760,
+            life_rounds: None,
         },
-        _ => bail!("no shape {name:?}; there are wide and long"),
+        "churn" => Shape {
+            name: "churn",
+            series: 5_000 / part,
+            samples: 5_760,
+            life_rounds: Some(960),
+        },
+        _ => bail!("no shape {name:?}; there are wide, long and churn"),
     };
     assert!(
         shape.series.is_multiple_of(SERIES_PER_TARGET),

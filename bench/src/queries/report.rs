@@ -310,6 +310,7 @@ mod tests {
                 name: "wide",
                 series: 1,
                 samples: 1,
+                life_rounds: None,
             },
             answered: vec![answered("x", 8.0, 1.0), answered("y", 1.0, 2.0), other],
         };

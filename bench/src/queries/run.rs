@@ -93,7 +93,7 @@ pub async fn load(
         series: shape.series,
         rounds: shape.samples,
         senders: SENDERS,
-        life_rounds: None,
+        life_rounds: shape.life_rounds,
         rate: None,
         send_max: LOAD_MAX,
     };
