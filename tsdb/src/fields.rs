@@ -135,19 +135,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// As [`Fields::varint`], where most have one byte.
     #[inline]
-    pub fn varint(&mut self) -> Result<u64, Malformed> {
+    pub fn short_varint(&mut self) -> Result<u64, Malformed> {
         match self.rest.split_first() {
-            // Most are small.
             Some((&byte, rest)) if byte < 0x80 => {
                 self.rest = rest;
                 Ok(byte.into())
             }
-            _ => self.long_varint(),
+            _ => self.varint(),
         }
     }
 
-    fn long_varint(&mut self) -> Result<u64, Malformed> {
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;

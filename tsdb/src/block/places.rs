@@ -70,10 +70,10 @@ pub fn runs(bytes: &[u8], series: u32) -> impl Iterator<Item = Result<Range<u32>
 }
 
 fn take_run(fields: &mut Fields<'_>, from: u32, series: u32) -> Result<Range<u32>, Malformed> {
-    let word = fields.varint()?;
+    let word = fields.short_varint()?;
     let len = match word & 1 {
         0 => 1,
-        _ => fields.varint()?.saturating_add(2),
+        _ => fields.short_varint()?.saturating_add(2),
     };
     let start = u64::from(from) + (word >> 1);
     match start.checked_add(len) {
