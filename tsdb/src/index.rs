@@ -328,7 +328,7 @@ fn keep<I: Copy + Ord>(ids: &[I], mut other: &[I], mut tell: impl FnMut(I, bool)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use model::matcher::matches_all;
     use proptest::prelude::*;
 
@@ -340,13 +340,16 @@ mod tests {
         prop::collection::vec(labels, 0..40)
     }
 
-    fn matcher() -> impl Strategy<Value = Matcher> {
-        let op = prop_oneof![
+    pub fn op() -> impl Strategy<Value = MatchOp> {
+        prop_oneof![
             Just(MatchOp::Equal),
             Just(MatchOp::NotEqual),
             Just(MatchOp::Regex),
             Just(MatchOp::NotRegex),
-        ];
+        ]
+    }
+
+    fn matcher() -> impl Strategy<Value = Matcher> {
         let value = prop_oneof![
             Just(""),
             Just("x"),
@@ -357,7 +360,7 @@ mod tests {
             Just("x.*"),
             Just("|z"),
         ];
-        (op, "[abcd]", value).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
+        (op(), "[abcd]", value).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
     }
 
     proptest! {

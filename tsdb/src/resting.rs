@@ -44,8 +44,8 @@ impl Rest {
     pub async fn series(mut self) -> Result<BTreeMap<SeriesId, Labels>, StorageError> {
         let (mut found, mut turn) = (std::mem::take(&mut self.unwritten), Turn::default());
         for file in &self.files {
-            let ids = file.chosen(&self.any_of, &self.registered, |id| found.contains_key(id));
-            let ids = ids.await?;
+            let mut ids = self.chosen(file).await?;
+            ids.retain(|id| !found.contains_key(id));
             turn.spend(ids.len() * SAMPLES_OF_LABELS).await;
             let labels = file.reader.labels_of(&ids).await?;
             found.extend(ids.into_iter().zip(labels));
@@ -60,9 +60,7 @@ impl Rest {
             labels.iter().for_each(|(name, _)| add(&mut names, name));
         }
         for file in &self.files {
-            let chosen = file
-                .chosen(&self.any_of, &self.registered, |_| false)
-                .await?;
+            let chosen = self.chosen(file).await?;
             if chosen.is_empty() {
                 continue;
             }
@@ -84,9 +82,7 @@ impl Rest {
         let unwritten = unwritten.filter_map(|labels| labels.get(name));
         unwritten.for_each(|value| add(&mut values, value));
         for file in &self.files {
-            let chosen = file
-                .chosen(&self.any_of, &self.registered, |_| false)
-                .await?;
+            let chosen = self.chosen(file).await?;
             if chosen.is_empty() {
                 continue;
             }
@@ -102,14 +98,25 @@ impl Rest {
 
     /// As [`Rest::series`], without their labels; ascending.
     pub async fn ids(self) -> Result<Vec<SeriesId>, StorageError> {
-        let mut found: Vec<SeriesId> = self.unwritten.into_keys().collect();
+        let mut found: Vec<SeriesId> = self.unwritten.keys().copied().collect();
         for file in &self.files {
-            let ids = file.chosen(&self.any_of, &self.registered, |_| false);
-            found.extend(ids.await?);
+            found.append(&mut self.chosen(file).await?);
         }
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// Those of a file, ascending.
+    async fn chosen(&self, file: &RestIn) -> Result<Vec<SeriesId>, StorageError> {
+        let mut chosen = file.reader.select_any(&self.any_of).await?;
+        let (min, max) = file.range;
+        let is_deleted = |id: SeriesId| {
+            let deleted = file.deleted.as_ref().and_then(|all| all.of(id));
+            deleted.is_some_and(|deleted| deleted.cover(min, max))
+        };
+        chosen.retain(|id| self.registered.binary_search(id).is_err() && !is_deleted(*id));
+        Ok(chosen)
     }
 }
 
@@ -127,22 +134,4 @@ fn meet(ids: &[SeriesId], chosen: &[SeriesId]) -> bool {
         false => (chosen, ids),
     };
     few.iter().any(|id| many.binary_search(id).is_ok())
-}
-
-impl RestIn {
-    async fn chosen(
-        &self,
-        any_of: &[Vec<Matcher>],
-        registered: &[SeriesId],
-        known: impl Fn(&SeriesId) -> bool,
-    ) -> Result<Vec<SeriesId>, StorageError> {
-        let mut chosen = self.reader.select_any(any_of).await?;
-        let (min, max) = self.range;
-        let is_deleted = |id: SeriesId| {
-            let deleted = self.deleted.as_ref().and_then(|all| all.of(id));
-            deleted.is_some_and(|deleted| deleted.cover(min, max))
-        };
-        chosen.retain(|id| registered.binary_search(id).is_err() && !known(id) && !is_deleted(*id));
-        Ok(chosen)
-    }
 }

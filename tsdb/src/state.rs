@@ -656,24 +656,21 @@ impl State {
         let Some(newest) = newest else {
             return Vec::new();
         };
+        let returning = returning.iter().map(|back| (&back.labels, back)).collect();
         let rows = write.rows.series.iter().zip(&write.rows.timestamps);
         rows.filter(|(_, at)| **at <= newest)
-            .filter_map(|(series, at)| self.lookup(write, returning, *series, *at))
+            .filter_map(|(series, at)| self.lookup(write, &returning, *series, *at))
             .collect()
     }
 
     fn lookup(
         &self,
         write: &WriteCommand,
-        returning: &[Returning],
+        returning: &Map<&Labels, &Returning>,
         series: SeriesRef,
         at: Timestamp,
     ) -> Option<Lookup> {
-        let id = match series {
-            SeriesRef::Known(id) => id,
-            SeriesRef::New(index) => self.id_in(write, index, returning)?,
-        };
-        let last = self.last_of(id, returning);
+        let (id, last) = self.means(write, returning, series)?;
         last.filter(|last| at <= *last)?;
         let holds = |block: &&Sealed| block.meets(at, at) && block.has(id);
         let blocks: Vec<&Sealed> = self.sealed.iter().filter(holds).collect();

@@ -335,17 +335,14 @@ impl State {
         }
     }
 
-    /// Whether all that a block holds of a series in `start ..= end` is deleted for certain.
-    pub(super) fn is_deleted(
-        &self,
-        block: &Sealed,
-        id: SeriesId,
-        start: Timestamp,
-        end: Timestamp,
-    ) -> bool {
-        let tombstones = self.tombstones.get(&block.id());
-        let deleted = tombstones.and_then(|tombstones| tombstones.of(id));
-        deleted.is_some_and(|deleted| deleted.cover(start, end))
+    /// Whether a block holds anything of a series that is not deleted for certain.
+    pub(super) fn stands_in(&self, block: &Sealed, id: SeriesId) -> bool {
+        let is_deleted = || {
+            let (min, max) = block.range();
+            let deleted = self.tombstones.get(&block.id())?.of(id)?;
+            Some(deleted.cover(min, max))
+        };
+        block.has(id) && is_deleted() != Some(true)
     }
 }
 
@@ -387,11 +384,8 @@ impl Places<'_> {
             let series = state.head.series(id);
             series.is_some_and(|series| !series.is_empty())
         };
-        let in_block = |block: &&Sealed| {
-            let (min, max) = block.range();
-            block.has(id) && !state.is_deleted(block, id, min, max)
-        };
-        (self.head && in_head()) || self.blocks.iter().any(in_block)
+        let mut blocks = self.blocks.iter();
+        (self.head && in_head()) || blocks.any(|block| state.stands_in(block, id))
     }
 }
 

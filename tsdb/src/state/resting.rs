@@ -11,7 +11,7 @@ use model::{Labels, Matcher, SeriesId, Timestamp};
 
 use super::State;
 use crate::block::{Reader, Sealed};
-use crate::command::WriteCommand;
+use crate::command::{SeriesRef, WriteCommand};
 use crate::gathered::Others;
 use crate::index::{Index, select_any};
 use crate::resting::{Rest, RestIn};
@@ -259,15 +259,9 @@ impl State {
             return Rest::default();
         }
         let blocks = self.blocks(start, end);
-        let stands = |id: SeriesId| {
-            let in_block = |block: &&Sealed| {
-                let (min, max) = block.range();
-                block.has(id) && !self.is_deleted(block, id, min, max)
-            };
-            blocks.iter().any(in_block)
-        };
+        let stands = |id: &SeriesId| blocks.iter().any(|block| self.stands_in(block, *id));
         let unwritten = select_any(&self.resting.unwritten.index, any_of).into_iter();
-        let unwritten = unwritten.filter(|id| stands(*id));
+        let unwritten = unwritten.filter(stands);
         let labels = |id| Some((id, self.labels(id)?.clone()));
         let files = blocks.iter().flat_map(|block| {
             let readers = block.readers();
@@ -278,11 +272,20 @@ impl State {
                 range: block.range(),
             })
         });
+        let (unwritten, files) = (
+            unwritten.filter_map(labels).collect(),
+            files.collect::<Vec<_>>(),
+        );
+        // Mostly the range meets no such block.
+        let registered = match files.is_empty() {
+            true => Vec::new(),
+            false => self.select_registered(any_of),
+        };
         Rest {
-            unwritten: unwritten.filter_map(labels).collect(),
-            files: files.collect(),
+            unwritten,
+            files,
             any_of: any_of.to_vec(),
-            registered: self.select_registered(any_of),
+            registered,
         }
     }
 
@@ -303,27 +306,23 @@ impl State {
         }
     }
 
-    /// A series' newest instant once those that a write brings back are registered.
-    pub(super) fn last_of(&self, id: SeriesId, returning: &[Returning]) -> Option<Timestamp> {
-        match self.head.series(id) {
-            Some(series) => series.last(),
-            None => {
-                let place = returning.binary_search_by_key(&id, |back| back.id).ok()?;
-                Some(returning[place].newest)
-            }
-        }
-    }
-
-    /// The id of the label set of a write at `index`, likewise.
-    pub(super) fn id_in(
+    /// What a row of a write is about, and the newest instant of that series, once those that the write brings back are
+    /// registered.
+    pub(super) fn means(
         &self,
         write: &WriteCommand,
-        index: u32,
-        returning: &[Returning],
-    ) -> Option<SeriesId> {
-        let labels = &write.labels[index as usize];
-        let back = || returning.iter().find(|back| back.labels == *labels);
-        let id = self.table.resolve(labels);
-        id.or_else(|| back().map(|back| back.id))
+        returning: &Map<&Labels, &Returning>,
+        series: SeriesRef,
+    ) -> Option<(SeriesId, Option<Timestamp>)> {
+        let registered = |id| Some((id, self.head.series(id)?.last()));
+        match series {
+            SeriesRef::Known(id) => registered(id),
+            SeriesRef::New(index) => {
+                let labels = &write.labels[index as usize];
+                let back = returning.get(labels);
+                let back = back.map(|back| (back.id, Some(back.newest)));
+                self.table.resolve(labels).map_or(back, registered)
+            }
+        }
     }
 }
