@@ -368,17 +368,21 @@ mod tests {
         }
     }
 
-    /// What is read in pieces needs room for one of them, and for what is made of those before.
-    #[tokio::test]
-    async fn of_pieces_only_the_last_one_is_counted() {
-        let memory = Memory::new(5_000);
-        let selection = Selection {
+    fn everything() -> Selection {
+        Selection {
             matchers: Vec::new(),
             start: Timestamp(0),
             end: Timestamp(100),
             take: Take::All,
             consistency: Consistency::Local,
-        };
+        }
+    }
+
+    /// What is read in pieces needs room for one of them, and for what is made of those before.
+    #[tokio::test]
+    async fn of_pieces_only_the_last_one_is_counted() {
+        let memory = Memory::new(5_000);
+        let selection = everything();
         for (kept_bytes, most) in [(0, 2_000), (100, 3_000)] {
             let source = Budgeted::new(&Tens, &memory).keeping(kept_bytes);
             assert!(source.select(&selection).await.is_err(), "all at once");
@@ -400,13 +404,7 @@ mod tests {
     /// What is decoded for others is counted while it is, and not more of it is decoded than fits.
     #[tokio::test]
     async fn a_selection_is_counted_piece_by_piece() {
-        let selection = Selection {
-            matchers: Vec::new(),
-            start: Timestamp(0),
-            end: Timestamp(100),
-            take: Take::All,
-            consistency: Consistency::Local,
-        };
+        let selection = everything();
         let whole: usize = (0..10).map(|n| size(&series(n))).sum();
         let evaluator = |bytes_max| BudgetedEvaluator {
             evaluator: Arc::new(Nothing),
