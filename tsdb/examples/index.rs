@@ -7,6 +7,7 @@
     reason = "an outermost tool: it measures by the real clock"
 )]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -231,27 +232,23 @@ async fn measure(series: u64, samples: u64, order: &[u64]) {
         told("  and again", began, 20);
     }
     let fresh = open(&disk, &file, &Arc::default()).await;
-    for what in ["all values of pod, the first time", "  and again"] {
-        let began = Instant::now();
-        let mut count = 0;
-        let mut tell = |_: &str, _: &[SeriesId]| count += 1;
-        fresh.each_value("pod", &mut tell).await.expect("an answer");
-        told(what, began, 1);
-    }
-    for wants_more in [false, true] {
-        let fresh = open(&disk, &file, &Arc::default()).await;
-        let began = Instant::now();
-        let mut tell = |_: &str, _: &[SeriesId]| wants_more;
-        fresh.each_name(&mut tell).await.expect("an answer");
-        told(
-            if wants_more {
-                "all names with all series"
-            } else {
-                "all names"
-            },
-            began,
-            1,
-        );
+    let of_a_name = [vec![
+        Matcher::new(MatchOp::Regex, "__name__", "app1_.*").expect("a pattern"),
+    ]];
+    for (whose, any_of) in [("all series", &[][..]), ("app1", &of_a_name)] {
+        for what in ["the first time", "and again"] {
+            let (began, mut values) = (Instant::now(), BTreeSet::new());
+            let among = fresh.among(any_of, std::iter::empty()).await;
+            let among = among.expect("an answer");
+            let added = fresh.add_values("pod", &among, &mut values).await;
+            added.expect("an answer");
+            let found = values.len();
+            told(&format!("{found} pods of {whose}, {what}"), began, 1);
+            let (began, mut names) = (Instant::now(), BTreeSet::new());
+            let added = fresh.add_names(&among, &mut names).await;
+            added.expect("an answer");
+            told(&format!("  and {} names", names.len()), began, 1);
+        }
     }
     let began = Instant::now();
     let ids: Vec<SeriesId> = fresh.ids().iter().collect();

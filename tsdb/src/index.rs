@@ -268,6 +268,11 @@ impl Index {
     }
 }
 
+/// Whether no list chooses fewer than all series.
+pub fn is_all(any_of: &[Vec<Matcher>]) -> bool {
+    any_of.is_empty() || any_of.iter().any(Vec::is_empty)
+}
+
 /// Ids that any of the lists chooses, ascending; all, when there is none.
 pub fn select_any(index: &Index, any_of: &[Vec<Matcher>]) -> Vec<SeriesId> {
     match any_of {

@@ -16,7 +16,7 @@ use crate::error::StorageError;
 use crate::gathered::{Gathered, Handles};
 use crate::histogram::HistogramPoint;
 use crate::part;
-use crate::resting::Rest;
+use crate::resting::{Rest, RestAlone};
 use crate::shard::Shard;
 use crate::state::Standing;
 use crate::value::Value;
@@ -33,7 +33,7 @@ pub struct Pages {
     pub whole: bool,
     ids: std::vec::IntoIter<SeriesId>,
     /// Those that rest, and are to be put among the others.
-    resting: Option<Rest>,
+    resting: Option<RestAlone>,
     start: Timestamp,
     end: Timestamp,
 }
@@ -67,13 +67,13 @@ impl Shard {
             };
             let start = written.map_or(selection.start, |at| at.max(selection.start));
             let (ids, resting) = match (&selection.any_of[..], written) {
-                ([], _) | (_, None) => (Vec::new(), Rest::default()),
-                (any_of, Some(_)) => (
-                    state
-                        .table()
-                        .sorted_by_name(&state.select_registered(any_of)),
-                    state.rest(any_of, start, selection.end),
-                ),
+                ([], _) | (_, None) => (Vec::new(), Rest::default().without(Vec::new)),
+                (any_of, Some(_)) => {
+                    let registered = state.select_registered(any_of);
+                    let by_name = state.table().sorted_by_name(&registered);
+                    let rest = state.rest(any_of, start, selection.end);
+                    (by_name, rest.without(|| registered))
+                }
             };
             Pages {
                 shard: self.clone(),

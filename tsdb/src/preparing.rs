@@ -70,7 +70,10 @@ impl Shard {
         let (start, end) = (delete.start, delete.end);
         let rest = match delete.any_of.is_empty() {
             true => return Ok(Vec::new()),
-            false => self.read(|state| state.rest(&delete.any_of, start, end)),
+            false => self.read(|state| {
+                let rest = state.rest(&delete.any_of, start, end);
+                rest.without(|| state.select_registered(&delete.any_of))
+            }),
         };
         rest.ids().await.map_err(|e| self.note(e))
     }

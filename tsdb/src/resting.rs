@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::{Labels, Matcher, SeriesId, Timestamp};
 
-use crate::block::Reader;
+use crate::block::{Among, Reader, add_text};
 use crate::error::StorageError;
 use crate::select::Turn;
 use crate::tombstones::Tombstones;
@@ -15,11 +15,9 @@ use crate::tombstones::Tombstones;
 pub struct Rest {
     /// Those that blocks without a file hold, by id.
     pub unwritten: BTreeMap<SeriesId, Labels>,
-    /// Where there may be more.
+    /// Where there may be more, beside registered series.
     pub files: Vec<RestIn>,
     pub any_of: Vec<Vec<Matcher>>,
-    /// Those that are registered and chosen, ascending.
-    pub registered: Vec<SeriesId>,
 }
 
 /// A file in which some may rest.
@@ -40,10 +38,78 @@ impl Rest {
         self.unwritten.is_empty() && self.files.is_empty()
     }
 
+    /// Names of labels that they have, sorted, each once; and of those that registered series had in the same blocks.
+    pub async fn names(self) -> Result<BTreeSet<String>, StorageError> {
+        let mut names = BTreeSet::new();
+        for labels in self.unwritten.values() {
+            labels
+                .iter()
+                .for_each(|(name, _)| add_text(&mut names, name));
+        }
+        for file in &self.files {
+            let among = file.among(&self.any_of).await?;
+            if !among.is_none() {
+                file.reader.add_names(&among, &mut names).await?;
+            }
+        }
+        Ok(names)
+    }
+
+    /// Values of a label, likewise.
+    pub async fn values(self, name: &str) -> Result<BTreeSet<String>, StorageError> {
+        let mut values = BTreeSet::new();
+        let unwritten = self.unwritten.values();
+        let unwritten = unwritten.filter_map(|labels| labels.get(name));
+        unwritten.for_each(|value| add_text(&mut values, value));
+        for file in &self.files {
+            let among = file.among(&self.any_of).await?;
+            if !among.is_none() {
+                file.reader.add_values(name, &among, &mut values).await?;
+            }
+        }
+        Ok(values)
+    }
+
+    /// But for these, which are registered.
+    pub fn without(self, registered: impl FnOnce() -> Vec<SeriesId>) -> RestAlone {
+        // Mostly there is no file to look into.
+        let registered = match self.files.is_empty() {
+            true => Vec::new(),
+            false => registered(),
+        };
+        RestAlone {
+            rest: self,
+            registered,
+        }
+    }
+}
+
+impl RestIn {
+    /// Those of it that are chosen and stand in it, to ask it for their names and values.
+    async fn among(&self, any_of: &[Vec<Matcher>]) -> Result<Among, StorageError> {
+        let (min, max) = self.range;
+        let deleted = self.deleted.iter().flat_map(|all| all.covering(min, max));
+        self.reader.among(any_of, deleted).await
+    }
+}
+
+/// Without those that are registered as well.
+#[derive(Debug)]
+pub struct RestAlone {
+    rest: Rest,
+    /// Ascending.
+    registered: Vec<SeriesId>,
+}
+
+impl RestAlone {
+    pub fn is_nowhere(&self) -> bool {
+        self.rest.is_nowhere()
+    }
+
     /// Those that are chosen, with their labels; none of which all that its blocks hold is deleted.
     pub async fn series(mut self) -> Result<BTreeMap<SeriesId, Labels>, StorageError> {
-        let (mut found, mut turn) = (std::mem::take(&mut self.unwritten), Turn::default());
-        for file in &self.files {
+        let (mut found, mut turn) = (std::mem::take(&mut self.rest.unwritten), Turn::default());
+        for file in &self.rest.files {
             let mut ids = self.chosen(file).await?;
             ids.retain(|id| !found.contains_key(id));
             turn.spend(ids.len() * SAMPLES_OF_LABELS).await;
@@ -53,53 +119,10 @@ impl Rest {
         Ok(found)
     }
 
-    /// Names of labels that they have, sorted, each once.
-    pub async fn names(self) -> Result<BTreeSet<String>, StorageError> {
-        let mut names = BTreeSet::new();
-        for labels in self.unwritten.values() {
-            labels.iter().for_each(|(name, _)| add(&mut names, name));
-        }
-        for file in &self.files {
-            let chosen = self.chosen(file).await?;
-            if chosen.is_empty() {
-                continue;
-            }
-            let mut tell = |name: &str, ids: &[SeriesId]| {
-                if !names.contains(name) && meet(ids, &chosen) {
-                    add(&mut names, name);
-                }
-                !names.contains(name)
-            };
-            file.reader.each_name(&mut tell).await?;
-        }
-        Ok(names)
-    }
-
-    /// Values of a label that they have, sorted, each once.
-    pub async fn values(self, name: &str) -> Result<BTreeSet<String>, StorageError> {
-        let mut values = BTreeSet::new();
-        let unwritten = self.unwritten.values();
-        let unwritten = unwritten.filter_map(|labels| labels.get(name));
-        unwritten.for_each(|value| add(&mut values, value));
-        for file in &self.files {
-            let chosen = self.chosen(file).await?;
-            if chosen.is_empty() {
-                continue;
-            }
-            let mut tell = |value: &str, ids: &[SeriesId]| {
-                if !values.contains(value) && meet(ids, &chosen) {
-                    add(&mut values, value);
-                }
-            };
-            file.reader.each_value(name, &mut tell).await?;
-        }
-        Ok(values)
-    }
-
-    /// As [`Rest::series`], without their labels; ascending.
+    /// The same, without their labels; ascending.
     pub async fn ids(self) -> Result<Vec<SeriesId>, StorageError> {
-        let mut found: Vec<SeriesId> = self.unwritten.keys().copied().collect();
-        for file in &self.files {
+        let mut found: Vec<SeriesId> = self.rest.unwritten.keys().copied().collect();
+        for file in &self.rest.files {
             found.append(&mut self.chosen(file).await?);
         }
         found.sort_unstable();
@@ -109,7 +132,7 @@ impl Rest {
 
     /// Those of a file, ascending.
     async fn chosen(&self, file: &RestIn) -> Result<Vec<SeriesId>, StorageError> {
-        let mut chosen = file.reader.select_any(&self.any_of).await?;
+        let mut chosen = file.reader.select_any(&self.rest.any_of).await?;
         let (min, max) = file.range;
         let is_deleted = |id: SeriesId| {
             let deleted = file.deleted.as_ref().and_then(|all| all.of(id));
@@ -118,20 +141,4 @@ impl Rest {
         chosen.retain(|id| self.registered.binary_search(id).is_err() && !is_deleted(*id));
         Ok(chosen)
     }
-}
-
-/// Without allocating one that is there.
-fn add(texts: &mut BTreeSet<String>, text: &str) {
-    if !texts.contains(text) {
-        texts.insert(text.to_owned());
-    }
-}
-
-/// Whether two ascending lists have anything in common; of one, most are mostly in the other.
-fn meet(ids: &[SeriesId], chosen: &[SeriesId]) -> bool {
-    let (few, many) = match ids.len() < chosen.len() {
-        true => (ids, chosen),
-        false => (chosen, ids),
-    };
-    few.iter().any(|id| many.binary_search(id).is_ok())
 }

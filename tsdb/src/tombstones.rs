@@ -69,6 +69,12 @@ impl Tombstones {
         self.0.get(&id)
     }
 
+    /// Series of which all that is in `start ..= end` is deleted, ascending.
+    pub fn covering(&self, start: Timestamp, end: Timestamp) -> impl Iterator<Item = SeriesId> {
+        let cover = move |(_, deleted): &(&SeriesId, &Arc<Intervals>)| deleted.cover(start, end);
+        self.0.iter().filter(cover).map(|(id, _)| *id)
+    }
+
     /// Adds an interval that is not empty.
     pub fn add(&mut self, id: SeriesId, interval: Interval) {
         let intervals = Arc::make_mut(&mut self.0).entry(id).or_default();

@@ -435,6 +435,20 @@ impl IndexPage {
         places::retain(self.places(nth), self.series, places)
     }
 
+    /// Whether `meets` says so of any run of places of the series that have a value.
+    pub fn has_any(
+        &self,
+        nth: usize,
+        mut meets: impl FnMut(Range<u32>) -> bool,
+    ) -> Result<bool, Malformed> {
+        for run in places::runs(self.places(nth), self.series) {
+            if meets(run?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
         let names = self.names.iter().map(|(name, _)| NAME_BYTES + name.len());

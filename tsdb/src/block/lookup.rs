@@ -2,14 +2,15 @@
 //!
 //! A block of a version without an index answers from the labels of all of its series, which is right and slow.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::{Labels, Matcher, SeriesId};
 
-use super::Reader;
 use super::filter;
 use super::segment::OpenSegment;
 use super::table::{Decoded, Piece, TABLE_SERIES};
+use super::{Among, Reader};
 use crate::error::StorageError;
 use crate::index::{self, Index};
 use crate::select::Turn;
@@ -29,12 +30,40 @@ impl Reader {
 
     /// Its series that any of the lists chooses, ascending; all when there is no list.
     pub async fn select_any(&self, any_of: &[Vec<Matcher>]) -> Result<Vec<SeriesId>, StorageError> {
-        if any_of.is_empty() || any_of.iter().any(Vec::is_empty) {
+        if index::is_all(any_of) {
             return Ok(self.ids().iter().collect());
+        }
+        let places = self.places_of_any(any_of).await?;
+        Ok(self.ids().at(places.into_iter()).collect())
+    }
+
+    /// The same, but for some of them, to ask for their names and values.
+    pub async fn among(
+        &self,
+        any_of: &[Vec<Matcher>],
+        without: impl Iterator<Item = SeriesId>,
+    ) -> Result<Among, StorageError> {
+        let mut without: Vec<usize> = without.filter_map(|id| self.ids().place(id)).collect();
+        if index::is_all(any_of) && without.is_empty() {
+            return Ok(Among::All);
+        }
+        without.sort_unstable();
+        let mut places = self.places_of_any(any_of).await?;
+        places.retain(|place| without.binary_search(place).is_err());
+        Ok(Among::these(self.ids().count(), places))
+    }
+
+    /// Where those stand that any of the lists chooses, ascending.
+    async fn places_of_any(&self, any_of: &[Vec<Matcher>]) -> Result<Vec<usize>, StorageError> {
+        if index::is_all(any_of) {
+            return Ok((0..self.ids().count()).collect());
         }
         let mut chosen = Vec::new();
         let Some(segments) = self.segments() else {
-            let select = |index: &Index| chosen.append(&mut index::select_any(index, any_of));
+            let select = |index: &Index| {
+                let places = index::select_any(index, any_of).into_iter();
+                chosen.extend(places.map(place));
+            };
             self.each_stretch(select).await?;
             return Ok(chosen);
         };
@@ -49,7 +78,8 @@ impl Reader {
                 places.dedup();
             }
             turn.spend(places.len()).await;
-            chosen.extend(segment.ids(&places));
+            let first = segment.first();
+            chosen.extend(places.into_iter().map(|place| first + place as usize));
         }
         Ok(chosen)
     }
@@ -134,64 +164,80 @@ impl Reader {
         Ok(found)
     }
 
-    /// Tells of the values of a label, each with the ids of its series, ascending and not none. Goes through the
-    /// series in runs, by id: of each run every value comes once, sorted; in the next run it may come again, with
-    /// higher ids.
-    pub async fn each_value(
+    /// Adds the values of a label that any `among` its series has.
+    pub async fn add_values(
         &self,
         name: &str,
-        tell: &mut (dyn FnMut(&str, &[SeriesId]) + Send),
+        among: &Among,
+        to: &mut BTreeSet<String>,
     ) -> Result<(), StorageError> {
         let Some(segments) = self.segments() else {
-            let values =
-                |index: &Index| index.values(name).for_each(|(value, ids)| tell(value, ids));
-            return self.each_stretch(values).await;
-        };
-        let mut turn = Turn::default();
-        for segment in segments {
-            segment.each_value(name, tell, &mut turn).await?;
-        }
-        Ok(())
-    }
-
-    /// Tells of the names of labels, each with the ids of series that have it, ascending and not none, in runs as
-    /// [`Reader::each_value`] does. Within a run names come sorted, each several times one behind the other, with the
-    /// series of one value after the other. `tell` says whether it wants to be told of more series of this name: what it
-    /// does not want to know need not be read. In the next run the name comes again, though.
-    pub async fn each_name(
-        &self,
-        tell: &mut (dyn FnMut(&str, &[SeriesId]) -> bool + Send),
-    ) -> Result<(), StorageError> {
-        let Some(segments) = self.segments() else {
-            let names = |index: &Index| {
-                for name in index.names() {
-                    let _more = index.values(name).all(|(_, ids)| tell(name, ids));
-                }
+            let add = |index: &Index| {
+                let values = index.values(name).filter(|(_, ids)| meet(among, ids));
+                values.for_each(|(value, _)| add_text(to, value));
             };
-            return self.each_stretch(names).await;
+            return self.each_stretch(add).await;
         };
         let mut turn = Turn::default();
         for segment in segments {
-            segment.each_name(tell, &mut turn).await?;
+            segment.add_values(name, among, to, &mut turn).await?;
         }
         Ok(())
     }
 
-    /// Tells of the series of each table, where there is no index.
-    async fn each_stretch(&self, mut tell: impl FnMut(&Index) + Send) -> Result<(), StorageError> {
-        let (mut sets, mut ids) = (self.label_sets(), self.ids().iter());
+    /// Adds the names of labels that any `among` its series has.
+    pub async fn add_names(
+        &self,
+        among: &Among,
+        to: &mut BTreeSet<String>,
+    ) -> Result<(), StorageError> {
+        let Some(segments) = self.segments() else {
+            let add = |index: &Index| {
+                let has = |name: &&str| index.values(name).any(|(_, ids)| meet(among, ids));
+                index
+                    .names()
+                    .filter(has)
+                    .for_each(|name| add_text(to, name));
+            };
+            return self.each_stretch(add).await;
+        };
         let mut turn = Turn::default();
-        for _ in 0..self.tables() {
+        for segment in segments {
+            segment.add_names(among, to, &mut turn).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of the series of each table, where there is no index. What stands for an id is a place.
+    async fn each_stretch(&self, mut tell: impl FnMut(&Index) + Send) -> Result<(), StorageError> {
+        let mut sets = self.label_sets();
+        let mut turn = Turn::default();
+        for nth in 0..self.tables() {
             let labels = sets.next().await?;
+            let places = (nth * TABLE_SERIES..).map(|place| SeriesId(place as u64));
+            let series: Vec<(SeriesId, &Labels)> = places.zip(&labels).collect();
             let mut index = Index::default();
-            // In this order: a zip takes one too many of what it asks first.
-            let series = labels.iter().zip(ids.by_ref());
-            let series: Vec<(SeriesId, &Labels)> =
-                series.map(|(labels, id)| (id, labels)).collect();
             index.add_all(&series);
             tell(&index);
             turn.spend(SAMPLES_OF_LABELS).await;
         }
         Ok(())
+    }
+}
+
+/// What [`Reader::each_stretch`] tells of.
+fn place(id: SeriesId) -> usize {
+    id.0 as usize
+}
+
+fn meet(among: &Among, places: &[SeriesId]) -> bool {
+    let mut places = places.iter().map(|id| place(*id));
+    places.any(|place| among.meets(place..place + 1))
+}
+
+/// Without allocating one that is there.
+pub fn add_text(texts: &mut BTreeSet<String>, text: &str) {
+    if !texts.contains(text) {
+        texts.insert(text.to_owned());
     }
 }

@@ -3,6 +3,7 @@
 //! docs/format/block.md draws the file. A block's id is the log index of the command that sealed
 //! it or wrote it anew without what was deleted, and its bytes are a function of the samples alone, so replicas write equal files.
 
+mod among;
 mod check;
 mod directory;
 mod filter;
@@ -28,10 +29,12 @@ use crate::digest;
 use crate::head::{Taken, join};
 use crate::part::Part;
 
+pub use among::Among;
 pub use check::IndexCheck;
 pub use directory::{Root, decode as decode_directory, decode_labels, decode_table};
 pub use ids::Ids;
 pub use index::IndexPage;
+pub use lookup::add_text;
 pub use merged::Merged;
 pub use page::{LastTimes, Page};
 pub use raw::decompress;

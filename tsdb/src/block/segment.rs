@@ -1,13 +1,15 @@
 //! Asks one segment of a block's index, reading its pages as they are needed.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::matcher::MatchOp;
-use model::{Labels, Matcher, SeriesId};
+use model::{Labels, Matcher};
 
-use super::Reader;
 use super::index::{IndexPage, SEGMENT_SERIES, Segment};
 use super::table::{Decoded, Piece, TABLE_SERIES};
+use super::{Among, Reader};
 use crate::error::StorageError;
 use crate::index::{intersect, subtract};
 use crate::select::Turn;
@@ -41,13 +43,6 @@ impl<'r> OpenSegment<'r> {
     /// The place of its first series in the block.
     pub fn first(&self) -> usize {
         self.nth * SEGMENT_SERIES
-    }
-
-    /// The ids of places.
-    pub fn ids(&self, places: &[u32]) -> impl Iterator<Item = SeriesId> {
-        let first = self.first();
-        let places = places.iter().map(move |place| first + *place as usize);
-        self.reader.ids().at(places)
     }
 
     pub async fn page(&self, nth: usize) -> Result<Arc<IndexPage>, StorageError> {
@@ -219,61 +214,64 @@ impl<'r> OpenSegment<'r> {
         added.map_err(|e| self.corrupt(e))
     }
 
-    /// Tells of each value of a label, sorted, with the ids of its series.
-    pub async fn each_value(
+    /// Adds the values of a label that any `among` its series has.
+    pub async fn add_values(
         &self,
         name: &str,
-        tell: &mut (dyn FnMut(&str, &[SeriesId]) + Send),
+        among: &Among,
+        to: &mut BTreeSet<String>,
         turn: &mut Turn,
     ) -> Result<(), StorageError> {
-        let (mut places, mut ids) = (Vec::new(), Vec::new());
         for nth in self.segment.pages_from(name, "") {
             let page = self.page(nth).await?;
             for value in page.values_from(name, "") {
-                places.clear();
-                self.add_places(&page, value, &mut places)?;
-                ids.clear();
-                ids.extend(self.ids(&places));
-                tell(page.value(value), &ids);
+                let text = page.value(value);
+                if !to.contains(text) && self.meets(&page, value, among)? {
+                    to.insert(text.to_owned());
+                }
             }
             turn.spend(SAMPLES_OF_PAGE).await;
         }
         Ok(())
     }
 
-    /// Tells of each name, sorted, with the ids of the series of one of its values after the other, until `tell`
-    /// says that it wants no more of this name.
-    pub async fn each_name(
+    /// Adds the names of labels that any `among` its series has.
+    pub async fn add_names(
         &self,
-        tell: &mut (dyn FnMut(&str, &[SeriesId]) -> bool + Send),
+        among: &Among,
+        to: &mut BTreeSet<String>,
         turn: &mut Turn,
     ) -> Result<(), StorageError> {
-        let mut done: Option<Box<str>> = None;
-        let (mut places, mut ids, mut nth) = (Vec::new(), Vec::new(), 0);
+        let mut nth = 0;
         while nth < self.segment.pages.len() {
             let page = self.page(nth).await?;
-            for (name, mut values) in page.names() {
-                let mut wants_more = done.as_deref() != Some(name);
-                while let Some(value) = values.next().filter(|_| wants_more) {
-                    places.clear();
-                    self.add_places(&page, value, &mut places)?;
-                    ids.clear();
-                    ids.extend(self.ids(&places));
-                    wants_more = tell(name, &ids);
+            for (name, values) in page.names() {
+                if to.contains(name) {
+                    continue;
                 }
-                if !wants_more {
-                    done = Some(name.into());
+                for value in values {
+                    if self.meets(&page, value, among)? {
+                        to.insert(name.to_owned());
+                        break;
+                    }
                 }
             }
             turn.spend(SAMPLES_OF_PAGE).await;
-            nth = match (page.names().last(), &done) {
-                (Some((name, _)), Some(done)) if **done == *name => {
-                    self.segment.skip_name(nth, name)
-                }
+            nth = match page.names().last() {
+                Some((name, _)) if to.contains(name) => self.segment.skip_name(nth, name),
                 _ => nth + 1,
             };
         }
         Ok(())
+    }
+
+    /// Whether any `among` its series has a value.
+    fn meets(&self, page: &IndexPage, value: usize, among: &Among) -> Result<bool, StorageError> {
+        let first = self.first();
+        let meets = |places: Range<u32>| {
+            among.meets(first + places.start as usize..first + places.end as usize)
+        };
+        page.has_any(value, meets).map_err(|e| self.corrupt(e))
     }
 
     fn corrupt(&self, reason: impl ToString) -> StorageError {

@@ -13,7 +13,7 @@ use super::{Standing, State};
 use crate::block::Sealed;
 use crate::gathered::{Gathered, Handles, Others};
 use crate::head::Newest;
-use crate::index::select_any;
+use crate::index::{is_all, select_any};
 use crate::part::Part;
 
 /// Takes a value of a label, and what tells whether any series that has it stands.
@@ -387,11 +387,6 @@ impl Places<'_> {
         let mut blocks = self.blocks.iter();
         (self.head && in_head()) || blocks.any(|block| state.stands_in(block, id))
     }
-}
-
-/// Whether no list chooses fewer than all series.
-fn is_all(any_of: &[Vec<Matcher>]) -> bool {
-    any_of.is_empty() || any_of.iter().any(Vec::is_empty)
 }
 
 /// Whether what a list says of the metric holds of this one.

@@ -253,7 +253,8 @@ impl State {
         labels.or_else(|| self.resting.unwritten.labels.get(&id))
     }
 
-    /// Series that rest in blocks which `start ..= end` meets, and that any of the lists chooses.
+    /// Series that rest in blocks which `start ..= end` meets, and that any of the lists chooses; registered ones may
+    /// be among them.
     pub fn rest(&self, any_of: &[Vec<Matcher>], start: Timestamp, end: Timestamp) -> Rest {
         if start > end || self.resting.blocks.is_empty() {
             return Rest::default();
@@ -272,20 +273,10 @@ impl State {
                 range: block.range(),
             })
         });
-        let (unwritten, files) = (
-            unwritten.filter_map(labels).collect(),
-            files.collect::<Vec<_>>(),
-        );
-        // Mostly the range meets no such block.
-        let registered = match files.is_empty() {
-            true => Vec::new(),
-            false => self.select_registered(any_of),
-        };
         Rest {
-            unwritten,
-            files,
+            unwritten: unwritten.filter_map(labels).collect(),
+            files: files.collect(),
             any_of: any_of.to_vec(),
-            registered,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Everything that a block says of its series, asked of its file.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use model::matcher::MatchOp;
 use model::{Labels, Matcher, SeriesId};
@@ -34,6 +34,22 @@ fn matchers(all: &[(SeriesId, Labels)]) -> Vec<Matcher> {
     matchers
 }
 
+/// Values of a label, or names.
+async fn texts(
+    reader: &Reader,
+    any_of: &[Vec<Matcher>],
+    without: &[SeriesId],
+    name: Option<&str>,
+) -> Result<BTreeSet<String>, StorageError> {
+    let among = reader.among(any_of, without.iter().copied()).await?;
+    let mut texts = BTreeSet::new();
+    match name {
+        None => reader.add_names(&among, &mut texts).await?,
+        Some(name) => reader.add_values(name, &among, &mut texts).await?,
+    }
+    Ok(texts)
+}
+
 /// What a block that has, or should have, these series answers to everything that it can be asked.
 pub async fn answers(
     reader: &Reader,
@@ -58,26 +74,15 @@ pub async fn answers(
             answers.push(found.map(|id| format!("find: {id:?}")));
         }
     }
-    let mut names: BTreeMap<String, Vec<SeriesId>> = BTreeMap::new();
-    let mut tell = |name: &str, ids: &[SeriesId]| {
-        names.entry(name.to_owned()).or_default().extend(ids);
-        true
-    };
-    let told = reader.each_name(&mut tell).await;
-    names.values_mut().for_each(|ids| ids.sort());
-    answers.push(told.map(|()| format!("names: {names:?}")));
-    let names: Vec<&str> = all
-        .iter()
-        .flat_map(|(_, l)| l)
-        .map(|(name, _)| name)
-        .collect();
-    for name in names.into_iter().collect::<std::collections::BTreeSet<_>>() {
-        let mut values: BTreeMap<String, Vec<SeriesId>> = BTreeMap::new();
-        let mut tell = |value: &str, ids: &[SeriesId]| {
-            values.entry(value.to_owned()).or_default().extend(ids);
-        };
-        let told = reader.each_value(name, &mut tell).await;
-        answers.push(told.map(|()| format!("values of {name}: {values:?}")));
+    let names = all.iter().flat_map(|(_, labels)| labels);
+    let names: BTreeSet<&str> = names.map(|(name, _)| name).collect();
+    for (any_of, without) in [(&[][..], &[][..]), (&lists[..1], &ids)] {
+        let told = texts(reader, any_of, without, None).await;
+        answers.push(told.map(|names| format!("names: {names:?}")));
+        for name in &names {
+            let told = texts(reader, any_of, without, Some(name)).await;
+            answers.push(told.map(|values| format!("values of {name}: {values:?}")));
+        }
     }
     answers
 }

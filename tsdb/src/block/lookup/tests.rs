@@ -1,10 +1,11 @@
 //! What a block answers, held against the index in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use model::hash::split_mix;
 use model::matcher::MatchOp;
+use model::matcher::matches_all;
 use model::port::Disk;
 use proptest::prelude::*;
 use sim_world::{SimClock, SimDisk};
@@ -135,6 +136,7 @@ proptest! {
         count in prop_oneof![1u64..60, 1_000u64..1_100, 2_000u64..5_000],
         gaps in 1u64..400,
         lists in prop::collection::vec(lists(), 40),
+        left_out in prop_oneof![Just(0), 1u64..10],
         wanted in prop::collection::vec(any::<prop::sample::Index>(), 1..60),
     ) {
         run(async {
@@ -146,6 +148,8 @@ proptest! {
                 };
                 let found = block.reader.select_any(&any_of).await.unwrap();
                 assert_eq!(found, expected, "{any_of:?}");
+                let without = expected.iter().copied().filter(|id| split_mix(id.0) % 9 < left_out);
+                check_texts(&block, &any_of, without.collect()).await;
             }
             let mut wanted: Vec<usize> = wanted.iter().map(|at| at.index(block.all.len())).collect();
             wanted.sort_unstable();
@@ -163,48 +167,47 @@ proptest! {
                 let found = block.reader.find(&less).await.unwrap();
                 assert_eq!(found, with_less.map(|(id, _)| *id));
             }
-            check_walks(&block).await;
         });
     }
 }
 
-async fn check_walks(block: &Block) {
-    let mut names: BTreeMap<String, Vec<SeriesId>> = BTreeMap::new();
-    let mut tell = |name: &str, ids: &[SeriesId]| {
-        assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b));
-        names.entry(name.to_owned()).or_default().extend(ids);
-        true
-    };
-    block.reader.each_name(&mut tell).await.unwrap();
-    assert!(names.keys().eq(block.index.names()));
-    let mut told: BTreeMap<String, usize> = BTreeMap::new();
-    let mut once = |name: &str, ids: &[SeriesId]| {
-        assert!(!ids.is_empty());
-        *told.entry(name.to_owned()).or_default() += 1;
-        false
-    };
-    block.reader.each_name(&mut once).await.unwrap();
-    assert!(told.keys().eq(names.keys()));
-    let segments = block.reader.segments.as_ref().unwrap().len();
-    assert!(told.values().all(|times| *times <= segments), "{told:?}");
-    for (name, mut ids) in names {
-        let mut values: BTreeMap<String, Vec<SeriesId>> = BTreeMap::new();
-        let mut tell = |value: &str, ids: &[SeriesId]| {
-            let all = values.entry(value.to_owned()).or_default();
-            all.extend(ids);
-            assert!(!ids.is_empty() && all.is_sorted_by(|a, b| a < b));
-        };
-        block.reader.each_value(&name, &mut tell).await.unwrap();
-        let listed = block.index.values(&name);
-        let listed = listed.map(|(value, ids)| (value.to_owned(), ids.to_vec()));
-        assert_eq!(values, listed.collect());
-        ids.sort();
-        let mut of_values: Vec<SeriesId> = values.into_values().flatten().collect();
-        of_values.sort();
-        assert_eq!(ids, of_values, "{name}");
+/// Names and values of the series that are chosen and not left out.
+async fn check_texts(block: &Block, any_of: &[Vec<Matcher>], without: Vec<SeriesId>) {
+    let chosen = block.all.iter().filter(|(id, labels)| {
+        let is_chosen = |matchers: &Vec<Matcher>| matches_all(matchers, labels);
+        (any_of.is_empty() || any_of.iter().any(is_chosen)) && !without.contains(id)
+    });
+    let mut texts: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (name, value) in chosen.flat_map(|(_, labels)| labels) {
+        texts.entry(name).or_default().insert(value.to_owned());
     }
-    let mut nothing = |_: &str, _: &[SeriesId]| panic!("no series has it");
-    block.reader.each_value("none", &mut nothing).await.unwrap();
+    // One that it does not have.
+    let others = [SeriesId(u64::MAX)].into_iter().chain(without);
+    let among = block.reader.among(any_of, others).await.unwrap();
+    let mut names = BTreeSet::new();
+    block.reader.add_names(&among, &mut names).await.unwrap();
+    assert!(names.iter().eq(texts.keys()), "{any_of:?}: {names:?}");
+    let none = BTreeSet::new();
+    for name in block.index.names().chain(["none"]) {
+        let mut values = BTreeSet::new();
+        let added = block.reader.add_values(name, &among, &mut values).await;
+        added.unwrap();
+        assert_eq!(
+            &values,
+            texts.get(name).unwrap_or(&none),
+            "{any_of:?}: {name}"
+        );
+        // Those that are known already stay.
+        let before = values.clone();
+        let added = block.reader.add_values(name, &Among::All, &mut values);
+        added.await.unwrap();
+        assert!(values.is_superset(&before));
+        assert!(
+            values
+                .iter()
+                .eq(block.index.values(name).map(|(value, _)| value))
+        );
+    }
 }
 
 #[test]
