@@ -18,6 +18,8 @@ use crate::part::{Column, Part};
 #[derive(Debug, Default)]
 pub struct Head {
     series: ById<HeadSeries>,
+    /// No sample is older. What was deleted may have been.
+    begins: Option<Timestamp>,
 }
 
 /// One series' share of the head. One that is written no more, and whose samples are sealed, takes three
@@ -127,7 +129,22 @@ impl Head {
             series.put(id, HeadSeries::restore(image)?);
         }
         series.skip_to(register.next());
-        Ok(Self { series })
+        let mut head = Self {
+            series,
+            begins: None,
+        };
+        head.begins = head.stats().range.map(|(oldest, _)| oldest);
+        Ok(head)
+    }
+
+    /// An instant before which it holds nothing, without looking at any series.
+    pub fn begins(&self) -> Option<Timestamp> {
+        self.begins
+    }
+
+    /// Samples were stored, of which this is the instant of the oldest.
+    pub fn note_oldest(&mut self, at: Timestamp) {
+        self.begins = Some(self.begins.map_or(at, |begins| begins.min(at)));
     }
 
     pub fn series(&self, id: SeriesId) -> Option<&HeadSeries> {
@@ -180,6 +197,7 @@ impl Head {
 
     /// Takes out every sample before `before`, by series.
     pub fn take_before(&mut self, before: Timestamp) -> Vec<(SeriesId, Taken)> {
+        self.begins = self.begins.map(|begins| begins.max(before));
         let mut taken = Vec::new();
         for (id, series) in self.series.iter_mut() {
             if let Some(part) = series.take_before(before) {

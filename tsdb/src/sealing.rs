@@ -1,4 +1,4 @@
-//! When to seal, and how far: a plain function from the head's range to the cut to propose.
+//! When to seal, and how far: a plain function from where the head begins to the cut to propose.
 //!
 //! Cuts lie on multiples of the block length, so that all shards and replicas cut alike, and so far
 //! back that with the usual windows no sample is accepted behind them any more. Where a window is
@@ -13,8 +13,8 @@ use model::limits::LATE_SAMPLES_MAX;
 /// What decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// First and last instant not sealed yet.
-    pub head: Option<(Timestamp, Timestamp)>,
+    /// Nothing that is not sealed yet is older.
+    pub begins: Timestamp,
     /// The shard's newest sample.
     pub newest: Timestamp,
     /// The furthest cut so far.
@@ -34,8 +34,7 @@ pub fn choose(
         .newest
         .plus_ms(-out_of_order_window_ms.clamp(0, block_ms));
     let cut = Timestamp(settled.0.saturating_sub(settled.0.rem_euclid(block_ms)));
-    let (oldest, _) = view.head?;
-    if oldest >= cut {
+    if view.begins >= cut {
         return None;
     }
     let moved_on = view.sealed_before.is_none_or(|before| before < cut);
@@ -54,7 +53,7 @@ mod tests {
         late: u64,
     ) -> Option<i64> {
         let view = View {
-            head: Some((Timestamp(oldest), Timestamp(newest))),
+            begins: Timestamp(oldest),
             newest: Timestamp(newest),
             sealed_before: sealed_before.map(Timestamp),
         };
@@ -75,12 +74,6 @@ mod tests {
         assert_eq!(cut(-150, -60), Some(-100));
         assert_eq!(cut(i64::MIN, i64::MIN), None);
         assert_eq!(cut(i64::MIN, i64::MAX).map(|t| t % 100), Some(0));
-        let nothing = View {
-            head: None,
-            newest: Timestamp(1_000),
-            sealed_before: None,
-        };
-        assert_eq!(choose(&nothing, 100, 0, |_| 0), None);
     }
 
     #[test]

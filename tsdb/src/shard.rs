@@ -39,6 +39,7 @@ use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
 use crate::retention::BlockRange;
+use crate::sealing;
 use crate::snapshot::{self, Released, SnapshotFiles};
 use crate::state::{Cleaned, Entry, Outcome, Prepared, Replayed, Run, State, sums_of};
 
@@ -330,7 +331,18 @@ impl Shard {
         self.read(|state| state.head().stats().range)
     }
 
-    /// Walks all series: for every few seconds, not for every write.
+    /// What decides about the next seal, without looking at any series; `None` before the first sample.
+    pub fn sealing(&self) -> Option<sealing::View> {
+        self.read(|state| {
+            Some(sealing::View {
+                begins: state.head().begins()?,
+                newest: state.max_time()?,
+                sealed_before: state.sealed_before(),
+            })
+        })
+    }
+
+    /// Walks all series: for whoever asks now and then.
     pub fn stats(&self) -> Stats {
         self.read(|state| {
             let head = state.head().stats();

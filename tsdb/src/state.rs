@@ -18,6 +18,7 @@ use model::hash::Map;
 use model::sink::{Pushed, Reason, Rejection};
 use model::{Labels, SeriesId, Timestamp};
 
+use crate::bits::Words;
 use crate::block::{Frozen, Merged, Reader, Sealed};
 use crate::checkpoint::Image;
 use crate::chunk::{ChunkError, Point};
@@ -155,12 +156,18 @@ struct Judged {
 impl Judged {
     fn note(&mut self, row: u32, at: Timestamp, refused: Option<Reason>) {
         if refused.is_none() {
-            self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+            self.note_oldest(at);
         }
         let rejection = refused.map(|reason| Rejection { row, reason });
         self.rejected.extend(rejection);
     }
+
+    fn note_oldest(&mut self, at: Timestamp) {
+        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+    }
 }
+
+const REGISTERED: &str = "a write whose series are not registered is not applied";
 
 /// Rows whose series are fetched from memory together: about as many as a core waits for at once.
 const TOUCHED_ROWS: usize = 16;
@@ -389,10 +396,16 @@ impl State {
         judged: Judged,
     ) -> Vec<Rejection> {
         if let Some(oldest) = judged.oldest {
-            self.touched.note(index, oldest);
+            self.note_oldest(index, oldest);
         }
         self.keep_exemplars(write, new);
         judged.rejected
+    }
+
+    /// Of what an entry stored.
+    fn note_oldest(&mut self, index: u64, oldest: Timestamp) {
+        self.touched.note(index, oldest);
+        self.head.note_oldest(oldest);
     }
 
     fn keep_exemplars(&mut self, write: &WriteCommand, new: &[SeriesId]) {
@@ -428,7 +441,7 @@ impl State {
         recalled: &Recalled,
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
-        let series = series.expect("a write whose series are not registered is not applied");
+        let series = series.expect(REGISTERED);
         let last = series.last();
         if last.is_some_and(|last| point.at <= last) {
             return self.store(id, point.at, Value::Float(point.bits), bounds, recalled);
@@ -442,6 +455,25 @@ impl State {
         refused
     }
 
+    /// Stores rows that their write admits, if each is later than the one before and than all that their series has;
+    /// the caller tells of the newest.
+    fn store_run(
+        &mut self,
+        id: SeriesId,
+        place: usize,
+        points: &[Point],
+        words: &mut Words,
+    ) -> bool {
+        let series = self.head.at_mut(place);
+        let is_later = points.first().map(|first| first.at) > series.last();
+        if !is_later || !points.is_sorted_by(|one, next| one.at < next.at) {
+            return false;
+        }
+        series.insert_all(points, words);
+        points.iter().for_each(|p| self.sums.add_sample(id, *p));
+        true
+    }
+
     /// Stores one sample, or says why not. Whether it is stored already comes before its age: a
     /// repeated request gets the same answer however late it is.
     fn store(
@@ -453,7 +485,7 @@ impl State {
         recalled: &Recalled,
     ) -> Option<Reason> {
         let series = self.head.series_mut(id);
-        let series = series.expect("a write whose series are not registered is not applied");
+        let series = series.expect(REGISTERED);
         if let Some(stored) = stored_value(series, id, at, recalled) {
             return (stored != value).then_some(Reason::Duplicate);
         }

@@ -144,12 +144,7 @@ impl Life {
 
     fn due(&self, now: Timestamp) -> Option<Command> {
         let shard = &self.replica.shard;
-        let stats = shard.stats();
-        let view = sealing::View {
-            head: stats.head_range,
-            newest: stats.max_time?,
-            sealed_before: stats.sealed_before,
-        };
+        let view = shard.sealing()?;
         if let Some(before) = sealing::choose(&view, BLOCK_MS, HOUR_MS, |_| 0) {
             return Some(Command::Seal(SealCommand { before }));
         }
@@ -160,7 +155,7 @@ impl Life {
         if let Some(before) = retention::choose(&shard.block_ranges(), now, &policy) {
             return Some(Command::Retain(RetainCommand { before }));
         }
-        let sealed_before = stats.sealed_before?;
+        let sealed_before = view.sealed_before?;
         let choice = compaction::choose(&shard.candidates(), sealed_before, RETENTION_MS);
         Some(match choice? {
             Choice::Clean(block) => Command::Clean(CleanCommand { block }),

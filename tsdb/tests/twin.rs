@@ -215,6 +215,9 @@ impl Life {
             if shard.unclean_blocks().is_empty() {
                 assert_eq!(stats.head_samples + stats.block_samples, stored as u64);
             }
+            if let Some((oldest, _)) = stats.head_range {
+                assert!(shard.sealing().expect("something was stored").begins <= oldest);
+            }
             shard.verify().await.expect("verifies");
             for labels in (0..8).map(support::labels) {
                 let id = self.twin.id_of(&labels).map(|id| SeriesId(id as u64));

@@ -92,13 +92,7 @@ fn purge_upto(durable: u64, (age, still): (Duration, Duration), policy: &Checkpo
 
 /// The command that keeps the head and the blocks within their ages, if one is needed.
 fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
-    let stats = replica.engine.stats();
-    let newest = stats.max_time?;
-    let view = sealing::View {
-        head: stats.head_range,
-        newest,
-        sealed_before: stats.sealed_before,
-    };
+    let view = replica.engine.sealing()?;
     let samples_before = |cut| replica.engine.head_samples_before(cut);
     let window_ms = ages.out_of_order_window_ms;
     let cut = sealing::choose(&view, BLOCK_MS, window_ms, samples_before);
@@ -118,7 +112,7 @@ fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
         return None;
     }
     let candidates = replica.engine.candidates();
-    let choice = compaction::choose(&candidates, stats.sealed_before?, retention_ms)?;
+    let choice = compaction::choose(&candidates, view.sealed_before?, retention_ms)?;
     Some(match choice {
         Choice::Clean(block) => Command::Clean(CleanCommand { block }),
         Choice::Compact(blocks) => Command::Compact(CompactCommand { blocks }),

@@ -17,7 +17,6 @@ use model::{SeriesId, Timestamp};
 
 use super::{Bounds, Recalled, State, id_of};
 use crate::bits::Words;
-use crate::chunk::Point;
 use crate::command::{Command, CommandError, Rows, SeriesRef, Steps, WriteCommand, runs};
 use gather::{BUCKET_SERIES, Buckets, Columns, Piece, Stretch};
 
@@ -185,7 +184,7 @@ impl State {
         debug_assert_eq!(self.max_time, newest, "told without the series");
         for write in run.writes.drain(..) {
             if let Some(oldest) = write.oldest {
-                self.touched.note(write.index, oldest);
+                self.note_oldest(write.index, oldest);
             }
         }
         run.rows.values.clear();
@@ -242,25 +241,6 @@ impl State {
                 writes[write as usize].note(columns.points()[row].at);
             }
         }
-    }
-
-    /// Stores rows of writes that admit them, if each is later than the one before and than all that their
-    /// series has.
-    fn store_run(
-        &mut self,
-        id: SeriesId,
-        place: usize,
-        points: &[Point],
-        words: &mut Words,
-    ) -> bool {
-        let series = self.head.at_mut(place);
-        let is_later = points.first().map(|first| first.at) > series.last();
-        if !is_later || !points.is_sorted_by(|one, next| one.at < next.at) {
-            return false;
-        }
-        series.insert_all(points, words);
-        points.iter().for_each(|p| self.sums.add_sample(id, *p));
-        true
     }
 }
 
