@@ -23,6 +23,7 @@ use model::group::{
 };
 use model::{Exemplar, FamilyMetadata, Histogram, Labels, Matcher, SeriesId, Timestamp};
 
+use crate::chunk::Point;
 use crate::fields::{Fields, Malformed, put_bytes, put_u32, put_u64, put_varint, put_zigzag};
 use crate::histogram;
 
@@ -132,7 +133,24 @@ impl WriteRows {
         self.push(series, at, histogram.sum);
         self.histograms.push((row, histogram::canonical(histogram)));
     }
+
+    /// Whether several rows from this one on, which are no histograms, are of one series; they are in `points` then.
+    pub fn run(&self, from: usize, points: &mut Vec<Point>) -> bool {
+        let series = self.series[from];
+        if self.series.get(from + RUN_ROWS - 1) != Some(&series) {
+            return false;
+        }
+        let rows = self.timestamps[from..].iter().zip(&self.values[from..]);
+        let of_series = self.series[from..].iter().take_while(|s| **s == series);
+        let rows = of_series.zip(rows).map(|(_, (at, v))| Point::new(*at, *v));
+        points.clear();
+        points.extend(rows);
+        points.len() >= RUN_ROWS
+    }
 }
+
+/// Fewer rows of a series are stored one by one.
+const RUN_ROWS: usize = 4;
 
 /// Which series a row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

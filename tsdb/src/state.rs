@@ -362,12 +362,27 @@ impl State {
         let rows = &write.rows;
         let mut judged = Judged::default();
         let mut histograms = rows.histograms.iter().peekable();
-        for (row, series) in rows.series.iter().enumerate() {
-            if row.is_multiple_of(TOUCHED_ROWS) {
-                let next = rows.series[row..].iter().take(TOUCHED_ROWS);
-                self.head.touch(next.map(|series| id_of(*series, &new)));
+        let singly = !stale.is_empty() || histograms.peek().is_some();
+        let (mut points, mut words) = (Vec::new(), Words::default());
+        let (mut next, mut touched) = (0, 0);
+        while next < rows.series.len() {
+            if next >= touched {
+                touched = next + TOUCHED_ROWS;
+                let some = rows.series[next..].iter().take(TOUCHED_ROWS);
+                self.head.touch(some.map(|series| id_of(*series, &new)));
             }
-            let id = id_of(*series, &new);
+            let (row, id) = (next, id_of(rows.series[next], &new));
+            if !singly && rows.run(row, &mut points) {
+                let (first, last) = (points[0].at, points[points.len() - 1].at);
+                let place = self.head.place(id).expect(REGISTERED);
+                if bounds.admit(first, last) && self.store_run(id, place, &points, &mut words) {
+                    judged.note_oldest(first);
+                    self.max_time = self.max_time.max(Some(last));
+                    next += points.len();
+                    continue;
+                }
+            }
+            next += 1;
             let at = rows.timestamps[row];
             let bits = rows.values[row].to_bits();
             let row = row as u32;
