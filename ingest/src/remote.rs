@@ -122,14 +122,16 @@ pub fn decode_message(message: &[u8]) -> Result<Decoded, RemoteError> {
     read_message(message, None)
 }
 
-/// What a `TimeSeries` with a sample takes as most are sent.
-const SERIES_BYTES: usize = 256;
+/// A `Sample` of few bytes: its field's header, a value and an instant of this century.
+const SAMPLE_BYTES: usize = 18;
 
-fn reserve(batch: &mut Batch, series: usize) {
+/// Makes room for what a message holds if all its series are like this first one, which has so many rows.
+fn reserve(batch: &mut Batch, message: &[u8], first: &[u8]) {
+    let rows = batch.rows.len();
+    let series = message.len() / first.len().max(SAMPLE_BYTES);
     batch.series.reserve(series);
-    batch.rows.series.reserve(series);
-    batch.rows.timestamps.reserve(series);
-    batch.rows.values.reserve(series);
+    let most = message.len() / SAMPLE_BYTES;
+    batch.rows.reserve(series.saturating_mul(rows).min(most));
 }
 
 fn read_message(
@@ -137,11 +139,11 @@ fn read_message(
     mut seen: Option<&mut Reading<'_>>,
 ) -> Result<Decoded, RemoteError> {
     let mut decoded = Decoded::default();
-    reserve(&mut decoded.batch, message.len() / SERIES_BYTES);
     let mut series = SeriesReader::default();
+    let mut is_first = true;
     for field in Fields::new(message) {
         let field = field?;
-        let message = match field.number {
+        let one = match field.number {
             1 => field.bytes()?,
             3 => {
                 read_metadata(field.bytes()?, &mut decoded.metadata)?;
@@ -149,15 +151,19 @@ fn read_message(
             }
             _ => continue,
         };
-        if let Some(seen) = &mut seen
-            && seen.read(message, &mut decoded.batch)
-        {
-            continue;
+        let is_known = match &mut seen {
+            Some(seen) => seen.read(one, &mut decoded.batch),
+            None => false,
+        };
+        if !is_known {
+            let place = decoded.batch.series.len();
+            series.read(one, &mut decoded)?;
+            if let (Some(seen), Some(labels)) = (&mut seen, decoded.batch.series.get(place)) {
+                seen.learn(one, labels);
+            }
         }
-        let place = decoded.batch.series.len();
-        series.read(message, &mut decoded)?;
-        if let (Some(seen), Some(labels)) = (&mut seen, decoded.batch.series.get(place)) {
-            seen.learn(message, labels);
+        if std::mem::take(&mut is_first) {
+            reserve(&mut decoded.batch, message, one);
         }
     }
     Ok(decoded)

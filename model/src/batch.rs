@@ -1,5 +1,6 @@
 //! One decoded write: columns of samples that point into a list of series.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::sample::{Exemplar, Histograms};
@@ -29,6 +30,29 @@ impl Rows {
         self.series.push(series);
         self.timestamps.push(timestamp);
         self.values.push(value);
+    }
+
+    /// Adds rows of one series: those of `other` in `range`, none of which is a histogram.
+    pub fn extend_of(&mut self, series: u32, other: &Self, range: Range<usize>) {
+        self.series.extend(std::iter::repeat_n(series, range.len()));
+        self.timestamps
+            .extend_from_slice(&other.timestamps[range.clone()]);
+        self.values.extend_from_slice(&other.values[range]);
+    }
+
+    /// The rows from one on that are of its series, up to the next histogram, whose row is given.
+    pub fn floats_of_next(&self, from: usize, histogram: Option<u32>) -> Range<usize> {
+        let (series, rest) = (self.series[from], &self.series[from..]);
+        let end = from + rest.iter().take_while(|other| **other == series).count();
+        let histogram = histogram.map_or(end, |row| row as usize);
+        from..end.min(histogram)
+    }
+
+    /// Makes room for so many rows more.
+    pub fn reserve(&mut self, rows: usize) {
+        self.series.reserve(rows);
+        self.timestamps.reserve(rows);
+        self.values.reserve(rows);
     }
 
     pub fn push_histogram(&mut self, series: u32, at: Timestamp, histogram: Arc<Histogram>) {

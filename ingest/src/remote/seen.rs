@@ -121,18 +121,21 @@ impl Reading<'_> {
         };
         let rows = &mut batch.rows;
         let before = rows.len();
-        let series = batch.series.len() as u32;
         while !rest.is_empty() {
             match take_sample(&mut rest) {
-                Some((at, value)) => rows.push(series, at, value),
+                Some((at, value)) => {
+                    rows.timestamps.push(at);
+                    rows.values.push(value);
+                }
                 None => {
-                    rows.series.truncate(before);
                     rows.timestamps.truncate(before);
                     rows.values.truncate(before);
                     return false;
                 }
             }
         }
+        let series = batch.series.len() as u32;
+        rows.series.resize(rows.timestamps.len(), series);
         batch.add_series(labels);
         true
     }
