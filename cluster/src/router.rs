@@ -5,6 +5,7 @@
 //! or from trying the replicas in turn. What was certainly not done is tried again elsewhere
 //! until the deadline; what may have been done is tried again only where a repeat changes nothing.
 
+mod cutting;
 mod metadata;
 mod pushes;
 
@@ -19,13 +20,12 @@ use futures::{FutureExt, StreamExt};
 use model::fragment::{Fragment, FragmentError, Part};
 use model::group::Group;
 use model::hash::Map;
-use model::limits::HISTOGRAM_BYTES_MAX;
 use model::memo::Giver;
 use model::newest::Pages;
 use model::port::World;
-use model::sink::{Reason, Rejection, Sink, WriteError, Written};
+use model::sink::{Rejection, Sink, WriteError, Written};
 use model::source::{MetadataSelection, Selection, Source, SourceError};
-use model::{Batch, ExemplarSeries, Histogram, Labels, NewestSelection, Series, ShardId};
+use model::{Batch, ExemplarSeries, Labels, NewestSelection, Series, ShardId};
 use prost::Message;
 use proto::node as wire;
 use proto::node::metadata_request::Kind;
@@ -42,6 +42,7 @@ use crate::refusal::Refusal;
 use crate::shard::Replica;
 use crate::shard::proposer::Windows;
 use crate::write_link::Write;
+use cutting::cut;
 
 /// How long a write or a read looks for a leader before it gives up.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -257,131 +258,6 @@ impl Router {
         };
         self.ask(shard, is_passing, question).await
     }
-
-    /// Cuts a batch by shard, remembering which row came from where. Rows that no shard could take
-    /// are left out and told.
-    fn cut(&self, state: &State, batch: &Batch) -> (Parts, Vec<Rejection>) {
-        let mut cutter = Cutter::new(state, self.shards, batch);
-        let mut rejected = Vec::new();
-        let mut histograms = batch.rows.histograms.iter().peekable();
-        let rows = &batch.rows;
-        for (row, &series) in rows.series.iter().enumerate() {
-            let histogram = histograms.next_if(|(place, _)| *place as usize == row);
-            let histogram = histogram.map(|(_, histogram)| histogram);
-            if histogram.is_some_and(|histogram| !is_storable(histogram)) {
-                rejected.push(Rejection {
-                    row: row as u32,
-                    reason: Reason::BadHistogram,
-                });
-                continue;
-            }
-            let (part, from, place) = cutter.part(series);
-            let timestamp = rows.timestamps[row];
-            match histogram {
-                None => part.rows.push(place, timestamp, rows.values[row]),
-                Some(histogram) => {
-                    part.rows
-                        .push_histogram(place, timestamp, histogram.clone());
-                }
-            }
-            part.deltas.extend(batch.deltas.get(row));
-            from.push(row as u32);
-        }
-        let kept = match self.windows.exemplars_max() {
-            0 => &[],
-            _ => &batch.exemplars[..],
-        };
-        for (series, exemplar) in kept {
-            let (part, _, place) = cutter.part(*series);
-            part.exemplars.push((place, exemplar.clone()));
-        }
-        (cutter.finish(), rejected)
-    }
-}
-
-/// A shard's part of a batch, and which of the batch's rows its rows are.
-type Parts = BTreeMap<ShardId, (Arc<Batch>, Vec<u32>)>;
-
-/// Cuts one batch, its series in the order in which their rows are met.
-struct Cutter<'a> {
-    batch: &'a Batch,
-    state: &'a State,
-    shards: Giver,
-    parts: Vec<(ShardId, Batch, Vec<u32>)>,
-    /// Of each shard, by number: its part.
-    by_shard: Vec<Option<usize>>,
-    /// Of each series of the batch, once it was met: its part and its place there.
-    places: Vec<Option<(u32, u32)>>,
-}
-
-impl<'a> Cutter<'a> {
-    fn new(state: &'a State, shards: Giver, batch: &'a Batch) -> Self {
-        Self {
-            batch,
-            state,
-            shards,
-            parts: Vec::new(),
-            by_shard: vec![None; state.table.len()],
-            places: vec![None; batch.series.len()],
-        }
-    }
-
-    /// The part that a series belongs to, whose rows are there, and the series' place in it.
-    fn part(&mut self, series: u32) -> (&mut Batch, &mut Vec<u32>, u32) {
-        let (part, place) = match self.places[series as usize] {
-            Some(known) => known,
-            None => self.place(series as usize),
-        };
-        let (_, batch, from) = &mut self.parts[part as usize];
-        (batch, from, place)
-    }
-
-    fn place(&mut self, series: usize) -> (u32, u32) {
-        let labels = &self.batch.series[series];
-        let shard = labels.shard_memo(self.shards).unwrap_or_else(|| {
-            let shard = self.state.shard_of(labels.as_canonical());
-            labels.set_shard_memo(self.shards, shard);
-            shard
-        });
-        let part = match self.by_shard[shard.0 as usize] {
-            Some(part) => part,
-            None => self.begin(shard),
-        };
-        let place = self.parts[part].1.add_series(labels.clone());
-        self.places[series] = Some((part as u32, place));
-        (part as u32, place)
-    }
-
-    /// An empty part, with room for what is likely to come.
-    fn begin(&mut self, shard: ShardId) -> usize {
-        let share = |all: usize| all / self.state.table.len().max(1) * 5 / 4;
-        let rows = share(self.batch.rows.len());
-        let mut part = Batch {
-            fence: self.batch.fence,
-            backfill: self.batch.backfill,
-            series: Vec::with_capacity(share(self.batch.series.len())),
-            ..Batch::default()
-        };
-        part.rows.series.reserve(rows);
-        part.rows.timestamps.reserve(rows);
-        part.rows.values.reserve(rows);
-        self.parts.push((shard, part, Vec::with_capacity(rows)));
-        let part = self.parts.len() - 1;
-        self.by_shard[shard.0 as usize] = Some(part);
-        part
-    }
-
-    fn finish(self) -> Parts {
-        let parts = self.parts.into_iter();
-        parts
-            .map(|(shard, part, from)| (shard, (Arc::new(part), from)))
-            .collect()
-    }
-}
-
-fn is_storable(histogram: &Histogram) -> bool {
-    // In canonical bytes a number takes nine at most, here eight.
-    histogram.validate().is_ok() && histogram.size() <= HISTOGRAM_BYTES_MAX / 2
 }
 
 /// Refusals after which a read may be tried again.
@@ -439,7 +315,8 @@ impl Sink for Router {
         if !state.is_formed() {
             return Err(WriteError::Unavailable(Vec::new()));
         }
-        let (parts, mut rejected) = self.cut(&state, batch);
+        let keeps_exemplars = self.windows.exemplars_max() > 0;
+        let (parts, mut rejected) = cut(&state, self.shards, batch, keeps_exemplars);
         let mut writes: FuturesUnordered<_> = parts
             .iter()
             .map(|(shard, (part, _))| {
