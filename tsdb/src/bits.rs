@@ -1,128 +1,25 @@
 //! Bit strings, most significant bit first. Reading past the end is `None`, never a panic.
 
-/// Appends bits to bytes; unused bits of the last byte are zero.
-///
-/// Invariant: what stands behind the first `bits` bits of `bytes` is zero.
-#[derive(Debug, Default, Clone)]
-pub struct BitWriter {
-    bytes: Vec<u8>,
-    bits: u32,
-}
-
-/// Bytes that a writer grows by: in many that grow a little each, doubling would leave a third of
-/// the memory empty. Up to 512 bytes jemalloc gives out multiples of it, and they begin with a cache line.
-const GROWTH: usize = 64;
-/// Bytes that a word touches wherever it begins.
-const TOUCHED: usize = 9;
-
-impl BitWriter {
-    /// Goes on where a reader of `bytes` stopped after `bits` bits. `None` when that is not inside
-    /// the last byte, or the bits behind it are not zero.
-    pub fn resume(bytes: &[u8], bits: usize) -> Option<Self> {
-        let free = (bytes.len() * 8).checked_sub(bits).filter(|&f| f < 8)?;
-        let padding = bytes.last().map_or(0, |last| last & low_mask(free as u8));
-        (padding == 0).then(|| Self {
-            bytes: bytes.to_vec(),
-            bits: u32::try_from(bits).expect("a chunk is far below 2^32 bits"),
-        })
-    }
-
-    /// Appends the low `bits` bits of `value`, at most 64.
-    #[inline]
-    pub fn push(&mut self, value: u64, bits: u32) {
-        debug_assert!(bits <= 64);
-        if bits == 0 {
-            return;
-        }
-        let (at, shift) = (self.bits as usize / 8, self.bits % 8);
-        if self.bytes.len() < at + TOUCHED {
-            self.grow(at + TOUCHED);
-        }
-        // At the top of the word, zeros behind them.
-        let word = value << (64 - bits);
-        let place: &mut [u8; TOUCHED] = self.bytes[at..]
-            .first_chunk_mut()
-            .expect("it has grown to this");
-        let [high @ .., low] = place;
-        *high = (u64::from_be_bytes(*high) | word >> shift).to_be_bytes();
-        *low = (word << (8 - shift)) as u8;
-        self.bits += bits;
-    }
-
-    #[cold]
-    fn grow(&mut self, least: usize) {
-        let wanted = least.next_multiple_of(GROWTH);
-        self.bytes.reserve_exact(wanted - self.bytes.len());
-        self.bytes.resize(wanted, 0);
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.bits.div_ceil(8) as usize]
-    }
-
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.bits.div_ceil(8) as usize);
-        self.bytes
-    }
-}
-
 /// What takes bits.
 pub trait Bits {
     /// Appends the low `bits` bits of `value`, at most 64.
     fn push(&mut self, value: u64, bits: u32);
 }
 
-/// Bits of many samples, put together apart from where they will stand: a word is written once it is full,
-/// and what was written is not read again. Made to be used again.
-#[derive(Debug, Default, Clone)]
-pub struct Words {
-    bytes: Vec<u8>,
-    /// The next ones, from the top; zeros behind them.
+/// Bits that do not fill a word yet.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Begun {
+    /// From the top; zeros behind them.
     word: u64,
-    /// So many of it, fewer than 64.
+    /// How many, fewer than 64.
     bits: u32,
 }
 
-impl Words {
-    /// Begins behind what `writer` has.
-    pub fn begin(&mut self, writer: &BitWriter) {
-        self.bytes.clear();
-        let (whole, bits) = (writer.bits / 8, writer.bits % 8);
-        let begun = writer.bytes.get(whole as usize).filter(|_| bits > 0);
-        self.word = begun.map_or(0, |byte| u64::from(*byte) << 56);
-        self.bits = bits;
-    }
-
-    /// Ends what was pushed since [`Words::begin`]: its bits and bytes.
-    fn finish(&mut self) -> (u32, &[u8]) {
-        let bits = self.bytes.len() as u32 * 8 + self.bits;
-        self.bytes.extend_from_slice(&self.word.to_be_bytes());
-        (bits, &self.bytes[..bits.div_ceil(8) as usize])
-    }
-
-    /// What `writer` has, and behind it what was pushed since [`Words::begin`] with it.
-    pub fn behind(&mut self, writer: &BitWriter) -> Vec<u8> {
-        let (_, bytes) = self.finish();
-        let whole = &writer.bytes[..writer.bits as usize / 8];
-        [whole, bytes].concat()
-    }
-
-    /// Appends what was pushed since [`Words::begin`] to the same `writer`.
-    pub fn end(&mut self, writer: &mut BitWriter) {
-        let at = writer.bits as usize / 8;
-        let (bits, bytes) = self.finish();
-        let end = at + bytes.len();
-        if writer.bytes.len() < end {
-            writer.grow(end);
-        }
-        writer.bytes[at..end].copy_from_slice(bytes);
-        writer.bits = at as u32 * 8 + bits;
-    }
-}
-
-impl Bits for Words {
+impl Begun {
+    /// Appends the low `bits` bits of `value`, at most 64. A word that this fills goes to `full`.
     #[inline]
-    fn push(&mut self, value: u64, bits: u32) {
+    fn push(&mut self, value: u64, bits: u32, full: impl FnOnce([u8; 8])) {
+        debug_assert!(bits <= 64);
         if bits == 0 {
             return;
         }
@@ -134,11 +31,130 @@ impl Bits for Words {
             return;
         }
         let over = bits - free;
-        let full = self.word | value >> over;
-        self.bytes.extend_from_slice(&full.to_be_bytes());
+        full((self.word | value >> over).to_be_bytes());
         // Two shifts: one by 64 would do nothing.
         self.word = value << 1 << (63 - over);
         self.bits = over;
+    }
+}
+
+/// Appends bits to bytes, a word at a time: of one that is not full nothing stands among the bytes, so that
+/// they, which are in no cache where many writers take turns, are looked at once for each word.
+#[derive(Debug, Default, Clone)]
+pub struct BitWriter {
+    /// Whole words.
+    bytes: Vec<u8>,
+    begun: Begun,
+}
+
+/// Bytes that a writer grows by: in many that grow a little each, doubling would leave a third of
+/// the memory empty. Up to 512 bytes jemalloc gives out multiples of it, and they begin with a cache line.
+const GROWTH: usize = 64;
+const WORD: usize = 8;
+
+impl BitWriter {
+    /// Goes on where a reader of `bytes` stopped after `bits` bits. `None` when that is not inside
+    /// the last byte, or the bits behind it are not zero.
+    pub fn resume(bytes: &[u8], bits: usize) -> Option<Self> {
+        let free = (bytes.len() * 8).checked_sub(bits).filter(|&f| f < 8)?;
+        let padding = bytes.last().map_or(0, |last| last & low_mask(free as u8));
+        if padding != 0 {
+            return None;
+        }
+        let (whole, rest) = bytes.split_at(bits / 64 * WORD);
+        let mut writer = Self::default();
+        writer.append(whole);
+        let mut word = [0; WORD];
+        word[..rest.len()].copy_from_slice(rest);
+        writer.begun = Begun {
+            word: u64::from_be_bytes(word),
+            bits: (bits % 64) as u32,
+        };
+        Some(writer)
+    }
+
+    /// Appends the low `bits` bits of `value`, at most 64.
+    #[inline]
+    pub fn push(&mut self, value: u64, bits: u32) {
+        let mut begun = self.begun;
+        begun.push(value, bits, |word| self.append(&word));
+        self.begun = begun;
+    }
+
+    #[inline]
+    fn append(&mut self, words: &[u8]) {
+        let end = self.bytes.len() + words.len();
+        if self.bytes.capacity() < end {
+            self.grow(end);
+        }
+        self.bytes.extend_from_slice(words);
+    }
+
+    #[cold]
+    fn grow(&mut self, least: usize) {
+        let wanted = least.next_multiple_of(GROWTH);
+        self.bytes.reserve_exact(wanted - self.bytes.len());
+    }
+
+    /// All bits so far; those behind them in the last byte are zero.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        together(&self.bytes, &[], self.begun)
+    }
+
+    /// How many bytes these are.
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len() + self.begun.bits.div_ceil(8) as usize
+    }
+
+    /// Those that stand in memory of their own.
+    pub fn words(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads where the next bits go.
+    pub fn touch(&self) -> u8 {
+        self.begun.word as u8
+    }
+}
+
+fn together(words: &[u8], more: &[u8], begun: Begun) -> Vec<u8> {
+    let rest = begun.word.to_be_bytes();
+    let rest = &rest[..begun.bits.div_ceil(8) as usize];
+    [words, more, rest].concat()
+}
+
+/// Bits of many samples, put together apart from where they will stand. Made to be used again.
+#[derive(Debug, Default, Clone)]
+pub struct Words {
+    bytes: Vec<u8>,
+    begun: Begun,
+}
+
+impl Words {
+    /// Begins behind what `writer` has.
+    pub fn begin(&mut self, writer: &BitWriter) {
+        self.bytes.clear();
+        self.begun = writer.begun;
+    }
+
+    /// What `writer` has, and behind it what was pushed since [`Words::begin`] with it.
+    pub fn behind(&self, writer: &BitWriter) -> Vec<u8> {
+        together(&writer.bytes, &self.bytes, self.begun)
+    }
+
+    /// Appends what was pushed since [`Words::begin`] to the same `writer`.
+    pub fn end(&self, writer: &mut BitWriter) {
+        writer.append(&self.bytes);
+        writer.begun = self.begun;
+    }
+}
+
+impl Bits for Words {
+    #[inline]
+    fn push(&mut self, value: u64, bits: u32) {
+        let mut begun = self.begun;
+        begun.push(value, bits, |word| self.bytes.extend_from_slice(&word));
+        self.begun = begun;
     }
 }
 
@@ -323,15 +339,17 @@ mod tests {
             for &(value, bits) in &pieces {
                 writer.push(value, bits);
             }
-            let mut reader = BitStream::new(writer.as_bytes());
+            let bytes = writer.to_bytes();
+            let mut reader = BitStream::new(&bytes);
             for &(value, bits) in &pieces {
                 let expected = if bits == 64 { value } else { value & ((1 << bits) - 1) };
                 prop_assert_eq!(reader.read(bits), Some(expected));
             }
             let mut padding = reader.clone();
             prop_assert!(padding.is_padding());
-            let resumed = BitWriter::resume(writer.as_bytes(), reader.position()).unwrap();
-            prop_assert_eq!(resumed.bits, writer.bits);
+            let resumed = BitWriter::resume(&bytes, reader.position()).unwrap();
+            prop_assert_eq!(resumed.begun, writer.begun);
+            prop_assert_eq!(resumed.bytes, writer.bytes);
             prop_assert_eq!(reader.read(8), None);
         }
     }
@@ -347,7 +365,7 @@ mod tests {
                 together.push(value, bits);
             }
             together.flush();
-            prop_assert_eq!(other.as_bytes(), writer.as_bytes());
+            prop_assert_eq!(other.to_bytes(), writer.to_bytes());
         }
 
         #[test]
@@ -363,14 +381,14 @@ mod tests {
                     writer.push(value, bits);
                     words.push(value, bits);
                 }
-                prop_assert_eq!(words.clone().behind(&other), writer.as_bytes());
+                prop_assert_eq!(words.behind(&other), writer.to_bytes());
                 words.end(&mut other);
-                prop_assert_eq!(other.as_bytes(), writer.as_bytes());
-                prop_assert_eq!(other.bits, writer.bits);
+                prop_assert_eq!(other.to_bytes(), writer.to_bytes());
+                prop_assert_eq!(other.begun, writer.begun);
                 // And goes on as if nothing had happened.
                 other.push(5, 3);
                 writer.push(5, 3);
-                prop_assert_eq!(other.as_bytes(), writer.as_bytes());
+                prop_assert_eq!(other.to_bytes(), writer.to_bytes());
             }
         }
 
@@ -382,7 +400,8 @@ mod tests {
                 writer.push(u64::MAX, ones);
                 writer.push(0, u32::from(ones < most));
             }
-            let mut reader = BitStream::new(writer.as_bytes());
+            let bytes = writer.to_bytes();
+            let mut reader = BitStream::new(&bytes);
             for &(ones, most) in &runs {
                 prop_assert_eq!(reader.read_ones(most), Some(ones.min(most)));
             }

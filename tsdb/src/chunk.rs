@@ -352,18 +352,18 @@ impl Appender {
     }
 
     pub fn bytes_len(&self) -> usize {
-        self.writer.as_bytes().len()
+        self.writer.bytes_len()
     }
 
     /// Reads a byte of each cache line, for whoever will copy many.
     pub fn touch(&self) -> u8 {
-        let lines = self.writer.as_bytes().iter().step_by(64);
+        let lines = self.writer.words().iter().step_by(64);
         lines.fold(0, |all, byte| all ^ byte)
     }
 
-    /// Where the next sample goes.
-    pub fn last_byte(&self) -> u8 {
-        self.writer.as_bytes().last().copied().unwrap_or_default()
+    /// Reads where the next sample goes, and what it goes on from.
+    pub fn touch_end(&self) -> u8 {
+        self.writer.touch() ^ self.previous.count as u8
     }
 
     /// Appends a point later than all before.
@@ -409,7 +409,7 @@ impl Appender {
             max: self.previous.point.at,
             count: self.count(),
             coding: Coding::Decimal,
-            data: Bytes::copy_from_slice(self.writer.as_bytes()),
+            data: self.writer.to_bytes().into(),
         }
     }
 }

@@ -23,8 +23,8 @@ pub struct Live {
     rare: Option<Box<Rare>>,
 }
 
-/// With the allocator's word it fills what allocators give out in one piece.
-const _: () = assert!(size_of::<Live>() <= 104);
+/// Which jemalloc gives out in one piece.
+const _: () = assert!(size_of::<Live>() <= 112);
 
 #[derive(Debug, Default)]
 struct Rare {
@@ -78,8 +78,8 @@ impl Live {
     }
 
     /// What [`Head::touch`](crate::head::Head::touch) looks at.
-    pub fn last_byte(&self) -> u8 {
-        self.open.as_ref().map_or(0, Appender::last_byte)
+    pub fn touch_end(&self) -> u8 {
+        self.open.as_ref().map_or(0, Appender::touch_end)
     }
 
     /// Reads where [`Live::latest`] will.
