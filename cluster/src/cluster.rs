@@ -194,7 +194,7 @@ pub struct Shared {
     pub view: watch::Receiver<Arc<crate::meta::State>>,
     /// Why the node must end, once it must.
     pub failure: watch::Sender<Option<String>>,
-    /// Groups whose log is damaged here: they do not run.
+    /// Groups that do not run here, because their log or what a shard opens with is damaged, and why.
     pub quarantined: Mutex<BTreeMap<GroupId, String>>,
 }
 
@@ -298,7 +298,7 @@ impl Cluster {
             .iter()
             .next()
         {
-            return Err(format!("the log of group {group} is damaged: {why}"));
+            return Err(format!("group {group} does not run: {why}"));
         }
         let meta = self.shared.local.meta.get();
         if meta

@@ -4,6 +4,7 @@
 //! a shard that belongs here, bring a led shard's Raft membership to its placement, close what
 //! moved away, seal and checkpoint. The meta leader also notes who lives and evens out placement.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -25,7 +26,7 @@ use crate::raft::service::Running;
 use crate::raft::types::Raft;
 use crate::raft::types::WatchReceiver;
 use crate::shard::Replica;
-use crate::shard::mending::damaged_block;
+use crate::shard::mending::{damaged_block, is_damage};
 use crate::shard::proposer::Windows;
 use crate::shard::replica::{Setup, dir_of};
 use crate::shard::upkeep::{self, Ages, Upkeep};
@@ -137,16 +138,22 @@ impl Control {
         self.shared.world.clock.monotonic()
     }
 
-    /// A group with a damaged log does not run: it must neither vote nor acknowledge.
+    /// A group with a damaged log, or whose replica does not open, does not run: it must neither vote nor
+    /// acknowledge.
     fn is_quarantined(&self, group: GroupId) -> bool {
-        let Some(why) = wal::Log::quarantined(&*self.shared.log, group) else {
-            return false;
-        };
-        let mut quarantined = self.shared.quarantined.lock().expect("not poisoned");
-        if quarantined.insert(group, why.clone()).is_none() {
-            tracing::error!(%group, why, "a group's log is damaged here; it does not run");
+        if let Some(why) = wal::Log::quarantined(&*self.shared.log, group) {
+            self.quarantine(group, format!("the log is damaged: {why}"));
         }
-        true
+        let quarantined = self.shared.quarantined.lock().expect("not poisoned");
+        quarantined.contains_key(&group)
+    }
+
+    fn quarantine(&self, group: GroupId, why: String) {
+        let mut quarantined = self.shared.quarantined.lock().expect("not poisoned");
+        if let Entry::Vacant(vacant) = quarantined.entry(group) {
+            tracing::error!(%group, why, "a group does not run here");
+            vacant.insert(why);
+        }
     }
 
     /// The meta replica, unless it has begun.
@@ -269,10 +276,14 @@ impl Control {
     }
 
     /// What keeps a shard from opening is fetched, if it is a block; the shard is then opened by a
-    /// later round, and the others go on without it.
+    /// later round. Where another file is damaged it stays closed. The others go on without it.
     async fn mend_closed(&self, shard: ShardId, error: io::Error) -> io::Result<()> {
-        let Some(block) = damaged_block(&error) else {
+        if !is_damage(&error) {
             return Err(error);
+        }
+        let Some(block) = damaged_block(&error) else {
+            self.quarantine(GroupId::of_shard(shard), error.to_string());
+            return Ok(());
         };
         tracing::error!(%shard, %error, "a shard does not open");
         let mended = self.shared.mender.mend_closed(shard, block).await;

@@ -53,8 +53,16 @@ pub fn id_in(name: &str) -> Option<u64> {
 
 /// The block that an error says is damaged.
 pub fn damaged_block(error: &io::Error) -> Option<&str> {
-    let found = error.get_ref()?.downcast_ref::<StorageError>()?;
-    block_in(found)
+    storage_error(error).and_then(block_in)
+}
+
+/// Whether an error says that a file is damaged, and not that it cannot be read.
+pub fn is_damage(error: &io::Error) -> bool {
+    matches!(storage_error(error), Some(StorageError::Corrupt { .. }))
+}
+
+fn storage_error(error: &io::Error) -> Option<&StorageError> {
+    error.get_ref()?.downcast_ref()
 }
 
 fn block_in(error: &StorageError) -> Option<&str> {

@@ -57,7 +57,7 @@ pub async fn run(shared: Arc<Shared>) {
 }
 
 /// One sealed segment of the log. What is damaged stays: opened next, the log puts the groups that
-/// miss something of it in quarantine, and they are fetched from their peers.
+/// miss something of it in quarantine (docs/operations.md says what to do then).
 async fn pass_segment(shared: &Shared, mut check: wal::Check, pause: Duration) {
     loop {
         rest(shared, pause).await;
