@@ -51,6 +51,8 @@ pub struct BitWriter {
 /// the memory empty. Up to 512 bytes jemalloc gives out multiples of it, and they begin with a cache line.
 const GROWTH: usize = 64;
 const WORD: usize = 8;
+/// What a sample takes, mostly at most.
+const SAMPLE_BITS: u32 = 24;
 
 impl BitWriter {
     /// Goes on where a reader of `bytes` stopped after `bits` bits. `None` when that is not inside
@@ -111,9 +113,10 @@ impl BitWriter {
         &self.bytes
     }
 
-    /// Reads where the next bits go.
+    /// Reads where the next bits go, and the word that they may fill.
     pub fn touch(&self) -> u8 {
-        self.begun.word as u8
+        let fills = self.begun.bits > u64::BITS - SAMPLE_BITS;
+        self.bytes.last().filter(|_| fills).map_or(0, |byte| *byte)
     }
 }
 
