@@ -7,6 +7,8 @@
     reason = "an outermost tool: it measures by the real clock"
 )]
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use model::hash::split_mix;
 use model::matcher::MatchOp;
 use model::port::Disk;
 use model::{Labels, Matcher, SeriesId, Timestamp};
+use pods::{SERIES_OF_POD, labels, shuffled};
 use sim_world::{SimClock, SimDisk};
 use tsdb::Tables;
 use tsdb::block::{IndexCheck, Reader, Writer};
@@ -24,51 +27,6 @@ use tsdb::part::Column;
 
 const STEP_MS: i64 = 15_000;
 const BEGIN_MS: i64 = 1_700_000_000_000;
-const SERIES_OF_POD: u64 = 250;
-
-/// As a cluster of containers has them: ten labels, series of one pod one behind the other, half of them with a
-/// label of the metric's own.
-fn labels(n: u64) -> Labels {
-    let (pod, metric) = (n / SERIES_OF_POD, n % SERIES_OF_POD);
-    let app = pod % 40;
-    let hash = split_mix(pod);
-    let own = match metric % 8 {
-        0..4 => ("le", format!("{}", 1 << (metric % 12))),
-        4..6 => ("device", format!("eth{}", metric % 3)),
-        _ => ("code", format!("{}", 200 + metric % 5)),
-    };
-    Labels::from_pairs([
-        (
-            "__name__",
-            format!("app{}_subsystem_{}_seconds_total", app % 3, metric / 2),
-        ),
-        ("cluster", "production-eu-1".to_owned()),
-        ("container", format!("app-{app}")),
-        (
-            "instance",
-            format!("10.{}.{}.{}:9100", pod % 7, hash % 256, pod % 251),
-        ),
-        ("job", format!("team-{}/app-{app}", app % 9)),
-        ("namespace", format!("team-{}", app % 9)),
-        (
-            "node",
-            format!("ip-10-0-{}-{}.internal", hash % 16, hash % 61),
-        ),
-        (
-            "pod",
-            format!(
-                "app-{app}-{:09x}-{:05x}",
-                hash % (1 << 36),
-                split_mix(hash) % (1 << 20)
-            ),
-        ),
-        (
-            "uid",
-            format!("{:016x}{:016x}", split_mix(pod + 7), split_mix(pod + 8)),
-        ),
-        own,
-    ])
-}
 
 /// Half counters, a quarter gauges of two decimals, a quarter constant.
 fn column(n: u64, samples: u64) -> Column {
@@ -102,13 +60,6 @@ fn told(what: &str, began: Instant, times: u32) {
         "{what}: {:.2} us",
         began.elapsed().as_secs_f64() * 1e6 / f64::from(times)
     );
-}
-
-/// Another number below `series` for each.
-fn shuffled(series: u64) -> Vec<u64> {
-    let mut all: Vec<u64> = (0..series).collect();
-    all.sort_by_key(|n| split_mix(*n));
-    all
 }
 
 async fn measure(series: u64, samples: u64, order: &[u64]) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use model::hash::Map;
 use model::matcher::MatchOp;
 use model::{Labels, Matcher, SeriesId};
 
@@ -43,9 +44,14 @@ impl Held {
     }
 
     fn merge(&mut self, ids: &[SeriesId]) {
-        let mut merged = self.ids().to_vec();
-        merge(&mut merged, ids);
-        *self = Self::Many(merged);
+        match self {
+            Self::One(first) => {
+                let mut merged = vec![*first];
+                merge(&mut merged, ids);
+                *self = Self::Many(merged);
+            }
+            Self::Many(held) => merge(held, ids),
+        }
     }
 
     /// `None` if there are none.
@@ -61,21 +67,41 @@ impl Held {
 
 /// Puts others, which ascend too, where they belong.
 fn merge(ids: &mut Postings, others: &[SeriesId]) {
+    let Some(first) = others.first() else {
+        return;
+    };
+    if ids.capacity() - ids.len() < others.len() {
+        ids.reserve_exact(others.len() + ids.len() / 8);
+    }
+    let from = ids.partition_point(|id| id < first);
     ids.extend_from_slice(others);
     // Two ascending runs, which the stable sort finds.
-    ids.sort();
+    ids[from..].sort();
 }
 
-/// Tells of each label that any of these have, with their ids.
+/// Tells of each label that any of these have, with their ids. Neighbours share most of their labels: one that stands
+/// in the same place of several is looked up once for all of them.
 fn each_label(series: &[(SeriesId, Labels)], mut tell: impl FnMut(&str, &str, &[SeriesId])) {
-    let mut pairs: Vec<(&str, &str, SeriesId)> = Vec::new();
+    let (mut all, mut known) = (Vec::<((&str, &str), Postings)>::new(), Map::default());
+    // By place: the one that was met there last.
+    let mut last: Vec<usize> = Vec::new();
     for (id, labels) in series {
-        pairs.extend(labels.iter().map(|(name, value)| (name, value, *id)));
+        for (place, label) in labels.iter().enumerate() {
+            let shared = last.get(place).filter(|nth| all[**nth].0 == label);
+            let nth = shared.copied().unwrap_or_else(|| {
+                *known.entry(label).or_insert_with(|| {
+                    all.push((label, Postings::new()));
+                    all.len() - 1
+                })
+            });
+            all[nth].1.push(*id);
+            match last.get_mut(place) {
+                Some(last) => *last = nth,
+                None => last.push(nth),
+            }
+        }
     }
-    pairs.sort_unstable();
-    for of_value in pairs.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-        let (name, value, _) = of_value[0];
-        let ids: Vec<SeriesId> = of_value.iter().map(|(_, _, id)| *id).collect();
+    for ((name, value), ids) in all {
         tell(name, value, &ids);
     }
 }

@@ -3,18 +3,21 @@
 //! Sealed content changes by commands alone, and they are applied one at a time: what is read here is the same on every
 //! replica, and still so when the command is applied.
 
+use std::cmp::Reverse;
+
+use model::hash::Set;
 use model::{Labels, SeriesId, Timestamp};
 
-use crate::block::Walk;
+use crate::block::{Sealed, Walk};
 use crate::command::{AddCommand, Command, DeleteCommand, WriteCommand};
 use crate::error::StorageError;
 use crate::gathered::Handles;
 use crate::select::Turn;
 use crate::shard::Shard;
-use crate::state::{Lookup, Prepared, Recalled, Returning, Unregistered, Whereabouts};
+use crate::state::{Lookup, Prepared, Recalled, Returning, State, Unregistered};
 
-/// Looking a label set up takes about as long as decoding so many samples.
-const SAMPLES_OF_A_LOOK: usize = 1 << 10;
+/// Looking at where the chunks of a series end takes about as long as decoding so many samples.
+const SAMPLES_OF_CHUNKS: usize = 16;
 
 impl Shard {
     /// For any command but a clean. Nothing for most, without a wait.
@@ -31,35 +34,66 @@ impl Shard {
         Ok(prepared)
     }
 
-    /// Those of the label sets whose series rest, by id.
+    /// Those of the label sets whose series rest, by id, each once.
     async fn returning(&self, labels: &[Labels]) -> Result<Vec<Returning>, StorageError> {
-        let (mut returning, mut turn) = (Vec::new(), Turn::default());
-        for Unregistered { labels, id, files } in self.read(|state| state.unregistered(labels)) {
-            let mut found = id;
-            for reader in files {
-                if found.is_none() {
-                    found = reader.find(&labels).await.map_err(|e| self.note(e))?;
-                    turn.spend(SAMPLES_OF_A_LOOK).await;
-                }
-            }
-            if let Some(id) = found {
-                let newest = self.newest_sealed(id).await.map_err(|e| self.note(e))?;
-                let newest = newest.expect("a series rests in a block");
-                returning.push(Returning { id, labels, newest });
-            }
+        let Unregistered {
+            known: mut found,
+            mut others,
+            mut files,
+        } = self.read(|state| state.unregistered(labels));
+        // Who comes back was seen lately.
+        files.sort_by_key(|reader| Reverse(reader.meta().max));
+        for reader in files {
+            let some = reader.find_all(&others).await.map_err(|e| self.note(e))?;
+            let is_found: Set<&Labels> = some.iter().map(|(_, labels)| *labels).collect();
+            others.retain(|labels| !is_found.contains(labels));
+            found.extend(some);
         }
-        returning.sort_unstable_by_key(|back| back.id);
-        Ok(returning)
+        found.sort_unstable_by_key(|(id, _)| *id);
+        found.dedup_by_key(|(id, _)| *id);
+        let ids: Vec<SeriesId> = found.iter().map(|(id, _)| *id).collect();
+        let newest = self.newest_sealed(&ids).await.map_err(|e| self.note(e))?;
+        let returning = found.into_iter().zip(newest);
+        let returning = returning.map(|((id, labels), newest)| Returning {
+            id,
+            labels: labels.clone(),
+            newest: newest.expect("a series rests in a block"),
+        });
+        Ok(returning.collect())
     }
 
-    /// The newest instant that blocks hold of a series.
-    async fn newest_sealed(&self, id: SeriesId) -> Result<Option<Timestamp>, StorageError> {
-        let Whereabouts { mut newest, files } = self.read(|state| state.whereabouts(id));
+    /// The newest instants that blocks hold of series, which ascend.
+    async fn newest_sealed(
+        &self,
+        ids: &[SeriesId],
+    ) -> Result<Vec<Option<Timestamp>>, StorageError> {
+        let mut newest: Vec<Option<Timestamp>> = vec![None; ids.len()];
+        if ids.is_empty() {
+            return Ok(newest);
+        }
+        let (mut files, mut turn) = (Vec::new(), Turn::default());
+        for leaf in self.read(State::leaves) {
+            match leaf {
+                Sealed::Frozen(frozen) => {
+                    let ranges = ids.iter().map(|id| frozen.range_of(*id));
+                    let raise = |(newest, range): (&mut Option<Timestamp>, Option<(_, _)>)| {
+                        *newest = range.map(|(_, max)| max).max(*newest);
+                    };
+                    newest.iter_mut().zip(ranges).for_each(raise);
+                    turn.spend(ids.len()).await;
+                }
+                leaf => files.extend(leaf.readers().cloned()),
+            }
+        }
+        files.sort_by_key(|reader| Reverse(reader.meta().max));
         for reader in files {
-            if newest < Some(reader.meta().max) {
-                let mut walk = Walk::new(&reader);
-                let chunks = walk.chunks(id).await?.iter();
-                newest = chunks.map(|chunk| Some(chunk.max)).fold(newest, Ord::max);
+            let max = Some(reader.meta().max);
+            let mut walk = Walk::new(&reader);
+            for (id, newest) in ids.iter().zip(&mut newest).filter(|(_, at)| **at < max) {
+                let chunks = walk.chunks(*id).await?;
+                let ends = chunks.iter().map(|chunk| Some(chunk.max));
+                *newest = ends.fold(*newest, Ord::max);
+                turn.spend(SAMPLES_OF_CHUNKS).await;
             }
         }
         Ok(newest)

@@ -40,7 +40,7 @@ use crate::value::Value;
 
 pub use reading::EachValue;
 pub use replay::{Entry, Replayed, Run};
-pub use resting::{Resting, Returning, Unregistered, Whereabouts};
+pub use resting::{Resting, Returning, Unregistered};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,91 +10,15 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::Timestamp;
 use model::port::Disk;
+use model::{Labels, Timestamp};
+use support::before::{Before, VERSION_1, VERSION_3, VERSION_4, commands, fixture};
 use support::blocks::{answers, series};
-use support::replica::{DIR, Replica, run, world};
+use support::replica::{Replica, run, world};
+use tsdb::FileEntry;
 use tsdb::block::{IndexCheck, Reader, Writer};
 use tsdb::chunk::Point;
 use tsdb::part::Column;
-use tsdb::{Command, FileEntry};
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-
-#[allow(clippy::disallowed_methods, reason = "a test reads its fixtures")]
-fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(FIXTURES).join(name)).expect("a fixture")
-}
-
-/// What a program left.
-struct Before {
-    dir: &'static str,
-    files: &'static [&'static str],
-    /// What that program said of the shard.
-    digest: u64,
-    /// How many commands there are behind it.
-    applied: u64,
-}
-
-const VERSION_1: Before = Before {
-    dir: "version-1",
-    files: &[
-        "block-00000000000000000002-6a0669df",
-        "block-00000000000000000006-4057d550",
-        "checkpoint-00000000000000000007-b2b1a90e",
-        "manifest",
-    ],
-    digest: 0xb774_ba4e_499a_4aed,
-    applied: 7,
-};
-
-const VERSION_3: Before = Before {
-    dir: "version-3",
-    files: &[
-        "block-00000000000000000002-4dd8c1cc",
-        "block-00000000000000000006-c1df4bad",
-        "block-00000000000000000009-5635eb02",
-        "checkpoint-00000000000000000009-84b97233",
-        "manifest",
-    ],
-    digest: 0x0b52_6979_7227_8212,
-    applied: 9,
-};
-
-const VERSION_4: Before = Before {
-    dir: "version-4",
-    files: &[
-        "block-00000000000000000002-1b1cead3",
-        "block-00000000000000000006-fd3362d5",
-        "block-00000000000000000009-84ad679a",
-        "checkpoint-00000000000000000009-0ce800e9",
-        "manifest",
-    ],
-    digest: 0x0b52_6979_7227_8212,
-    applied: 9,
-};
-
-fn commands(applied: u64) -> Vec<Command> {
-    let bytes = (1..=applied).map(|n| match n {
-        1..=7 => fixture(&format!("version-1/command-{n}")),
-        _ => fixture(&format!("version-3/command-{n}")),
-    });
-    bytes
-        .map(|bytes| {
-            let command = Command::decode(bytes.clone().into()).expect("decodes");
-            let again = command.encode();
-            // A write is always written as the newest version; it says the same.
-            match command {
-                Command::Write(_) => {
-                    let read = Command::decode(again).expect("decodes");
-                    assert_eq!(format!("{read:?}"), format!("{command:?}"));
-                }
-                _ => assert_eq!(again, bytes, "what version 1 can say stays version 1"),
-            }
-            command
-        })
-        .collect()
-}
 
 #[test]
 fn a_directory_of_version_1_opens_and_goes_on() {
@@ -113,18 +37,7 @@ fn a_directory_of_version_4_opens_and_goes_on() {
 
 fn goes_on(before: &Before) {
     run(async {
-        let disk = sim_world::SimDisk::new(1);
-        let own = world(&disk).disk;
-        own.create_dir_all(Path::new(DIR)).await.unwrap();
-        for name in before.files {
-            let mut file = own.create(&Path::new(DIR).join(name)).await.unwrap();
-            let bytes = fixture(&format!("{}/{name}", before.dir));
-            file.append(vec![bytes.into()]).await.unwrap();
-            file.flush().await.unwrap();
-        }
-        own.flush_dir(Path::new(DIR)).await.unwrap();
-        own.flush_dir(Path::new("")).await.unwrap();
-        let old = Replica::on(disk).await.expect("opens");
+        let old = before.open().await;
         old.shard.verify().await.expect("verifies");
         assert_eq!(old.shard.digest(), before.digest);
 
@@ -203,6 +116,14 @@ fn a_block_without_an_index_answers_as_one_that_has_it() {
                 assert_eq!(now, before);
             }
             assert!(!old.may_have(&other), "known once all were read");
+            let sought: Vec<&Labels> = all.iter().rev().map(|(_, labels)| labels).collect();
+            let sought = [&[&other, sought[0]], &sought[..]].concat();
+            for reader in [&old, &new] {
+                let mut found = reader.find_all(&sought).await.unwrap();
+                found.sort_by_key(|(id, _)| *id);
+                let found = found.into_iter().map(|(id, labels)| (id, labels.clone()));
+                assert!(found.eq(all.iter().cloned()));
+            }
             assert!(all.iter().all(|(_, labels)| old.may_have(labels)));
             for reader in [&old, &new] {
                 let mut check = IndexCheck::new(reader);

@@ -283,6 +283,19 @@ pub fn decode_labels(raw: &[u8], series: usize) -> Result<Vec<Labels>, Malformed
     fields.end().and(labels)
 }
 
+/// The same, each with its place, as it stands there.
+pub fn each_label_block(
+    raw: &[u8],
+    series: usize,
+    mut tell: impl FnMut(usize, &[u8]),
+) -> Result<(), Malformed> {
+    let mut fields = Fields::new(raw);
+    for place in 0..series {
+        tell(place, fields.bytes()?);
+    }
+    fields.end()
+}
+
 /// Reads a directory in one piece, of a version that has it; the first section begins at `from`.
 pub fn decode(raw: &[u8], version: u8, from: u64) -> Result<Vec<Entry>, Malformed> {
     match version {

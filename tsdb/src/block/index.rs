@@ -296,6 +296,9 @@ pub struct IndexPage {
 /// Fewer say which series have a value where it is quick to count them.
 const SHORT_BYTES: usize = 32;
 
+/// Of more it takes longer than a microsecond.
+const LONG_BYTES: usize = if cfg!(test) { 20 } else { 512 };
+
 /// What a page takes in memory beside its content, and for each of its names.
 const INDEX_PAGE_BYTES: usize = 200;
 const NAME_BYTES: usize = 40;
@@ -422,6 +425,11 @@ impl IndexPage {
                 .sum(),
             long => long,
         }
+    }
+
+    /// Whether it takes long to go through the series that have a value, which are spread widely then.
+    pub fn is_long(&self, nth: usize) -> bool {
+        self.places(nth).len() > LONG_BYTES
     }
 
     /// Adds the places of the series that have a value. All of a name are as many as the segment has series, at

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use model::{Labels, Matcher, SeriesId};
 
-use super::filter;
 use super::segment::OpenSegment;
 use super::table::{Decoded, Piece, TABLE_SERIES};
 use super::{Among, Reader};
@@ -19,11 +18,13 @@ use crate::select::Turn;
 mod tests;
 
 /// Reading the labels of a table's series takes about as long as decoding so many samples.
-const SAMPLES_OF_LABELS: usize = 16 << 10;
+pub const SAMPLES_OF_LABELS: usize = 16 << 10;
 
 impl Reader {
     /// Its segments; none of a version without an index.
-    fn segments(&self) -> Option<impl DoubleEndedIterator<Item = OpenSegment<'_>> + Send> {
+    pub(super) fn segments(
+        &self,
+    ) -> Option<impl DoubleEndedIterator<Item = OpenSegment<'_>> + Send> {
         let segments = self.segments.as_ref()?.iter().enumerate();
         Some(segments.map(|(nth, segment)| OpenSegment::new(self, segment, nth)))
     }
@@ -105,8 +106,8 @@ impl Reader {
     }
 
     /// Of the series that a table tells of; what was read lately is kept.
-    async fn labels(&self, nth: usize) -> Result<Arc<[Labels]>, StorageError> {
-        if let Some(Decoded::Labels(labels)) = self.kept_piece(Piece::Labels(nth)) {
+    pub(super) async fn labels(&self, nth: usize) -> Result<Arc<[Labels]>, StorageError> {
+        if let Some(labels) = self.kept_labels(nth) {
             return Ok(labels);
         }
         let labels: Arc<[Labels]> = self.read_labels(nth).await?.into();
@@ -114,54 +115,19 @@ impl Reader {
         Ok(labels)
     }
 
+    /// The same, of one that was read lately.
+    pub(super) fn kept_labels(&self, nth: usize) -> Option<Arc<[Labels]>> {
+        match self.kept_piece(Piece::Labels(nth)) {
+            Some(Decoded::Labels(labels)) => Some(labels),
+            _ => None,
+        }
+    }
+
     /// Whether it may have a series of these labels: never false when it has. Looks at memory alone. Of a version
     /// without an index it is always true until [`Reader::find`] has read all labels once.
     pub fn may_have(&self, labels: &Labels) -> bool {
         let filter = self.filter.get();
         filter.is_none_or(|filter| filter.may_have(labels))
-    }
-
-    /// Its series of exactly these labels, if it has it.
-    pub async fn find(&self, labels: &Labels) -> Result<Option<SeriesId>, StorageError> {
-        if !self.may_have(labels) {
-            return Ok(None);
-        }
-        let Some(segments) = self.segments() else {
-            return self.find_in_all(labels).await;
-        };
-        // Who comes back was seen lately: his id is high.
-        let mut turn = Turn::default();
-        for segment in segments.rev() {
-            let places = segment.candidates(labels).await?.into_iter();
-            let places: Vec<usize> = places.map(|at| segment.first() + at as usize).collect();
-            for some in places.chunk_by(|a, b| a / TABLE_SERIES == b / TABLE_SERIES) {
-                let of_table = self.labels(some[0] / TABLE_SERIES).await?;
-                let mut some = some.iter().copied();
-                if let Some(found) = some.find(|at| of_table[at % TABLE_SERIES] == *labels) {
-                    return Ok(self.ids().at(std::iter::once(found)).next());
-                }
-                turn.spend(SAMPLES_OF_LABELS).await;
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads the labels of all, and remembers which it may have.
-    async fn find_in_all(&self, wanted: &Labels) -> Result<Option<SeriesId>, StorageError> {
-        let (mut sets, mut ids) = (self.label_sets(), self.ids().iter());
-        let (mut filter, mut found) = (filter::Builder::default(), None);
-        let mut turn = Turn::default();
-        for _ in 0..self.tables() {
-            for (labels, id) in sets.next().await?.iter().zip(ids.by_ref()) {
-                filter.add(labels);
-                if labels == wanted {
-                    found = Some(id);
-                }
-            }
-            turn.spend(SAMPLES_OF_LABELS).await;
-        }
-        self.filter.get_or_init(|| filter.finish());
-        Ok(found)
     }
 
     /// Adds the values of a label that any `among` its series has.

@@ -7,6 +7,7 @@ mod among;
 mod check;
 mod directory;
 mod filter;
+mod finding;
 mod ids;
 mod index;
 mod kept;

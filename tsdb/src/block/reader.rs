@@ -190,15 +190,29 @@ impl Reader {
 
     /// Of the series that a table tells of.
     pub(super) async fn read_labels(&self, nth: usize) -> Result<Vec<Labels>, StorageError> {
-        let raw = self.raw();
+        let bytes = self.unpack_labels(nth).await?;
+        let labels = directory::decode_labels(&bytes, self.series_of(nth));
+        labels.map_err(|e| self.raw().corrupt("labels", e))
+    }
+
+    /// The same, told one by one as they stand there: what should be in the canonical form.
+    pub(super) async fn read_label_blocks(
+        &self,
+        nth: usize,
+        tell: impl FnMut(usize, &[u8]) + Send,
+    ) -> Result<(), StorageError> {
+        let bytes = self.unpack_labels(nth).await?;
+        let told = directory::each_label_block(&bytes, self.series_of(nth), tell);
+        told.map_err(|e| self.raw().corrupt("labels", e))
+    }
+
+    async fn unpack_labels(&self, nth: usize) -> Result<Vec<u8>, StorageError> {
         let stretch = match &self.stretches {
             Stretches::Stored(stored) => stored.get(nth),
             Stretches::Held(_) => None,
         };
         let stretch = stretch.ok_or_else(|| self.corrupt("no such table"))?;
-        let bytes = raw.unpack(&stretch.labels, "labels").await?;
-        let labels = directory::decode_labels(&bytes, self.series_of(nth));
-        labels.map_err(|e| raw.corrupt("labels", e))
+        self.raw().unpack(&stretch.labels, "labels").await
     }
 
     /// How many tables it has.

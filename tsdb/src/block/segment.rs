@@ -7,6 +7,7 @@ use std::sync::Arc;
 use model::matcher::MatchOp;
 use model::{Labels, Matcher};
 
+use super::finding::{TableSet, first_tables};
 use super::index::{IndexPage, SEGMENT_SERIES, Segment};
 use super::table::{Decoded, Piece, TABLE_SERIES};
 use super::{Among, Reader};
@@ -76,6 +77,30 @@ impl<'r> OpenSegment<'r> {
             }
         }
         Ok(None)
+    }
+
+    /// All of its tables.
+    pub fn tables(&self) -> TableSet {
+        first_tables(self.series.div_ceil(TABLE_SERIES))
+    }
+
+    /// Those of them among which are all that tell of series that have a label.
+    pub async fn tables_with(&self, name: &str, value: &str) -> Result<TableSet, StorageError> {
+        let Some((page, value)) = self.find(name, value).await? else {
+            return Ok(0);
+        };
+        let (mut tables, all) = (0, self.tables());
+        if page.is_long(value) {
+            return Ok(all);
+        }
+        let add = |places: Range<u32>| {
+            let (first, last) = (places.start as usize, places.end as usize - 1);
+            let before = first_tables(first / TABLE_SERIES);
+            tables |= first_tables(last / TABLE_SERIES + 1) & !before;
+            tables == all
+        };
+        page.has_any(value, add).map_err(|e| self.corrupt(e))?;
+        Ok(tables)
     }
 
     /// Series among which are all that have exactly these labels: few, or all in one table.

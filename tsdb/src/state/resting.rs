@@ -85,21 +85,13 @@ pub struct Returning {
     pub newest: Timestamp,
 }
 
-/// A label set that is not registered and may be that of a series that rests.
-#[derive(Debug)]
-pub struct Unregistered {
-    pub labels: Labels,
-    /// Its id, if memory tells.
-    pub id: Option<SeriesId>,
-    /// Else these may.
-    pub files: Vec<Arc<Reader>>,
-}
-
-/// Blocks that hold a series: what those without a file say of its newest sample, and the files.
-#[derive(Debug)]
-pub struct Whereabouts {
-    pub newest: Option<Timestamp>,
-    /// Those with the newest samples come first.
+/// Label sets of a command that are not registered, and where their series may rest.
+#[derive(Debug, Default)]
+pub struct Unregistered<'a> {
+    /// Those whose ids memory tells.
+    pub known: Vec<(SeriesId, &'a Labels)>,
+    /// All others, if these files may have any.
+    pub others: Vec<&'a Labels>,
     pub files: Vec<Arc<Reader>>,
 }
 
@@ -175,64 +167,49 @@ impl State {
         self.resting.returned += returning.len() as u64;
     }
 
-    /// Label sets that may be those of series that rest, each once.
-    pub fn unregistered(&self, all: &[Labels]) -> Vec<Unregistered> {
-        let mut found = Vec::new();
+    /// Label sets that may be those of series that rest; each as often as it stands there.
+    pub fn unregistered<'a>(&self, all: &'a [Labels]) -> Unregistered<'a> {
+        let mut found = Unregistered::default();
         if self.resting.blocks.is_empty() {
             return found;
         }
-        let mut met = BTreeSet::new();
-        for labels in all {
-            if self.table.resolve(labels).is_none() && met.insert(labels) {
-                found.extend(self.look_up(labels));
+        let unknown = |labels: &&Labels| self.table.resolve(labels).is_none();
+        for labels in all.iter().filter(unknown) {
+            match self.resting.unwritten.ids.get(labels) {
+                Some(id) => found.known.push((*id, labels)),
+                None => found.others.push(labels),
             }
+        }
+        if !found.others.is_empty() {
+            found.files = self.resting_files().cloned().collect();
         }
         found
     }
 
     /// Whether any of these may be that of a series that rests.
     pub(super) fn may_return(&self, all: &[Labels]) -> bool {
-        let unknown = |labels: &&Labels| self.table.resolve(labels).is_none();
-        !self.resting.blocks.is_empty()
-            && all
-                .iter()
-                .filter(unknown)
-                .any(|labels| self.look_up(labels).is_some())
-    }
-
-    fn look_up(&self, labels: &Labels) -> Option<Unregistered> {
-        let id = self.resting.unwritten.ids.get(labels).copied();
-        let may_have = |reader: &&Arc<Reader>| {
-            self.resting.may_be_in(reader.meta().id) && reader.may_have(labels)
-        };
-        let files: Vec<_> = match id {
-            Some(_) => Vec::new(),
-            None => self.readers().filter(may_have).cloned().collect(),
-        };
-        (id.is_some() || !files.is_empty()).then(|| Unregistered {
-            labels: labels.clone(),
-            id,
-            files,
-        })
-    }
-
-    fn readers(&self) -> impl Iterator<Item = &Arc<Reader>> {
-        self.sealed.iter().flat_map(Sealed::readers)
-    }
-
-    pub fn whereabouts(&self, id: SeriesId) -> Whereabouts {
-        let frozen = self.sealed.iter().flat_map(Sealed::leaves);
-        let newest = frozen.filter_map(|leaf| match leaf {
-            Sealed::Frozen(frozen) => frozen.range_of(id),
-            Sealed::Stored(_) | Sealed::Merged(_) => None,
-        });
-        let has = |reader: &&Arc<Reader>| reader.ids().place(id).is_some();
-        let mut files: Vec<_> = self.readers().filter(has).cloned().collect();
-        files.sort_by_key(|reader| std::cmp::Reverse(reader.meta().max));
-        Whereabouts {
-            newest: newest.map(|(_, max)| max).max(),
-            files,
+        if self.resting.blocks.is_empty() {
+            return false;
         }
+        let files: Vec<&Arc<Reader>> = self.resting_files().collect();
+        let unknown = |labels: &&Labels| self.table.resolve(labels).is_none();
+        let rests = |labels: &Labels| {
+            self.resting.unwritten.ids.contains_key(labels)
+                || files.iter().any(|reader| reader.may_have(labels))
+        };
+        all.iter().filter(unknown).any(rests)
+    }
+
+    /// Those in which series may rest.
+    fn resting_files(&self) -> impl Iterator<Item = &Arc<Reader>> {
+        let readers = self.sealed.iter().flat_map(Sealed::readers);
+        readers.filter(|reader| self.resting.may_be_in(reader.meta().id))
+    }
+
+    /// The blocks that have or get a file.
+    pub fn leaves(&self) -> Vec<Sealed> {
+        let leaves = self.sealed.iter().flat_map(Sealed::leaves);
+        leaves.cloned().collect()
     }
 
     /// Ids of registered series, and of those that rest as far as memory knows, that any of the lists chooses;

@@ -5,6 +5,7 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+pub mod before;
 pub mod blocks;
 pub mod replica;
 pub mod twin;

@@ -63,14 +63,19 @@ struct Block {
 }
 
 async fn block(seed: u64, count: u64, gaps: u64) -> Block {
+    let all = (0..count).map(|n| labels(seed, n));
+    block_of(seed, gaps, all.collect()).await
+}
+
+async fn block_of(seed: u64, gaps: u64, labels: Vec<Labels>) -> Block {
     let world = sim_world::world(0, &SimClock::new(), &SimDisk::new(seed));
     let disk: Arc<dyn Disk> = world.disk.clone();
     let dir = Path::new(DIR);
     disk.create_dir_all(dir).await.unwrap();
     let mut writer = Writer::create(&*disk, dir, 1).await.unwrap();
     let (mut all, mut index) = (Vec::new(), Index::default());
-    for n in 0..count {
-        let (id, labels) = (SeriesId(n + n / gaps), labels(seed, n));
+    for (n, labels) in (0..).zip(labels) {
+        let id = SeriesId(n + n / gaps);
         let column = Column {
             floats: vec![Point::new(model::Timestamp(n as i64), 1.0)],
             ..Column::default()
@@ -166,6 +171,63 @@ proptest! {
                 let with_less = block.all.iter().find(|(_, labels)| *labels == less);
                 let found = block.reader.find(&less).await.unwrap();
                 assert_eq!(found, with_less.map(|(id, _)| *id));
+            }
+        });
+    }
+}
+
+/// No label of any is its own, and neighbours have few in common.
+fn mixed(seed: u64, count: u64) -> Vec<Labels> {
+    let mut order: Vec<u64> = (0..count).collect();
+    order.sort_by_key(|n| split_mix(seed + n));
+    let labels = |n: u64| {
+        let digits = [("a", n % 23), ("b", n / 23 % 29), ("c", n / 667)];
+        Labels::from_pairs(digits.map(|(name, digit)| (name, digit.to_string())))
+    };
+    order.into_iter().map(labels).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn many_are_found_together_as_one_by_one(
+        seed in 0u64..1_000,
+        count in prop_oneof![1u64..60, 1_000u64..1_100, 2_000u64..5_000],
+        gaps in 1u64..400,
+        is_mixed in any::<bool>(),
+        (from, of_hundred) in (any::<prop::sample::Index>(), prop_oneof![Just(1), Just(20), Just(100)]),
+        most in prop_oneof![1usize..4, 30usize..300, Just(usize::MAX)],
+    ) {
+        run(async {
+            let all = match is_mixed {
+                true => mixed(seed, count),
+                false => (0..count).map(|n| labels(seed, n)).collect(),
+            };
+            let from = from.index(all.len());
+            let is_wanted = |n: &usize| split_mix(seed + *n as u64) % 100 < of_hundred;
+            let wanted = (from..all.len()).filter(is_wanted).take(most);
+            let mut sought: Vec<Labels> = Vec::new();
+            for (nth, at) in wanted.enumerate() {
+                let labels = all[at].clone();
+                match nth % 5 {
+                    // Twice, and one that differs by a label more, by one less.
+                    0 => sought.extend([labels.clone(), labels]),
+                    1 => sought.extend([labels.to_builder().set("extra", "x").build(), labels]),
+                    2 => sought.extend([labels.without("a"), labels.without("n"), labels]),
+                    _ => sought.push(labels),
+                }
+            }
+            let block = block_of(seed, gaps, all).await;
+            let ids: BTreeMap<&Labels, SeriesId> =
+                block.all.iter().map(|(id, labels)| (labels, *id)).collect();
+            let there = sought.iter().filter_map(|labels| Some((*ids.get(labels)?, labels)));
+            let expected: BTreeMap<SeriesId, &Labels> = there.collect();
+            let sought: Vec<&Labels> = sought.iter().collect();
+            // The second time there are tables in memory.
+            for _ in 0..2 {
+                let mut found = block.reader.find_all(&sought).await.unwrap();
+                found.sort_by_key(|(id, _)| *id);
+                assert!(found.into_iter().eq(expected.clone()));
             }
         });
     }
