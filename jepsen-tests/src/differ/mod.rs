@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod call;
 pub mod calls;
+pub mod canonical;
 pub mod case;
 pub mod command;
 pub mod cut;
