@@ -13,7 +13,7 @@ use super::peers::{Client, Programs, Quorate};
 use super::question::Asked;
 use super::resting;
 use super::settled::Settled;
-use super::stages::{newest, sealed_before};
+use super::stages::newest;
 use crate::splitmix::SplitMix64;
 
 /// What is done to a store between the first half of the data and the second, and after it.
@@ -226,11 +226,7 @@ pub async fn upset(quorate: &mut Quorate, upset: Upset, newest_ms: i64) -> anyho
     match upset {
         Upset::Nothing => return Ok(()),
         Upset::Settle => {
-            let settled = Settled {
-                series: None,
-                head_from_ms: sealed_before(newest_ms),
-            };
-            return settled.wait(quorate).await;
+            return Settled::sealed(newest_ms).wait(quorate).await;
         }
         Upset::Kill => quorate.cluster.kill_all()?,
         Upset::Restart => {

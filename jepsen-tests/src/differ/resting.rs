@@ -17,7 +17,7 @@ use super::generate::Generator;
 use super::metamorphic::{Settings, Summary, Upset, load, upset};
 use super::peers::{Client, Programs, Quorate};
 use super::settled::Settled;
-use super::stages::{FAR_MS, LATER_MS, Stages, is_kept, registered, sealed_before};
+use super::stages::{FAR_MS, LATER_MS, Stages, is_kept, registered};
 use super::wire;
 use crate::splitmix::SplitMix64;
 
@@ -187,27 +187,34 @@ impl<'a> Store<'a> {
             back,
             far,
         } = &play.stages;
-        store.write(old).await?;
+        store.write(old, variant.shuffled).await?;
         store.mark(&play.data.series).await?;
-        store.settle(&[old], END_MS, 0).await?;
+        Settled::sealed(END_MS).wait(&mut store.quorate).await?;
 
-        store.write(later).await?;
+        let stages: [&[Vec<Series>]; 4] = [old, later, back, far];
+        store.write(later, false).await?;
         store.mark(later.iter().flatten()).await?;
-        store.settle(&[old, later], LATER_MS, 0).await?;
+        let settled = store.settled(&stages[..2], LATER_MS);
+        settled.wait(&mut store.quorate).await?;
         store.upset().await?;
-        store.settle(&[old, later], LATER_MS, 0).await?;
+        settled.wait(&mut store.quorate).await?;
         store.ask(0).await?;
 
-        store.write(back).await?;
+        store.write(back, false).await?;
         store.mark(back.iter().flatten()).await?;
+        let settled = store.settled(&stages[..3], LATER_MS);
         // The series of the write that was refused is back too.
-        store.settle(&[old, later, back], LATER_MS, 1).await?;
+        let refused = usize::from(variant.rests);
+        let series = settled.series.map(|series| series + refused);
+        let settled = Settled { series, ..settled };
+        settled.wait(&mut store.quorate).await?;
         store.ask(1).await?;
 
-        store.write(far).await?;
-        store.settle(&[old, later, back, far], FAR_MS, 0).await?;
+        store.write(far, false).await?;
+        let settled = store.settled(&stages, FAR_MS);
+        settled.wait(&mut store.quorate).await?;
         store.upset().await?;
-        store.settle(&[old, later, back, far], FAR_MS, 0).await?;
+        store.made_one(settled).wait(&mut store.quorate).await?;
         store.ask(2).await?;
 
         for deletion in deletions() {
@@ -221,14 +228,8 @@ impl<'a> Store<'a> {
         Ok(store.answers)
     }
 
-    async fn write(&mut self, slices: &[Vec<Series>]) -> anyhow::Result<()> {
-        load(
-            &mut self.quorate,
-            self.variant.shuffled,
-            slices,
-            &mut self.dice,
-        )
-        .await
+    async fn write(&mut self, slices: &[Vec<Series>], is_shuffled: bool) -> anyhow::Result<()> {
+        load(&mut self.quorate, is_shuffled, slices, &mut self.dice).await
     }
 
     /// Exemplars of the series that are to stay registered.
@@ -238,21 +239,27 @@ impl<'a> Store<'a> {
         self.client(0)?.write_as_is(body).await
     }
 
-    async fn settle(
-        &mut self,
-        stages: &[&[Vec<Series>]],
-        newest_ms: i64,
-        refused: usize,
-    ) -> anyhow::Result<()> {
+    /// What it comes to once these stages are written.
+    fn settled(&self, stages: &[&[Vec<Series>]], newest_ms: i64) -> Settled {
         let (sent, left) = registered(stages);
-        let settled = Settled {
-            series: Some(match self.variant.rests {
-                true => left + refused,
-                false => sent,
-            }),
-            head_from_ms: sealed_before(newest_ms),
-        };
-        settled.wait(&mut self.quorate).await
+        Settled {
+            series: Some(if self.variant.rests { left } else { sent }),
+            ..Settled::sealed(newest_ms)
+        }
+    }
+
+    /// Two blocks of twelve hours have become one, beside what was before them.
+    fn made_one(&self, settled: Settled) -> Settled {
+        let Variant {
+            in_files, shards, ..
+        } = self.variant;
+        // A count that an end of the process does not take back.
+        let is_counted = in_files && self.variant.upset == Upset::Nothing;
+        Settled {
+            blocks: Some(2 * shards as usize),
+            merged: if is_counted { shards as usize } else { 0 },
+            ..settled
+        }
     }
 
     async fn upset(&mut self) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::Value;
 
 use super::data::{BEGIN_MS, Data, END_MS, Point, SPAN_MS, Series};
+use crate::splitmix::SplitMix64;
 
 pub const HOUR_MS: i64 = 3_600_000;
 const BLOCK_MS: i64 = 2 * HOUR_MS;
@@ -20,7 +21,10 @@ pub const MIDDLE_MS: i64 = BEGIN_MS + SPAN_MS / 2;
 pub const LATER_MS: i64 = END_MS + 6 * HOUR_MS;
 /// And once what came back has been left behind as well: twelve hours behind the middle are sealed.
 pub const FAR_MS: i64 = MIDDLE_MS + 12 * HOUR_MS + WINDOW_MS;
+/// Between two samples of what goes on. The last stage makes a block that is worth making one with the one
+/// before: values there are noise.
 const STEP_MS: i64 = 20 * 60_000;
+const FAR_STEP_MS: i64 = STEP_MS / 2;
 
 /// Time goes on in every shard: one without any of these would be one of a billion.
 const CLOCKS: usize = 48;
@@ -64,8 +68,8 @@ impl Stages {
         };
         let clocks = (0..CLOCKS).map(|n| named("onward", &n.to_string()));
         let lasting: Vec<_> = clocks.chain(of_fate(Fate::GoesOn)).collect();
-        let go_on = |from_ms: i64, upto_ms: i64| {
-            let instants = (from_ms + STEP_MS..upto_ms).step_by(STEP_MS as usize);
+        let go_on = |from_ms: i64, upto_ms: i64, step_ms: i64| {
+            let instants = (from_ms + step_ms..upto_ms).step_by(step_ms as usize);
             let instants: Vec<i64> = instants.chain([upto_ms]).collect();
             // One request: a store that seals between two of them has other blocks.
             vec![at(&lasting, &instants)]
@@ -76,13 +80,13 @@ impl Stages {
         let (first, second) = returning.split_at(returning.len() / 2);
         Self {
             old: data.slices(),
-            later: go_on(END_MS, LATER_MS),
+            later: go_on(END_MS, LATER_MS, STEP_MS),
             back: vec![
                 at(first, &[LATER_MS + 60_000]),
                 at(second, &[LATER_MS + 90_000]),
                 at(&returning, &[LATER_MS + 240_000, LATER_MS + 270_000]),
             ],
-            far: go_on(LATER_MS, FAR_MS),
+            far: go_on(LATER_MS, FAR_MS, FAR_STEP_MS),
         }
     }
 
@@ -143,7 +147,10 @@ fn named(name: &str, n: &str) -> Vec<(String, String)> {
 
 /// A sample of each at each of these instants.
 fn at(all: &[Vec<(String, String)>], instants_ms: &[i64]) -> Vec<Series> {
-    let value = |nth: usize, at_ms: i64| ((at_ms - BEGIN_MS) / 1000) as f64 + nth as f64;
+    let value = |nth: usize, at_ms: i64| match at_ms > LATER_MS + HOUR_MS / 2 {
+        true => SplitMix64::new(at_ms as u64 ^ nth as u64).word() as f64,
+        false => ((at_ms - BEGIN_MS) / 1000) as f64 + nth as f64,
+    };
     let series = all.iter().enumerate().map(|(nth, labels)| {
         let points = instants_ms.iter().map(|&at_ms| Point {
             at_ms,

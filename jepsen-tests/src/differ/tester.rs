@@ -19,7 +19,7 @@ use super::peers::{Client, Programs, Prometheus, Quorate};
 use super::question::{Asked, Question};
 use super::settled::Settled;
 use super::shrink;
-use super::stages::{LATER_MS, Stages, is_kept, newest, registered, sealed_before};
+use super::stages::{LATER_MS, Stages, is_kept, newest, registered};
 use super::wire;
 
 /// Smaller questions tried for one difference, and smaller sets of data.
@@ -171,26 +171,19 @@ impl Pair {
         self.own.write_as_is(exemplars.clone()).await?;
         self.reference.write_as_is(exemplars).await?;
         // As Prometheus, it seals the data before what comes behind it.
-        let settled = Settled {
-            series: None,
-            head_from_ms: sealed_before(newest(old)),
-        };
-        settled.wait(&mut self.quorate).await?;
+        Settled::sealed(newest(old)).wait(&mut self.quorate).await?;
         for (slices, so_far) in [(later, &[old, later][..]), (back, &[old, later, back])] {
             self.own.load(slices).await?;
             self.reference.load(slices).await?;
             let so_far: Vec<&[Vec<Series>]> = so_far.iter().map(|stage| &stage[..]).collect();
-            let head_from_ms = sealed_before(LATER_MS);
-            let settled = Settled {
+            let sealed = Settled::sealed(LATER_MS);
+            let rested = Settled {
                 series: Some(registered(&so_far).1),
-                head_from_ms,
+                ..sealed
             };
-            settled.wait(&mut self.quorate).await?;
-            let cut = Settled {
-                series: None,
-                head_from_ms,
-            };
-            cut.wait_for(&mut self.reference)
+            rested.wait(&mut self.quorate).await?;
+            sealed
+                .wait_for(&mut self.reference)
                 .await
                 .with_context(|| self.prometheus.last_words())?;
         }
