@@ -77,11 +77,12 @@ pub const RANGES: &[(i64, i64)] = &[
     (FAR_MS + 50 * HOUR_MS, FAR_MS + 99 * HOUR_MS),
     (END_MS, BEGIN_MS),
 ];
-/// They meet the same whether or not blocks of twelve hours have become one.
+/// They meet the same whether or not blocks of twelve hours have become one; nor do they lie between samples
+/// of a series, which only a chunk that ends there tells.
 pub const WIDE_RANGES: &[(i64, i64)] = &[
     (BEGIN_MS, MIDDLE_MS - HOUR_MS / 2),
     (BEGIN_MS, FAR_MS),
-    (MIDDLE_MS + HOUR_MS, LATER_MS),
+    (MIDDLE_MS + HOUR_MS, FAR_MS),
     (FAR_MS - 60_000, FAR_MS),
     (BEGIN_MS - 99 * HOUR_MS, BEGIN_MS - 50 * HOUR_MS),
     (FAR_MS + 50 * HOUR_MS, FAR_MS + 99 * HOUR_MS),
@@ -167,14 +168,14 @@ impl Calls {
         }
     }
 
-    /// Of labels in one of these ranges and of series, `count` of each kind.
+    /// Of labels and series in one of these ranges, `count` of each kind.
     pub fn of_labels(&mut self, count: usize, ranges: &[(i64, i64)]) -> Vec<Call> {
         let mut all = Vec::new();
         for _ in 0..count {
             all.push(Call::get("/api/v1/labels", &self.chosen(70, ranges), &[]));
             let path = format!("/api/v1/label/{}/values", self.pick(LABELS));
             all.push(Call::get(&path, &self.chosen(70, ranges), &[]));
-            all.push(Call::get("/api/v1/series", &self.chosen(100, RANGES), &[]));
+            all.push(Call::get("/api/v1/series", &self.chosen(100, ranges), &[]));
         }
         all
     }

@@ -24,7 +24,7 @@ pub const FAR_MS: i64 = MIDDLE_MS + 12 * HOUR_MS + WINDOW_MS;
 /// Between two samples of what goes on. The last stage makes a block that is worth making one with the one
 /// before: values there are noise.
 const STEP_MS: i64 = 20 * 60_000;
-const FAR_STEP_MS: i64 = STEP_MS / 2;
+const FAR_STEP_MS: i64 = STEP_MS / 4;
 
 /// Time goes on in every shard: one without any of these would be one of a billion.
 const CLOCKS: usize = 48;
