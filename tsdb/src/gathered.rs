@@ -167,7 +167,7 @@ impl InFile {
     }
 }
 
-/// Adds those of `parts`, which hold samples in `start ..= end`, that are not deleted for certain.
+/// Adds those of `parts` whose samples in `start ..= end` are not deleted for certain. All reach into it.
 pub fn add_left(
     deleted: Option<&Arc<Intervals>>,
     (start, end): (Timestamp, Timestamp),
@@ -177,6 +177,13 @@ pub fn add_left(
     match deleted {
         None => to.extend(parts),
         Some(deleted) if deleted.cover(start, end) => {}
-        Some(deleted) => to.extend(parts.into_iter().filter_map(|part| part.masked(deleted))),
+        Some(deleted) => {
+            let is_left = |part: &Part| {
+                let (min, max) = part.range();
+                !deleted.cover(min.max(start), max.min(end))
+            };
+            let left = parts.into_iter().filter(is_left);
+            to.extend(left.filter_map(|part| part.masked(deleted)));
+        }
     }
 }

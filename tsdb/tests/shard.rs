@@ -296,6 +296,30 @@ fn delete(start: i64, end: i64) -> Command {
     })
 }
 
+/// Where chunks begin and end, and whether they are in a file, does not show.
+#[test]
+fn a_series_is_not_told_of_a_range_in_which_all_of_it_is_deleted() {
+    run(async {
+        let mut replica = Replica::new(1).await;
+        let log = vec![
+            write(&up(), &[(0, 1.0), (10, 2.0), (20, 3.0)]),
+            seal(30),
+            delete(10, 25),
+        ];
+        replica.catch_up(&log).await.unwrap();
+        for _ in ["in memory", "in a file"] {
+            let told = async |start, end| {
+                let selection = support::replica::metadata(vec![], start, end);
+                replica.shard.series(&selection).await.unwrap().len()
+            };
+            assert_eq!(told(10, 40).await, 0);
+            assert_eq!(told(5, 40).await, 1, "as far as a chunk tells");
+            assert_eq!(told(0, 40).await, 1);
+            replica.checkpoint().await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_deleted_sample_is_nowhere_and_may_be_written_again() {
     run(async {

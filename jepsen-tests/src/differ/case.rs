@@ -44,7 +44,7 @@ impl Case {
                 json!({"labels": series.labels, "points": points.collect::<Vec<_>>()})
             })
             .collect();
-        json!({"asked": self.asked.json(), "series": series})
+        json!({"asked": self.asked.json(), "series": series, "rests": self.data.rests})
     }
 
     fn parse(value: &Value) -> anyhow::Result<Self> {
@@ -67,6 +67,7 @@ impl Case {
             asked,
             data: Data {
                 series: series.collect::<anyhow::Result<_>>()?,
+                rests: value["rests"].as_bool().unwrap_or(false),
             },
         })
     }

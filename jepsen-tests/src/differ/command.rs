@@ -85,11 +85,7 @@ pub fn metamorphic(arguments: Vec<OsString>, quorate: Find) -> anyhow::Result<Ex
     for finding in summary.findings.iter().take(options.findings_max) {
         println!("DIFFERENCE {finding}");
     }
-    println!(
-        "{} answers compared, {} differ",
-        summary.compared,
-        summary.findings.len()
-    );
+    println!("{}", summary.line());
     Ok(code(!summary.findings.is_empty()))
 }
 

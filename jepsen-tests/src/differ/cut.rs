@@ -13,12 +13,14 @@ pub async fn smallest(
     let mut left = tries;
     let by_series = |series: &[Series]| Data {
         series: series.to_vec(),
+        rests: data.rests,
     };
     let series = reduce(&data.series, &mut left, &|part: &[Series]| {
         holds_for(&holds, by_series(part))
     })
     .await?;
-    let mut best = Data { series };
+    let rests = data.rests;
+    let mut best = Data { series, rests };
     for n in 0..best.series.len() {
         let whole = best.clone();
         let with = |points: &[_]| {

@@ -37,6 +37,8 @@ pub struct Series {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Data {
     pub series: Vec<Series>,
+    /// Most of them rest before anything is asked.
+    pub rests: bool,
 }
 
 impl Data {
@@ -47,7 +49,8 @@ impl Data {
         if native {
             series.extend(shapes::natives(&mut dice));
         }
-        Self { series }
+        let rests = false;
+        Self { series, rests }
     }
 
     pub fn points(&self) -> usize {

@@ -3,7 +3,6 @@
 //! the same to the byte.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -12,17 +11,20 @@ use super::data::{Data, Series};
 use super::generate::Generator;
 use super::peers::{Client, Programs, Quorate};
 use super::question::Asked;
+use super::resting;
+use super::settled::Settled;
+use super::stages::newest;
 use crate::splitmix::SplitMix64;
 
 /// What is done to a store between the first half of the data and the second, and after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Upset {
+pub enum Upset {
     Nothing,
     /// SIGTERM and start.
     Restart,
     /// SIGKILL of all and start.
     Kill,
-    /// Until nothing is left to be cut into blocks: a round of upkeep takes some seconds.
+    /// Until nothing is left to be cut into blocks.
     Settle,
 }
 
@@ -62,8 +64,6 @@ const fn variant(
     }
 }
 
-const SETTLE: Duration = Duration::from_secs(8);
-
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub seed: u64,
@@ -76,6 +76,8 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Summary {
     pub compared: usize,
+    /// Series that rested, in all stores.
+    pub rested: usize,
     pub findings: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ pub async fn run(settings: &Settings, programs: &Programs) -> anyhow::Result<Sum
         let asked: Vec<Asked> = (0..settings.queries)
             .map(|_| generator.question().asked())
             .collect();
+        let lines: Vec<String> = asked.iter().map(Asked::line).collect();
         let mut first: Option<Vec<(u16, Bytes)>> = None;
         for variant in VARIANTS {
             let all = answers(programs, variant, seed, &data, &asked)
@@ -98,23 +101,27 @@ pub async fn run(settings: &Settings, programs: &Programs) -> anyhow::Result<Sum
                     continue;
                 };
                 let name = format!("seed {seed}, {}, {node}", variant.name);
-                summary.compare(&name, &asked, first, &answers);
+                summary.compare(&name, &lines, first, &answers);
             }
         }
-        println!(
-            "seed {seed}: {} answers compared, {} differ",
-            summary.compared,
-            summary.findings.len()
-        );
+        resting::run(seed, settings, programs, &mut summary).await?;
+        println!("seed {seed}: {}", summary.line());
     }
     Ok(summary)
 }
 
 impl Summary {
-    fn compare(
+    pub fn line(&self) -> String {
+        let (compared, differ) = (self.compared, self.findings.len());
+        let rested = self.rested;
+        format!("{compared} answers compared, {differ} differ; {rested} series rested")
+    }
+
+    /// Answers to the same `lines`.
+    pub fn compare(
         &mut self,
         name: &str,
-        asked: &[Asked],
+        lines: &[String],
         first: &[(u16, Bytes)],
         answers: &[(u16, Bytes)],
     ) {
@@ -124,7 +131,7 @@ impl Summary {
                 let (before, one, other) = around(&a.1, &b.1);
                 self.findings.push(format!(
                     "{name}: {}\n  {} {} bytes or {} {} bytes; after {before}\n  {one}\n  {other}",
-                    asked[n].line(),
+                    lines[n],
                     a.0,
                     a.1.len(),
                     b.0,
@@ -161,10 +168,10 @@ async fn answers(
     let mut dice = SplitMix64::new(seed ^ 0x5487);
     let slices = data.slices();
     let (begin, rest) = slices.split_at(slices.len() / 2);
-    load(&mut quorate, variant, begin, &mut dice).await?;
-    upset(&mut quorate, variant.upset).await?;
-    load(&mut quorate, variant, rest, &mut dice).await?;
-    upset(&mut quorate, variant.upset).await?;
+    load(&mut quorate, variant.shuffled, begin, &mut dice).await?;
+    upset(&mut quorate, variant.upset, newest(begin)).await?;
+    load(&mut quorate, variant.shuffled, rest, &mut dice).await?;
+    upset(&mut quorate, variant.upset, newest(rest)).await?;
     let mut all = Vec::new();
     for (n, address) in quorate.addresses().into_iter().enumerate() {
         let mut client = Client::new(address);
@@ -177,16 +184,17 @@ async fn answers(
     Ok(all)
 }
 
-async fn load(
+/// Writes slices one after another, to one node after another.
+pub async fn load(
     quorate: &mut Quorate,
-    variant: Variant,
+    is_shuffled: bool,
     slices: &[Vec<Series>],
     dice: &mut SplitMix64,
 ) -> anyhow::Result<()> {
     let addresses: Vec<SocketAddr> = quorate.addresses();
     let mut clients: Vec<Client> = addresses.into_iter().map(Client::new).collect();
     for (n, slice) in slices.iter().enumerate() {
-        let requests = match variant.shuffled {
+        let requests = match is_shuffled {
             true => shuffled(slice, dice),
             false => vec![slice.clone()],
         };
@@ -213,12 +221,12 @@ fn shuffled(slice: &[Series], dice: &mut SplitMix64) -> Vec<Vec<Series>> {
     single.chunks(2_000).map(<[Series]>::to_vec).collect()
 }
 
-async fn upset(quorate: &mut Quorate, upset: Upset) -> anyhow::Result<()> {
+/// The newest sample of the store is at `newest_ms`.
+pub async fn upset(quorate: &mut Quorate, upset: Upset, newest_ms: i64) -> anyhow::Result<()> {
     match upset {
         Upset::Nothing => return Ok(()),
         Upset::Settle => {
-            tokio::time::sleep(SETTLE).await;
-            return Ok(());
+            return Settled::sealed(newest_ms).wait(quorate).await;
         }
         Upset::Kill => quorate.cluster.kill_all()?,
         Upset::Restart => {
@@ -261,12 +269,12 @@ mod tests {
 
     #[test]
     fn a_difference_is_a_finding() {
-        let asked = [Generator::new(1, false).question().asked()];
+        let lines = ["up".to_owned()];
         let answer = |text: &'static str| vec![(200, Bytes::from(text))];
         let mut summary = Summary::default();
-        summary.compare("x", &asked, &answer("a"), &answer("a"));
+        summary.compare("x", &lines, &answer("a"), &answer("a"));
         assert!(summary.findings.is_empty());
-        summary.compare("x", &asked, &answer("a"), &answer("b"));
+        summary.compare("x", &lines, &answer("a"), &answer("b"));
         assert_eq!((summary.compared, summary.findings.len()), (2, 1));
     }
 }

@@ -8,6 +8,9 @@
 //! can be left out; a [`case`] file replays what is left. What is [`known`] to differ has a reason.
 
 pub mod answer;
+pub mod call;
+pub mod calls;
+pub mod canonical;
 pub mod case;
 pub mod command;
 pub mod cut;
@@ -22,7 +25,10 @@ pub mod metamorphic;
 mod natives;
 pub mod peers;
 pub mod question;
+pub mod resting;
+pub mod settled;
 pub mod shapes;
 pub mod shrink;
+pub mod stages;
 pub mod tester;
 pub mod wire;

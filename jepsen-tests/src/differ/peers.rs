@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use hyper::Method;
 
 use super::answer::Answer;
+use super::call::Call;
 use super::data::{Series, WINDOW};
 use super::question::Asked;
 use super::{shapes, wire};
@@ -69,6 +70,16 @@ pub struct Quorate {
 impl Quorate {
     /// Started and ready.
     pub async fn start(programs: &Programs, nodes: usize, shards: u32) -> anyhow::Result<Self> {
+        Self::start_with(programs, nodes, shards, &[]).await
+    }
+
+    /// With more flags.
+    pub async fn start_with(
+        programs: &Programs,
+        nodes: usize,
+        shards: u32,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let folder = Folder::create("quorate-differ")?;
         let mut start = Start::new(programs.quorate.clone(), programs.launcher.clone());
         start.configuration = configuration();
@@ -78,6 +89,9 @@ impl Quorate {
             format!("--cluster.shards={shards}"),
             "--web.enable-admin-api".to_owned(),
         ];
+        start
+            .arguments
+            .extend(flags.iter().map(|flag| (*flag).to_owned()));
         let cluster = Cluster::prepare(&start, nodes, &folder.0)?;
         let mut quorate = Self { cluster, folder };
         quorate.cluster.start_all()?;
@@ -209,12 +223,17 @@ impl Client {
     }
 
     pub async fn write(&mut self, series: &[Series]) -> anyhow::Result<()> {
-        self.write_body(&wire::HEADERS, wire::body(series)?).await
+        self.write_as_is(wire::body(series)?).await
     }
 
     /// A request of remote write 2.0, compressed already.
     pub async fn write_v2(&mut self, body: bytes::Bytes) -> anyhow::Result<()> {
         self.write_body(&wire::HEADERS_V2, body).await
+    }
+
+    /// A request of remote write 1.0, compressed already.
+    pub async fn write_as_is(&mut self, body: bytes::Bytes) -> anyhow::Result<()> {
+        self.write_body(&wire::HEADERS, body).await
     }
 
     async fn write_body(
@@ -250,6 +269,32 @@ impl Client {
             Reply::Answer { status: 200, body } => Ok(body),
             other => bail!("{path}: {other:?}"),
         }
+    }
+
+    /// The answer's status and bytes.
+    pub async fn call(&mut self, call: &Call) -> anyhow::Result<(u16, bytes::Bytes)> {
+        let (method, path) = (call.method.clone(), &call.path);
+        let sent = self.0.send(
+            method,
+            path,
+            call.headers,
+            call.body.clone(),
+            REQUEST_DEADLINE,
+        );
+        match sent.await {
+            Reply::Answer { status, body } => Ok((status, body)),
+            Reply::NotSent(why) | Reply::Lost(why) => bail!("{why}: {}", call.line),
+        }
+    }
+
+    /// One value of a server's own metrics.
+    pub async fn metric(&mut self, name: &str) -> anyhow::Result<f64> {
+        let page = self.get("/metrics").await?;
+        let page = String::from_utf8_lossy(&page);
+        let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
+        let value = values.find_map(|rest| rest.strip_prefix(' '));
+        let value = value.with_context(|| format!("no {name} on /metrics"))?;
+        value.parse().with_context(|| format!("{name} is {value}"))
     }
 
     /// The answer's status and bytes.

@@ -6,15 +6,21 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::answer::{Answer, Outcome, Tally};
+use super::call::Call;
+use super::calls::{Calls, WIDE_RANGES};
+use super::canonical::{apart, canonical};
 use super::case::Case;
 use super::cut;
-use super::data::Data;
+use super::data::{Data, Series};
 use super::generate::Generator;
 use super::instants;
 use super::known::{Known, RANGE, known};
 use super::peers::{Client, Programs, Prometheus, Quorate};
 use super::question::{Asked, Question};
+use super::settled::Settled;
 use super::shrink;
+use super::stages::{LATER_MS, Stages, is_kept, newest, registered};
+use super::wire;
 
 /// Smaller questions tried for one difference, and smaller sets of data.
 const QUESTIONS_TRIED_MAX: usize = 1_000;
@@ -41,6 +47,10 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Summary {
     pub asked: usize,
+    /// Of labels, series, exemplars and samples, not of expressions.
+    pub calls: usize,
+    /// Series that rested, over all seeds.
+    pub rested: usize,
     pub agreed: usize,
     /// Agreed, and both are errors.
     pub errors: usize,
@@ -89,8 +99,10 @@ impl Summary {
             .map(|(name, n)| format!("{n} {name}"))
             .collect();
         format!(
-            "{} asked, {} agree ({} errors, {} empty), {} of {} values bit-exact, {} findings, \
+            "{} calls, {} series rested; {} asked, {} agree ({} errors, {} empty), {} of {} values bit-exact, {} findings, \
              annotations differ in {}, texts of errors in {}, order of a matrix in {}; known: {}",
+            self.calls,
+            self.rested,
             self.asked,
             self.agreed,
             self.errors,
@@ -112,7 +124,7 @@ impl Summary {
 
 /// Both, loaded with the same data.
 pub struct Pair {
-    _quorate: Quorate,
+    quorate: Quorate,
     prometheus: Prometheus,
     own: Client,
     reference: Client,
@@ -137,12 +149,54 @@ impl Pair {
         if let Err(error) = loads.await {
             return Err(error.context(prometheus.last_words()));
         }
-        Ok(Self {
-            _quorate: quorate,
+        let mut pair = Self {
+            quorate,
             prometheus,
             own,
             reference,
-        })
+        };
+        if data.rests {
+            pair.rest(data).await?;
+        }
+        Ok(pair)
+    }
+
+    /// Most of the data rests in quorate, some of it has come back, and Prometheus has cut its head.
+    async fn rest(&mut self, data: &Data) -> anyhow::Result<()> {
+        let Stages {
+            old, later, back, ..
+        } = &Stages::of(data);
+        let kept = data.series.iter().filter(|series| is_kept(series));
+        let exemplars = wire::exemplars(kept)?;
+        self.own.write_as_is(exemplars.clone()).await?;
+        self.reference.write_as_is(exemplars).await?;
+        // As Prometheus, it seals the data before what comes behind it.
+        Settled::sealed(newest(old)).wait(&mut self.quorate).await?;
+        for (slices, so_far) in [(later, &[old, later][..]), (back, &[old, later, back])] {
+            self.own.load(slices).await?;
+            self.reference.load(slices).await?;
+            let so_far: Vec<&[Vec<Series>]> = so_far.iter().map(|stage| &stage[..]).collect();
+            let sealed = Settled::sealed(LATER_MS);
+            let rested = Settled {
+                series: Some(registered(&so_far).1),
+                ..sealed
+            };
+            rested.wait(&mut self.quorate).await?;
+            sealed
+                .wait_for(&mut self.reference)
+                .await
+                .with_context(|| self.prometheus.last_words())?;
+        }
+        Ok(())
+    }
+
+    /// How the answers to a call differ, if they do.
+    async fn differ(&mut self, call: &Call) -> anyhow::Result<Option<String>> {
+        let (status, body) = self.reference.call(call).await?;
+        let reference = canonical(call, status, &body)?;
+        let (status, body) = self.own.call(call).await?;
+        let own = canonical(call, status, &body)?;
+        Ok((reference != own).then(|| apart(&reference, &own)))
     }
 
     pub async fn judge(&mut self, asked: &Asked) -> anyhow::Result<Verdict> {
@@ -184,23 +238,38 @@ pub async fn run(
         let mut pair = Pair::start(programs, &data).await?;
         let mut generator = Generator::new(seed, settings.native);
         let mut fresh = Vec::new();
-        for _ in 0..settings.queries {
-            let question = generator.question();
-            if let Some(small) = ask(&mut pair, question, &mut summary).await? {
-                fresh.push(small);
+        let rested = Data {
+            rests: true,
+            ..data.clone()
+        };
+        for data in [&data, &rested] {
+            if data.rests {
+                pair.rest(data).await?;
+                summary.rested += rested_of(data);
+                ask_calls(&mut pair, seed, settings.queries / 5, &mut summary).await?;
             }
-            if summary.findings.len() + fresh.len() >= settings.findings_max {
-                break;
+            let queries = match data.rests {
+                true => settings.queries / 2,
+                false => settings.queries,
+            };
+            for _ in 0..queries {
+                let question = generator.question();
+                if let Some(small) = ask(&mut pair, question, &mut summary).await? {
+                    fresh.push((data, small));
+                }
+                if summary.findings.len() + fresh.len() >= settings.findings_max {
+                    break;
+                }
             }
         }
         drop(pair);
-        for small in fresh {
+        for (data, small) in fresh {
             let found = find(
                 settings,
                 programs,
                 directory,
                 seed,
-                &data,
+                data,
                 &small,
                 summary.findings.len(),
             );
@@ -215,6 +284,36 @@ pub async fn run(
         }
     }
     Ok(summary)
+}
+
+/// How many series rest once others have come back.
+fn rested_of(data: &Data) -> usize {
+    let stages = Stages::of(data);
+    let (sent, left) = registered(&[&stages.old, &stages.later, &stages.back]);
+    sent - left
+}
+
+/// Asks for labels, series, exemplars and samples.
+async fn ask_calls(
+    pair: &mut Pair,
+    seed: u64,
+    count: usize,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    let mut calls = Calls::new(seed);
+    let mut all = calls.of_labels(count, WIDE_RANGES);
+    all.extend(calls.of_samples(count));
+    // Each has a look-back of its own there.
+    all.retain(|call| !call.path.starts_with("/federate"));
+    for call in all {
+        summary.calls += 1;
+        if let Some(difference) = pair.differ(&call).await? {
+            let text = format!("\nDIFFERENCE {}, rested\n{difference}", call.line);
+            println!("{text}");
+            summary.findings.push(text);
+        }
+    }
+    Ok(())
 }
 
 /// Asks one question; a difference of a new shape comes back as small as the question gets.

@@ -39,6 +39,32 @@ pub fn body(series: &[Series]) -> anyhow::Result<Bytes> {
     Ok(snap::raw::Encoder::new().compress_vec(&message)?.into())
 }
 
+/// The compressed request that carries an exemplar of each series, at its newest point.
+pub fn exemplars<'a>(series: impl IntoIterator<Item = &'a Series>) -> anyhow::Result<Bytes> {
+    let mut message = Vec::new();
+    for one in series {
+        let Some(newest) = one.points.last() else {
+            continue;
+        };
+        let mut exemplar = label("trace_id", &newest.at_ms.to_string());
+        double(2, 1.0, &mut exemplar);
+        varint(3, newest.at_ms as u64, &mut exemplar);
+        let mut series = time_series(&one.labels, &[]);
+        bytes(3, &exemplar, &mut series);
+        bytes(1, &series, &mut message);
+    }
+    Ok(snap::raw::Encoder::new().compress_vec(&message)?.into())
+}
+
+/// A label as the first field of what has some.
+fn label(name: &str, value: &str) -> Vec<u8> {
+    let (mut label, mut out) = (Vec::new(), Vec::new());
+    bytes(1, name.as_bytes(), &mut label);
+    bytes(2, value.as_bytes(), &mut label);
+    bytes(1, &label, &mut out);
+    out
+}
+
 fn same_kind(a: &Point, b: &Point) -> bool {
     std::mem::discriminant(&a.value) == std::mem::discriminant(&b.value)
 }
@@ -46,10 +72,7 @@ fn same_kind(a: &Point, b: &Point) -> bool {
 fn time_series(labels: &[(String, String)], points: &[Point]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in labels {
-        let mut label = Vec::new();
-        bytes(1, name.as_bytes(), &mut label);
-        bytes(2, value.as_bytes(), &mut label);
-        bytes(1, &label, &mut out);
+        out.extend(label(name, value));
     }
     for point in points {
         match &point.value {

@@ -11,8 +11,8 @@ use crate::quote::quote;
 /// How many of each kind are told; of the rest only the number.
 const SHOWN_MAX: usize = 10;
 
-/// Warnings and infos, each text once, in the order they came up; the place is the last one that
-/// gave rise to it.
+/// Warnings and infos, each text once; the place is the last one that gave rise to it. They are told
+/// sorted, as it depends on where series lie which came up first.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     warnings: Vec<Note>,
@@ -201,7 +201,8 @@ fn note(notes: &mut Vec<Note>, offset: usize, text: &str) {
     }
 }
 
-fn shorten(notes: Vec<Note>, query: &str, kind: &str) -> Vec<String> {
+fn shorten(mut notes: Vec<Note>, query: &str, kind: &str) -> Vec<String> {
+    notes.sort_unstable_by(|a, b| a.text.cmp(&b.text));
     let omitted = notes.len().saturating_sub(SHOWN_MAX);
     let shown = notes.into_iter().take(SHOWN_MAX);
     let at = |note: &Note| Position::of(query, note.offset);
@@ -243,6 +244,26 @@ mod tests {
         assert_eq!(warnings, [warning]);
         assert_eq!(infos.len(), 11);
         assert_eq!(infos[10], "2 more info annotations omitted");
+    }
+
+    #[test]
+    fn which_shard_answered_first_does_not_show() {
+        let query = "rate(x[5m])";
+        let part = |name: &str| {
+            let mut notes = Notes::default();
+            notes.inform_if_no_counter(&crate::parse(query).unwrap(), name);
+            notes.into_parts()
+        };
+        let told = |names: &[String]| {
+            let mut notes = Notes::default();
+            names.iter().for_each(|name| notes.add_parts(&part(name)));
+            notes.into_texts(query)
+        };
+        let mut names: Vec<String> = (0..12).map(|i| format!("m{i}")).collect();
+        let (_, infos) = told(&names);
+        assert_eq!(infos.len(), 11);
+        names.reverse();
+        assert_eq!(told(&names).1, infos);
     }
 
     #[test]
