@@ -40,14 +40,6 @@ impl Rows {
         self.values.extend_from_slice(&other.values[range]);
     }
 
-    /// The rows from one on that are of its series, up to the next histogram, whose row is given.
-    pub fn floats_of_next(&self, from: usize, histogram: Option<u32>) -> Range<usize> {
-        let (series, rest) = (self.series[from], &self.series[from..]);
-        let end = from + rest.iter().take_while(|other| **other == series).count();
-        let histogram = histogram.map_or(end, |row| row as usize);
-        from..end.min(histogram)
-    }
-
     /// Makes room for so many rows more.
     pub fn reserve(&mut self, rows: usize) {
         self.series.reserve(rows);

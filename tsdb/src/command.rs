@@ -134,23 +134,13 @@ impl WriteRows {
         self.histograms.push((row, histogram::canonical(histogram)));
     }
 
-    /// Whether several rows from this one on, which are no histograms, are of one series; they are in `points` then.
-    pub fn run(&self, from: usize, points: &mut Vec<Point>) -> bool {
-        let series = self.series[from];
-        if self.series.get(from + RUN_ROWS - 1) != Some(&series) {
-            return false;
-        }
-        let rows = self.timestamps[from..].iter().zip(&self.values[from..]);
-        let of_series = self.series[from..].iter().take_while(|s| **s == series);
-        let rows = of_series.zip(rows).map(|(_, (at, v))| Point::new(*at, *v));
+    /// Puts instants and values of some rows, none of which is a histogram, into `points` alone.
+    pub fn points(&self, of: Range<usize>, points: &mut Vec<Point>) {
+        let rows = self.timestamps[of.clone()].iter().zip(&self.values[of]);
         points.clear();
-        points.extend(rows);
-        points.len() >= RUN_ROWS
+        points.extend(rows.map(|(at, value)| Point::new(*at, *value)));
     }
 }
-
-/// Fewer rows of a series are stored one by one.
-const RUN_ROWS: usize = 4;
 
 /// Which series a row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

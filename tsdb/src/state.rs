@@ -167,6 +167,9 @@ impl Judged {
     }
 }
 
+/// Fewer rows of a series are stored one by one.
+const RUN_ROWS: usize = 4;
+
 const REGISTERED: &str = "a write whose series are not registered is not applied";
 
 /// Rows whose series are fetched from memory together: about as many as a core waits for at once.
@@ -365,39 +368,42 @@ impl State {
         let singly = !stale.is_empty() || histograms.peek().is_some();
         let (mut points, mut words) = (Vec::new(), Words::default());
         let (mut next, mut touched) = (0, 0);
-        while next < rows.series.len() {
+        for of_series in rows.series.chunk_by(|one, other| one == other) {
+            let run = next..next + of_series.len();
             if next >= touched {
                 touched = next + TOUCHED_ROWS;
                 let some = rows.series[next..].iter().take(TOUCHED_ROWS);
                 self.head.touch(some.map(|series| id_of(*series, &new)));
             }
-            let (row, id) = (next, id_of(rows.series[next], &new));
-            if !singly && rows.run(row, &mut points) {
+            next = run.end;
+            let id = id_of(of_series[0], &new);
+            if !singly && run.len() >= RUN_ROWS {
+                rows.points(run.clone(), &mut points);
                 let (first, last) = (points[0].at, points[points.len() - 1].at);
                 let place = self.head.place(id).expect(REGISTERED);
                 if bounds.admit(first, last) && self.store_run(id, place, &points, &mut words) {
                     judged.note_oldest(first);
                     self.max_time = self.max_time.max(Some(last));
-                    next += points.len();
                     continue;
                 }
             }
-            next += 1;
-            let at = rows.timestamps[row];
-            let bits = rows.values[row].to_bits();
-            let row = row as u32;
-            let histogram = histograms.next_if(|(place, _)| *place == row);
-            let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
-                true => Some(Reason::Fenced),
-                false => match histogram {
-                    None => self.store_float(id, Point { at, bits }, &bounds, recalled),
-                    Some((_, bytes)) => {
-                        let value = Value::Histogram(bytes.clone());
-                        self.store(id, at, value, &bounds, recalled)
-                    }
-                },
-            };
-            judged.note(row, at, refused);
+            for row in run {
+                let at = rows.timestamps[row];
+                let bits = rows.values[row].to_bits();
+                let row = row as u32;
+                let histogram = histograms.next_if(|(place, _)| *place == row);
+                let refused = match stale.iter().any(|range: &Range<u32>| range.contains(&row)) {
+                    true => Some(Reason::Fenced),
+                    false => match histogram {
+                        None => self.store_float(id, Point { at, bits }, &bounds, recalled),
+                        Some((_, bytes)) => {
+                            let value = Value::Histogram(bytes.clone());
+                            self.store(id, at, value, &bounds, recalled)
+                        }
+                    },
+                };
+                judged.note(row, at, refused);
+            }
         }
         self.finish(index, write, &new, judged)
     }

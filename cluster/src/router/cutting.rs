@@ -1,6 +1,7 @@
 //! A batch becomes one for each shard.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::limits::HISTOGRAM_BYTES_MAX;
@@ -98,42 +99,60 @@ impl<'a> Cutter<'a> {
 
     /// Those that no shard could take.
     fn add_rows(&mut self) -> Vec<Rejection> {
-        let (rows, deltas) = (&self.batch.rows, &self.batch.deltas);
+        let rows = &self.batch.rows;
         let mut rejected = Vec::new();
         let mut histograms = rows.histograms.iter().peekable();
         let mut next = 0;
-        while let Some(&series) = rows.series.get(next) {
-            let row = next;
-            let floats = rows.floats_of_next(row, histograms.peek().map(|(row, _)| *row));
-            if floats.len() > 1 {
+        for of_series in rows.series.chunk_by(|one, other| one == other) {
+            let (series, end) = (of_series[0], next + of_series.len());
+            while next < end {
+                if let Some((_, histogram)) = histograms.next_if(|(row, _)| *row as usize == next) {
+                    if !self.add_histogram(series, next, histogram) {
+                        rejected.push(Rejection {
+                            row: next as u32,
+                            reason: Reason::BadHistogram,
+                        });
+                    }
+                    next += 1;
+                    continue;
+                }
+                let histogram = histograms.peek().map_or(end, |(row, _)| *row as usize);
+                let floats = next..histogram.clamp(next + 1, end);
                 next = floats.end;
-                let (part, from, place) = self.part(series);
-                let deltas = deltas.get(floats.clone()).unwrap_or_default();
-                part.deltas.extend_from_slice(deltas);
-                from.extend(row as u32..next as u32);
-                part.rows.extend_of(place, rows, floats);
-                continue;
+                self.add_floats(series, floats);
             }
-            next += 1;
-            let histogram = histograms.next_if(|(place, _)| *place as usize == row);
-            let histogram = histogram.map(|(_, histogram)| histogram);
-            if histogram.is_some_and(|histogram| !is_storable(histogram)) {
-                rejected.push(Rejection {
-                    row: row as u32,
-                    reason: Reason::BadHistogram,
-                });
-                continue;
-            }
-            let (part, from, place) = self.part(series);
-            let at = rows.timestamps[row];
-            match histogram {
-                None => part.rows.push(place, at, rows.values[row]),
-                Some(histogram) => part.rows.push_histogram(place, at, histogram.clone()),
-            }
-            part.deltas.extend(deltas.get(row));
-            from.push(row as u32);
         }
         rejected
+    }
+
+    fn add_floats(&mut self, series: u32, floats: Range<usize>) {
+        let batch = self.batch;
+        let (part, from, place) = self.part(series);
+        // Mostly one, which is added faster so.
+        match floats.len() {
+            1 => {
+                let (at, value) = (floats.start, batch.rows.values[floats.start]);
+                part.rows.push(place, batch.rows.timestamps[at], value);
+            }
+            _ => part.rows.extend_of(place, &batch.rows, floats.clone()),
+        }
+        from.extend(floats.start as u32..floats.end as u32);
+        let deltas = batch.deltas.get(floats);
+        part.deltas.extend_from_slice(deltas.unwrap_or_default());
+    }
+
+    /// Whether a shard can take it.
+    fn add_histogram(&mut self, series: u32, row: usize, histogram: &Arc<Histogram>) -> bool {
+        if !is_storable(histogram) {
+            return false;
+        }
+        let batch = self.batch;
+        let (part, from, place) = self.part(series);
+        let at = batch.rows.timestamps[row];
+        part.rows.push_histogram(place, at, histogram.clone());
+        part.deltas.extend(batch.deltas.get(row));
+        from.push(row as u32);
+        true
     }
 
     fn add_exemplars(&mut self) {
