@@ -379,11 +379,8 @@ impl State {
             let id = id_of(of_series[0], &new);
             if !singly && run.len() >= RUN_ROWS {
                 rows.points(run.clone(), &mut points);
-                let (first, last) = (points[0].at, points[points.len() - 1].at);
-                let place = self.head.place(id).expect(REGISTERED);
-                if bounds.admit(first, last) && self.store_run(id, place, &points, &mut words) {
-                    judged.note_oldest(first);
-                    self.max_time = self.max_time.max(Some(last));
+                if self.store_admitted(id, &points, &bounds, &mut words) {
+                    judged.note_oldest(points[0].at);
                     continue;
                 }
             }
@@ -474,6 +471,23 @@ impl State {
             self.max_time = self.max_time.max(Some(point.at));
         }
         refused
+    }
+
+    /// As [`State::store_run`], not none, if the bounds of their write admit them.
+    fn store_admitted(
+        &mut self,
+        id: SeriesId,
+        points: &[Point],
+        bounds: &Bounds,
+        words: &mut Words,
+    ) -> bool {
+        let (first, last) = (points[0].at, points[points.len() - 1].at);
+        let place = self.head.place(id).expect(REGISTERED);
+        let stored = bounds.admit(first, last) && self.store_run(id, place, points, words);
+        if stored {
+            self.max_time = self.max_time.max(Some(last));
+        }
+        stored
     }
 
     /// Stores rows that their write admits, if each is later than the one before and than all that their series has;
