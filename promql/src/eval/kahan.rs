@@ -27,6 +27,11 @@ impl Sum {
         self.sum + self.error
     }
 
+    fn over(self, count: usize) -> f64 {
+        let count = count as f64;
+        self.sum / count + self.error / count
+    }
+
     fn beginning(first: f64) -> Self {
         Self {
             sum: first,
@@ -46,17 +51,41 @@ impl Sum {
     /// As adding one by one, without a branch: the error of an addition is the same number however
     /// it is found (D. E. Knuth, TAOCP vol. 2, 4.2.2, theorem B). `None` where something is not
     /// finite, or was on the way: then the order of operations tells.
-    pub fn run_on(self, values: &[f64]) -> Option<Self> {
-        let Self { mut sum, mut error } = self;
-        for &value in values {
-            let total = sum + value;
-            let part = total - sum;
-            error += (sum - (total - part)) + (value - part);
-            sum = total;
+    pub fn run_on(mut self, values: &[f64]) -> Option<Self> {
+        values.iter().for_each(|&value| self.add_finite(value));
+        (self.sum.is_finite() && self.error.is_finite()).then_some(self)
+    }
+
+    #[inline]
+    fn add_finite(&mut self, value: f64) {
+        let total = self.sum + value;
+        let part = total - self.sum;
+        self.error += (self.sum - (total - part)) + (value - part);
+        self.sum = total;
+    }
+
+    /// [`Self::run_on`] of as many sums as there are lanes.
+    fn run_lanes(mut sums: [Self; LANES], values: [&[f64]; LANES]) -> [Option<Self>; LANES] {
+        let shortest = values.iter().map(|values| values.len()).min();
+        let shortest = shortest.unwrap_or_default();
+        let heads = values.map(|values| &values[..shortest]);
+        for at in 0..shortest {
+            for (sum, head) in sums.iter_mut().zip(heads) {
+                sum.add_finite(head[at]);
+            }
         }
-        (sum.is_finite() && error.is_finite()).then_some(Self { sum, error })
+        std::array::from_fn(|lane| sums[lane].run_on(&values[lane][shortest..]))
+    }
+
+    /// [`Self::of`] each of `values`, side by side.
+    pub fn of_lanes(values: [&[f64]; LANES]) -> [Self; LANES] {
+        let sums = Self::run_lanes(Default::default(), values);
+        std::array::from_fn(|lane| sums[lane].unwrap_or_else(|| Self::of(values[lane])))
     }
 }
+
+/// Sums taken side by side: one waits for the addition before it, others need not.
+pub(crate) const LANES: usize = 4;
 
 /// A mean: the sum over the count, or, once the sum would overflow, a mean moved by every value.
 #[derive(Debug, Default, Clone, Copy)]
@@ -73,12 +102,21 @@ impl Mean {
         if let Some((&first, rest)) = values.split_first()
             && let Some(sum) = Sum::beginning(first).run_on(rest)
         {
-            let count = values.len() as f64;
-            return sum.sum / count + sum.error / count;
+            return sum.over(values.len());
         }
         let mut mean = Self::default();
         values.iter().for_each(|&v| mean.add(v));
         mean.value()
+    }
+
+    /// [`Self::of`] each of `values`, side by side.
+    pub fn of_lanes(values: [&[f64]; LANES]) -> [f64; LANES] {
+        let first = values.map(|values| Sum::beginning(values[0]));
+        let sums = Sum::run_lanes(first, values.map(|values| &values[1..]));
+        std::array::from_fn(|lane| match sums[lane] {
+            Some(sum) => sum.over(values[lane].len()),
+            None => Self::of(values[lane]),
+        })
     }
 
     pub fn add(&mut self, value: f64) {
@@ -140,6 +178,18 @@ mod tests {
             let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
             prop_assert!(same(Sum::of(&values).value(), sum.value()));
             prop_assert!(same(Mean::of(&values), mean.value()));
+        }
+
+        #[test]
+        fn side_by_side_is_as_alone(
+            all in prop::array::uniform4(prop::collection::vec(values(), 1..40)),
+        ) {
+            let all = all.each_ref().map(|values| &values[..]);
+            let bits = |value: f64| if value.is_nan() { 0 } else { value.to_bits() };
+            let sums = Sum::of_lanes(all).map(|sum| bits(sum.value()));
+            prop_assert_eq!(sums, all.map(|values| bits(Sum::of(values).value())));
+            let means = Mean::of_lanes(all).map(bits);
+            prop_assert_eq!(means, all.map(|values| bits(Mean::of(values))));
         }
     }
 

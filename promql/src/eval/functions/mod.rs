@@ -5,6 +5,7 @@ mod dates;
 mod elementary;
 mod histogram;
 mod labels;
+mod lanes;
 mod long;
 mod math;
 mod over_histograms;

@@ -11,6 +11,7 @@ use super::super::kahan::{Mean, Sum};
 use super::super::pace::turns;
 use super::super::quantile::quantile;
 use super::super::{RangeSeries, Ranges};
+use super::lanes::Lanes;
 use super::over_histograms::Mixed;
 use super::{ABSENT, Args, Column, Columns, Evaluation, long, rate};
 use crate::ast::{Call, Expr};
@@ -321,6 +322,7 @@ impl Evaluation<'_> {
         } else {
             Vec::new()
         };
+        let mut lanes = Lanes::of(over.name);
         let mut scalars = vec![0.0; over.scalars.len()];
         let (mut since, mut until, mut first_fall) = (Edge::default(), Edge::default(), 0);
         let (mut work, mut window_samples, mut window_most, mut found) = (0, 0, 0_u64, 0);
@@ -346,6 +348,14 @@ impl Evaluation<'_> {
                 continue;
             }
             self.read[step] += window_samples;
+            if let Some(lanes) = &mut lanes
+                && histograms.is_empty()
+                && to - from < long::LONG
+            {
+                lanes.add(step, from..to, &samples.values, &mut column.values);
+                found += 1;
+                continue;
+            }
             for (scalar, all) in scalars.iter_mut().zip(&over.scalars) {
                 *scalar = all[step];
             }
@@ -382,6 +392,9 @@ impl Evaluation<'_> {
                 column.set(step, point);
                 found += 1;
             }
+        }
+        if let Some(mut lanes) = lanes {
+            lanes.finish(&samples.values, &mut column.values);
         }
         self.pace.spend(work).await?;
         let results = found + extra(&column.histograms);
