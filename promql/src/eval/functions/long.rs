@@ -107,7 +107,7 @@ async fn extrapolated(
         let falls = window.falls[turn].iter();
         falls.for_each(|at| growth.add_fall(window, *at));
     }
-    Ok(Some(growth.extrapolated(window, kind)))
+    Ok(growth.extrapolated(window, kind))
 }
 
 async fn line(

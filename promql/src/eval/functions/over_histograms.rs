@@ -180,7 +180,7 @@ impl Evaluation<'_> {
             self.notes.warn_not_gauge(place, metric);
         }
         // Unlike floats, histograms are extrapolated beyond the instant at which they were zero.
-        growth.multiply(extrapolation(mixed.window, kind, None));
+        growth.multiply(extrapolation(mixed.window, kind));
         Some(Point::of(growth.into_histogram()))
     }
 

@@ -11,7 +11,7 @@ use super::super::kahan::{Mean, Sum};
 use super::super::pace::turns;
 use super::super::quantile::quantile;
 use super::super::{RangeSeries, Ranges};
-use super::lanes::Lanes;
+use super::in_turn::InTurn;
 use super::over_histograms::Mixed;
 use super::{ABSENT, Args, Column, Columns, Evaluation, long, rate};
 use crate::ast::{Call, Expr};
@@ -322,7 +322,7 @@ impl Evaluation<'_> {
         } else {
             Vec::new()
         };
-        let mut lanes = Lanes::of(over.name);
+        let mut in_turn = InTurn::of(over.name);
         let mut scalars = vec![0.0; over.scalars.len()];
         let (mut since, mut until, mut first_fall) = (Edge::default(), Edge::default(), 0);
         let (mut work, mut window_samples, mut window_most, mut found) = (0, 0, 0_u64, 0);
@@ -348,14 +348,6 @@ impl Evaluation<'_> {
                 continue;
             }
             self.read[step] += window_samples;
-            if let Some(lanes) = &mut lanes
-                && histograms.is_empty()
-                && to - from < long::LONG
-            {
-                lanes.add(step, from..to, &samples.values, &mut column.values);
-                found += 1;
-                continue;
-            }
             for (scalar, all) in scalars.iter_mut().zip(&over.scalars) {
                 *scalar = all[step];
             }
@@ -374,6 +366,13 @@ impl Evaluation<'_> {
                 range_ms: ranges.range_ms,
                 scalars: &scalars,
             };
+            if let Some(in_turn) = &mut in_turn
+                && histograms.is_empty()
+                && window.values.len() < long::LONG
+            {
+                found += in_turn.take(step, &window, &samples.values, &mut column.values);
+                continue;
+            }
             if histograms.is_empty() {
                 self.check_scalars(over, &scalars)?;
                 let value = match window.values.len() >= long::LONG {
@@ -393,8 +392,8 @@ impl Evaluation<'_> {
                 found += 1;
             }
         }
-        if let Some(mut lanes) = lanes {
-            lanes.finish(&samples.values, &mut column.values);
+        if let Some(in_turn) = in_turn {
+            in_turn.finish(&samples.values, &mut column.values);
         }
         self.pace.spend(work).await?;
         let results = found + extra(&column.histograms);

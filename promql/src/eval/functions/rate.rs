@@ -24,13 +24,38 @@ impl Kind {
 
 /// The growth over a window, extrapolated to its ends.
 pub(super) fn extrapolated(window: &Window<'_>, kind: Kind) -> Option<f64> {
-    let mut growth = Growth::of(window)?;
-    if kind.is_counter() {
-        let end = window.falls_from + window.values.len();
-        let inside = window.falls.iter().take_while(|at| (**at as usize) < end);
-        inside.for_each(|at| growth.add_fall(window, *at));
+    Growths::new(kind).next(window)
+}
+
+/// Growths of windows in turn. Mostly samples and instants lie at even distances, and what the distances in
+/// one window give holds for the next one.
+#[derive(Debug)]
+pub(super) struct Growths {
+    kind: Kind,
+    last: Option<(Distances, Extent)>,
+}
+
+impl Growths {
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, last: None }
     }
-    Some(growth.extrapolated(window, kind))
+
+    /// Of the next window; `None` when it needs more samples.
+    pub fn next(&mut self, window: &Window<'_>) -> Option<f64> {
+        let mut growth = Growth::of(window)?;
+        if self.kind.is_counter() {
+            let end = window.falls_from + window.values.len();
+            let inside = window.falls.iter().take_while(|at| (**at as usize) < end);
+            inside.for_each(|at| growth.add_fall(window, *at));
+        }
+        let distances = Distances::of(window)?;
+        let extent = match self.last {
+            Some((same, extent)) if same == distances => extent,
+            _ => distances.extent(self.kind),
+        };
+        self.last = Some((distances, extent));
+        Some(growth.over(&extent, self.kind))
+    }
 }
 
 /// From the first sample of a window to the last one.
@@ -57,47 +82,99 @@ impl Growth {
         self.growth += window.values[at as usize - window.falls_from - 1];
     }
 
-    pub fn extrapolated(&self, window: &Window<'_>, kind: Kind) -> f64 {
-        let counter = kind.is_counter().then_some((self.first, self.growth));
-        self.growth * extrapolation(window, kind, counter)
+    pub fn extrapolated(&self, window: &Window<'_>, kind: Kind) -> Option<f64> {
+        let extent = Distances::of(window)?.extent(kind);
+        Some(self.over(&extent, kind))
+    }
+
+    fn over(&self, extent: &Extent, kind: Kind) -> f64 {
+        let to_zero = match kind.is_counter() {
+            true => extent.zero_before(self.first, self.growth),
+            false => None,
+        };
+        self.growth * to_zero.map_or(extent.factor, |to_zero| extent.factor_from(to_zero))
     }
 }
 
 /// What growth between the first and the last sample is multiplied by, so that it is the growth of
-/// the whole window; of a counter with its first value and its growth.
-///
-/// Samples close to an end of the window extend to it. Close means: not further than 1.1 times the
-/// average distance between samples. Further away, half a distance is added, and for counters never
-/// beyond the instant at which they were zero.
-pub(super) fn extrapolation(window: &Window<'_>, kind: Kind, counter: Option<(f64, f64)>) -> f64 {
-    let (Some(first_time), Some(last_time)) = (window.times.first(), window.times.last()) else {
-        return f64::NAN;
-    };
-    let mut to_start = (first_time.0 - window.start) as f64 / 1000.0;
-    let mut to_end = (window.end - last_time.0) as f64 / 1000.0;
-    let sampled = (last_time.0 - first_time.0) as f64 / 1000.0;
-    let average = sampled / (window.times.len() - 1) as f64;
-    let close = average * 1.1;
-    if to_start >= close {
-        to_start = average / 2.0;
+/// the whole window, of something that is no counter.
+pub(super) fn extrapolation(window: &Window<'_>, kind: Kind) -> f64 {
+    Distances::of(window).map_or(f64::NAN, |distances| distances.extent(kind).factor)
+}
+
+/// Where in a window its samples lie, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Distances {
+    to_start: i64,
+    sampled: i64,
+    to_end: i64,
+    range: i64,
+    samples: usize,
+}
+
+impl Distances {
+    fn of(window: &Window<'_>) -> Option<Self> {
+        let (first, last) = (window.times.first()?, window.times.last()?);
+        Some(Self {
+            to_start: first.0 - window.start,
+            sampled: last.0 - first.0,
+            to_end: window.end - last.0,
+            range: window.range_ms,
+            samples: window.times.len(),
+        })
     }
-    if let Some((first, growth)) = counter {
-        let mut to_zero = to_start;
-        if growth > 0.0 && first >= 0.0 {
-            to_zero = sampled * (first / growth);
+
+    /// Samples close to an end of the window extend to it. Close means: not further than 1.1 times the
+    /// average distance between samples. Further away, half a distance is added.
+    fn extent(self, kind: Kind) -> Extent {
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        let sampled = seconds(self.sampled);
+        let average = sampled / (self.samples - 1) as f64;
+        let bounded = |distance: f64| match distance >= average * 1.1 {
+            true => average / 2.0,
+            false => distance,
+        };
+        let mut extent = Extent {
+            sampled,
+            to_start: bounded(seconds(self.to_start)),
+            to_end: bounded(seconds(self.to_end)),
+            divisor: (kind == Kind::Rate).then(|| seconds(self.range)),
+            factor: 0.0,
+        };
+        extent.factor = extent.factor_from(extent.to_start);
+        extent
+    }
+}
+
+/// How far growth extends, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    /// Of a rate.
+    divisor: Option<f64>,
+    /// What growth is multiplied by.
+    factor: f64,
+}
+
+impl Extent {
+    fn factor_from(&self, to_start: f64) -> f64 {
+        let factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        self.divisor.map_or(factor, |divisor| factor / divisor)
+    }
+
+    /// How far before its first sample a counter was zero, if growth would extend further than that.
+    fn zero_before(&self, first: f64, growth: f64) -> Option<f64> {
+        let may_be = growth > 0.0 && first >= 0.0;
+        // Then the division need not be done: rounding keeps the order.
+        let is_far = first >= growth && self.sampled >= self.to_start;
+        if !may_be || is_far {
+            return None;
         }
-        if to_zero < to_start {
-            to_start = to_zero;
-        }
+        let to_zero = self.sampled * (first / growth);
+        (to_zero < self.to_start).then_some(to_zero)
     }
-    if to_end >= close {
-        to_end = average / 2.0;
-    }
-    let mut factor = (sampled + to_start + to_end) / sampled;
-    if kind == Kind::Rate {
-        factor /= window.range_ms as f64 / 1000.0;
-    }
-    factor
 }
 
 /// The growth between the last two samples: by second for counters, plain otherwise.
