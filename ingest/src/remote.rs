@@ -15,13 +15,13 @@ pub mod v2;
 use std::fmt;
 use std::sync::Arc;
 
-use model::labels::METRIC_NAME;
+use model::labels::{METRIC_NAME, is_legacy_name};
+use model::quote::quote;
 use model::{Batch, Exemplar, Histogram, Labels, MetricKind, Timestamp, limits};
 use proto::remote::{Fields, WireError};
 
 use crate::exemplar;
 use crate::metadata::Gathered;
-use crate::push::is_legacy;
 use seen::Reading;
 
 /// Why nothing of a request can be taken.
@@ -373,9 +373,9 @@ fn show_labels(labels: &[(&str, &str)]) -> String {
         }
         let comma = if i == 0 { "" } else { ", " };
         let (name, value) = (shorten(name), shorten(value));
-        text.push_str(&match is_legacy(name, false) {
-            true => format!("{comma}{name}={value:?}"),
-            false => format!("{comma}{name:?}={value:?}"),
+        text.push_str(&match is_legacy_name(name, false) {
+            true => format!("{comma}{name}={}", quote(value)),
+            false => format!("{comma}{}={}", quote(name), quote(value)),
         });
     }
     text + "}"

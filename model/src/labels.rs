@@ -24,6 +24,7 @@ use triomphe::ThinArc;
 use crate::ShardId;
 use crate::hash::xxh3;
 use crate::memo::{Giver, Memo};
+use crate::quote::quote;
 
 /// The label that carries a series' name.
 pub const METRIC_NAME: &str = "__name__";
@@ -351,14 +352,23 @@ impl PartialOrd for Labels {
     }
 }
 
-/// `{__name__="up", job="node"}`: as Prometheus prints a metric that it has not given a name
+/// Whether a name is one that every Prometheus knew; `colon` where it is a metric's.
+pub fn is_legacy_name(name: &str, colon: bool) -> bool {
+    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
+    name.bytes().next().is_some_and(letter) && name.bytes().all(|b| letter(b) || b.is_ascii_digit())
+}
+
+/// `{__name__="up", job="node", "utf.8"="x"}`: as Prometheus prints a metric that it has not given a name
 /// position; used in messages and tests.
 impl fmt::Display for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
         for (i, (name, value)) in self.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{name}={value:?}")?;
+            match is_legacy_name(name, false) {
+                true => write!(f, "{comma}{name}={}", quote(value))?,
+                false => write!(f, "{comma}{}={}", quote(name), quote(value))?,
+            }
         }
         f.write_str("}")
     }

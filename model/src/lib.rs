@@ -7,7 +7,7 @@
 //!
 //! In reading order:
 //! - [`id`], [`time`], [`number`], [`limits`]: names, instants, floats as text, bounds
-//! - [`regex`]: patterns with Go's meaning
+//! - [`quote`]: texts in quotes as Go prints them; [`regex`]: patterns with Go's meaning
 //! - [`labels`], [`matcher`], [`histogram`], [`sample`], [`batch`]: what is stored and how it is
 //!   chosen
 //! - [`group`]: Pushgateway's groups; [`metadata`]: what metrics mean
@@ -37,6 +37,7 @@ pub mod metadata;
 pub mod newest;
 pub mod number;
 pub mod port;
+pub mod quote;
 pub mod regex;
 pub mod sample;
 pub mod sink;

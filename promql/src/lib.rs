@@ -32,7 +32,6 @@ pub mod parser;
 mod plan;
 pub mod pretty;
 mod printer;
-mod quote;
 mod selectors;
 pub mod tree;
 

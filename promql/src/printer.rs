@@ -3,7 +3,7 @@
 use std::fmt;
 
 use model::Matcher;
-use model::labels::METRIC_NAME;
+use model::labels::{METRIC_NAME, is_legacy_name};
 use model::number;
 
 use crate::ast::{
@@ -11,7 +11,8 @@ use crate::ast::{
     Shift, StringLiteral, Subquery, VectorSelector,
 };
 use crate::duration::Length;
-use crate::quote::{quote, quote_bytes};
+
+use model::quote::{quote, quote_bytes};
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,14 +138,10 @@ impl VectorSelector {
 
 /// A name as it may stand in braces or groupings: in quotes unless it is an identifier.
 fn label_name(name: &str) -> String {
-    let mut chars = name.chars();
-    let starts = chars
-        .next()
-        .is_some_and(|c| c == '_' || c.is_ascii_alphabetic());
-    if starts && chars.all(|c| c == '_' || c.is_ascii_alphanumeric()) {
-        return name.to_owned();
+    match is_legacy_name(name, false) {
+        true => name.to_owned(),
+        false => quote(name),
     }
-    quote(name)
 }
 
 /// Names in a grouping, where Prometheus leaves a colon as it is.

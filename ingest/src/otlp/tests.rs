@@ -117,11 +117,11 @@ fn what_a_resource_is_stands_in_target_info() {
     let (lines, _) = read_with(&text, &settings);
     assert_eq!(
         lines[0],
-        r#"{__name__="g", host.name="h", instance="i1", job="eu/shop", otel_scope_k="v", otel_scope_name="s", otel_scope_version="1", service.instance.id="i1", service.namespace="eu"} 1 @1"#
+        r#"{__name__="g", "host.name"="h", instance="i1", job="eu/shop", otel_scope_k="v", otel_scope_name="s", otel_scope_version="1", "service.instance.id"="i1", "service.namespace"="eu"} 1 @1"#
     );
     assert_eq!(
         lines[2],
-        r#"{__name__="target_info", host.name="h", instance="i1", job="eu/shop", service.instance.id="i1", service.name="shop", service.namespace="eu"} 1 @1"#
+        r#"{__name__="target_info", "host.name"="h", instance="i1", job="eu/shop", "service.instance.id"="i1", "service.name"="shop", "service.namespace"="eu"} 1 @1"#
     );
 }
 

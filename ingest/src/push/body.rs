@@ -4,10 +4,11 @@
 //! the last line must end.
 
 use model::group::{Family, FamilyKind, GroupingKey};
+use model::quote::quote_bytes;
 use model::{hash, limits, number};
 
 use super::check::{self, Building, Metric, Value};
-use super::{Names, PushError, Rules, quoted};
+use super::{Names, PushError, Rules};
 
 /// Parses a body pushed to the group of `key`. The families carry the group's labels in place of
 /// their own of the same names, and no name twice; `le` and `quantile` are in float form, every
@@ -156,12 +157,12 @@ impl Parser<'_> {
 
     fn help(&mut self, family: usize) -> Step {
         if self.families[family].help.is_some() {
-            let name = quoted(&self.families[family].name);
+            let name = quote_bytes(&self.families[family].name);
             return Err(format!("second HELP line for metric name {name}"));
         }
         let help = self.escaped(|b| b == b'\n')?;
         let not_text = |e: std::string::FromUtf8Error| {
-            format!("docstring {} is not UTF-8", quoted(e.as_bytes()))
+            format!("docstring {} is not UTF-8", quote_bytes(e.as_bytes()))
         };
         self.families[family].help = Some(String::from_utf8(help).map_err(not_text)?);
         Ok(())
@@ -172,7 +173,7 @@ impl Parser<'_> {
         if self.families[family].kind.is_some() {
             return Err(format!(
                 "second TYPE line for metric name {}, or TYPE reported after samples",
-                quoted(name)
+                quote_bytes(name)
             ));
         }
         let word = self.take_while(|b| b != b'\n').to_vec();
@@ -183,7 +184,7 @@ impl Parser<'_> {
             b"histogram" | b"gauge_histogram" => FamilyKind::Histogram,
             b"summary" => FamilyKind::Summary,
             b"untyped" => FamilyKind::Untyped,
-            _ => return Err(format!("unknown metric type {}", quoted(word))),
+            _ => return Err(format!("unknown metric type {}", quote_bytes(word))),
         };
         self.families[family].kind = Some(kind);
         Ok(())
@@ -196,7 +197,7 @@ impl Parser<'_> {
                 self.at += 1;
                 let name = self.escaped(|b| b == b'"' || b == b'\n')?;
                 if self.peek()? == b'\n' {
-                    let name = quoted(name);
+                    let name = quote_bytes(name);
                     return Err(format!("{what} name {name} contains unescaped new-line"));
                 }
                 self.at += 1;
@@ -209,7 +210,7 @@ impl Parser<'_> {
         };
         self.peek()?;
         String::from_utf8(bytes)
-            .map_err(|e| format!("invalid {what} name {}", quoted(e.as_bytes())))
+            .map_err(|e| format!("invalid {what} name {}", quote_bytes(e.as_bytes())))
     }
 
     /// Up to a byte that ends it, escapes undone.
@@ -233,7 +234,7 @@ impl Parser<'_> {
     /// The family a name belongs to, made when there is none.
     fn family(&mut self, name: String) -> Step<(usize, Part)> {
         if !self.names.allow_metric(&name) {
-            return Err(format!("invalid metric name {}", quoted(name)));
+            return Err(format!("invalid metric name {}", quote_bytes(name)));
         }
         check_length("metric name", &name)?;
         if let Some(&family) = self.by_name.get(&name) {
@@ -289,7 +290,7 @@ impl Parser<'_> {
         };
         let word = self.word()?;
         let value = parse_number(&word)
-            .ok_or_else(|| format!("expected float as value, got {}", quoted(word)))?;
+            .ok_or_else(|| format!("expected float as value, got {}", quote_bytes(word)))?;
         self.timestamp()?;
         self.families[family].put(line.labels, line.bound, value, part)
     }
@@ -326,7 +327,7 @@ impl Parser<'_> {
             }
             let name = self.name("label", false)?;
             if name.is_empty() {
-                let family = quoted(self.family_name(line));
+                let family = quote_bytes(self.family_name(line));
                 return Err(format!("invalid label name for metric {family}"));
             }
             self.skip_blanks();
@@ -337,7 +338,7 @@ impl Parser<'_> {
                     return Err(format!("expected '=' after label name, found {found:?}"));
                 }
                 _ if line.family.is_some() => {
-                    let family = quoted(self.family_name(line));
+                    let family = quote_bytes(self.family_name(line));
                     return Err(format!("multiple metric names for metric {family}"));
                 }
                 b',' | b'}' => self.begin(line, name)?,
@@ -355,10 +356,10 @@ impl Parser<'_> {
     /// `="value"` and what may follow it.
     fn label(&mut self, line: &mut Line, name: String) -> Step {
         if name == model::labels::METRIC_NAME {
-            return Err(format!("label name {} is reserved", quoted(name)));
+            return Err(format!("label name {} is reserved", quote_bytes(name)));
         }
         if !self.names.allow_label(&name) {
-            return Err(format!("invalid label name {}", quoted(name)));
+            return Err(format!("invalid label name {}", quote_bytes(name)));
         }
         check_length("label name", &name)?;
         let bound_label = line
@@ -366,13 +367,13 @@ impl Parser<'_> {
             .and_then(|(f, _)| self.families[f].bound_label());
         let is_bound = bound_label == Some(name.as_str());
         if !is_bound && line.labels.iter().any(|(n, _)| *n == name) {
-            let family = quoted(self.family_name(line));
+            let family = quote_bytes(self.family_name(line));
             return Err(format!("duplicate label names for metric {family}"));
         }
         let value = self.label_value()?;
         if is_bound {
             line.bound = Some(parse_number(value.as_bytes()).ok_or_else(|| {
-                let value = quoted(&value);
+                let value = quote_bytes(&value);
                 format!("expected float as value for '{name}' label, got {value}")
             })?);
         } else {
@@ -384,7 +385,10 @@ impl Parser<'_> {
         self.skip_blanks();
         match self.peek()? {
             b',' | b'}' => Ok(()),
-            _ => Err(format!("unexpected end of label value {}", quoted(value))),
+            _ => Err(format!(
+                "unexpected end of label value {}",
+                quote_bytes(value)
+            )),
         }
     }
 
@@ -401,13 +405,13 @@ impl Parser<'_> {
         self.at += 1;
         let value = self.escaped(|b| b == b'"' || b == b'\n')?;
         if self.peek()? == b'\n' {
-            let value = quoted(value);
+            let value = quote_bytes(value);
             return Err(format!("label value {value} contains unescaped new-line"));
         }
         self.at += 1;
         self.peek()?;
         let value = String::from_utf8(value)
-            .map_err(|e| format!("invalid label value {}", quoted(e.as_bytes())))?;
+            .map_err(|e| format!("invalid label value {}", quote_bytes(e.as_bytes())))?;
         check_length("label value", &value)?;
         Ok(value)
     }
@@ -421,13 +425,13 @@ impl Parser<'_> {
         let word = self.word()?;
         let text = String::from_utf8_lossy(&word);
         if text.parse::<i64>().is_err() {
-            let word = quoted(&word);
+            let word = quote_bytes(&word);
             return Err(format!("expected integer as timestamp, got {word}"));
         }
         let rest = self.take_while(|b| b != b'\n').to_vec();
         self.peek()?;
         if !rest.is_empty() {
-            let rest = quoted(rest);
+            let rest = quote_bytes(rest);
             return Err(format!("spurious string after timestamp: {rest}"));
         }
         self.timestamps = true;
@@ -453,13 +457,13 @@ impl Building {
         if histogram && part == Part::Count && value < 0.0 {
             return Err(format!(
                 "negative count for histogram {}",
-                quoted(&self.name)
+                quote_bytes(&self.name)
             ));
         }
         let bound = bound.filter(|bound| !bound.is_nan());
         let takes_bound = part == Part::Whole && bound.is_some();
         if histogram && takes_bound && value < 0.0 {
-            let name = quoted(&self.name);
+            let name = quote_bytes(&self.name);
             return Err(format!("negative bucket population for histogram {name}"));
         }
         let (bounds, sum, count) = self.compound(labels);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use model::group::{Family, FamilyKind, FamilySample, GroupingKey, Rare};
 use model::labels::LabelsBuilder;
+use model::quote::quote_bytes;
 use model::{Histogram, Labels, hash, limits, number};
 
-use super::{PushError, quoted};
+use super::PushError;
 
 /// Families the store keeps for each group itself; a pushed one of the name is replaced by them.
 const OWN_FAMILIES: [&str; 3] = [
@@ -189,9 +190,9 @@ pub(super) fn collision(
         if collides {
             return Some(format!(
                 "collected metric named {} collides with previously collected {} named {}",
-                quoted(name),
+                quote_bytes(name),
                 kind.as_str(),
-                quoted(stem)
+                quote_bytes(stem)
             ));
         }
     }
@@ -366,7 +367,13 @@ pub(super) fn described(
 ) -> String {
     let labels: String = labels
         .iter()
-        .map(|(n, v)| format!("label:{{name:{}  value:{}}}  ", quoted(n), quoted(v)))
+        .map(|(n, v)| {
+            format!(
+                "label:{{name:{}  value:{}}}  ",
+                quote_bytes(n),
+                quote_bytes(v)
+            )
+        })
         .collect();
     let value = number::exposition(value);
     let value = match count.map(number::exposition) {
@@ -375,7 +382,7 @@ pub(super) fn described(
     };
     format!(
         "collected metric {} {{ {labels}{}:{{{value}}}}}",
-        quoted(family),
+        quote_bytes(family),
         kind.as_str()
     )
 }

@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use model::group::{Family, FamilyKind, GroupingKey};
+use model::quote::quote_bytes;
 use model::{Histogram, hash, limits};
 use proto::wire::{Field, Fields, WireError, split_delimited};
 
 use crate::protobuf::native_part;
 
 use super::check::{self, Building, Metric, Value};
-use super::{Names, PushError, Rules, quoted};
+use super::{Names, PushError, Rules};
 
 /// Parses a body pushed to the group of `key`; the result is that of [`super::parse`]. As in the
 /// original, any text is a name here, whatever the rules say of names.
@@ -76,7 +77,7 @@ impl Reader {
         }
         self.family.kind.get_or_insert(FamilyKind::Counter);
         if !self.names.allow_metric(&self.family.name) {
-            let name = quoted(&self.family.name);
+            let name = quote_bytes(&self.family.name);
             return Err(PushError::Protobuf(format!("invalid metric name {name}")));
         }
         check_length("metric name", &self.family.name)?;
@@ -118,7 +119,7 @@ impl Reader {
             self.problem.get_or_insert_with(|| {
                 format!(
                     "collected metric {} {{ }} is not a {}",
-                    quoted(&self.family.name),
+                    quote_bytes(&self.family.name),
                     kind.as_str().to_uppercase()
                 )
             });
@@ -169,7 +170,7 @@ impl Reader {
             }
         }
         if !self.names.allow_label(name) {
-            let name = quoted(name);
+            let name = quote_bytes(name);
             return Err(PushError::Protobuf(format!("invalid label name {name}")));
         }
         check_length("label name", name)?;

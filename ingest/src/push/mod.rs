@@ -19,6 +19,8 @@ pub use families::{families, of_text};
 pub use gather::contradictions;
 pub use render::{Escape, render, time_families};
 
+use model::labels::is_legacy_name;
+
 /// Which names metrics and labels may have.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
@@ -33,7 +35,7 @@ impl Names {
     /// Whether a metric may be called `name`.
     pub fn allow_metric(self, name: &str) -> bool {
         match self {
-            Self::Legacy => is_legacy(name, true),
+            Self::Legacy => is_legacy_name(name, true),
             Self::Utf8 => !name.is_empty(),
         }
     }
@@ -41,7 +43,7 @@ impl Names {
     /// Whether a label may be called `name`.
     pub fn allow_label(self, name: &str) -> bool {
         match self {
-            Self::Legacy => is_legacy(name, false),
+            Self::Legacy => is_legacy_name(name, false),
             Self::Utf8 => !name.is_empty(),
         }
     }
@@ -82,46 +84,9 @@ pub enum PushError {
     Inconsistent(String),
 }
 
-/// Whether a name is one that every Prometheus knew; `colon` where it is a metric's.
-pub(crate) fn is_legacy(name: &str, colon: bool) -> bool {
-    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
-    name.bytes().next().is_some_and(letter) && name.bytes().all(|b| letter(b) || b.is_ascii_digit())
-}
-
-/// A text in double quotes as Go's `%q` writes it.
-fn quoted(text: impl AsRef<[u8]>) -> String {
-    let mut out = String::from('"');
-    for chunk in text.as_ref().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
-                c => out.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    out.push('"');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quoting_is_that_of_go() {
-        assert_eq!(
-            quoted(b"a\"\\\n\x01\xff\xc3\xa9"),
-            "\"a\\\"\\\\\\n\\x01\\xff\u{e9}\""
-        );
-    }
 
     #[test]
     fn names_are_legacy_unless_asked() {

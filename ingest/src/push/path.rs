@@ -6,8 +6,9 @@
 //! every later push fail.
 
 use model::group::GroupingKey;
+use model::quote::quote_bytes;
 
-use super::{Names, quoted};
+use super::Names;
 
 /// Why a path names no group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +63,7 @@ fn split_labels(labels: &str, names: Names) -> Result<Vec<(String, String)>, Pat
     if !parts.len().is_multiple_of(2) {
         return Err(invalid(format!(
             "odd number of components in label string {}",
-            quoted(labels)
+            quote_bytes(labels)
         )));
     }
     let pairs = parts.chunks_exact(2).map(|pair| (pair[0], pair[1]));
@@ -81,7 +82,10 @@ fn label(component: &str, value: &str, names: Names) -> Result<(String, String),
         Names::Utf8 => unescape_name(raw_name),
     };
     if !names.allow_label(&name) || name.starts_with("__") {
-        return Err(invalid(format!("improper label name {}", quoted(raw_name))));
+        return Err(invalid(format!(
+            "improper label name {}",
+            quote_bytes(raw_name)
+        )));
     }
     if !in_base64 {
         return Ok((name, value.to_owned()));
@@ -90,7 +94,7 @@ fn label(component: &str, value: &str, names: Names) -> Result<(String, String),
         Ok(decoded) => Ok((name, decoded)),
         Err(reason) => Err(invalid(format!(
             "invalid base64 encoding for label {name}={}: {reason}",
-            quoted(value)
+            quote_bytes(value)
         ))),
     }
 }
@@ -109,14 +113,14 @@ fn undo_percent(raw: &str) -> Result<String, PathError> {
             let shown: String = after.chars().take(2).collect();
             invalid(format!(
                 "invalid URL escape {}",
-                quoted(format!("%{shown}"))
+                quote_bytes(format!("%{shown}"))
             ))
         })?);
         rest = after.get(2..).unwrap_or_default();
     }
     bytes.extend_from_slice(rest.as_bytes());
     String::from_utf8(bytes)
-        .map_err(|e| invalid(format!("path is not UTF-8: {}", quoted(e.as_bytes()))))
+        .map_err(|e| invalid(format!("path is not UTF-8: {}", quote_bytes(e.as_bytes()))))
 }
 
 /// URL-safe base64, padding and line ends ignored; the reason names the byte as Go does.
@@ -149,7 +153,7 @@ fn decode_base64(text: &str) -> Result<String, String> {
     if digits == 1 {
         return Err(format!("illegal base64 data at input byte {group_at}"));
     }
-    String::from_utf8(bytes).map_err(|e| format!("{} is not UTF-8", quoted(e.as_bytes())))
+    String::from_utf8(bytes).map_err(|e| format!("{} is not UTF-8", quote_bytes(e.as_bytes())))
 }
 
 /// Undoes the `U__` form of a name (Prometheus' UTF-8 proposal): `__` is `_`, `_2e_` is U+002E.

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::group::{Family, FamilyKind, FamilySample, Group};
+use model::labels::is_legacy_name;
 use model::{Histogram, Timestamp, number};
 
 use super::check::{bound_label, collision};
-use super::is_legacy;
 
 const PUSH_TIME: (&str, &str) = (
     "push_time_seconds",
@@ -200,7 +200,7 @@ impl<'a> Merged<'a> {
 
     fn write(&mut self, name: &str, escaped: Escape<'_>, out: &mut String) {
         let name = &*escaped(name);
-        let shown = match is_legacy(name, true) {
+        let shown = match is_legacy_name(name, true) {
             true => name.to_owned(),
             false => format!("\"{}\"", escape(name, true)),
         };
@@ -227,7 +227,7 @@ impl Metric<'_> {
 
     fn write(&self, family: &str, escaped: Escape<'_>, out: &mut String) {
         for line in &self.lines {
-            let legacy = is_legacy(family, true);
+            let legacy = is_legacy_name(family, true);
             let mut comma = "";
             if legacy {
                 out.push_str(family);
@@ -258,7 +258,7 @@ impl Metric<'_> {
 }
 
 fn write_label(name: &str, value: &str, out: &mut String) {
-    match is_legacy(name, false) {
+    match is_legacy_name(name, false) {
         true => out.push_str(name),
         false => out.push_str(&format!("\"{}\"", escape(name, true))),
     }

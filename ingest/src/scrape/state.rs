@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::labels::is_legacy_name;
 use model::sample::STALE_NAN;
 use model::{Batch, Exemplar, Histogram, Labels, Timestamp, Value, hash, limits};
 
@@ -532,10 +533,6 @@ fn check(target: &Target, labels: &Labels) -> Result<(), ScrapeError> {
 
 /// Whether the metric's and every label's name is one of before UTF-8.
 fn is_legacy(labels: &Labels) -> bool {
-    let plain = |name: &str, colon: bool| {
-        let mut bytes = name.bytes();
-        let first = |b: u8| b.is_ascii_alphabetic() || b == b'_' || (colon && b == b':');
-        bytes.next().is_some_and(first) && bytes.all(|b| first(b) || b.is_ascii_digit())
-    };
-    plain(labels.metric_name(), true) && labels.iter().all(|(name, _)| plain(name, false))
+    let mut names = labels.iter().map(|(name, _)| name);
+    is_legacy_name(labels.metric_name(), true) && names.all(|name| is_legacy_name(name, false))
 }

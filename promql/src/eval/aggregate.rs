@@ -15,7 +15,7 @@ use crate::error::QueryError;
 use crate::native;
 use crate::plan::Grid;
 use crate::printer::format_float;
-use crate::quote::{quote, quote_bytes};
+use model::quote::{quote, quote_bytes};
 
 impl Evaluation<'_> {
     pub(super) async fn aggregate(

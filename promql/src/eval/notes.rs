@@ -6,7 +6,7 @@ use super::element::Trouble;
 use crate::ast::{Aggregate, AggregateOp, Binary, Expr};
 use crate::error::Position;
 use crate::native::Incompatible;
-use crate::quote::quote;
+use model::quote::quote;
 
 /// How many of each kind are told; of the rest only the number.
 const SHOWN_MAX: usize = 10;

@@ -9,7 +9,7 @@ use crate::ast::{
 };
 use crate::error::Span;
 use crate::function::Variadic;
-use crate::quote::quote;
+use model::quote::quote;
 
 impl Parser<'_> {
     /// Reports what does not fit, inner mistakes first, and settles how binary operators match.

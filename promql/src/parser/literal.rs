@@ -2,7 +2,7 @@
 
 use crate::ast::StringLiteral;
 use crate::error::Span;
-use crate::quote::quote;
+use model::quote::quote;
 
 /// A number token's value: integers in any base, else a float.
 pub(super) fn number(text: &str) -> Result<f64, String> {

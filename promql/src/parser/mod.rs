@@ -18,7 +18,7 @@ use model::limits::{QUERY_BYTES_MAX, QUERY_DEPTH_MAX, QUERY_HEIGHT_MAX};
 use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Fill, Matching, NumberLiteral, Unary};
 use crate::error::{ParseError, Span};
 use crate::lexer::{Keyword, Kind, Token, lex};
-use crate::quote::{quote, quote_bytes};
+use model::quote::{quote, quote_bytes};
 
 /// What the parser lets through beyond the default.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::duration::Length;
 use crate::error::Span;
 use crate::function::Function;
 use crate::lexer::{Keyword, Kind};
-use crate::quote::quote;
+use model::quote::quote;
 
 impl Parser<'_> {
     /// An operand with everything that stands behind it.

@@ -12,7 +12,7 @@ use crate::error::QueryError;
 use crate::histogram::{self as classic, Bucket};
 use crate::native::{self, Nans};
 use crate::plan::Grid;
-use crate::quote::quote;
+use model::quote::quote;
 
 /// The label that carries a bucket's upper bound.
 const UPPER_BOUND: &str = "le";

@@ -10,7 +10,8 @@ pub fn quote(text: &str) -> String {
 }
 
 /// As [`quote`], for bytes that need not be UTF-8: those that are not become `\xff`.
-pub fn quote_bytes(bytes: &[u8]) -> String {
+pub fn quote_bytes(bytes: impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref();
     let mut quoted = String::with_capacity(bytes.len() + 2);
     quoted.push('"');
     for chunk in bytes.utf8_chunks() {
@@ -70,6 +71,10 @@ mod tests {
         assert_eq!(quote("a\"b'\\é\n\u{1}"), r#""a\"b'\\é\n\x01""#);
         assert_eq!(quote("e\u{301}\u{200b}"), "\"e\u{301}\\u200b\"");
         assert_eq!(quote_bytes(b"a\xc5z"), r#""a\xc5z""#);
+        assert_eq!(
+            quote_bytes(b"a\"\\\n\x01\xff\xc3\xa9"),
+            "\"a\\\"\\\\\\n\\x01\\xff\u{e9}\""
+        );
         assert_eq!(quote_char(Some('\'')), r"'\''");
         assert_eq!(quote_char(None), "'\u{fffd}'");
     }
