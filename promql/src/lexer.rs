@@ -8,7 +8,7 @@ use crate::ast::{AggregateOp, BinaryOp};
 use crate::error::Span;
 use crate::parser::ParseOptions;
 use crate::parser::duration::duration_function;
-use crate::quote::{is_printable, quote, quote_char};
+use model::quote::{is_printable, quote, quote_char};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Token {
@@ -60,9 +60,10 @@ pub(crate) enum Keyword {
 impl Kind {
     /// How messages name a token of this kind and text.
     pub fn describe(&self, text: &str) -> String {
-        let shown = || match text.char_indices().nth(10) {
-            Some((at, _)) => format!("{}...", quote(&text[..at])),
-            None => quote(text),
+        // Prometheus counts bytes, and cuts characters.
+        let shown = || match text.len() > 10 {
+            true => format!("{}...", quote(&text.chars().take(10).collect::<String>())),
+            false => quote(text),
         };
         match self {
             Self::End => "end of input".to_owned(),
