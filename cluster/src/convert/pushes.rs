@@ -24,7 +24,7 @@ fn family_to_wire(family: &Family) -> wire::Family {
     let sample = |s: &FamilySample| wire::FamilySample {
         suffix: s.suffix.to_owned(),
         labels: labels_to_wire(&s.labels),
-        value: s.value,
+        value_bits: s.value.to_bits(),
         empty: s.empty_labels().to_vec(),
         native: s.native().map_or_else(Bytes::new, |native| {
             let mut bytes = Vec::new();
@@ -50,7 +50,7 @@ fn family_from_wire(family: wire::Family) -> Result<Family, Malformed> {
         Ok(FamilySample {
             suffix: suffix.ok_or_else(|| Malformed::new("suffix"))?,
             labels: labels_from_wire(&s.labels)?,
-            value: s.value,
+            value: f64::from_bits(s.value_bits),
             rare: rare_from_wire(s.empty, &s.native, s.implied)?,
         })
     };
@@ -224,7 +224,7 @@ mod tests {
             samples: vec![FamilySample {
                 suffix: "_bucket",
                 labels: Labels::from_pairs([("le", "+Inf")]),
-                value: 2.0,
+                value: -0.0,
                 rare: None,
             }],
         }];
@@ -240,7 +240,10 @@ mod tests {
             expires: Some(Timestamp(9)),
         };
         let key = group.key.clone();
-        assert_eq!(group_from_wire(group_to_wire(&group)), Ok(group));
+        let again = group_from_wire(group_to_wire(&group)).unwrap();
+        let bits = |group: &Group| group.families[0].samples[0].value.to_bits();
+        assert_eq!(bits(&again), bits(&group), "a zero keeps its sign");
+        assert_eq!(again, group);
         for op in [
             PushOp::Put(families.clone()),
             PushOp::Add {

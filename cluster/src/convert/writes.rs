@@ -68,14 +68,14 @@ pub(super) fn exemplar_to_wire(series: u32, exemplar: &Exemplar) -> wire::Exempl
         series,
         labels: labels_to_wire(&exemplar.labels),
         timestamp_ms: exemplar.timestamp.0,
-        value: exemplar.value,
+        value_bits: exemplar.value.to_bits(),
     }
 }
 
 pub(super) fn exemplar_from_wire(exemplar: wire::Exemplar) -> Result<Exemplar, Malformed> {
     Ok(Exemplar {
         labels: labels_from_wire(&exemplar.labels)?,
-        value: exemplar.value,
+        value: f64::from_bits(exemplar.value_bits),
         timestamp: Timestamp(exemplar.timestamp_ms),
     })
 }
@@ -155,7 +155,29 @@ pub fn written_from_wire(written: wire::Written) -> Result<Written, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
+
+    #[test]
+    fn an_exemplar_keeps_all_bits_of_its_value() {
+        for value in [
+            -0.0,
+            0.0,
+            f64::NEG_INFINITY,
+            f64::from_bits(0x7ff8_0000_0000_0002),
+        ] {
+            let exemplar = Exemplar {
+                labels: Labels::from_pairs([("trace_id", "a")]),
+                value,
+                timestamp: Timestamp(-7),
+            };
+            let bytes = exemplar_to_wire(3, &exemplar).encode_to_vec();
+            let again = wire::Exemplar::decode(&bytes[..]).unwrap();
+            let again = exemplar_from_wire(again).unwrap();
+            assert_eq!(again.value.to_bits(), value.to_bits());
+        }
+    }
 
     #[test]
     fn batches_survive_the_wire_and_bad_ones_do_not() {
