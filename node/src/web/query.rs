@@ -86,7 +86,15 @@ async fn run(
         trail: options.trail.clone(),
         origin: Some(origin),
     };
-    let answer = api.queries.run(query).await?;
+    let answer = api
+        .queries
+        .run(query)
+        .await
+        .map_err(|failure| match failure {
+            // Prometheus waits before it parses, and calls whatever happens until then the query's fault.
+            Failure::Queue if options.is_timeout_given => ApiError::bad_parameter("query", failure),
+            failure => failure.into(),
+        })?;
     let per_step = api.settings.per_step_stats;
     let stats = match form.first("stats") {
         "" => None,
@@ -132,6 +140,8 @@ fn parse_step(form: &Form, start: Moment, end: Moment) -> Result<Duration, ApiEr
 struct Options {
     params: QueryParams,
     timeout: Duration,
+    /// Whether the request says how long it may take.
+    is_timeout_given: bool,
     trail: Option<Arc<Trail>>,
 }
 
@@ -139,7 +149,8 @@ impl Options {
     fn read(api: &Shared, form: &Form, headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut timeout = api.settings.query_timeout;
         let text = form.first("timeout");
-        if !text.is_empty() {
+        let is_timeout_given = !text.is_empty();
+        if is_timeout_given {
             let asked = parse_nanos(text).map_err(|e| ApiError::bad_parameter("timeout", e))?;
             timeout = timeout.min(Duration::from_nanos(u64::try_from(asked).unwrap_or(0)));
         }
@@ -167,6 +178,7 @@ impl Options {
         Ok(Self {
             params,
             timeout,
+            is_timeout_given,
             trail,
         })
     }
@@ -473,12 +485,15 @@ mod tests {
         // What never ran is another error: Prometheus 3.5.3 with `--query.max-concurrency=1`.
         let waited =
             r#"{"status":"error","errorType":"execution","error":"context deadline exceeded"}"#;
+        let waited_as_asked = r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": context deadline exceeded"}"#;
         let none = twin.get("/api/v1/query?query=1&timeout=0").await;
-        assert_eq!(none.seen(), (422, waited));
+        assert_eq!(none.seen(), (400, waited_as_asked));
         let slots = twin.queries.slots.clone();
         let all = u32::try_from(slots.available_permits()).unwrap();
         let _all = slots.acquire_many(all).await.unwrap();
         let queued = twin.get("/api/v1/query?query=1&timeout=5").await;
+        assert_eq!(queued.seen(), (400, waited_as_asked));
+        let queued = twin.get("/api/v1/query?query=1").await;
         assert_eq!(queued.seen(), (422, waited));
     }
 
