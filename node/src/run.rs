@@ -344,6 +344,7 @@ fn settings(flags: &Flags) -> Result<Settings, StartError> {
         push_lifecycle: flags.push.enable_lifecycle,
         telemetry_path: flags.web.telemetry_path.clone(),
         route_prefix: flags.web.route_prefix.clone(),
+        external_path: flags.web.external_path.clone(),
         cors_origin: compile_anchored(&flags.web.cors_origin)?,
     })
 }
@@ -567,14 +568,16 @@ fn listen(
     access: Option<Arc<Access>>,
 ) -> Listening {
     let bounds = Bounds::new(flags.web.connections_max, flags.web.read_timeout);
-    let prefix = &flags.web.route_prefix;
-    let api = prefixed(prefix, api_router(state.clone()));
+    let api = api_router(state.clone());
     let grpc = grpc_router(state.clone());
     let push_prefix = match flags.program {
-        Program::Pushgateway => prefix.as_str(),
+        Program::Pushgateway => flags.web.route_prefix.as_str(),
         _ => "",
     };
-    let push = prefixed(push_prefix, push_router(state));
+    let push = match push_prefix {
+        "" => push_router(state),
+        prefix => Router::new().nest(prefix, push_router(state)),
+    };
     let (api, push, grpc) = match &access {
         None => (api, push, grpc),
         Some(access) => {
@@ -614,12 +617,5 @@ fn listen(
         stop,
         ended,
         _tasks: tasks,
-    }
-}
-
-fn prefixed(prefix: &str, router: Router) -> Router {
-    match prefix {
-        "" => router,
-        prefix => Router::new().nest(prefix, router),
     }
 }

@@ -160,14 +160,14 @@ impl Texts {
 
     fn web(&self) -> Result<Web, UsageError> {
         let external_url = self.text("web.external-url").to_owned();
-        let prefix = match self.text("web.route-prefix") {
-            "" => path_of(&external_url),
-            given => given,
+        let trimmed = |path: &str| match path.trim_matches('/') {
+            "" => String::new(),
+            inner => format!("/{inner}"),
         };
-        let inner = prefix.trim_matches('/');
-        let route_prefix = match inner.is_empty() {
-            true => String::new(),
-            false => format!("/{inner}"),
+        let external_path = trimmed(path_of(&external_url));
+        let route_prefix = match self.text("web.route-prefix") {
+            "" => external_path.clone(),
+            given => trimmed(given),
         };
         let connections = self.number("web.max-connections", 1, 1 << 20)?;
         let telemetry_path = match self.text("web.telemetry-path") {
@@ -181,6 +181,7 @@ impl Texts {
             connections_max: to_usize(connections),
             external_url,
             route_prefix,
+            external_path,
             telemetry_path: format!("/{}", telemetry_path.trim_start_matches('/')),
             page_title: self.text("web.page-title").to_owned(),
             cors_origin: self.text("web.cors.origin").to_owned(),
@@ -418,6 +419,7 @@ fn check_features(features: &[String], warnings: &mut Vec<String>) -> Result<(),
             | "metadata-wal-records"
             | "otlp-deltatocumulative"
             | "otlp-native-delta-ingestion"
+            | "type-and-unit-labels"
             | "promql-duration-expr"
             | "promql-per-step-stats"
             | "promql-experimental-functions"

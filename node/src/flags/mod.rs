@@ -88,6 +88,8 @@ pub struct Web {
     pub external_url: String,
     /// Begins with a slash and does not end with one: empty for none, `/a/b`.
     pub route_prefix: String,
+    /// The path of the external URL, in the same form: what links begin with.
+    pub external_path: String,
     /// Where the Pushgateway exposes metrics.
     pub telemetry_path: String,
     pub page_title: String,

@@ -78,13 +78,14 @@ pub use state::{ApiState, Status};
 
 type Shared = Arc<ApiState>;
 
-/// The listener of Prometheus' API.
+/// The listener of Prometheus' API, all of it below `--web.route-prefix`.
 pub fn api_router(state: ApiState) -> Router {
     let measure = Measure {
         metrics: state.http_metrics.clone(),
         clock: Arc::clone(&state.clock),
         prefix: state.settings.route_prefix.as_str().into(),
     };
+    let prefix = state.settings.route_prefix.clone();
     let state = Arc::new(state);
     let json = Router::new()
         .route("/api/v1/query", get_or_post(query::instant))
@@ -180,8 +181,19 @@ pub fn api_router(state: ApiState) -> Router {
         .layer(from_fn(encoding::clean_path))
         .layer(from_fn(strict::refuse))
         .layer(from_fn_with_state(Arc::clone(&state), encoding::date))
-        .with_state(state);
-    Router::new().fallback_service(served.map_request(encoding::escape_anew))
+        .with_state(Arc::clone(&state));
+    let served = Router::new().fallback_service(served.map_request(encoding::escape_anew));
+    match prefix.as_str() {
+        "" => served,
+        prefix => Router::new()
+            .route("/", only("GET, OPTIONS", get(status::to_prefix)))
+            .route(
+                &format!("{prefix}/"),
+                only("GET, OPTIONS", get(status::start_page)),
+            )
+            .with_state(state)
+            .nest(prefix, served),
+    }
 }
 
 /// The listener of Pushgateway.

@@ -131,6 +131,8 @@ pub struct Settings {
     pub telemetry_path: String,
     /// In front of every route, without a slash at its end: `--web.route-prefix`.
     pub route_prefix: String,
+    /// In front of every path that a page leads to, in the same form: that of `--web.external-url`.
+    pub external_path: String,
     /// `--web.cors.origin`: pages of these origins may read the API.
     pub cors_origin: Regex,
 }
@@ -156,6 +158,7 @@ impl Default for Settings {
             push_lifecycle: false,
             telemetry_path: "/metrics".to_owned(),
             route_prefix: String::new(),
+            external_path: String::new(),
             cors_origin: compile_anchored(".*").expect("a constant"),
         }
     }

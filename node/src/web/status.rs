@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use federation::Escaping;
@@ -15,7 +15,7 @@ use super::encoding::redirect;
 use super::json::{Json, success};
 use super::params::Form;
 use super::query::json_response;
-use super::state::{ClusterStatus, Shard};
+use super::state::{ClusterStatus, Settings, Shard};
 use super::{Shared, instant, text};
 
 /// What was built.
@@ -100,13 +100,33 @@ pub async fn notifications(State(api): State<Shared>) -> Response {
 }
 
 /// Where Prometheus' pages begin.
-pub async fn start_page() -> Response {
-    redirect(StatusCode::FOUND, "Found", "/query")
+pub async fn start_page(State(api): State<Shared>, OriginalUri(uri): OriginalUri) -> Response {
+    let Settings {
+        route_prefix,
+        external_path,
+        ..
+    } = &api.settings;
+    // A directory without its slash.
+    if uri.path() == route_prefix {
+        let (code, location) = (StatusCode::MOVED_PERMANENTLY, format!("{route_prefix}/"));
+        return redirect(code, "Moved Permanently", &location);
+    }
+    redirect(
+        StatusCode::FOUND,
+        "Found",
+        &format!("{external_path}/query"),
+    )
+}
+
+/// Where a prefix is, the way below it.
+pub async fn to_prefix(State(api): State<Shared>) -> Response {
+    redirect(StatusCode::FOUND, "Found", &api.settings.route_prefix)
 }
 
 /// Where links to the graph of Prometheus 2 lead.
-pub async fn old_graph(uri: Uri) -> Response {
-    let location = format!("/query?{}", uri.query().unwrap_or_default());
+pub async fn old_graph(State(api): State<Shared>, uri: Uri) -> Response {
+    let (path, query) = (&api.settings.external_path, uri.query().unwrap_or_default());
+    let location = format!("{path}/query?{query}");
     redirect(StatusCode::FOUND, "Found", &location)
 }
 
@@ -198,6 +218,7 @@ fn write_columns<const N: usize>(out: &mut String, rows: Vec<[String; N]>) {
 mod tests {
     use std::sync::atomic::Ordering;
 
+    use super::super::state::Settings;
     use super::super::twin::Twin;
 
     const BUILD: &str = r#"{"version":"3.5.3+ds1","revision":"3.5.3+ds1-6","branch":"debian/sid","buildUser":"team+pkg-go@tracker.debian.org","buildDate":"20260929-11:59:39","goVersion":"go1.27.1"}"#;
@@ -273,6 +294,36 @@ mod tests {
             assert_eq!(answer.header("location"), location);
         }
         assert_eq!(Twin::new().get("/query").await.code, 404);
+    }
+
+    /// Prometheus 3.5.3 with `--web.external-url=http://x.y/pre/`, without and with `--web.route-prefix=/`.
+    #[tokio::test]
+    async fn links_lead_below_the_external_url() {
+        let below = |prefix: &str| {
+            Twin::with(Settings {
+                route_prefix: prefix.to_owned(),
+                external_path: "/pre".to_owned(),
+                ..Settings::default()
+            })
+        };
+        let (behind, plain) = (below("/pre"), below(""));
+        for (twin, path, code, location) in [
+            (&behind, "/", 302, "/pre"),
+            (&behind, "/pre", 301, "/pre/"),
+            (&behind, "/pre/", 302, "/pre/query"),
+            (&behind, "/pre/graph?a=b", 302, "/pre/query?a=b"),
+            (&plain, "/", 302, "/pre/query"),
+            (&plain, "/graph", 302, "/pre/query?"),
+        ] {
+            let answer = twin.get(path).await;
+            assert_eq!(
+                (answer.code, answer.header("location")),
+                (code, location),
+                "{path}"
+            );
+        }
+        assert_eq!(behind.get("/graph").await.code, 404);
+        assert_eq!(behind.get("/pre/version").await.code, 200);
     }
 
     #[tokio::test]
