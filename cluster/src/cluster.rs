@@ -87,7 +87,7 @@ pub struct Options {
     /// How often living push groups are repeated into history.
     pub history_interval: Duration,
     pub retention: Option<Duration>,
-    /// Bytes of block files this node may keep, all shards together.
+    /// Bytes that blocks and checkpoints of all shards may take on this node; zero: no limit.
     pub retention_bytes: Option<u64>,
     /// In what time every byte of the shards' files is read again.
     pub scrub_every: Duration,

@@ -567,13 +567,6 @@ impl Control {
         changing.insert(GroupId::META, task);
     }
 
-    /// A shard's even share of what the node may keep.
-    fn shard_bytes_max(&self) -> Option<u64> {
-        let shards = self.replicas().len().max(1) as u64;
-        let node_max = self.shared.options.retention_bytes;
-        node_max.map(|bytes| (bytes / shards).max(1))
-    }
-
     /// Begins a compaction unless one is under way; another shard each time, so that one whose
     /// files are damaged holds up nobody.
     fn merge_blocks(&mut self) {
@@ -599,6 +592,8 @@ impl Control {
 
     async fn keep_up(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
+        let replicas = self.replicas();
+        let bytes_max = shared.options.retention_bytes.filter(|bytes| *bytes > 0);
         let ages = Ages {
             out_of_order_window_ms: shared
                 .settings
@@ -606,14 +601,17 @@ impl Control {
                 .max(shared.settings.in_order_ms()),
             in_order_window_ms: shared.settings.in_order_ms(),
             retention: shared.options.retention,
-            shard_bytes_max: self.shard_bytes_max(),
+            block_bytes_max: upkeep::block_bytes_max(bytes_max, replicas.len()),
         };
-        let mut has_looked = false;
-        for replica in self.replicas() {
-            let may_forget = upkeep::tidy_up(&replica, &*shared.world.clock, ages).await;
+        let fits_from = upkeep::fit(&replicas, bytes_max);
+        let tidy =
+            |(replica, fits_from)| upkeep::tidy_up(replica, &*shared.world.clock, ages, fits_from);
+        // What many have to seal waits for the same flushes.
+        let may_forget = join_all(replicas.iter().map(|one| &**one).zip(fits_from).map(tidy)).await;
+        for (replica, _) in replicas.iter().zip(may_forget).filter(|(_, may)| *may) {
             // Looking takes time: one shard a round.
-            if may_forget && !has_looked {
-                has_looked = upkeep::forget(&replica, ages).await;
+            if upkeep::forget(replica, ages).await {
+                break;
             }
         }
         self.merge_blocks();

@@ -1,5 +1,5 @@
 //! A shard's leader forgets series of which nothing is stored: they make room for others, and what
-//! was looked up before they went is not lost.
+//! was looked up before they went is not lost. Before that, it seals what it is about to drop.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,7 +21,7 @@ use cluster::shard::machine::checkpoint_turns;
 use cluster::shard::mending::Mender;
 use cluster::shard::proposer::Windows;
 use cluster::shard::replica::Setup;
-use cluster::shard::upkeep::{Ages, forget, tidy_up};
+use cluster::shard::upkeep::{Ages, fit, forget, tidy_up};
 use model::port::{Clock, World};
 use model::sink::{Reason, Rejection};
 use model::{Batch, Labels, SeriesId, ShardId, Timestamp};
@@ -145,12 +145,12 @@ fn series_that_ended_make_room_for_others() {
             out_of_order_window_ms: 24 * HOUR_MS,
             in_order_window_ms: HOUR_MS,
             retention: Some(Duration::from_secs(3_600)),
-            shard_bytes_max: None,
+            block_bytes_max: u64::MAX,
         };
         for busy in ["a seal", "a drop"] {
-            assert!(!tidy_up(&replica, clock, ages).await, "{busy}");
+            assert!(!tidy_up(&replica, clock, ages, None).await, "{busy}");
         }
-        assert!(tidy_up(&replica, clock, ages).await);
+        assert!(tidy_up(&replica, clock, ages, None).await);
         assert!(forget(&replica, ages).await);
         assert_eq!(replica.engine.series_count(), 1);
         let index = replica.engine.applied_index();
@@ -165,6 +165,49 @@ fn series_that_ended_make_room_for_others() {
         let refused = write(&replica, 4, now, 1.0).await;
         assert_eq!(refused, Some(Reason::SeriesLimit));
         assert_eq!(replica.engine.resolve(&labels(0)), Some(SeriesId(4)));
+    });
+}
+
+#[test]
+fn what_spans_a_day_is_sealed_in_one_round_and_dropped_in_pieces() {
+    on_a_machine(async |world| {
+        let clock: &dyn Clock = &*world.clock;
+        let replica = Arc::new(lead(&world).await);
+        let now = clock.now();
+        for hours in (0..24).rev() {
+            let at = now.plus_ms(-hours * HOUR_MS);
+            assert_eq!(write(&replica, 0, at, 1.0).await, None);
+        }
+        let ages = |hours: u64| Ages {
+            out_of_order_window_ms: 24 * HOUR_MS,
+            in_order_window_ms: HOUR_MS,
+            retention: Some(Duration::from_secs(hours * 3_600)),
+            block_bytes_max: u64::MAX,
+        };
+        assert!(!tidy_up(&replica, clock, ages(48), None).await);
+        let blocks = replica.engine.stats().blocks;
+        assert!((2..=3).contains(&blocks), "{blocks} windows of 12 h");
+        assert!(tidy_up(&replica, clock, ages(48), None).await);
+        assert!(!tidy_up(&replica, clock, ages(12), None).await, "a drop");
+        let left = replica.engine.stats();
+        assert!(left.blocks < blocks && left.blocks > 0, "{left:?}");
+        replica
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .expect("a checkpoint");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while replica.engine.held().other_bytes == 0 {
+            assert!(Instant::now() < deadline, "no checkpoint");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let replicas = [replica];
+        assert_eq!(fit(&replicas, None), [None]);
+        assert_eq!(fit(&replicas, Some(1 << 20)), [None]);
+        let cut = fit(&replicas, Some(1));
+        assert!(!tidy_up(&replicas[0], clock, ages(48), cut[0]).await);
+        assert_eq!(replicas[0].engine.stats().blocks, 0);
     });
 }
 

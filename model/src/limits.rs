@@ -184,6 +184,8 @@ pub const FRAME_BYTES_MAX: usize = 16 << 20;
 pub const FEDERATED_ROWS_MAX: usize = 20_000;
 /// Samples behind the last cut that a shard's head gathers before they become a block.
 pub const LATE_SAMPLES_MAX: u64 = 1_000_000;
+/// Blocks made at once of what came late, and of what did not.
+pub const SEALS_MAX: u64 = 64;
 /// Ids of series that a shard ever gives: a hundred thousand new series an hour for seventy years.
 pub const SERIES_IDS_MAX: u64 = 1 << 36;
 /// Series collected by one command, and series looked at for them under one hold of the lock.

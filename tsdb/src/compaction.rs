@@ -4,10 +4,9 @@
 //! tenth of the retention is as long, so that dropping a block never drops much at once. Once all
 //! of a window is sealed, the blocks within it become one, the narrowest and oldest window first.
 //! What comes late to a window makes further blocks there; they wait until they are worth writing
-//! the large one again.
+//! the large one again. Where retention goes by size, no block may be large for it either.
 
 use model::Timestamp;
-use model::limits::COMPACTION_BYTES_MAX;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -40,20 +39,32 @@ pub enum Choice {
     Compact(Vec<u64>),
 }
 
-/// `None` while nothing is due. `sealed_before` is the furthest cut of any seal; a retention of
-/// zero or below is none.
-pub fn choose(blocks: &[Candidate], sealed_before: Timestamp, retention_ms: i64) -> Option<Choice> {
-    let widest = match retention_ms {
+/// How large a block may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Zero or below is none.
+    pub retention_ms: i64,
+    pub bytes_max: u64,
+}
+
+/// `None` while nothing is due. `sealed_before` is the furthest cut of any seal.
+pub fn choose(blocks: &[Candidate], sealed_before: Timestamp, bounds: Bounds) -> Option<Choice> {
+    let widest = match bounds.retention_ms {
         ..=0 => i64::MAX,
         retention => retention / 10,
     };
     let lengths = WINDOWS_MS.into_iter();
     lengths
         .filter(|length| *length <= widest.max(WINDOWS_MS[0]))
-        .find_map(|length| choose_of(blocks, sealed_before, length))
+        .find_map(|length| choose_of(blocks, sealed_before, length, bounds.bytes_max))
 }
 
-fn choose_of(blocks: &[Candidate], sealed_before: Timestamp, length: i64) -> Option<Choice> {
+fn choose_of(
+    blocks: &[Candidate],
+    sealed_before: Timestamp,
+    length: i64,
+    bytes_max: u64,
+) -> Option<Choice> {
     let window = |at: Timestamp| at.0.div_euclid(length);
     let mut inside: Vec<&Candidate> = blocks
         .iter()
@@ -63,15 +74,16 @@ fn choose_of(blocks: &[Candidate], sealed_before: Timestamp, length: i64) -> Opt
     inside.sort_unstable_by_key(|block| (window(block.min), block.id));
     inside
         .chunk_by(|a, b| window(a.min) == window(b.min))
-        .find_map(due)
+        .find_map(|blocks| due(blocks, bytes_max))
 }
 
 /// The blocks of one window, by id.
-fn due(blocks: &[&Candidate]) -> Option<Choice> {
+fn due(blocks: &[&Candidate], bytes_max: u64) -> Option<Choice> {
     let total: u64 = blocks.iter().map(|block| block.bytes).sum();
     let largest = blocks.iter().map(|block| block.bytes).max()?;
     let worth = (total - largest).saturating_mul(SHARE) >= largest || blocks.len() >= BLOCKS_MANY;
-    if blocks.len() < 2 || !worth || total > COMPACTION_BYTES_MAX {
+    let known = blocks.iter().all(|block| block.bytes > 0);
+    if blocks.len() < 2 || !worth || !known || total > bytes_max {
         return None;
     }
     let unclean = blocks.iter().find(|block| block.unclean);
@@ -85,6 +97,8 @@ fn due(blocks: &[&Candidate]) -> Option<Choice> {
 mod tests {
     use super::*;
 
+    const BYTES_MAX: u64 = 10_000;
+
     fn block(id: u64, from_h: i64, to_h: i64, bytes: u64) -> Candidate {
         Candidate {
             id,
@@ -97,7 +111,11 @@ mod tests {
 
     fn chosen(blocks: &[Candidate], sealed_h: i64, retention_h: i64) -> Option<Choice> {
         let sealed = Timestamp(sealed_h * HOUR_MS);
-        choose(blocks, sealed, retention_h * HOUR_MS)
+        let bounds = Bounds {
+            retention_ms: retention_h * HOUR_MS,
+            bytes_max: BYTES_MAX,
+        };
+        choose(blocks, sealed, bounds)
     }
 
     fn two_hours(count: u64) -> Vec<Candidate> {
@@ -137,6 +155,18 @@ mod tests {
             chosen(&two_hours(6), 12, 1),
             Some(Choice::Compact((0..6).collect()))
         );
+    }
+
+    #[test]
+    fn blocks_whose_whole_would_be_too_large_stay() {
+        let half = BYTES_MAX / 2;
+        let mut blocks = [block(1, 0, 2, half), block(2, 2, 4, half)];
+        let both = Some(Choice::Compact(vec![1, 2]));
+        assert_eq!(chosen(&blocks, 12, 0), both);
+        blocks[1].bytes += 1;
+        assert_eq!(chosen(&blocks, 12, 0), None);
+        blocks[1].bytes = 0;
+        assert_eq!(chosen(&blocks, 12, 0), None, "one is not written yet");
     }
 
     #[test]

@@ -66,6 +66,13 @@ impl FileKind {
     }
 }
 
+/// Of the checkpoint among a shard's files.
+pub fn checkpoint_bytes(files: &[FileEntry]) -> u64 {
+    let is_checkpoint = |entry: &&FileEntry| matches!(entry.kind(), Some(FileKind::Checkpoint(_)));
+    let checkpoints = files.iter().filter(is_checkpoint);
+    checkpoints.map(|entry| entry.len).sum()
+}
+
 impl FileEntry {
     /// A block's file.
     pub fn of_block(id: u64, len: u64, crc32c: u32) -> Self {

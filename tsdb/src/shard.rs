@@ -31,15 +31,15 @@ use crate::command::{AddCommand, Command};
 use crate::compaction::Candidate;
 use crate::digest;
 use crate::error::{ApplyError, InstallError, OpenError, StorageError};
-use crate::file::{FileEntry, FileKind, remove_dir_if_there, remove_if_there};
+use crate::file::{FileEntry, FileKind, checkpoint_bytes, remove_dir_if_there, remove_if_there};
 use crate::gathered::{Gathered, Handles};
 use crate::head::Taken;
 use crate::loading::{load, load_block, not_as_registered, open_manifest, remove_leftovers};
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::part::{self, Column, Part};
-use crate::retention::BlockRange;
-use crate::sealing;
+use crate::retention::{BlockRange, Held};
+use crate::sealing::{self, Unsealed};
 use crate::snapshot::{self, Released, SnapshotFiles};
 use crate::state::{Cleaned, Entry, Outcome, Prepared, Replayed, Run, State, sums_of};
 
@@ -84,11 +84,27 @@ pub struct Shard {
     tables: Arc<Tables>,
     state: RwLock<State>,
     /// What is durable, as of the manifest on disk.
-    durable: RwLock<Option<Position>>,
+    durable: RwLock<Durable>,
     files: Mutex<Files>,
     released: Released,
     /// Files in which reading found damage.
     suspects: std::sync::Mutex<BTreeSet<String>>,
+}
+
+/// What a manifest says.
+#[derive(Debug, Clone)]
+struct Durable {
+    position: Option<Position>,
+    checkpoint_bytes: u64,
+}
+
+impl Durable {
+    fn of(manifest: &Manifest) -> Self {
+        Self {
+            position: manifest.position.clone(),
+            checkpoint_bytes: checkpoint_bytes(&manifest.files),
+        }
+    }
 }
 
 /// What the files' lock protects.
@@ -127,7 +143,7 @@ impl Shard {
             metrics,
             tables,
             state: RwLock::new(state),
-            durable: RwLock::new(manifest.position.clone()),
+            durable: RwLock::new(Durable::of(&manifest)),
             files: Mutex::new(Files { manifest, pins: 0 }),
             released: Released::default(),
             suspects: std::sync::Mutex::default(),
@@ -143,7 +159,7 @@ impl Shard {
 
     /// Of the last durable checkpoint, loaded, written or installed.
     pub fn position(&self) -> Option<Position> {
-        self.durable.read().expect(UNPOISONED).clone()
+        self.durable().position
     }
 
     /// Applies one entry of the log; `index` must be above all before. On an error nothing has
@@ -365,11 +381,6 @@ impl Shard {
         })
     }
 
-    /// How many samples a seal would take, about. Walks all series.
-    pub fn head_samples_before(&self, before: Timestamp) -> u64 {
-        self.read(|state| state.head().samples_before(before))
-    }
-
     /// What labels the head's series carry. Walks all series.
     pub fn cardinality(&self) -> Cardinality {
         self.read(Cardinality::of)
@@ -378,13 +389,33 @@ impl Shard {
     /// Sealed blocks, for [`retention::choose`](crate::retention::choose).
     pub fn block_ranges(&self) -> Vec<BlockRange> {
         self.read(|state| {
-            let ranges = state.sealed().iter().map(|block| BlockRange {
-                min: block.range().0,
-                max: block.range().1,
-                bytes: block.file_bytes(),
-            });
-            ranges.collect()
+            let sealed = state.sealed().iter();
+            sealed
+                .map(|block| range_of(block, block.file_bytes()))
+                .collect()
         })
+    }
+
+    /// What the shard takes, for [`retention::fit`](crate::retention::fit), as of the last checkpoint: while the next
+    /// one is written, what the head held stands in the files of both.
+    pub fn held(&self) -> Held {
+        let durable = self.durable();
+        let index = durable.position.map_or(0, |position| position.index);
+        let bytes_of = |block: &Sealed| {
+            let leaves = block.leaves().iter();
+            let settled = leaves.filter(|leaf| leaf.id() <= index);
+            settled.map(Sealed::file_bytes).sum()
+        };
+        let blocks = self.read(|state| {
+            let sealed = state.sealed().iter();
+            sealed
+                .map(|block| range_of(block, bytes_of(block)))
+                .collect()
+        });
+        Held {
+            blocks,
+            other_bytes: durable.checkpoint_bytes,
+        }
     }
 
     /// Whether some blocks count as one whose file is not written yet.
@@ -528,7 +559,7 @@ impl Shard {
         };
         next.write(&*self.disk, &self.dir).await?;
         let before = std::mem::replace(&mut files.manifest, next);
-        self.set_durable(position.clone());
+        self.set_durable(&files.manifest);
         self.sweep(&before, &files.manifest).await?;
         Ok(position)
     }
@@ -630,7 +661,7 @@ impl Shard {
         let io = |e| StorageError::io("install", manifest::NAME, e);
         self.disk.flush_dir(&self.dir).await.map_err(io)?;
         let next = Manifest {
-            position: Some(position.clone()),
+            position: Some(position),
             files: files.to_vec(),
         };
         let state = load(&self.disk, &self.dir, &next, &self.tables)
@@ -642,7 +673,7 @@ impl Shard {
             let before = std::mem::replace(current, state);
             current.retire(before);
         });
-        self.set_durable(position);
+        self.set_durable(&own.manifest);
         self.sweep(&before, &own.manifest).await.map_err(io)
     }
 
@@ -654,8 +685,12 @@ impl Shard {
         write(&mut self.state.write().expect(UNPOISONED))
     }
 
-    fn set_durable(&self, position: Position) {
-        *self.durable.write().expect(UNPOISONED) = Some(position);
+    fn durable(&self) -> Durable {
+        self.durable.read().expect(UNPOISONED).clone()
+    }
+
+    fn set_durable(&self, manifest: &Manifest) {
+        *self.durable.write().expect(UNPOISONED) = Durable::of(manifest);
     }
 
     /// Counts an error on its way out; whoever ends it logs it.
@@ -790,6 +825,23 @@ impl Shard {
             )),
         }
     }
+}
+
+/// Walks all series.
+impl Unsealed for Shard {
+    fn oldest(&self) -> Option<Timestamp> {
+        self.head_range().map(|(oldest, _)| oldest)
+    }
+
+    /// But for those in a chunk that reaches beyond.
+    fn samples_before(&self, before: Timestamp) -> u64 {
+        self.read(|state| state.head().samples_before(before))
+    }
+}
+
+fn range_of(block: &Sealed, bytes: u64) -> BlockRange {
+    let (min, max) = block.range();
+    BlockRange { min, max, bytes }
 }
 
 const REGISTERED: &str = "what a block without a file holds is registered, or noted as resting";

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use model::port::Disk;
 
-use crate::file::{FileEntry, FileKind, remove_dir_if_there};
+use crate::file::{FileEntry, FileKind, checkpoint_bytes, remove_dir_if_there};
 use crate::manifest::Manifest;
 use crate::shard::Position;
 
@@ -73,13 +73,7 @@ impl SnapshotFiles {
 
     /// What is in no block takes so many bytes.
     pub fn checkpoint_bytes(&self) -> u64 {
-        let is_checkpoint =
-            |entry: &&FileEntry| matches!(entry.kind(), Some(FileKind::Checkpoint(_)));
-        self.files
-            .iter()
-            .filter(is_checkpoint)
-            .map(|entry| entry.len)
-            .sum()
+        checkpoint_bytes(&self.files)
     }
 
     /// Links the files into `dir`, which is then a shard's directory; without the head only its

@@ -6,19 +6,20 @@ mod support;
 use std::collections::VecDeque;
 use std::path::Path;
 
-use model::limits::COLLECT_SERIES_MAX;
+use model::limits::{COLLECT_SERIES_MAX, COMPACTION_BYTES_MAX};
 use model::port::read_all;
 use model::{Labels, SeriesId, Timestamp};
 use support::replica::{DIR, Replica, run};
 use support::twin::Twin;
 use tsdb::checkpoint;
 use tsdb::collecting::{self, Looked};
-use tsdb::compaction::{self, Choice};
+use tsdb::compaction::{self, Bounds, Choice};
 use tsdb::retention::{self, Policy};
+use tsdb::sealing::{self, Rules};
 use tsdb::touched::Touched;
 use tsdb::{
     CleanCommand, CollectCommand, Command, CompactCommand, FileEntry, Outcome, RetainCommand,
-    SealCommand, SeriesRef, WriteCommand, sealing,
+    SealCommand, SeriesRef, WriteCommand,
 };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -145,18 +146,28 @@ impl Life {
     fn due(&self, now: Timestamp) -> Option<Command> {
         let shard = &self.replica.shard;
         let view = shard.sealing()?;
-        if let Some(before) = sealing::choose(&view, BLOCK_MS, HOUR_MS, |_| 0) {
+        let keep_from = Some(now.plus_ms(-RETENTION_MS));
+        let rules = Rules {
+            block_ms: BLOCK_MS,
+            out_of_order_window_ms: HOUR_MS,
+            keep_from,
+        };
+        if let Some(before) = sealing::choose(&view, &rules, shard).first().copied() {
             return Some(Command::Seal(SealCommand { before }));
         }
         let policy = Policy {
-            retention_ms: RETENTION_MS,
-            bytes_max: 0,
+            keep_from,
+            fits_from: None,
         };
-        if let Some(before) = retention::choose(&shard.block_ranges(), now, &policy) {
+        if let Some(before) = retention::choose(&shard.block_ranges(), &policy) {
             return Some(Command::Retain(RetainCommand { before }));
         }
         let sealed_before = view.sealed_before?;
-        let choice = compaction::choose(&shard.candidates(), sealed_before, RETENTION_MS);
+        let bounds = Bounds {
+            retention_ms: RETENTION_MS,
+            bytes_max: COMPACTION_BYTES_MAX,
+        };
+        let choice = compaction::choose(&shard.candidates(), sealed_before, bounds);
         Some(match choice? {
             Choice::Clean(block) => Command::Clean(CleanCommand { block }),
             Choice::Compact(blocks) => Command::Compact(CompactCommand { blocks }),

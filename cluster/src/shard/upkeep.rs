@@ -2,16 +2,18 @@
 //! through the log, every replica of every group checkpoints and purges its own log.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::Timestamp;
+use model::limits::COMPACTION_BYTES_MAX;
 use model::port::Clock;
 use tsdb::collecting::{self, Look};
-use tsdb::compaction::{self, Choice};
-use tsdb::retention::{self, Policy};
+use tsdb::compaction::{self, Bounds, Choice};
+use tsdb::retention::{self, Held, Policy};
+use tsdb::sealing::{self, Rules};
 use tsdb::{
-    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand,
-    StorageError, sealing,
+    CleanCommand, CollectCommand, Command, CompactCommand, RetainCommand, SealCommand, StorageError,
 };
 
 use super::Replica;
@@ -62,8 +64,28 @@ pub struct Ages {
     pub out_of_order_window_ms: i64,
     pub in_order_window_ms: i64,
     pub retention: Option<Duration>,
-    /// Bytes of block files that one shard may keep.
-    pub shard_bytes_max: Option<u64>,
+    /// Of a block that is made of several.
+    pub block_bytes_max: u64,
+}
+
+/// A block may have one part in so many of what its shard may take: so no drop takes much at once.
+const BLOCKS_MIN: u64 = 10;
+
+/// How large a block may be made where a node that may take `bytes_max` has so many shards.
+pub fn block_bytes_max(bytes_max: Option<u64>, shards: usize) -> u64 {
+    let share = bytes_max.map(|bytes| bytes / (shards.max(1) as u64 * BLOCKS_MIN));
+    share.map_or(COMPACTION_BYTES_MAX, |share| {
+        share.min(COMPACTION_BYTES_MAX)
+    })
+}
+
+/// For each replica on a node, what to drop for all to take no more than `bytes_max`.
+pub fn fit(replicas: &[Arc<Replica>], bytes_max: Option<u64>) -> Vec<Option<Timestamp>> {
+    let Some(bytes_max) = bytes_max else {
+        return vec![None; replicas.len()];
+    };
+    let held: Vec<Held> = replicas.iter().map(|one| one.engine.held()).collect();
+    retention::fit(&held, bytes_max)
 }
 
 /// Whether a checkpoint is due.
@@ -90,29 +112,52 @@ fn purge_upto(durable: u64, (age, still): (Duration, Duration), policy: &Checkpo
     }
 }
 
-/// The command that keeps the head and the blocks within their ages, if one is needed.
-fn tidy(replica: &Replica, now: Timestamp, ages: Ages) -> Option<Command> {
-    let view = replica.engine.sealing()?;
-    let samples_before = |cut| replica.engine.head_samples_before(cut);
-    let window_ms = ages.out_of_order_window_ms;
-    let cut = sealing::choose(&view, BLOCK_MS, window_ms, samples_before);
-    if let Some(before) = cut {
-        return Some(Command::Seal(SealCommand { before }));
-    }
-    let retention_ms = ages.retention.map_or(0, |r| r.as_millis() as i64);
-    let policy = Policy {
-        retention_ms,
-        bytes_max: ages.shard_bytes_max.unwrap_or(0),
+/// The commands that keep the head and the blocks within their ages, one after the other.
+fn tidy(
+    replica: &Replica,
+    now: Timestamp,
+    ages: Ages,
+    fits_from: Option<Timestamp>,
+) -> Vec<Command> {
+    let engine = &*replica.engine;
+    let Some(view) = engine.sealing() else {
+        return Vec::new();
     };
-    if let Some(before) = retention::choose(&replica.engine.block_ranges(), now, &policy) {
-        return Some(Command::Retain(RetainCommand { before }));
+    let retention_ms = ages.retention.map_or(0, |r| r.as_millis() as i64);
+    let keep_from = (retention_ms > 0).then(|| now.plus_ms(-retention_ms));
+    let rules = Rules {
+        block_ms: BLOCK_MS,
+        out_of_order_window_ms: ages.out_of_order_window_ms,
+        keep_from,
+    };
+    let cuts = sealing::choose(&view, &rules, engine);
+    if !cuts.is_empty() {
+        let seal = |before| Command::Seal(SealCommand { before });
+        return cuts.into_iter().map(seal).collect();
     }
+    let policy = Policy {
+        keep_from,
+        fits_from,
+    };
+    if let Some(before) = retention::choose(&engine.block_ranges(), &policy) {
+        return vec![Command::Retain(RetainCommand { before })];
+    }
+    let bounds = Bounds {
+        retention_ms,
+        bytes_max: ages.block_bytes_max,
+    };
+    compact(replica, view.sealed_before, bounds)
+        .into_iter()
+        .collect()
+}
+
+fn compact(replica: &Replica, sealed_before: Option<Timestamp>, bounds: Bounds) -> Option<Command> {
     // One at a time: what was made one before has its file first.
     if replica.engine.is_merging() {
         return None;
     }
     let candidates = replica.engine.candidates();
-    let choice = compaction::choose(&candidates, view.sealed_before?, retention_ms)?;
+    let choice = compaction::choose(&candidates, sealed_before?, bounds)?;
     Some(match choice {
         Choice::Clean(block) => Command::Clean(CleanCommand { block }),
         Choice::Compact(blocks) => Command::Compact(CompactCommand { blocks }),
@@ -146,19 +191,26 @@ pub async fn merge(replica: &Replica, mender: &Mender) {
     }
 }
 
-/// A leader's round: seals and drops through the log. Whether there was nothing of the kind to do, so
-/// that series may be looked for that can be forgotten.
-pub async fn tidy_up(replica: &Replica, clock: &dyn Clock, ages: Ages) -> bool {
+/// A leader's round: seals and drops through the log, here what is older than `fits_from`. Whether there
+/// was nothing of the kind to do, so that series may be looked for that can be forgotten.
+pub async fn tidy_up(
+    replica: &Replica,
+    clock: &dyn Clock,
+    ages: Ages,
+    fits_from: Option<Timestamp>,
+) -> bool {
     if !replica.leads() {
         return false;
     }
-    match tidy(replica, clock.now(), ages) {
-        Some(command) => {
-            propose(replica, command).await;
-            false
+    let commands = tidy(replica, clock.now(), ages, fits_from);
+    let idle = commands.is_empty();
+    for command in commands {
+        // A seal that did not come about leaves what it should take to the one behind it.
+        if !propose(replica, command).await {
+            break;
         }
-        None => true,
     }
+    idle
 }
 
 /// Takes series that are written no more out of the register, through the log, if it is time to look for some; whether
