@@ -223,7 +223,7 @@ impl Cluster {
         catalogue: Opening,
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, StartError> {
-        let identity = Identity::load(&world).await.map_err(StartError::Identity)?;
+        let found = Identity::load(&world).await.map_err(StartError::Identity)?;
         let log_metrics = wal::Metrics::new(registry)?;
         // Neither needs the other, and both may wait for the disk.
         let (log, meta_machine) = join(
@@ -238,6 +238,9 @@ impl Cluster {
         engine_metrics.register(registry)?;
         let metrics = Metrics::new(registry)?;
         let meta_machine = Arc::new(meta_machine.map_err(StartError::Meta)?);
+        let known = meta_machine.watch().borrow().clone();
+        let identity = found.confirm(&world, &known).await;
+        let identity = identity.map_err(StartError::Identity)?;
         let listener = world.net.listen(&options.listen).await;
         let listener = listener.map_err(|source| StartError::Listen {
             address: options.listen.clone(),

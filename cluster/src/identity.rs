@@ -1,4 +1,9 @@
 //! Who this node is: one small file, written before anybody is told.
+//!
+//! The file is JSON and ends in the sum of what stands before (docs/format/identity.md), so that a bit
+//! that flipped makes no other node of this one, which would vote a second time in a log that holds the
+//! first one's votes. One without a sum, of an earlier version, must agree with itself and with the
+//! members that the meta state names, and gets its sum.
 
 use std::io;
 use std::path::Path;
@@ -8,10 +13,17 @@ use model::port::{World, read_all, replace};
 use model::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "identity.json";
+use crate::meta::State;
+
+pub const FILE: &str = "identity.json";
+
+/// What stands around the eight digits of the sum.
+const SUM: (&str, &str) = (",\n  \"crc32c\": \"", "\"\n}");
+const SUM_DIGITS: usize = 8;
 
 /// A promise to be formed into one cluster with exactly these nodes; given once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Promise {
     pub cluster_id: String,
     /// Address by node id.
@@ -20,6 +32,7 @@ pub struct Promise {
 
 /// What the identity file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Drawn when the data directory was born.
     pub node_id: u64,
@@ -30,9 +43,34 @@ pub struct Identity {
     pub promise: Option<Promise>,
 }
 
+/// What the disk says this node is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Summed(Identity),
+    /// Of a version that wrote no sum: not to be believed without [`Found::confirm`].
+    Bare(Identity),
+}
+
+impl Found {
+    /// The identity, if nothing of `known`, the meta state this node had, speaks against it. From now
+    /// on the file has a sum.
+    pub async fn confirm(self, world: &World, known: &State) -> io::Result<Identity> {
+        let identity = match self {
+            Self::Summed(identity) => return Ok(identity),
+            Self::Bare(identity) => identity,
+        };
+        if known.is_formed() && !known.members.contains_key(&identity.node_id) {
+            let node_id = identity.node_id;
+            return Err(refusal(&format!("no member of its cluster is {node_id}")));
+        }
+        identity.store(world).await?;
+        Ok(identity)
+    }
+}
+
 impl Identity {
     /// Reads the file, or draws a new identity and writes it.
-    pub async fn load(world: &World) -> io::Result<Self> {
+    pub async fn load(world: &World) -> io::Result<Found> {
         match read_all(&*world.disk, Path::new(FILE)).await {
             Ok(bytes) => decode(&bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -45,7 +83,7 @@ impl Identity {
                     promise: None,
                 };
                 born.store(world).await?;
-                Ok(born)
+                Ok(Found::Summed(born))
             }
             Err(e) => Err(e),
         }
@@ -53,8 +91,19 @@ impl Identity {
 
     /// Durable on return.
     pub async fn store(&self, world: &World) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self).expect("plain data is JSON");
-        replace(&*world.disk, Path::new(FILE), Bytes::from(bytes)).await
+        replace(&*world.disk, Path::new(FILE), encode(self)).await
+    }
+
+    /// Reads the file again, which nobody writes meanwhile, and writes it anew where it is not what
+    /// was written; whether it was.
+    pub async fn keep(&self, world: &World) -> io::Result<bool> {
+        match read_all(&*world.disk, Path::new(FILE)).await {
+            Ok(bytes) if bytes == encode(self) => return Ok(true),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        self.store(world).await?;
+        Ok(false)
     }
 
     pub fn node(&self) -> NodeId {
@@ -63,6 +112,22 @@ impl Identity {
 
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster_id.parse().ok()
+    }
+
+    /// What of it cannot have been written.
+    fn contradiction(&self) -> Option<&'static str> {
+        if self.node_id == 0 {
+            return Some("node_id is zero");
+        }
+        if !self.cluster_id.is_empty() && self.cluster().is_none() {
+            return Some("cluster_id is not an id");
+        }
+        let promise = self.promise.as_ref()?;
+        if !promise.members.contains_key(&self.node_id) {
+            return Some("node_id is not among those it has promised to be formed with");
+        }
+        let is_other = !self.cluster_id.is_empty() && self.cluster_id != promise.cluster_id;
+        is_other.then_some("cluster_id is not that of its promise")
     }
 }
 
@@ -79,22 +144,86 @@ async fn refuse_orphans(world: &World) -> io::Result<()> {
     }
 }
 
-fn decode(bytes: &[u8]) -> io::Result<Identity> {
-    let identity: Identity = serde_json::from_slice(bytes)?;
-    match identity.node_id {
-        0 => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "identity.json: node_id is zero",
-        )),
-        _ => Ok(identity),
+fn refusal(why: &str) -> io::Error {
+    let what = format!(
+        "{FILE} is damaged: {why}; restore the file from a copy, or move the whole data directory \
+         away to come back as a new node"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The identity as JSON; its last field is the sum of all that stands before it.
+fn encode(identity: &Identity) -> Bytes {
+    let mut text = serde_json::to_string_pretty(identity).expect("plain data is JSON");
+    text.truncate(text.len() - "\n}".len());
+    let sum = crc32c::crc32c(text.as_bytes());
+    text.push_str(&format!("{}{sum:08x}{}", SUM.0, SUM.1));
+    text.into()
+}
+
+/// What stands before the sum, and the sum's digits.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_suffix(SUM.1)?;
+    let (text, sum) = text.split_at_checked(text.len().checked_sub(SUM_DIGITS)?)?;
+    Some((text.strip_suffix(SUM.0)?, sum))
+}
+
+fn decode(bytes: &[u8]) -> io::Result<Found> {
+    let text = std::str::from_utf8(bytes).map_err(|_| refusal("it is not text"))?;
+    let parse = |text: &str| -> io::Result<Identity> {
+        let parsed = serde_json::from_str(text);
+        let identity: Identity = parsed.map_err(|e| refusal(&e.to_string()))?;
+        match identity.contradiction() {
+            Some(why) => Err(refusal(why)),
+            None => Ok(identity),
+        }
+    };
+    let Some((said, sum)) = split(text) else {
+        return parse(text).map(Found::Bare);
+    };
+    match format!("{:08x}", crc32c::crc32c(said.as_bytes())) == sum {
+        true => parse(&format!("{said}\n}}")).map(Found::Summed),
+        false => Err(refusal("its sum does not match")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use sim_world::{SimClock, SimDisk};
 
     use super::*;
+    use crate::meta::Member;
+
+    fn promised() -> Identity {
+        let cluster_id = ClusterId(0xfeed).to_string();
+        let members = [(0x1d_cafe, "h1:9092"), (0x1d_beef, "h2:9092")];
+        let members = members.map(|(id, address)| (id, address.to_owned()));
+        Identity {
+            node_id: 0x1d_beef,
+            cluster_id: cluster_id.clone(),
+            promise: Some(Promise {
+                cluster_id,
+                members: members.into(),
+            }),
+        }
+    }
+
+    /// A meta state of a cluster with these members.
+    fn known(members: &[u64]) -> State {
+        let member = Member {
+            address: "h:1".to_owned(),
+            zone: String::new(),
+            version: String::new(),
+            alive: true,
+        };
+        State {
+            cluster_id: ClusterId(0xfeed).to_string(),
+            members: members.iter().map(|id| (*id, member.clone())).collect(),
+            ..State::default()
+        }
+    }
 
     #[tokio::test]
     async fn an_identity_is_drawn_once() {
@@ -104,11 +233,11 @@ mod tests {
             .await
             .unwrap();
         disk.crash();
-        let again = Identity::load(&sim_world::world(2, &clock, &disk))
-            .await
-            .unwrap();
+        let world = sim_world::world(2, &clock, &disk);
+        let again = Identity::load(&world).await.unwrap();
         assert_eq!(first, again);
-        assert_eq!(first.cluster(), None);
+        let drawn = again.confirm(&world, &State::default()).await.unwrap();
+        assert_eq!(drawn.cluster(), None);
     }
 
     #[tokio::test]
@@ -130,5 +259,98 @@ mod tests {
     fn a_damaged_file_is_an_error() {
         assert!(decode(b"{}").is_err());
         assert!(decode(br#"{"node_id":0}"#).is_err());
+        assert!(decode(b"").is_err());
+        let whole = encode(&promised());
+        for len in 0..whole.len() {
+            assert!(decode(&whole[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_another_node() {
+        let born = Identity {
+            node_id: 7_419_863_250_112_233,
+            cluster_id: String::new(),
+            promise: None,
+        };
+        for identity in [born, promised()] {
+            let whole = encode(&identity);
+            assert_eq!(decode(&whole).unwrap(), Found::Summed(identity));
+            assert!(serde_json::from_slice::<serde_json::Value>(&whole).is_ok());
+            for bit in 0..whole.len() * 8 {
+                let mut bytes = whole.to_vec();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let error = decode(&bytes).expect_err("not what was written");
+                let text = error.to_string();
+                assert!(
+                    text.starts_with("identity.json is damaged"),
+                    "{bit}: {text}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_without_a_sum_gets_one_if_it_agrees_with_what_is_known() {
+        let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+        let identity = promised();
+        let bare = serde_json::to_vec_pretty(&identity).unwrap();
+        let put = |bytes: Vec<u8>| replace(&*world.disk, Path::new(FILE), Bytes::from(bytes));
+        put(bare.clone()).await.unwrap();
+        let found = Identity::load(&world).await.unwrap();
+        assert_eq!(found, Found::Bare(identity.clone()));
+        let strangers = known(&[1, 2]);
+        let error = found.confirm(&world, &strangers).await.unwrap_err();
+        assert!(error.to_string().contains(FILE), "{error}");
+        let found = Identity::load(&world).await.unwrap();
+        let members = known(&[1, identity.node_id]);
+        assert_eq!(found.confirm(&world, &members).await.unwrap(), identity);
+        let found = Identity::load(&world).await.unwrap();
+        assert_eq!(found, Found::Summed(identity.clone()));
+
+        // Every flip in the number itself contradicts the promise.
+        let text = String::from_utf8(bare.clone()).unwrap();
+        let at = text.find(&identity.node_id.to_string()).unwrap();
+        for bit in 0..identity.node_id.to_string().len() * 8 {
+            let mut bytes = bare.clone();
+            bytes[at + bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bytes).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let elsewhere = Identity {
+            cluster_id: ClusterId(5).to_string(),
+            ..promised()
+        };
+        let stranger = Identity {
+            promise: promised().promise.map(|promise| Promise {
+                members: BTreeMap::from([(9, "h".to_owned())]),
+                ..promise
+            }),
+            ..promised()
+        };
+        for identity in [elsewhere, stranger] {
+            assert!(decode(&serde_json::to_vec(&identity).unwrap()).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_rots_is_written_anew() {
+        let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+        let identity = promised();
+        identity.store(&world).await.unwrap();
+        assert!(identity.keep(&world).await.unwrap());
+        let mut bytes = encode(&identity).to_vec();
+        bytes[20] ^= 1;
+        let rotten = replace(&*world.disk, Path::new(FILE), Bytes::from(bytes));
+        rotten.await.unwrap();
+        assert!(!identity.keep(&world).await.unwrap());
+        assert!(identity.keep(&world).await.unwrap());
+        world.disk.remove(Path::new(FILE)).await.unwrap();
+        assert!(!identity.keep(&world).await.unwrap());
+        let found = Identity::load(&world).await.unwrap();
+        assert_eq!(found, Found::Summed(identity));
     }
 }
