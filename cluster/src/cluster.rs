@@ -225,17 +225,18 @@ impl Cluster {
     ) -> Result<Arc<Self>, StartError> {
         let found = Identity::load(&world).await.map_err(StartError::Identity)?;
         let log_metrics = wal::Metrics::new(registry)?;
+        let engine_metrics = Arc::new(tsdb::Metrics::new());
+        engine_metrics.register(registry)?;
+        let corruptions = engine_metrics.corruptions.clone();
         // Neither needs the other, and both may wait for the disk.
         let (log, meta_machine) = join(
             wal::SegmentedLog::open(&world, Path::new(LOG_DIR), options.log.clone(), log_metrics),
-            MetaMachine::open(world.disk.clone(), catalogue),
+            MetaMachine::open(world.disk.clone(), catalogue, corruptions),
         )
         .await;
         let (log, recovery) = log?;
         report(&recovery);
         log.begin_settling();
-        let engine_metrics = Arc::new(tsdb::Metrics::new());
-        engine_metrics.register(registry)?;
         let metrics = Metrics::new(registry)?;
         let meta_machine = Arc::new(meta_machine.map_err(StartError::Meta)?);
         let known = meta_machine.watch().borrow().clone();

@@ -14,8 +14,9 @@ use model::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::State;
+use crate::node_files::hold;
 
-pub const FILE: &str = "identity.json";
+const FILE: &str = "identity.json";
 
 /// What stands around the eight digits of the sum.
 const SUM: (&str, &str) = (",\n  \"crc32c\": \"", "\"\n}");
@@ -97,13 +98,7 @@ impl Identity {
     /// Reads the file again, which nobody writes meanwhile, and writes it anew where it is not what
     /// was written; whether it was.
     pub async fn keep(&self, world: &World) -> io::Result<bool> {
-        match read_all(&*world.disk, Path::new(FILE)).await {
-            Ok(bytes) if bytes == encode(self) => return Ok(true),
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        self.store(world).await?;
-        Ok(false)
+        hold(&*world.disk, Path::new(FILE), &encode(self)).await
     }
 
     pub fn node(&self) -> NodeId {

@@ -44,6 +44,7 @@ pub mod membership;
 pub mod meta;
 pub mod metrics;
 pub mod newest;
+pub mod node_files;
 pub mod peer;
 pub mod placement;
 pub mod raft;

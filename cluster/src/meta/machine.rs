@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::port::{Disk, read_all, replace};
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Command, State};
 use crate::catalogue::{Catalogue, Opening};
+use crate::node_files::hold;
 use crate::raft::machine::{FileSet, Machine, MarkAt, SnapshotFile};
 use crate::raft::types::{Reply, malformed};
 
@@ -44,23 +46,32 @@ pub struct MetaMachine {
     catalogue: Arc<dyn Catalogue>,
     applied: Mutex<Applied>,
     loaded: Mutex<Option<(u64, Bytes)>>,
+    /// What the checkpoint file holds; nobody else writes or judges the file meanwhile.
+    file: tokio::sync::Mutex<Option<Bytes>>,
+    corruptions: IntCounter,
     view: watch::Sender<Arc<State>>,
 }
 
 impl MetaMachine {
-    /// Loads the last checkpoint, or the catalogue's view if that is further.
-    pub async fn open(disk: Arc<dyn Disk>, catalogue: Opening) -> io::Result<Self> {
+    /// Loads the last checkpoint, or the catalogue's view if that is further. `corruptions` counts how
+    /// often the file is found to have rotted afterwards.
+    pub async fn open(
+        disk: Arc<dyn Disk>,
+        catalogue: Opening,
+        corruptions: IntCounter,
+    ) -> io::Result<Self> {
         disk.create_dir_all(Path::new(DIR)).await?;
         disk.flush_dir(Path::new("")).await?;
-        let checkpoint = match read_all(&*disk, &Path::new(DIR).join(FILE)).await {
+        let file = match read_all(&*disk, &path()).await {
             Ok(bytes) => {
                 // Who was killed right behind renaming it did not: a power cut would bring the one before back.
                 disk.flush_dir(Path::new(DIR)).await?;
-                Some(decode(&bytes)?)
+                Some(bytes)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
+        let checkpoint = file.as_ref().map(|bytes| decode(bytes)).transpose()?;
         let state = checkpoint
             .as_ref()
             .map(|c| c.state.clone())
@@ -74,6 +85,8 @@ impl MetaMachine {
             catalogue,
             applied: Mutex::new(Applied { state, index }),
             loaded: Mutex::new(loaded),
+            file: tokio::sync::Mutex::new(file),
+            corruptions,
             view,
         })
     }
@@ -93,13 +106,29 @@ impl MetaMachine {
         self.view.send_replace(view);
     }
 
-    async fn read_current(&self) -> io::Result<Option<(Bytes, Checkpoint)>> {
-        match read_all(&*self.disk, &Path::new(DIR).join(FILE)).await {
-            Ok(bytes) => Ok(Some((bytes.clone(), decode(&bytes)?))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+    /// Reads the checkpoint file again; one that has rotted is written anew.
+    pub async fn keep(&self) -> io::Result<()> {
+        self.keep_file(&*self.file.lock().await).await
     }
+
+    async fn keep_file(&self, file: &Option<Bytes>) -> io::Result<()> {
+        let Some(bytes) = file else { return Ok(()) };
+        if !hold(&*self.disk, &path(), bytes).await? {
+            self.corruptions.inc();
+        }
+        Ok(())
+    }
+
+    async fn write(&self, bytes: Bytes) -> io::Result<()> {
+        let mut file = self.file.lock().await;
+        replace(&*self.disk, &path(), bytes.clone()).await?;
+        *file = Some(bytes);
+        Ok(())
+    }
+}
+
+fn path() -> PathBuf {
+    Path::new(DIR).join(FILE)
 }
 
 /// The catalogue's view where it is whole, else `state`: the log brings the rest.
@@ -288,15 +317,16 @@ impl Machine for MetaMachine {
             }
         };
         let bytes = encode(&checkpoint);
-        replace(&*self.disk, &Path::new(DIR).join(FILE), bytes.clone()).await?;
+        self.write(bytes.clone()).await?;
         Ok(set_of(&bytes, checkpoint))
     }
 
     async fn current(&self) -> io::Result<Option<FileSet>> {
-        Ok(self
-            .read_current()
-            .await?
-            .map(|(bytes, checkpoint)| set_of(&bytes, checkpoint)))
+        let file = self.file.lock().await;
+        // Whoever gets it holds it against its sum.
+        self.keep_file(&file).await?;
+        let set = |bytes: &Bytes| Ok(set_of(bytes, decode(bytes)?));
+        file.as_ref().map(set).transpose()
     }
 
     async fn held(&self) -> Vec<SnapshotFile> {
@@ -319,7 +349,7 @@ impl Machine for MetaMachine {
             return Err(malformed("meta snapshot: its sum does not match"));
         }
         let checkpoint = decode(&bytes)?;
-        replace(&*self.disk, &Path::new(DIR).join(FILE), bytes).await?;
+        self.write(bytes).await?;
         {
             let mut applied = self.applied.lock().expect("not poisoned");
             *applied = Applied {
@@ -340,6 +370,12 @@ mod tests {
     use super::*;
     use crate::catalogue::{Memory, opened};
     use crate::meta::{Assignment, Member};
+
+    async fn open(disk: &Arc<dyn Disk>, catalogue: Arc<Memory>) -> MetaMachine {
+        let corruptions = IntCounter::new("corruptions", "Found.").unwrap();
+        let opened = MetaMachine::open(disk.clone(), opened(catalogue), corruptions).await;
+        opened.unwrap()
+    }
 
     fn form() -> Bytes {
         let member = Member {
@@ -362,17 +398,13 @@ mod tests {
     async fn a_checkpoint_and_the_catalogue_each_bring_the_state_back() {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1).mount());
         let catalogue = Arc::new(Memory::default());
-        let machine = MetaMachine::open(disk.clone(), opened(catalogue.clone()))
-            .await
-            .unwrap();
+        let machine = open(&disk, catalogue.clone()).await;
         machine.apply(4, &form()).await.unwrap();
         let state = machine.watch().borrow().clone();
         assert_eq!(state.table.len(), 3);
 
         // Without a checkpoint the log is applied again, but the view is there at once.
-        let again = MetaMachine::open(disk.clone(), opened(catalogue.clone()))
-            .await
-            .unwrap();
+        let again = open(&disk, catalogue.clone()).await;
         assert_eq!(again.loaded(), None);
         assert_eq!(*again.watch().borrow(), state);
 
@@ -381,9 +413,43 @@ mod tests {
             .await
             .unwrap();
         let lost = Arc::new(Memory::default());
-        let rebuilt = MetaMachine::open(disk.clone(), opened(lost)).await.unwrap();
+        let rebuilt = open(&disk, lost).await;
         assert_eq!(rebuilt.loaded(), Some((4, Bytes::from_static(b"mark"))));
         assert_eq!(*rebuilt.watch().borrow(), state);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_rots_is_written_anew() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1).mount());
+        let machine = open(&disk, Arc::default()).await;
+        machine.keep().await.unwrap();
+        machine.apply(4, &form()).await.unwrap();
+        let mark: MarkAt = Box::new(|_| Bytes::from_static(b"mark"));
+        machine.checkpoint(mark).await.unwrap();
+        let whole = read_all(&*disk, &path()).await.unwrap();
+        let rot = async |at: usize| {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 16;
+            replace(&*disk, &path(), bytes.into()).await.unwrap();
+        };
+        machine.keep().await.unwrap();
+        assert_eq!(machine.corruptions.get(), 0);
+
+        rot(9).await;
+        machine.keep().await.unwrap();
+        assert_eq!(read_all(&*disk, &path()).await.unwrap(), whole);
+        assert_eq!(machine.corruptions.get(), 1);
+
+        // And before it is sent to somebody, also by the machine of the next start.
+        let machine = open(&disk, Arc::default()).await;
+        rot(whole.len() - 1).await;
+        let set = machine.current().await.unwrap().unwrap();
+        assert_eq!((set.index, &set.files[0]), (4, &file_of(&whole)));
+        assert_eq!(read_all(&*disk, &path()).await.unwrap(), whole);
+        disk.remove(&path()).await.unwrap();
+        machine.keep().await.unwrap();
+        assert_eq!(read_all(&*disk, &path()).await.unwrap(), whole);
+        assert_eq!(machine.corruptions.get(), 2);
     }
 
     #[test]

@@ -41,6 +41,21 @@ pub async fn of(disk: &dyn Disk, group: GroupId) -> io::Result<Seen> {
     }
 }
 
+/// Files that are not what was written.
+pub async fn damaged(disk: &dyn Disk) -> io::Result<Vec<PathBuf>> {
+    let mut damaged = Vec::new();
+    for name in disk.list(Path::new(DIR)).await? {
+        let path = Path::new(DIR).join(name);
+        let is_whole = async || Ok::<_, io::Error>(parse(&read_all(disk, &path).await?).is_some());
+        let is_written = path.extension().is_none();
+        // Twice, as it may be replaced by a longer one while it is read.
+        if is_written && !is_whole().await? && !is_whole().await? {
+            damaged.push(path);
+        }
+    }
+    Ok(damaged)
+}
+
 fn path_of(group: GroupId) -> PathBuf {
     Path::new(DIR).join(group.to_string())
 }
@@ -95,6 +110,21 @@ mod tests {
         let world = sim_world::world(2, &SimClock::new(), &disk);
         assert_eq!(of(&*world.disk, group).await.unwrap(), seen(5, Some(90)));
         assert_eq!(of(&*world.disk, GroupId(8)).await.unwrap(), Seen::default());
+    }
+
+    #[tokio::test]
+    async fn those_that_rotted_are_found() {
+        let disk = SimDisk::new(5).mount();
+        assert!(damaged(&disk).await.unwrap().is_empty());
+        for group in [7, 8] {
+            keep(&disk, GroupId(group), Seen::default()).await.unwrap();
+        }
+        assert!(damaged(&disk).await.unwrap().is_empty());
+        let path = path_of(GroupId(8));
+        let mut bytes = read_all(&disk, &path).await.unwrap().to_vec();
+        bytes[0] ^= 1;
+        replace(&disk, &path, bytes.into()).await.unwrap();
+        assert_eq!(damaged(&disk).await.unwrap(), [path]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Reads every byte that the shards of this node keep and every sealed segment of the log once in
-//! a while, and gets files that rotted
+//! Reads every byte that the shards of this node keep, every sealed segment of the log and the node's
+//! [own files](crate::node_files) once in a while, and gets files that rotted
 //! from another replica, before somebody asks for them.
 //!
 //! A pass goes file by file at an even pace. Files in which a query found damage come first. A block
@@ -22,6 +22,7 @@ use tsdb::{FileEntry, StorageError};
 
 use super::Replica;
 use crate::cluster::Shared;
+use crate::node_files;
 
 /// Of one message.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -52,6 +53,7 @@ pub async fn run(shared: Arc<Shared>) {
         for check in sealed {
             pass_segment(&shared, check, pause).await;
         }
+        node_files::pass(&shared).await;
         rest(&shared, pause).await;
     }
 }
