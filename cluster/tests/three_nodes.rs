@@ -273,26 +273,27 @@ async fn count_in(root: &Arc<tempfile::TempDir>, name: &str, metric: &str) -> us
     samples
 }
 
-/// Damages a block of each node's first shard, one node after the other, and waits until it is
-/// whole again from another one.
+/// Damages a block of each node's first shard and the node's identity, one node after the other, and waits
+/// until both are whole again, the block from another node.
 async fn rot_and_mend(roots: &[Arc<tempfile::TempDir>]) {
     for root in roots {
         let dir = root.path().join("shards/00000/engine");
         let mut files = std::fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path());
         let block = files.find(|path| path.display().to_string().contains("block-"));
-        let block = block.expect("a block");
-        let whole = std::fs::read(&block).unwrap();
-        let mut rotten = whole.clone();
-        let middle = rotten.len() / 2;
-        rotten[middle] ^= 4;
-        std::fs::write(&block, rotten).unwrap();
-        until("the block is whole again", async || {
-            match std::fs::read(&block).ok() == Some(whole.clone()) {
-                true => Ok(()),
-                false => Err(block.display().to_string()),
-            }
-        })
-        .await;
+        for file in [block.expect("a block"), root.path().join("identity.json")] {
+            let whole = std::fs::read(&file).unwrap();
+            let mut rotten = whole.clone();
+            let middle = rotten.len() / 2;
+            rotten[middle] ^= 4;
+            std::fs::write(&file, rotten).unwrap();
+            until("the file is whole again", async || {
+                match std::fs::read(&file).ok() == Some(whole.clone()) {
+                    true => Ok(()),
+                    false => Err(file.display().to_string()),
+                }
+            })
+            .await;
+        }
     }
 }
 

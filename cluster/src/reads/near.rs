@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use model::ShardId;
 use model::fragment::FragmentError;
-use model::source::Consistency;
+use model::source::{Consistency, SourceError};
 
 use super::answer::Little;
 use super::ask::{Notes, Other, Round};
@@ -76,12 +76,15 @@ pub(super) async fn ask(
         others,
         nowhere: Vec::new(),
     };
-    let (found, left) = round.ask(Some(little), Some(PATIENCE)).await?;
-    if !left.is_empty() {
-        router.near.rest(began, clock.monotonic());
-        return Ok(None);
+    match round.ask(Some(little), Some(PATIENCE)).await {
+        Ok((found, left)) if left.is_empty() => Ok(Some(found)),
+        // What is damaged here need not be where the leaders are.
+        Ok(_) | Err(FragmentError::Source(SourceError::Internal(_))) => {
+            router.near.rest(began, clock.monotonic());
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    Ok(Some(found))
 }
 
 /// Replicas here of all shards that may answer, and the peers to confirm it; none where there are no

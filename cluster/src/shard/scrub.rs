@@ -7,12 +7,14 @@
 //! checked whole before it takes the place of the damaged one; until then reads of the damaged part
 //! are errors. A checkpoint or a manifest is written anew from memory. Nothing is removed.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use model::ShardId;
 use model::port::Disk;
 use proto::node as wire;
 use tonic::Status;
@@ -30,10 +32,34 @@ const MESSAGE_BYTES: usize = 256 << 10;
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// And at least, however much there is to read.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Files that are remembered as told of.
+const TOLD_MAX: usize = 1024;
 
 /// Goes on for as long as the node lives.
 pub async fn run(shared: Arc<Shared>) {
+    let mut reader = Reader {
+        shared,
+        pause: PAUSE_MAX,
+        told: BTreeSet::new(),
+    };
     loop {
+        reader.pass().await;
+    }
+}
+
+/// Who reads.
+struct Reader {
+    shared: Arc<Shared>,
+    /// Between two pieces.
+    pause: Duration,
+    /// Damage that reads found and that nobody could mend so far: it need not be told again and again.
+    told: BTreeSet<(ShardId, String)>,
+}
+
+impl Reader {
+    /// Everything once.
+    async fn pass(&mut self) {
+        let shared = self.shared.clone();
         let replicas = replicas_of(&shared);
         let mut pieces = 0;
         for replica in &replicas {
@@ -46,31 +72,110 @@ pub async fn run(shared: Arc<Shared>) {
         });
         pieces += sealed.iter().map(wal::Check::pieces).sum::<u64>();
         let pause = shared.options.scrub_every / u32::try_from(pieces.max(1)).unwrap_or(u32::MAX);
-        let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
+        self.pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
         for replica in &replicas {
-            pass(&shared, replica, pause).await;
+            self.pass_shard(replica).await;
         }
         for check in sealed {
-            pass_segment(&shared, check, pause).await;
+            self.pass_segment(check).await;
         }
         node_files::pass(&shared).await;
-        rest(&shared, pause).await;
+        self.rest().await;
     }
-}
 
-/// One sealed segment of the log. What is damaged stays: opened next, the log puts the groups that
-/// miss something of it in quarantine (docs/operations.md says what to do then).
-async fn pass_segment(shared: &Shared, mut check: wal::Check, pause: Duration) {
-    loop {
-        rest(shared, pause).await;
-        match shared.log.check_piece(&mut check).await {
-            Ok(wal::Checked::More) => {}
-            Ok(wal::Checked::Whole | wal::Checked::Gone) => return,
-            Ok(wal::Checked::Damaged(what)) => {
-                return tracing::error!(what, "a sealed segment of the log is damaged");
+    /// One sealed segment of the log. What is damaged stays: opened next, the log puts the groups that
+    /// miss something of it in quarantine (docs/operations.md says what to do then).
+    async fn pass_segment(&mut self, mut check: wal::Check) {
+        loop {
+            self.rest().await;
+            match self.shared.log.check_piece(&mut check).await {
+                Ok(wal::Checked::More) => {}
+                Ok(wal::Checked::Whole | wal::Checked::Gone) => return,
+                Ok(wal::Checked::Damaged(what)) => {
+                    return tracing::error!(what, "a sealed segment of the log is damaged");
+                }
+                Err(error) => {
+                    return tracing::warn!(%error, "a segment of the log cannot be read");
+                }
             }
-            Err(error) => {
-                return tracing::warn!(%error, "a segment of the log cannot be read");
+        }
+    }
+
+    /// All files of one replica.
+    async fn pass_shard(&mut self, replica: &Replica) {
+        if let Err(found) = replica.engine.check_manifest().await {
+            tell(replica, &found);
+        }
+        for entry in replica.engine.files().await {
+            let mut check = Check::of(entry);
+            loop {
+                self.rest().await;
+                match replica.engine.check_piece(&mut check).await {
+                    Ok(false) => {}
+                    Ok(true) => break,
+                    Err(found) => {
+                        tell(replica, &found);
+                        self.mend(replica, check.entry()).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits, and looks after what others have stumbled over meanwhile.
+    async fn rest(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        for replica in replicas_of(&self.shared) {
+            let suspects = replica.engine.take_suspects();
+            if suspects.is_empty() {
+                continue;
+            }
+            for entry in replica.engine.files().await {
+                if suspects.contains(&entry.name) {
+                    self.look_after(&replica, &entry).await;
+                }
+            }
+        }
+    }
+
+    /// A file that a read was not content with.
+    async fn look_after(&mut self, replica: &Replica, entry: &FileEntry) {
+        let Err(found) = read_through(replica, entry).await else {
+            return;
+        };
+        if !self.told.contains(&(replica.shard, entry.name.clone())) {
+            tell(replica, &found);
+        }
+        self.mend(replica, entry).await;
+    }
+
+    /// Gets a whole file in the place of a damaged one, if there is a way.
+    async fn mend(&mut self, replica: &Replica, entry: &FileEntry) {
+        let mended = match entry.kind() {
+            Some(FileKind::Block(_)) => {
+                let mender = &self.shared.mender;
+                mender.mend(replica.shard, &replica.engine, entry).await
+            }
+            // All that is in it is in memory.
+            _ => {
+                let asked = replica.raft.trigger().snapshot().await;
+                asked.map_err(|e| e.to_string())
+            }
+        };
+        // If it is not mended, the next pass finds it again.
+        replica.engine.forget_suspect(&entry.name);
+        let (shard, file) = (replica.shard, entry.name.clone());
+        match mended {
+            Ok(()) => {
+                tracing::info!(%shard, file, "mended");
+                self.told.remove(&(shard, file));
+            }
+            Err(why) => {
+                tracing::warn!(%shard, file, why, "not mended");
+                if self.told.len() < TOLD_MAX {
+                    self.told.insert((shard, file));
+                }
             }
         }
     }
@@ -81,78 +186,14 @@ fn replicas_of(shared: &Shared) -> Vec<Arc<Replica>> {
     replicas.values().cloned().collect()
 }
 
-/// All files of one replica.
-async fn pass(shared: &Shared, replica: &Replica, pause: Duration) {
-    if let Err(found) = replica.engine.check_manifest().await {
-        tell(replica, &found);
-    }
-    for entry in replica.engine.files().await {
-        let mut check = Check::of(entry);
-        loop {
-            rest(shared, pause).await;
-            match replica.engine.check_piece(&mut check).await {
-                Ok(false) => {}
-                Ok(true) => break,
-                Err(found) => {
-                    tell(replica, &found);
-                    mend(shared, replica, check.entry()).await;
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Waits, and looks after what others have stumbled over meanwhile.
-async fn rest(shared: &Shared, pause: Duration) {
-    tokio::time::sleep(pause).await;
-    for replica in replicas_of(shared) {
-        let suspects = replica.engine.take_suspects();
-        if suspects.is_empty() {
-            continue;
-        }
-        for entry in replica.engine.files().await {
-            if suspects.contains(&entry.name) && is_damaged(&replica, &entry).await {
-                mend(shared, &replica, &entry).await;
-            }
-        }
-    }
-}
-
-async fn is_damaged(replica: &Replica, entry: &FileEntry) -> bool {
+async fn read_through(replica: &Replica, entry: &FileEntry) -> Result<(), StorageError> {
     let mut check = Check::of(entry.clone());
-    loop {
-        match replica.engine.check_piece(&mut check).await {
-            Ok(false) => {}
-            Ok(true) => return false,
-            Err(_) => return true,
-        }
-    }
+    while !replica.engine.check_piece(&mut check).await? {}
+    Ok(())
 }
 
 fn tell(replica: &Replica, found: &StorageError) {
     tracing::error!(shard = %replica.shard, error = %found.full_text(), "a file of a shard is damaged");
-}
-
-/// Gets a whole file in the place of a damaged one, if there is a way.
-async fn mend(shared: &Shared, replica: &Replica, entry: &FileEntry) {
-    let mended = match entry.kind() {
-        Some(FileKind::Block(_)) => {
-            let mender = &shared.mender;
-            mender.mend(replica.shard, &replica.engine, entry).await
-        }
-        // All that is in it is in memory.
-        _ => {
-            let asked = replica.raft.trigger().snapshot().await;
-            asked.map_err(|e| e.to_string())
-        }
-    };
-    // If it is not mended, the next pass finds it again.
-    replica.engine.forget_suspect(&entry.name);
-    match mended {
-        Ok(()) => tracing::info!(shard = %replica.shard, file = entry.name, "mended"),
-        Err(why) => tracing::warn!(shard = %replica.shard, file = entry.name, why, "not mended"),
-    }
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<wire::FetchReply, Status>> + Send>>;
