@@ -4,6 +4,9 @@
 //! how they are laid out, can follow every change at once, and can be taken again from the files
 //! to see whether they still hold what was applied ([`Shard::verify`](crate::Shard::verify)).
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
 use model::hash::{xxh3, xxh3_of_three};
 use model::{Labels, SeriesId, Timestamp};
 
@@ -15,6 +18,42 @@ const SERIES: u64 = 1;
 const SAMPLE: u64 = 2;
 const WHOLE: u64 = 3;
 const HISTOGRAM: u64 = 4;
+
+/// At every so many entries of the log a shard takes its digest, so that replicas that apply at
+/// different speeds know those at the same indexes. Taking one costs nothing of the samples, but all of
+/// groups, exemplars and descriptions.
+const STEP: u64 = 1024;
+/// How many are kept: of a replica that is further behind nothing is known.
+const KEPT_MAX: usize = 32;
+
+/// The digests that a shard had at some indexes of the log, the oldest first.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<VecDeque<(u64, u64)>>);
+
+impl Kept {
+    /// The state as of `index` has what `digest` gives, which is asked only where it is kept.
+    pub fn note_step(&self, index: u64, digest: impl FnOnce() -> u64) {
+        if index.is_multiple_of(STEP) {
+            self.note(index, digest());
+        }
+    }
+
+    pub fn note(&self, index: u64, digest: u64) {
+        let mut kept = self.0.lock().expect("no panic under this lock");
+        if kept.back() == Some(&(index, digest)) {
+            return;
+        }
+        kept.push_back((index, digest));
+        if kept.len() > KEPT_MAX {
+            kept.pop_front();
+        }
+    }
+
+    pub fn all(&self) -> Vec<(u64, u64)> {
+        let kept = self.0.lock().expect("no panic under this lock");
+        kept.iter().copied().collect()
+    }
+}
 
 /// Sums over what is stored.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +159,25 @@ fn histogram(id: SeriesId, point: &HistogramPoint) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_are_kept_at_steps_and_when_asked() {
+        let kept = Kept::default();
+        for index in 1..=STEP * 2 {
+            kept.note_step(index, || index + 1);
+        }
+        kept.note(STEP * 2 + 5, 9);
+        kept.note(STEP * 2 + 5, 9);
+        let expected = [
+            (STEP, STEP + 1),
+            (STEP * 2, STEP * 2 + 1),
+            (STEP * 2 + 5, 9),
+        ];
+        assert_eq!(kept.all(), expected);
+        (0..100).for_each(|index| kept.note(index, 0));
+        assert_eq!(kept.all().len(), KEPT_MAX);
+        assert_eq!(kept.all().last(), Some(&(99, 0)));
+    }
 
     #[test]
     fn order_does_not_matter_and_every_part_does() {

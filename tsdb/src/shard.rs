@@ -89,6 +89,7 @@ pub struct Shard {
     released: Released,
     /// Files in which reading found damage.
     suspects: std::sync::Mutex<BTreeSet<String>>,
+    digests: digest::Kept,
 }
 
 /// What a manifest says.
@@ -147,6 +148,7 @@ impl Shard {
             files: Mutex::new(Files { manifest, pins: 0 }),
             released: Released::default(),
             suspects: std::sync::Mutex::default(),
+            digests: digest::Kept::default(),
         })
     }
 
@@ -171,7 +173,7 @@ impl Shard {
             return self.clean(index, clean.block, command).await;
         }
         let prepared = self.prepare(command).await?;
-        let outcome = self.write(|state| state.apply(index, command, &prepared));
+        let outcome = self.apply_prepared(index, command, &prepared);
         let rows = match command {
             Command::Write(write) | Command::Add(AddCommand { write, .. }) => write.rows.len(),
             _ => 0,
@@ -181,6 +183,14 @@ impl Shard {
             self.count(stored as u64, rejected.iter().map(|r| r.reason));
         }
         Ok(outcome)
+    }
+
+    fn apply_prepared(&self, index: u64, command: &Command, prepared: &Prepared) -> Outcome {
+        self.write(|state| {
+            let outcome = state.apply(index, command, prepared);
+            self.digests.note_step(index, || state.digest());
+            outcome
+        })
     }
 
     fn count(&self, stored: u64, refused: impl Iterator<Item = Reason>) {
@@ -251,7 +261,7 @@ impl Shard {
             cleaned,
             ..Prepared::default()
         };
-        let outcome = self.write(|state| state.apply(index, command, &prepared));
+        let outcome = self.apply_prepared(index, command, &prepared);
         if let Some(Cleaned { frozen, labels }) = prepared.cleaned {
             let labels_of = |id: SeriesId| {
                 let place = labels.binary_search_by_key(&id, |(id, _)| *id).ok()?;
@@ -295,7 +305,10 @@ impl Shard {
 
     /// Notes an entry of the log that holds no command.
     pub fn advance(&self, index: u64) {
-        self.write(|state| state.advance(index));
+        self.write(|state| {
+            state.advance(index);
+            self.digests.note_step(index, || state.digest());
+        });
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -486,6 +499,18 @@ impl Shard {
     /// Equal on replicas at the same index, however their chunks and files lie.
     pub fn digest(&self) -> u64 {
         self.read(State::digest)
+    }
+
+    /// The index of the log that is applied, and the digest there.
+    pub fn digest_now(&self) -> (u64, u64) {
+        self.read(|state| (state.applied_index(), state.digest()))
+    }
+
+    /// Digests by index of the log: that of now and some before, since the shard was opened.
+    pub fn digests(&self) -> Vec<(u64, u64)> {
+        let (index, digest) = self.digest_now();
+        self.digests.note(index, digest);
+        self.digests.all()
     }
 
     /// Reads every byte of every block and checks that head and blocks together still hold what
