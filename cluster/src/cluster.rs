@@ -48,6 +48,7 @@ use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
 use crate::reads::{self, AllShards};
 use crate::router::{Replicas, Router, ShardSource};
+use crate::shard::comparing;
 use crate::shard::machine::checkpoint_turns;
 use crate::shard::mending::Mender;
 use crate::shard::proposer::Windows;
@@ -91,6 +92,8 @@ pub struct Options {
     pub retention_bytes: Option<u64>,
     /// In what time every byte of the shards' files is read again.
     pub scrub_every: Duration,
+    /// How often the replicas of a shard led here are asked whether their states are one.
+    pub compare_every: Duration,
     pub timing: Timing,
     pub checkpoint: CheckpointPolicy,
     pub log: wal::Options,
@@ -117,6 +120,7 @@ impl Default for Options {
             retention: None,
             retention_bytes: None,
             scrub_every: Duration::from_secs(20 * 3600),
+            compare_every: Duration::from_secs(60),
             timing: Timing::default(),
             checkpoint: CheckpointPolicy::default(),
             log: wal::Options::default(),
@@ -475,7 +479,7 @@ impl Cluster {
     /// Applied index and content digest of the replica here.
     pub fn digest(&self, shard: ShardId) -> Option<(u64, u64)> {
         let replica = self.shared.router.replica(shard)?;
-        Some((replica.engine.applied_index(), replica.engine.digest()))
+        Some(replica.engine.digest_now())
     }
 
     /// More addresses that may know a cluster.
@@ -770,6 +774,7 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
         async move { shared.journal.run(&*shared.router).await }.boxed()
     };
     let scrub = scrub::run(shared.clone()).boxed();
+    let compare = comparing::run(shared.clone()).boxed();
     vec![
         spawn("membership", settle),
         spawn("log watch", log),
@@ -778,5 +783,6 @@ fn run(shared: &Arc<Shared>) -> Vec<Task> {
         spawn("push expiry", expiry),
         spawn("push journal", journal),
         spawn("scrub", scrub),
+        spawn("comparison", compare),
     ]
 }

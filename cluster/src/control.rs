@@ -118,6 +118,7 @@ impl Control {
         let state = self.shared.view.borrow().clone();
         // The shards apply their logs while the meta group begins.
         try_join(self.begin_meta(meta), self.open_shards(&state)).await?;
+        self.stop_condemned().await;
         self.check_groups()?;
         if !state.is_formed() {
             return Ok(());
@@ -327,6 +328,28 @@ impl Control {
             .collect()
     }
 
+    /// Stops replicas that were found to hold another state than most.
+    async fn stop_condemned(&self) {
+        for replica in self.replicas() {
+            if let Some(why) = replica.condemned.get() {
+                self.quarantine(GroupId::of_shard(replica.shard), why.clone());
+                self.stop_replica(&replica).await;
+            }
+        }
+    }
+
+    async fn stop_replica(&self, replica: &Replica) {
+        let shared = &self.shared;
+        shared.groups.remove(GroupId::of_shard(replica.shard));
+        shared
+            .replicas
+            .write()
+            .expect("not poisoned")
+            .remove(&replica.shard);
+        // Stopped already is as good.
+        replica.raft.shutdown().await.ok();
+    }
+
     /// A group that stopped by itself met an error it cannot go on from.
     fn check_groups(&self) -> io::Result<()> {
         for (group, running) in self.shared.groups.all() {
@@ -450,14 +473,7 @@ impl Control {
             }
             tracing::info!(%shard, "the shard moved away");
             let group = GroupId::of_shard(shard);
-            self.shared.groups.remove(group);
-            self.shared
-                .replicas
-                .write()
-                .expect("not poisoned")
-                .remove(&shard);
-            // Stopped already is as good.
-            replica.raft.shutdown().await.ok();
+            self.stop_replica(&replica).await;
             let disk = &*self.shared.world.disk;
             before::keep(disk, group, replica.standing.seen()).await?;
             wal::Log::remove_group(&*self.shared.log, group).await?;

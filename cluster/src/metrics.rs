@@ -11,6 +11,10 @@ pub struct Metrics {
     without_leader: IntGauge,
     apply_lag: IntGauge,
     log_entries: IntGauge,
+    /// Comparisons of states that every replica of a shard took part in.
+    pub comparisons: IntCounter,
+    /// Comparisons of states that found different ones.
+    pub mismatches: IntCounter,
     /// Bytes that answers of other nodes to queries took.
     pub query_bytes: IntCounter,
 }
@@ -40,9 +44,21 @@ impl Metrics {
             "Series and parts of queries that other nodes sent, in bytes.",
         )?;
         registry.register(Box::new(query_bytes.clone()))?;
+        let comparisons = IntCounter::new(
+            "quorate_shard_comparisons_total",
+            "Times this node, leading a shard, found the states of all its replicas alike.",
+        )?;
+        registry.register(Box::new(comparisons.clone()))?;
+        let mismatches = IntCounter::new(
+            "quorate_shard_mismatches_total",
+            "Times this node, leading a shard, found replicas with different states at one log index.",
+        )?;
+        registry.register(Box::new(mismatches.clone()))?;
         Ok(Self {
             groups,
             leader_changes,
+            comparisons,
+            mismatches,
             query_bytes,
             without_leader: gauge(
                 "quorate_raft_groups_without_leader",

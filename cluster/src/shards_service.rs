@@ -25,7 +25,7 @@ use crate::peer::Peers;
 use crate::reads;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
-use crate::shard::{Replica, scrub};
+use crate::shard::{Replica, comparing, scrub};
 
 /// Writes of one connection being decided at once.
 const WRITES_MAX: usize = 256;
@@ -598,11 +598,12 @@ impl Shards for Service {
         let request = request.into_inner();
         let replica = self.find(&request.cluster_id, request.shard);
         let reply = match replica {
-            Ok(replica) => wire::DigestReply {
-                index: replica.engine.applied_index(),
-                digest: replica.engine.digest(),
-                refusal: None,
-            },
+            Ok(replica) => {
+                if let Some(verdict) = request.verdict {
+                    comparing::obey(&replica, verdict, &request.agreed);
+                }
+                comparing::answer(&replica)
+            }
             Err(refusal) => wire::DigestReply {
                 refusal: Some(convert::refusal_to_wire(refusal)),
                 ..Default::default()

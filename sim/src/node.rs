@@ -56,6 +56,9 @@ fn address_of(machine: usize) -> String {
     format!("{}:9092", name_of(machine))
 }
 
+/// Often, so that an alarm without a reason shows: a node that heeds one is never ready again.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
+
 /// Few enough that they leave again.
 const EXEMPLARS_MAX: u64 = 64;
 
@@ -75,6 +78,7 @@ fn options_of(place: &Place) -> Options {
         history_interval: plan.history_interval,
         retention: plan.retention,
         scrub_every: plan.scrub_every,
+        compare_every: COMPARE_EVERY,
         checkpoint: CheckpointPolicy {
             entries_max: plan.checkpoint_entries,
             entries_kept: plan.entries_kept,

@@ -1,6 +1,8 @@
 //! One shard's replica on this node: its engine as a Raft machine, the proposers that merge writes and
-//! pushes into entries, what is told of metrics, the upkeep that seals, compacts, checkpoints and purges, and the scrub.
+//! pushes into entries, what is told of metrics, the upkeep that seals, compacts, checkpoints and purges, the scrub, and the
+//! comparison with the other replicas.
 
+pub mod comparing;
 pub mod describing;
 pub mod machine;
 pub mod mending;

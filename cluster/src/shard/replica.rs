@@ -1,8 +1,9 @@
 //! A shard's replica: opened from disk, joined to its group, asked by the node's services.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::future::try_join;
 use model::group::{Group, GroupingKey, PushOp, PushOptions};
@@ -70,6 +71,8 @@ pub struct Replica {
     pub standing: Standing,
     /// How far series were looked at, to forget those that are dead.
     pub looked: Mutex<Looked>,
+    /// Why it must stop, once it must.
+    pub condemned: OnceLock<String>,
     machine: Arc<dyn Machine>,
     proposer: Proposer,
     room: Arc<Room>,
@@ -144,6 +147,7 @@ impl Replica {
             raft,
             standing,
             looked: Mutex::default(),
+            condemned: OnceLock::new(),
             machine,
             proposer,
             room,
@@ -292,6 +296,12 @@ impl Replica {
     /// Who leads, as far as this replica knows.
     pub fn leader(&self) -> Option<u64> {
         self.raft.metrics().borrow_watched().current_leader
+    }
+
+    pub fn voters(&self) -> BTreeSet<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().voter_ids().collect()
     }
 
     pub fn leads(&self) -> bool {
