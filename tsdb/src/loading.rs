@@ -95,7 +95,8 @@ pub async fn load(
     }
     let mut readers = Vec::with_capacity(blocks.len());
     for (id, file) in blocks {
-        readers.push(load_block(disk, dir, (id, file), &image.labels, tables).await?);
+        let block = load_block(disk, dir, (id, file), &image.labels, tables).await;
+        readers.push(block.map_err(missing_is_damage)?);
     }
     State::restore(image, readers).map_err(|e| StorageError::corrupt(&checkpoint.name, "series", e))
 }
@@ -107,12 +108,22 @@ async fn load_checkpoint(
 ) -> Result<(checkpoint::Image, Vec<String>), StorageError> {
     let bytes = model::port::read_all(disk, &dir.join(&file.name))
         .await
-        .map_err(|e| StorageError::io("read", &file.name, e))?;
+        .map_err(|e| missing_is_damage(StorageError::io("read", &file.name, e)))?;
     if bytes.len() as u64 != file.len || crc32c::crc32c(&bytes) != file.crc32c {
         return Err(StorageError::corrupt(&file.name, "file", "wrong checksum"));
     }
     checkpoint::decode(&bytes)
         .map_err(|damage| StorageError::corrupt(&file.name, damage.section, damage.malformed))
+}
+
+/// A file that is named and not there has to be had from somewhere else, as one that rotted.
+fn missing_is_damage(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Io { file, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            StorageError::corrupt(file, "file", "missing")
+        }
+        error => error,
+    }
 }
 
 /// Opens a block whose series were all registered once. That their labels are those of the register is looked at when

@@ -4,16 +4,18 @@
 //! When and how fast is the caller's concern, and where a copy comes from too: files are named by
 //! what they hold, so any replica whose file has the same name has the same bytes.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::Labels;
 use model::port::Disk;
 
-use crate::block::{Merged, Reader, Sealed};
+use crate::block::{Merged, Reader, Sealed, Tables};
 use crate::by_id::ById;
 use crate::error::StorageError;
 use crate::file::{FileEntry, FileKind, remove_if_there};
+use crate::loading::load;
 use crate::manifest::{self, Manifest};
 use crate::shard::Shard;
 use crate::state::State;
@@ -69,6 +71,39 @@ pub async fn replace(
     entry.adopt(disk, staged, dir).await?;
     let flushed = disk.flush_dir(dir).await;
     flushed.map_err(|e| StorageError::io("repair", &entry.name, e))
+}
+
+/// The index up to which a state was written in `dir`, of a shard that is not open, as far as the names of what
+/// is there still tell; zero where nothing does.
+pub async fn reached(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
+    let manifest = Manifest::read(disk, dir).await.ok().flatten();
+    let told = manifest.and_then(|manifest| Some(manifest.position?.index));
+    let mut reached = told.unwrap_or_default();
+    for path in disk.list(dir).await? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(FileKind::Checkpoint(index)) = FileKind::of_name(&name) {
+            reached = reached.max(index);
+        }
+    }
+    Ok(reached)
+}
+
+/// Makes what `manifest` names the state in `dir`, of a shard that is not open: each file from `staged` or, if it
+/// is not there, as it stands in `dir`. All are read whole, and as the shard will when it is opened, before the
+/// manifest is replaced; until then what was in `dir` stands, however damaged. Durable on return.
+pub async fn rebuild(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    staged: &Path,
+    manifest: &Manifest,
+) -> Result<(), StorageError> {
+    for entry in &manifest.files {
+        entry.adopt(&**disk, staged, dir).await?;
+    }
+    let io = |e| StorageError::io("rebuild", manifest::NAME, e);
+    disk.flush_dir(dir).await.map_err(io)?;
+    drop(load(disk, dir, manifest, &Arc::new(Tables::default())).await?);
+    manifest.write(&**disk, dir).await.map_err(io)
 }
 
 impl Shard {
@@ -184,6 +219,14 @@ impl Shard {
                 "digest differs from that of the blocks it is made of",
             )),
         }
+    }
+
+    /// Where the manifest stands, for a peer that needs a state which holds everything up to `index`: nothing if
+    /// the last checkpoint does not.
+    pub async fn path_of_manifest(&self, index: u64) -> Option<PathBuf> {
+        let files = self.lock_files().await;
+        let position = files.manifest().position.as_ref()?;
+        (position.index >= index).then(|| self.dir().join(manifest::NAME))
     }
 
     /// Where the file of a block stands that is known by its id alone.

@@ -3,12 +3,13 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::{SeriesId, Timestamp};
-use support::replica::{Replica, opaque, run};
+use support::replica::{DIR, Replica, opaque, run};
 use support::{Row, Step, Windows, command};
-use tsdb::{CleanCommand, CollectCommand, Command, CompactCommand, Position};
+use tsdb::manifest::Manifest;
+use tsdb::{CleanCommand, CollectCommand, Command, CompactCommand, Position, StorageError, scrub};
 
 fn rows(series: std::ops::Range<u8>, from: i64, count: u8) -> Step {
     let rows = series
@@ -368,5 +369,142 @@ fn a_failed_flush_or_append_is_an_error_and_loses_nothing_older() {
             replica.reopen(&joined(3)).await.unwrap();
             assert_eq!(replica.shard.digest(), digest, "{operation:?}");
         }
+    });
+}
+
+/// Of what a state stands on, what may be damaged.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Checkpoint,
+    CheckpointMissing,
+    Manifest,
+    ManifestMissing,
+}
+
+impl Damage {
+    async fn strike(self, replica: &Replica) {
+        let is = |start: &str| {
+            let in_dir = move |(path, _): &(PathBuf, u64)| path.starts_with(DIR);
+            let mut files = replica.disk.files().into_iter().filter(in_dir);
+            let found = files.find(|(path, _)| path.to_string_lossy().contains(start));
+            found.expect("it has one")
+        };
+        let disk = &*replica.world.disk;
+        let (path, len) = match self {
+            Self::Checkpoint | Self::CheckpointMissing => is("/checkpoint-"),
+            Self::Manifest | Self::ManifestMissing => is("/manifest"),
+        };
+        match self {
+            Self::Checkpoint | Self::Manifest => {
+                replica.disk.flip_bit(&path, len / 2, 3).unwrap();
+            }
+            Self::CheckpointMissing | Self::ManifestMissing => {
+                disk.remove(&path).await.unwrap();
+                disk.flush_dir(Path::new(DIR)).await.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rebuilt_state_is_whole_or_the_damaged_one_stands() {
+    run(async {
+        let (first, last) = (joined(1).len() as u64, joined(3).len() as u64);
+        let leader = applied(100, 3).await;
+        leader.checkpoint().await.unwrap();
+        let snapshot = leader.shard.snapshot().await.unwrap();
+        let manifest = Manifest {
+            position: Some(snapshot.position.clone()),
+            files: snapshot.files.clone(),
+        };
+        let (dir, staged) = (Path::new(DIR), Path::new("staged"));
+        let expected = (leader.shard.digest(), leader.everything().await);
+        for damage in [
+            Damage::Checkpoint,
+            Damage::CheckpointMissing,
+            Damage::Manifest,
+            Damage::ManifestMissing,
+        ] {
+            let mut seen = [false; 2];
+            for cut in 0.. {
+                let replica = applied(0, 1).await;
+                replica.checkpoint().await.unwrap();
+                replica.receive(&leader, &snapshot, staged).await.unwrap();
+                damage.strike(&replica).await;
+                let disk = &replica.world.disk;
+                let reached = scrub::reached(&**disk, dir).await.unwrap();
+                assert_eq!(
+                    reached, first,
+                    "by the manifest or by the checkpoint's name"
+                );
+                replica.disk.crash_after(cut);
+                let rebuilt = scrub::rebuild(disk, dir, staged, &manifest).await;
+                let through = !replica.disk.is_dark();
+                assert!(rebuilt.is_ok() || !through, "{damage:?}: {rebuilt:?}");
+                for seed in 0..AFTERMATHS {
+                    let left = replica.disk.fork(cut * AFTERMATHS + seed);
+                    match Replica::on(left).await {
+                        Ok(left) => {
+                            assert_eq!(left.shard.position(), Some(position(last)));
+                            let found = (left.shard.digest(), left.everything().await);
+                            assert_eq!(found, expected);
+                            left.shard.verify().await.expect("verifies");
+                            seen[1] = true;
+                        }
+                        Err(StorageError::Corrupt { .. }) => {
+                            assert!(rebuilt.is_err(), "{damage:?}, cut {cut}: it was durable");
+                            seen[0] = true;
+                        }
+                        Err(error) => panic!("{damage:?}, cut {cut}: {error}"),
+                    }
+                }
+                if through {
+                    assert!(cut > 5, "only {cut} cuts");
+                    assert_eq!(seen, [true; 2], "both states were left by some cut");
+                    break;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn damaged_files_are_not_made_a_state() {
+    run(async {
+        let leader = applied(100, 3).await;
+        leader.checkpoint().await.unwrap();
+        let snapshot = leader.shard.snapshot().await.unwrap();
+        let manifest = Manifest {
+            position: Some(snapshot.position.clone()),
+            files: snapshot.files.clone(),
+        };
+        let (dir, staged) = (Path::new(DIR), Path::new("staged"));
+        for entry in &manifest.files {
+            let replica = applied(0, 1).await;
+            replica.checkpoint().await.unwrap();
+            replica.receive(&leader, &snapshot, staged).await.unwrap();
+            Damage::Manifest.strike(&replica).await;
+            let staged_file = staged.join(&entry.name);
+            let own = dir.join(&entry.name);
+            let fetched = replica
+                .disk
+                .files()
+                .iter()
+                .any(|(path, _)| *path == staged_file);
+            let path = if fetched { staged_file } else { own };
+            replica.disk.flip_bit(&path, entry.len / 2, 1).unwrap();
+            let rebuilt = scrub::rebuild(&replica.world.disk, dir, staged, &manifest).await;
+            let Err(StorageError::Corrupt { file, .. }) = rebuilt else {
+                panic!("{rebuilt:?} although {} is damaged", entry.name);
+            };
+            assert_eq!(file, entry.name);
+            assert!(Replica::on(replica.disk.fork(1)).await.is_err());
+        }
+        // Nor does one that lacks a file.
+        let replica = applied(0, 1).await;
+        replica.checkpoint().await.unwrap();
+        Damage::Checkpoint.strike(&replica).await;
+        let rebuilt = scrub::rebuild(&replica.world.disk, dir, staged, &manifest).await;
+        assert!(rebuilt.is_err());
     });
 }
