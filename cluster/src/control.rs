@@ -47,8 +47,6 @@ const OPENING_MAX: usize = 8;
 const UPKEEP_ROUNDS: u64 = 8;
 /// Voters of the meta group; further nodes learn it.
 const META_VOTERS_MAX: usize = 5;
-/// A shard whose damaged block no peer gave is tried again after this.
-const MEND_AGAIN: Duration = Duration::from_secs(5);
 /// Handing leadership on before a stop.
 const HAND_ON_MAX: Duration = Duration::from_secs(3);
 
@@ -69,8 +67,8 @@ pub struct Control {
     changing: Arc<Mutex<BTreeMap<GroupId, Task>>>,
     /// The one compaction under way on this node.
     merging: Option<Task>,
-    /// Shards of which a block is damaged that no peer gave, and when to try again.
-    unopened: Mutex<BTreeMap<ShardId, Duration>>,
+    /// Shards that did not open, while what they need is asked of peers.
+    healing: Mutex<BTreeMap<ShardId, Task>>,
 }
 
 impl Control {
@@ -85,7 +83,7 @@ impl Control {
             beats: Beats::new(),
             changing: Arc::default(),
             merging: None,
-            unopened: Mutex::default(),
+            healing: Mutex::default(),
         }
     }
 
@@ -221,8 +219,8 @@ impl Control {
             let assignment = state.assignment(*shard);
             assignment.is_some_and(|a| a.replicas.contains(&shared.node.0))
                 && shared.router.replica(*shard).is_none()
-                && !self.is_quarantined(GroupId::of_shard(*shard))
                 && self.may_open(*shard)
+                && !self.is_quarantined(GroupId::of_shard(*shard))
         });
         // Each waits for a handful of flushes, which the disk makes of several at once, and applies its log.
         let mut opening = futures::stream::iter(wanted.collect::<Vec<_>>())
@@ -234,11 +232,17 @@ impl Control {
         Ok(())
     }
 
+    /// Not while what it needs is on its way. One whose state is whole again leaves the quarantine.
     fn may_open(&self, shard: ShardId) -> bool {
-        let unopened = self.unopened.lock().expect("not poisoned");
-        unopened
-            .get(&shard)
-            .is_none_or(|until| self.now() >= *until)
+        let mut healing = self.healing.lock().expect("not poisoned");
+        match healing.get(&shard) {
+            None => return true,
+            Some(task) if !task.is_finished() => return false,
+            Some(_) => drop(healing.remove(&shard)),
+        }
+        let mut quarantined = self.shared.quarantined.lock().expect("not poisoned");
+        quarantined.remove(&GroupId::of_shard(shard));
+        true
     }
 
     async fn open_shard(&self, state: &State, shard: ShardId) -> io::Result<()> {
@@ -265,7 +269,7 @@ impl Control {
         let _task = shared.world.spawn.spawn("open shard", open.boxed());
         let ended = |_| io::Error::other(format!("shard {shard} was not opened to the end"));
         let replica = match opened.await.map_err(ended)? {
-            Err(error) => return self.mend_closed(shard, error).await,
+            Err(error) => return self.heal(shard, error),
             opened => opened?,
         };
         let group = GroupId::of_shard(shard);
@@ -276,23 +280,24 @@ impl Control {
         Ok(())
     }
 
-    /// What keeps a shard from opening is fetched, if it is a block; the shard is then opened by a
-    /// later round. Where another file is damaged it stays closed. The others go on without it.
-    async fn mend_closed(&self, shard: ShardId, error: io::Error) -> io::Result<()> {
+    /// What keeps a shard from opening is asked of peers, a block or all of its state, for as long as it takes;
+    /// the others go on without it, and a later round opens it.
+    fn heal(&self, shard: ShardId, error: io::Error) -> io::Result<()> {
         if !is_damage(&error) {
             return Err(error);
         }
-        let Some(block) = damaged_block(&error) else {
-            self.quarantine(GroupId::of_shard(shard), error.to_string());
-            return Ok(());
-        };
-        tracing::error!(%shard, %error, "a shard does not open");
-        let mended = self.shared.mender.mend_closed(shard, block).await;
-        let mut unopened = self.unopened.lock().expect("not poisoned");
-        match mended {
-            true => unopened.remove(&shard),
-            false => unopened.insert(shard, self.now() + MEND_AGAIN),
-        };
+        let block = damaged_block(&error).map(str::to_owned);
+        match &block {
+            Some(_) => tracing::error!(%shard, %error, "a shard does not open"),
+            None => self.quarantine(GroupId::of_shard(shard), error.to_string()),
+        }
+        let shared = self.shared.clone();
+        let heal = async move { shared.mender.heal(shard, block, &*shared.log).await };
+        let world = &self.shared.world;
+        let task = scoped(&world.dice, heal);
+        let task = world.spawn.spawn("mending a closed shard", task);
+        let mut healing = self.healing.lock().expect("not poisoned");
+        healing.insert(shard, task);
         Ok(())
     }
 

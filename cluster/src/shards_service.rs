@@ -240,12 +240,14 @@ impl Service {
         request: wire::FetchRequest,
     ) -> Result<ReplyStream<wire::FetchReply>, Refusal> {
         let replica = self.find(&request.cluster_id, request.shard)?;
-        let Some((path, entry)) = replica.file_of(&request.name).await else {
+        let found = replica.file_of(&request.name).await;
+        let found = found.map_err(|e| Refusal::Internal(e.to_string()))?;
+        let Some((path, len)) = found else {
             replica.write_soon(&request.name).await;
             let none = "this replica has no such file".to_owned();
             return Err(Refusal::Internal(none));
         };
-        Ok(scrub::serve(self.world.disk.clone(), path, entry.len))
+        Ok(scrub::serve(self.world.disk.clone(), path, len))
     }
 
     async fn cardinality_in(

@@ -2,7 +2,8 @@
 //!
 //! A block is fetched from a replica that has a file of the same name, which says what it holds, and
 //! is checked whole before it takes the place of the damaged one. It may be wanted by the scrub, by a
-//! shard that does not open without it, or by a command that cannot be applied without it.
+//! shard that does not open without it, or by a command that cannot be applied without it. What is not the same on
+//! every replica is had as a whole (`rebuilding`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use model::port::{Disk, World};
 use proto::node as wire;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
-use tsdb::file::{FileKind, remove_dir_if_there};
+use tsdb::file::{FileKind, remove_dir_if_there, remove_if_there};
 use tsdb::{FileEntry, Shard, StorageError, scrub};
 
 use super::replica::{dir_of, engine_dir_of};
@@ -28,7 +29,7 @@ const STAGING: &str = "fetched";
 const PIECE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A block made of several takes hardly more than they; what a small one may take beside.
 const MERGED_BYTES_MORE: u64 = 1 << 20;
-const NOBODY: &str = "no other replica";
+pub(super) const NOBODY: &str = "no other replica";
 
 /// What fetching takes.
 pub struct Mender {
@@ -38,6 +39,8 @@ pub struct Mender {
     view: watch::Receiver<Arc<State>>,
     /// One file at a time: they are put together in one place of the shard.
     turn: Mutex<()>,
+    /// One whole state at a time.
+    pub(super) rebuilding: Mutex<()>,
 }
 
 /// A block's name without its checksum: what a peer is asked for that knows the rest.
@@ -85,6 +88,7 @@ impl Mender {
             peers,
             view,
             turn: Mutex::default(),
+            rebuilding: Mutex::default(),
         }
     }
 
@@ -115,14 +119,9 @@ impl Mender {
         tell(shard, name, mended)
     }
 
-    /// Mends a block of a shard that is not open; whether it is whole now.
-    pub async fn mend_closed(&self, shard: ShardId, name: &str) -> bool {
+    /// Mends a block of a shard that is not open.
+    pub(super) async fn mend_closed(&self, shard: ShardId, name: &str) -> Result<(), String> {
         let _turn = self.turn.lock().await;
-        let mended = self.replace(shard, name).await;
-        tell(shard, name, mended)
-    }
-
-    async fn replace(&self, shard: ShardId, name: &str) -> Result<(), String> {
         let (disk, dir) = (&*self.world.disk, engine_dir_of(shard));
         let entry = scrub::find(disk, &dir, name).await;
         let entry = entry.map_err(|e| e.full_text())?;
@@ -172,8 +171,9 @@ impl Mender {
         bytes_max: u64,
         address: &str,
     ) -> Result<(), String> {
-        let (name, staged) = (name_of(id), self.staged(shard));
-        let (len, crc32c) = self.receive(shard, &name, bytes_max, address).await?;
+        let (name, staged) = (name_of(id), self.clean_staged(shard).await?);
+        let received = self.receive(shard, &staged, &name, bytes_max, address);
+        let (len, crc32c) = received.await?;
         let entry = FileEntry::of_block(id, len, crc32c);
         let (from, to) = (staged.join(&name), staged.join(&entry.name));
         let renamed = self.world.disk.rename(&from, &to).await;
@@ -186,8 +186,21 @@ impl Mender {
         dir_of(shard).join(STAGING)
     }
 
+    /// The directory for one file.
+    async fn clean_staged(&self, shard: ShardId) -> Result<PathBuf, String> {
+        let staged = self.staged(shard);
+        self.clear(&staged).await?;
+        let created = self.world.disk.create_dir_all(&staged).await;
+        created.map_err(|e| e.to_string())?;
+        Ok(staged)
+    }
+
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.world.disk
+    }
+
     /// The shard's other replicas and their addresses.
-    fn others(&self, shard: ShardId) -> Vec<(u64, String)> {
+    pub(super) fn others(&self, shard: ShardId) -> Vec<(u64, String)> {
         let state = self.view.borrow().clone();
         let assignment = state.assignment(shard);
         let nodes = assignment.map(|a| a.replicas.clone()).unwrap_or_default();
@@ -219,27 +232,28 @@ impl Mender {
         entry: &FileEntry,
         address: &str,
     ) -> Result<(), String> {
-        self.receive(shard, &entry.name, entry.len, address).await?;
-        let staged = self.staged(shard);
+        let staged = self.clean_staged(shard).await?;
+        self.receive(shard, &staged, &entry.name, entry.len, address)
+            .await?;
         let whole = entry.verify(&*self.world.disk, &staged).await;
         whole.map_err(|e| e.full_text())
     }
 
-    /// Puts what a peer has under this name into the staging directory; gives length and checksum.
-    async fn receive(
+    /// Puts what a peer has under this name into `staged`; gives length and checksum.
+    pub(super) async fn receive(
         &self,
         shard: ShardId,
+        staged: &Path,
         name: &str,
         bytes_max: u64,
         address: &str,
     ) -> Result<(u64, u32), String> {
-        let staged = &self.staged(shard);
         let text = |e: io::Error| e.to_string();
         let late = |_| "no answer in time".to_owned();
         let disk: &dyn Disk = &*self.world.disk;
-        self.clear(staged).await?;
-        disk.create_dir_all(staged).await.map_err(text)?;
-        let mut file = disk.create(&staged.join(name)).await.map_err(text)?;
+        let path = staged.join(name);
+        remove_if_there(disk, &path).await.map_err(text)?;
+        let mut file = disk.create(&path).await.map_err(text)?;
         let request = wire::FetchRequest {
             cluster_id: cluster_id_to_wire(self.peers.cluster()),
             shard: shard.0,

@@ -15,13 +15,14 @@ use tokio::sync::Semaphore;
 use tsdb::collecting::Looked;
 use tsdb::compaction::Candidate;
 use tsdb::file::FileKind;
-use tsdb::{CleanCommand, Command, DeleteCommand, FileEntry, Outcome, Shard, WipeCommand, Wiped};
+use tsdb::{CleanCommand, Command, DeleteCommand, Outcome, Shard, WipeCommand, Wiped};
 
 use super::describing::Describing;
 use super::machine::ShardMachine;
 use super::mending::{self, Mender};
 use super::proposer::{Proposer, Windows};
 use super::pushes::Pushes;
+use super::rebuilding;
 use super::room::Room;
 use crate::convert::scoped;
 use crate::journal::Journal;
@@ -108,6 +109,12 @@ impl Replica {
         let engine_dir = engine_dir_of(shard);
         world.disk.create_dir_all(&engine_dir).await?;
         let engine = Shard::open(&world, engine_dir, metrics, tables).await?;
+        let group = GroupId::of_shard(shard);
+        let held = engine.position().map(|position| position.index);
+        if let Some(gap) = rebuilding::gap(held, log.state(group).purged) {
+            return Err(gap.into());
+        }
+        rebuilding::clear(&*world.disk, shard).await?;
         let engine = Arc::new(engine);
         let machine = ShardMachine::new(
             engine.clone(),
@@ -119,7 +126,7 @@ impl Replica {
         let parts = Parts {
             world: world.clone(),
             node,
-            group: GroupId::of_shard(shard),
+            group,
             log,
             peers,
             transfers,
@@ -239,26 +246,46 @@ impl Replica {
         }
     }
 
-    /// A file that counts here, by its name or, of a block, by its name without the checksum.
-    pub async fn file_of(&self, name: &str) -> Option<(PathBuf, FileEntry)> {
-        match mending::id_in(name) {
+    /// A file that counts here and its length, by its name; of a block also by its name without the checksum,
+    /// and a manifest by what its state must hold.
+    pub async fn file_of(&self, name: &str) -> io::Result<Option<(PathBuf, u64)>> {
+        if let Some(index) = rebuilding::index_in(name) {
+            let Some(path) = self.engine.path_of_manifest(index).await else {
+                return Ok(None);
+            };
+            let len = self.world.disk.len(&path).await?;
+            return Ok(Some((path, len)));
+        }
+        let found = match mending::id_in(name) {
             Some(id) => self.engine.path_of_block(id).await,
             None => self.engine.path_of(name).await,
-        }
+        };
+        Ok(found.map(|(path, entry)| (path, entry.len)))
     }
 
-    /// A block that has no file here yet gets one: who needs it asks again.
+    /// A block that has no file here yet gets one, and so does a state that a peer needs: who does asks again.
     pub async fn write_soon(&self, name: &str) {
-        let Some(FileKind::Block(id)) = FileKind::of_name(name) else {
-            return;
+        let is_here = match (rebuilding::index_in(name), FileKind::of_name(name)) {
+            (Some(index), _) => self.has_applied(index),
+            (_, Some(FileKind::Block(id))) => {
+                let is_it = |block: &Candidate| block.id == id && block.bytes == 0;
+                self.engine.candidates().iter().any(is_it)
+            }
+            _ => false,
         };
-        let is_here = |block: &Candidate| block.id == id && block.bytes == 0;
-        if !self.engine.candidates().iter().any(is_here) {
+        if !is_here {
             return;
         }
         if let Err(error) = self.raft.trigger().snapshot().await {
-            tracing::debug!(shard = %self.shard, %error, "no checkpoint for a block that is needed");
+            tracing::debug!(shard = %self.shard, %error, "no checkpoint for a peer that needs it");
         }
+    }
+
+    fn has_applied(&self, index: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.as_ref();
+        applied.is_some_and(|applied| applied.index >= index)
     }
 
     /// A log index that holds everything acknowledged before.
