@@ -6,7 +6,7 @@ use model::GroupId;
 use model::port::Dice;
 use sim_world::{Operation, SimDice};
 
-use crate::scene::{Crash, Scene, Undo};
+use crate::scene::{Crash, Scene, Undo, is_block, is_state};
 use crate::swarm::{Kind, pick};
 
 /// Strikes again and again, as the plan says.
@@ -109,7 +109,13 @@ impl Nemesis {
                 scene.jump_clock(victim, delta_ms);
                 scene.later(lasts_ms, Undo::Clock(victim, -delta_ms));
             }
-            Kind::Rot => scene.rot_block(scene.plan.rotten),
+            Kind::Rot if self.dice.one_in(2) => {
+                // What a shard opens with is read again when it is opened.
+                let rotten = scene.plan.rotten;
+                self.crash(scene, rotten, Crash::Kill, lasts_ms);
+                scene.rot(rotten, is_state);
+            }
+            Kind::Rot => scene.rot(scene.plan.rotten, is_block),
         }
     }
 

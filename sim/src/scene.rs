@@ -116,7 +116,7 @@ impl Scene {
     /// Sealed blocks on the disks.
     pub fn blocks(&self) -> usize {
         let disks = self.machines.iter().map(|machine| &machine.disk);
-        disks.map(|disk| blocks_of(disk).len()).sum()
+        disks.map(|disk| files_of(disk, is_block).len()).sum()
     }
 
     pub fn is_up(&self, machine: usize) -> bool {
@@ -243,10 +243,10 @@ impl Scene {
         self.machines[machine].disk.limit_bytes(Some(0));
     }
 
-    /// Turns a bit of one of the blocks a machine has.
-    pub fn rot_block(&mut self, machine: usize) {
+    /// Turns a bit of one of such files a machine has.
+    pub fn rot(&mut self, machine: usize, is_such: fn(&Path) -> bool) {
         let disk = self.machines[machine].disk.clone();
-        let mut files = blocks_of(&disk);
+        let mut files = files_of(&disk, is_such);
         if files.is_empty() || self.rotten >= ROT_MAX {
             return;
         }
@@ -332,7 +332,7 @@ impl Scene {
         for (i, machine) in self.machines.iter().enumerate() {
             let digest = machine.disk.digest();
             record.note(&name_of(i), format_args!("disk {digest:016x}"));
-            for (path, len) in blocks_of(&machine.disk) {
+            for (path, len) in files_of(&machine.disk, is_block) {
                 record.note(
                     &name_of(i),
                     format_args!("{} of {len} bytes", path.display()),
@@ -424,11 +424,20 @@ impl Scene {
 }
 
 /// Block files, and their lengths.
-fn blocks_of(disk: &SimDisk) -> Vec<(PathBuf, u64)> {
-    let is_block = |path: &Path| path.to_string_lossy().contains("/engine/block-");
+fn files_of(disk: &SimDisk, is_such: fn(&Path) -> bool) -> Vec<(PathBuf, u64)> {
     let mut files = disk.files();
-    files.retain(|(path, len)| is_block(path) && *len > 0);
+    files.retain(|(path, len)| is_such(path) && *len > 0);
     files
+}
+
+pub fn is_block(path: &Path) -> bool {
+    path.to_string_lossy().contains("/engine/block-")
+}
+
+/// A checkpoint or a manifest.
+pub fn is_state(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains("/engine/checkpoint-") || text.ends_with("/engine/manifest")
 }
 
 fn add_machine(
