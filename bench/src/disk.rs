@@ -20,7 +20,7 @@ use crate::round::Work;
 use crate::send::{Load, send};
 use crate::shape::{INTERVAL_MS, Population, Shape};
 use crate::system::{Kind, System};
-use crate::table::{self, Facts};
+use crate::table::{Facts, Report};
 use crate::values::KINDS;
 
 /// Between the old samples and now: longer than any head.
@@ -55,7 +55,8 @@ struct Loaded {
     _work: Work,
 }
 
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+/// Carries out `bench disk`.
+pub fn measure(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Report> {
     let day = Options {
         series: 1_000,
         rounds: 24 * 240,
@@ -69,15 +70,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
         .enable_all()
         .build()?;
     let facts = Facts::gather(&options)?;
-    let figures = runtime.block_on(measure(&options))?;
+    let figures = runtime.block_on(load_all(&options))?;
     let text = markdown(&facts, &options.systems, &figures);
-    let stem = options.directory.join(format!("{}-disk", facts.began_s));
     let json = serde_json::json!({"facts": facts, "figures": figures});
-    table::write(&stem, &text, &json)
+    let place = (&*options.directory, facts.began_s, "disk");
+    Ok(Report::new(place, text, json))
 }
 
 /// Disks have no opinion about what else runs, so all wait together.
-async fn measure(options: &Options) -> anyhow::Result<Vec<Figure>> {
+async fn load_all(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let mut loaded = Vec::new();
     for (values, population) in KINDS {
         for &kind in &options.systems {

@@ -22,7 +22,7 @@ use crate::round::Work;
 use crate::send::{Sent, send};
 use crate::shape::{INTERVAL_MS, Shape};
 use crate::system::{Kind, System};
-use crate::table::{self, Facts, middle};
+use crate::table::{Facts, Report, middle};
 
 const PAUSE: Duration = Duration::from_millis(10);
 /// So long the same lesser count is believed.
@@ -65,7 +65,8 @@ struct Figure {
     answer_s: f64,
 }
 
-pub fn main(arguments: impl IntoIterator<Item = OsString>, end: End) -> anyhow::Result<()> {
+/// Carries out `bench restart` or `bench power-cut`.
+pub fn measure(arguments: impl IntoIterator<Item = OsString>, end: End) -> anyhow::Result<Report> {
     let options = Options::parse(arguments)?;
     std::fs::create_dir_all(&options.directory)
         .with_context(|| format!("create {}", options.directory.display()))?;
@@ -87,11 +88,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, end: End) -> anyhow::
         }
     }
     let text = markdown(end, &facts, &options.systems, &figures);
-    let stem = options
-        .directory
-        .join(format!("{}-{}", facts.began_s, end.name()));
     let json = serde_json::json!({"facts": facts, "figures": figures});
-    table::write(&stem, &text, &json)
+    let place = (&*options.directory, facts.began_s, end.name());
+    Ok(Report::new(place, text, json))
 }
 
 async fn round(options: &Options, kind: Kind, end: End) -> anyhow::Result<Figure> {

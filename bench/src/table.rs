@@ -1,8 +1,9 @@
 //! Medians as a table, with what one must know to read it.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use serde::Serialize;
 
 use crate::options::Options;
@@ -144,14 +145,48 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '|'], " ").chars().take(80).collect()
 }
 
-/// Writes a report beside its figures, as `stem`.md and .json, and prints it.
-pub fn write(stem: &Path, text: &str, figures: &impl Serialize) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(figures)?;
-    std::fs::write(stem.with_extension("json"), json)?;
-    std::fs::write(stem.with_extension("md"), text)?;
-    println!("{text}");
-    eprintln!("written to {}.md and .json", stem.display());
-    Ok(())
+/// What a part of the benchmark found.
+#[derive(Debug)]
+pub struct Report {
+    /// Without an ending.
+    pub stem: PathBuf,
+    pub text: String,
+    pub figures: serde_json::Value,
+    /// Why the figures are not what they should be.
+    pub failure: Option<String>,
+}
+
+impl Report {
+    /// One that is written into `directory`, as what began then.
+    pub fn new(
+        (directory, began_s, part): (&Path, i64, &str),
+        text: String,
+        figures: serde_json::Value,
+    ) -> Self {
+        let name = match part {
+            "" => began_s.to_string(),
+            part => format!("{began_s}-{part}"),
+        };
+        Self {
+            stem: directory.join(name),
+            text,
+            figures,
+            failure: None,
+        }
+    }
+
+    /// Writes the text beside the figures, as .md and .json, and prints it; then its failure is an error.
+    pub fn finish(&self) -> anyhow::Result<()> {
+        let json = serde_json::to_string_pretty(&self.figures)?;
+        std::fs::write(self.stem.with_extension("json"), json)?;
+        std::fs::write(self.stem.with_extension("md"), &self.text)?;
+        println!("{}", self.text);
+        eprintln!("written to {}.md and .json", self.stem.display());
+        match &self.failure {
+            None => Ok(()),
+            Some(failure) => bail!("{failure}"),
+        }
+    }
 }
 
 pub fn version(binary: &Path) -> String {

@@ -8,4 +8,4 @@
 mod run;
 mod table;
 
-pub use run::main;
+pub use run::measure;

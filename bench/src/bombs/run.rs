@@ -19,7 +19,7 @@ use crate::round::Work;
 use crate::send::{Load, send};
 use crate::shape::{INTERVAL_MS, Shape};
 use crate::system::{Kind, Programs, System};
-use crate::table;
+use crate::table::Report;
 
 const USAGE: &str = "\
 bench bombs --quorate PATH [--prometheus PATH] [--series 20000] [--timeout-s 2] [--seconds 5]
@@ -61,8 +61,8 @@ struct Outcome {
     wrong: Vec<String>,
 }
 
-/// Carries out `bench bombs`; an error when anything went wrong.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+/// Carries out `bench bombs`; what did harm makes the report a failure.
+pub fn measure(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Report> {
     let options = parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -77,12 +77,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
         let (rest_ms, outcomes) = runtime.block_on(throw_all(&options, kind))?;
         text += &markdown(&options, kind, rest_ms, &outcomes);
     }
-    let stem = options.directory.join(format!("{began_s}-bombs"));
-    table::write(&stem, &text, &outcomes)?;
-    match outcomes.iter().filter(|o| !o.wrong.is_empty()).count() {
-        0 => Ok(()),
-        wrong => bail!("{wrong} of {} bombs did harm", outcomes.len()),
+    let figures = serde_json::to_value(&outcomes)?;
+    let place = (&*options.directory, began_s, "bombs");
+    let mut report = Report::new(place, text, figures);
+    let wrong = outcomes.iter().filter(|o| !o.wrong.is_empty()).count();
+    if wrong > 0 {
+        report.failure = Some(format!("{wrong} of {} bombs did harm", outcomes.len()));
     }
+    Ok(report)
 }
 
 async fn throw_all(options: &Options, kind: Kind) -> anyhow::Result<(f64, Vec<Outcome>)> {

@@ -9,4 +9,4 @@ mod options;
 mod report;
 mod run;
 
-pub use run::main;
+pub use run::measure;

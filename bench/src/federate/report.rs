@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::options::Options;
 use crate::system::Kind;
-use crate::table::{self, machine, version};
+use crate::table::{Report, machine, version};
 
 /// One system's rounds.
 #[derive(Debug, Clone, Serialize)]
@@ -28,11 +28,11 @@ fn median(of: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-pub fn write(options: &Options, began_s: i64, figures: &[Figure]) -> anyhow::Result<()> {
+pub fn report(options: &Options, began_s: i64, figures: &[Figure]) -> anyhow::Result<Report> {
     let text = markdown(options, figures)?;
-    let stem = options.directory().join(format!("{began_s}-federate"));
     let json = serde_json::json!({"series": options.shape.series, "figures": figures});
-    table::write(&stem, &text, &json)
+    let place = (&**options.directory(), began_s, "federate");
+    Ok(Report::new(place, text, json))
 }
 
 fn markdown(options: &Options, figures: &[Figure]) -> anyhow::Result<String> {

@@ -12,6 +12,7 @@ use super::report::{self, Figure};
 use crate::queries::load;
 use crate::round::Work;
 use crate::system::System;
+use crate::table::Report;
 
 /// Longer than any system waits before it does what can wait.
 const BEFORE_REST: Duration = Duration::from_secs(40);
@@ -22,19 +23,19 @@ const LOOKS_MAX: usize = 20;
 const IDLE: f64 = 0.08;
 
 /// Carries out `bench federate`.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+pub fn measure(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Report> {
     let options = Options::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     std::fs::create_dir_all(options.directory())?;
     let began_s = wall_ms() / 1000;
-    let figures = runtime.block_on(measure(&options))?;
-    report::write(&options, began_s, &figures)
+    let figures = runtime.block_on(fetch_all(&options))?;
+    report::report(&options, began_s, &figures)
 }
 
 /// Each system alone: the newest samples must not grow old while others are loaded.
-async fn measure(options: &Options) -> anyhow::Result<Vec<Figure>> {
+async fn fetch_all(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let work = Work::create(options.directory())?;
     let mut figures = Vec::new();
     for kind in options.systems() {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::load::SAMPLES;
 use super::options::Options;
 use crate::system::Kind;
-use crate::table::{self, machine, version};
+use crate::table::{Report, machine, version};
 
 /// What is pushed, beside what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,11 +53,11 @@ impl Figure {
     }
 }
 
-pub fn write(options: &Options, began_s: i64, figures: &[Figure]) -> anyhow::Result<()> {
+pub fn report(options: &Options, began_s: i64, figures: &[Figure]) -> anyhow::Result<Report> {
     let text = markdown(options, figures)?;
-    let stem = options.directory.join(format!("{began_s}-pushes"));
     let json = serde_json::json!({"samples": SAMPLES, "figures": figures});
-    table::write(&stem, &text, &json)
+    let place = (&*options.directory, began_s, "pushes");
+    Ok(Report::new(place, text, json))
 }
 
 fn markdown(options: &Options, figures: &[Figure]) -> anyhow::Result<String> {

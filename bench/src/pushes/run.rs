@@ -10,12 +10,13 @@ use super::options::Options;
 use super::report::{self, Case, Figure};
 use crate::round::Work;
 use crate::system::{Kind, System};
+use crate::table::Report;
 
 /// Groups that are pushed while the time of one push is looked at.
 const LIGHT_GROUPS: u32 = 100;
 
 /// Carries out `bench pushes`.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+pub fn measure(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Report> {
     let options = Options::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -26,13 +27,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
     for _ in 0..options.runs {
         for &kind in &options.systems {
             for case in cases(&options) {
-                let figure = runtime.block_on(measure(&options, kind, case))?;
+                let figure = runtime.block_on(push_all(&options, kind, case))?;
                 eprintln!("{}", figure.line());
                 figures.push(figure);
             }
         }
     }
-    report::write(&options, began_s, &figures)
+    report::report(&options, began_s, &figures)
 }
 
 fn cases(options: &Options) -> Vec<Case> {
@@ -55,7 +56,7 @@ fn cases(options: &Options) -> Vec<Case> {
     cases
 }
 
-async fn measure(options: &Options, kind: Kind, case: Case) -> anyhow::Result<Figure> {
+async fn push_all(options: &Options, kind: Kind, case: Case) -> anyhow::Result<Figure> {
     let work = Work::create(&options.directory)?;
     let mut system = System::start(&options.programs, kind, &work.0).await?;
     let targets: Vec<SocketAddr> = system.targets().iter().map(|t| t.push).collect();

@@ -13,4 +13,4 @@ mod run;
 
 pub use options::{Options, Shape};
 pub use population::{KUBERNETES, SERIES_PER_TARGET, instance};
-pub use run::{load, main};
+pub use run::{load, measure};

@@ -9,7 +9,7 @@ use super::ask::Cost;
 use super::options::{Options, Shape};
 use super::questions::Question;
 use crate::system::Kind;
-use crate::table::{self, machine, version};
+use crate::table::{Report, machine, version};
 
 /// One question and what its answers cost, by system.
 #[derive(Debug, Clone, Serialize)]
@@ -102,7 +102,7 @@ impl Answered {
     }
 }
 
-pub fn write(options: &Options, began_s: i64, all: &[Figures]) -> anyhow::Result<()> {
+pub fn report(options: &Options, began_s: i64, all: &[Figures]) -> anyhow::Result<Report> {
     let programs = &options.programs;
     let binaries = [&programs.quorate, &programs.prometheus];
     let versions: Vec<String> = binaries
@@ -112,8 +112,8 @@ pub fn write(options: &Options, began_s: i64, all: &[Figures]) -> anyhow::Result
         .collect();
     let text = markdown(options, &machine()?, &versions, all);
     let json = serde_json::json!({"machine": machine()?, "versions": versions, "figures": all});
-    let stem = options.directory.join(format!("{began_s}-queries"));
-    table::write(&stem, &text, &json)
+    let place = (&*options.directory, began_s, "queries");
+    Ok(Report::new(place, text, json))
 }
 
 fn markdown(options: &Options, machine: &str, versions: &[String], all: &[Figures]) -> String {

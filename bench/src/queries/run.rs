@@ -17,12 +17,13 @@ use crate::round::Work;
 use crate::send::{Load, send};
 use crate::shape::{INTERVAL_MS, Shape as Requests};
 use crate::system::{Kind, System};
+use crate::table::Report;
 
 const SENDERS: u32 = 2;
 const LOAD_MAX: Duration = Duration::from_secs(3_600);
 
 /// Carries out `bench queries`.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+pub fn measure(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Report> {
     let options = Options::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -31,12 +32,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()>
     let began_s = wall_ms() / 1000;
     let mut all = Vec::new();
     for shape in &options.shapes {
-        all.push(runtime.block_on(measure(&options, *shape))?);
+        all.push(runtime.block_on(ask_all(&options, *shape))?);
     }
-    report::write(&options, began_s, &all)
+    report::report(&options, began_s, &all)
 }
 
-async fn measure(options: &Options, shape: Shape) -> anyhow::Result<Figures> {
+async fn ask_all(options: &Options, shape: Shape) -> anyhow::Result<Figures> {
     // Whole minutes, so that every system evaluates at the same instants.
     let end_ms = wall_ms() / 60_000 * 60_000;
     let work = Work::create(&options.directory)?;
