@@ -253,6 +253,8 @@ mod tests {
             rounds: 100,
             runs: 1,
             senders: 4,
+            churn: 0,
+            rate: None,
         };
         let figures = [figure("mix", false), figure("counters", true)];
         let text = markdown(&facts, &[Kind::Prometheus], &figures);

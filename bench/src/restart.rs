@@ -216,6 +216,8 @@ mod tests {
             rounds: 10,
             runs: 3,
             senders: 4,
+            churn: 0,
+            rate: None,
         };
         let figures = [figure(0, 1.0), figure(4, 9.0), figure(0, 2.0)];
         let text = markdown(End::PowerCut, &facts, &[Kind::Prometheus], &figures);

@@ -21,6 +21,10 @@ pub struct Facts {
     pub rounds: u32,
     pub runs: u32,
     pub senders: u32,
+    /// Of a hundred series, those that others replace in an hour of the data.
+    pub churn: u32,
+    /// Samples a second; as fast as they are acknowledged where there is none.
+    pub rate: Option<u32>,
 }
 
 impl Facts {
@@ -39,22 +43,48 @@ impl Facts {
             rounds: options.rounds,
             runs: options.runs,
             senders: options.senders,
+            churn: options.churn,
+            rate: options.rate,
         })
+    }
+}
+
+impl Facts {
+    /// How series come and go, and how fast they are written, if that is said.
+    fn manner(&self) -> String {
+        let mut text = String::new();
+        if self.churn > 0 {
+            let churn = self.churn;
+            put(
+                &mut text,
+                format_args!(", {churn} % of the series replaced in an hour of the data"),
+            );
+        }
+        if let Some(rate) = self.rate {
+            put(&mut text, format_args!(", {rate} samples a second"));
+        }
+        text
     }
 }
 
 pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
     let mut text = format!(
-        "{} series, {} samples each, {} senders, median of {} runs. {}.\n\n",
-        facts.series, facts.rounds, facts.senders, facts.runs, facts.machine
+        "{} series, {} samples each, {} senders{}, median of {} runs. {}.\n\n",
+        facts.series,
+        facts.rounds,
+        facts.senders,
+        facts.manner(),
+        facts.runs,
+        facts.machine
     );
     for version in &facts.versions {
         put(&mut text, format_args!("- {version}\n"));
     }
     text += "\n| request | system | CPU s per million samples | bytes per sample on disk | \
-             written | peak memory MiB | steady | samples/s | p50 ms | p99 ms | sent again |\n\
-             |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+             written | peak memory MiB | steady | KiB per series: peak | steady | samples/s | p50 ms | p99 ms | sent again |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     let rows = rows(figures);
+    let kib_each = |bytes: u64| bytes as f64 / f64::from(1 << 10) / f64::from(facts.series);
     for (shape, kind, of) in &rows {
         let cut = if of.iter().any(|f| f.cut) {
             " (cut short)"
@@ -64,7 +94,7 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
         put(
             &mut text,
             format_args!(
-                "| {}{cut} | {} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |\n",
+                "| {}{cut} | {} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.2} | {:.2} | {:.0} | {:.1} | {:.1} | {:.0} |\n",
                 shape.name(),
                 kind.name(),
                 median(of, Figure::cpu_s_per_million),
@@ -72,6 +102,8 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
                 median(of, Figure::written_bytes_per_sample),
                 median(of, |f| f.peak_memory_bytes as f64 / (1 << 20) as f64),
                 median(of, |f| f.steady_memory_bytes as f64 / (1 << 20) as f64),
+                median(of, |f| kib_each(f.peak_memory_bytes)),
+                median(of, |f| kib_each(f.steady_memory_bytes)),
                 median(of, Figure::samples_per_second),
                 median(of, |f| f.latency_ms.p50),
                 median(of, |f| f.latency_ms.p99),
@@ -81,7 +113,7 @@ pub fn markdown(facts: &Facts, figures: &[Figure]) -> String {
     }
     queries(&mut text, &rows);
     text += "\nCPU and memory are sums over all nodes, CPU without the queries, the peak of memory with them, steady memory \
-             before them; p50 and p99 are of requests, from when they were due; disk is all data directories after a \
+             before them; per series are the memory over the series that are written at a time; p50 and p99 are of requests, from when they were due; disk is all data directories after a \
              clean stop, every replica counted; written are bytes per sample sent to the disks until \
              then, logs and rewriting included. quorate acknowledges after an fsync on a majority; \
              Prometheus acknowledges before any.\n";
@@ -261,10 +293,16 @@ mod tests {
             rounds: 20,
             runs: 3,
             senders: 4,
+            churn: 0,
+            rate: Some(70),
         };
         let text = markdown(&facts, &figures);
-        let row = "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 10.0 | 64 | 48 | 500000 \
-                   | 1.5 | 9.0 | 1 |";
+        assert!(
+            text.contains("4 senders, 70 samples a second, median"),
+            "{text}"
+        );
+        let row = "| 1 sample per series | quorate, 1 node | 2.00 | 1.50 | 10.0 | 64 | 48 \
+                   | 6553.60 | 4915.20 | 500000 | 1.5 | 9.0 | 1 |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| Prometheus | 3.00 |"), "{text}");
         assert!(text.contains("| 1.5 | 400: not yet  |"), "{text}");
