@@ -7,13 +7,14 @@
 //! what answers cost, VictoriaMetrics included; [`bombs`] are queries that must not cost much;
 //! [`federate`] is what `/federate` costs, [`pushes`] what pushes do beside Pushgateway,
 //! [`restart`] what a killed one does when it is started again, or one whose [`power`] was cut,
-//! [`disk`] what is left of it all there.
+//! [`disk`] what is left of it all there; [`all`] is everything in one report.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "an outermost tool: it measures real processes by the real clock"
 )]
 
+mod all;
 mod bombs;
 mod disk;
 mod federate;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     }
     let command = arguments.next_if(|first| {
         [
+            "all",
             "queries",
             "bombs",
             "federate",
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         .any(|known| first == known)
     });
     let report = match command.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("all") => all::measure(arguments),
         Some("queries") => queries::measure(arguments),
         Some("federate") => federate::measure(arguments),
         Some("pushes") => pushes::measure(arguments),

@@ -17,11 +17,14 @@ const USAGE: &str = "\
 bench --quorate PATH [--prometheus PATH] [--victoria PATH] [--series 100000] [--rounds 40] [--runs 3]
       [--senders 4] [--seconds-max 180] [--settle-seconds 5] [--dir DIRECTORY] [--quick]
       [--systems quorate-1,quorate-3,prometheus,victoria-metrics] [--churn PERCENT] [--rate SAMPLES]
+      [--requests wide,deep]
+bench all ...: everything, one after the other; bench all --help
 bench queries ...: how fast questions are answered; bench queries --help
 
 --series and --rounds: how many series, and how many samples each; --quick is
 --series 10000 --rounds 20 --runs 1. --churn is how many of a hundred series end and are
 replaced by others in an hour of the data, which is 240 rounds. Sending stops after --seconds-max whatever is left.
+--requests are of 2,000 series with one sample (wide) or of 100 with twenty (deep).
 --rate is how many samples a second all senders send together, instead of as fast as they are acknowledged.
 Without --prometheus only quorate is measured, --quorate is needed for quorate only.";
 
@@ -39,6 +42,7 @@ pub struct Options {
     pub churn: u32,
     /// Samples a second; as fast as they are acknowledged where there is none.
     pub rate: Option<u32>,
+    pub shapes: Vec<Shape>,
     pub send_max: Duration,
     pub settle: Duration,
     pub directory: PathBuf,
@@ -57,6 +61,7 @@ impl Default for Options {
             senders: 4,
             churn: 0,
             rate: None,
+            shapes: vec![Shape::Wide, Shape::Deep],
             send_max: Duration::from_secs(180),
             settle: Duration::from_secs(5),
             directory: PathBuf::from("bench/results"),
@@ -91,6 +96,11 @@ impl Options {
                 "runs" => options.runs = parser.value()?.parse()?,
                 "churn" => options.churn = parser.value()?.parse()?,
                 "rate" => options.rate = Some(parser.value()?.parse()?),
+                "requests" => {
+                    let names = parser.value()?.string()?;
+                    let shapes = names.split(',').map(Shape::parse);
+                    options.shapes = shapes.collect::<Result<_, _>>()?;
+                }
                 "senders" => options.senders = parser.value()?.parse()?,
                 "seconds-max" => options.send_max = seconds(&mut parser)?,
                 "settle-seconds" => options.settle = seconds(&mut parser)?,
@@ -110,10 +120,6 @@ impl Options {
             None => options.systems_named(),
         };
         options.checked()
-    }
-
-    pub fn shapes(&self) -> [Shape; 2] {
-        [Shape::Wide, Shape::Deep]
     }
 
     pub fn programs(&self) -> Programs {

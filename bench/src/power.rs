@@ -27,6 +27,19 @@ for disk in [os.open(place, os.O_RDONLY) for place in sys.argv[1:]]:
     fcntl.ioctl(disk, EXT4_IOC_SHUTDOWN, NOLOGFLUSH)
 ";
 
+/// What is not here that a cut needs.
+pub fn missing() -> Option<&'static str> {
+    let is_there = |program: &str| Command::new(program).arg("-V").output().is_ok();
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root may mount file systems");
+    }
+    match (is_there("mkfs.ext4"), is_there("python3")) {
+        (true, true) => None,
+        (false, _) => Some("there is no mkfs.ext4"),
+        (_, false) => Some("there is no python3"),
+    }
+}
+
 /// Unmounted when they are dropped.
 pub struct Disks(Vec<Disk>);
 

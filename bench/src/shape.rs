@@ -6,6 +6,7 @@
 //! A request is encoded here from prepared label bytes, so that the sender costs little beside the
 //! system it measures.
 
+use anyhow::bail;
 use jepsen_tests::splitmix::SplitMix64;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::Serialize;
@@ -25,6 +26,14 @@ pub enum Shape {
 }
 
 impl Shape {
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        match text {
+            "wide" => Ok(Self::Wide),
+            "deep" => Ok(Self::Deep),
+            _ => bail!("no requests {text:?}; there are wide, deep"),
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Wide => "1 sample per series",

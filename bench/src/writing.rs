@@ -20,7 +20,7 @@ pub fn measure(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<
         .with_context(|| format!("create {}", directory.display()))?;
     let mut figures = Vec::new();
     for n in 0..options.runs {
-        for shape in options.shapes() {
+        for &shape in &options.shapes {
             for &kind in &options.systems {
                 eprintln!(
                     "run {} of {}: {}, {}",
