@@ -110,6 +110,9 @@ impl Summary {
         let term = bytes.try_get_u64_le().ok()?;
         let node = NodeId(bytes.try_get_u64_le().ok()?);
         first.checked_add(u64::from(count))?;
+        if count == 0 {
+            return None;
+        }
         let run = self.entries.entry(group).or_default();
         for index in first..first + u64::from(count) {
             let position = Position {
@@ -237,6 +240,16 @@ mod tests {
                 Some(&summary)
             );
         }
+    }
+
+    #[test]
+    fn a_stretch_of_nothing_is_not_written() {
+        let mut bytes = BytesMut::new();
+        Summary::default().encode(&mut bytes);
+        assert_eq!(Summary::decode(&bytes, 4, 1000), Some(Summary::default()));
+        // Group, how many, and three words of which entries.
+        bytes.put_bytes(0, 4 + 4 + 3 * 8);
+        assert_eq!(Summary::decode(&bytes, 4, 1000), None);
     }
 
     #[test]
