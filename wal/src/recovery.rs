@@ -246,7 +246,8 @@ impl Reading<'_> {
             if cut < len {
                 info!(path = %path.display(), bytes = len - cut, "torn tail cut");
             }
-            if cut == 0 {
+            // Behind damage it stays, empty and sealed: that it was begun tells the damage from a torn end.
+            if cut == 0 && self.report.damage.is_empty() {
                 self.disk.remove(path).await?;
                 return self.disk.flush_dir(self.dir).await;
             }

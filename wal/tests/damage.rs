@@ -6,6 +6,7 @@ mod rig;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use bytes::Bytes;
 use model::GroupId;
 use model::port::Dice;
 use model::port::{Disk, read_all};
@@ -289,6 +290,36 @@ async fn a_lost_segment_file_is_noticed_when_its_entries_are_needed() {
     let (log, recovery) = open(&disk, small()).await;
     assert_eq!(victims(&recovery), [A]);
     assert_eq!(log.state(B).vote, Some(vote(2)));
+}
+
+/// The segment behind it was begun, so its end is not torn: the next opening must not take it for that either.
+#[tokio::test]
+async fn damage_lasts_though_the_segment_behind_it_was_torn() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk, small()).await;
+    for index in 0..20 {
+        append(&log, A, vec![entry(1, index, 100)]).await.unwrap();
+    }
+    drop(log);
+    disk.kill();
+    let mut names = files(&disk).await;
+    let (last, before) = (names.pop().unwrap(), names.pop().unwrap());
+    let whole = read_all(&disk, &before).await.unwrap();
+    for (path, bytes) in [
+        (before, whole.slice(..whole.len() - 300)),
+        (last, Bytes::from_static(b"QLB")),
+    ] {
+        disk.remove(&path).await.unwrap();
+        let mut file = disk.create(&path).await.unwrap();
+        file.append(vec![bytes]).await.unwrap();
+    }
+    for _ in 0..3 {
+        let (log, recovery) = open(&disk, small()).await;
+        assert_eq!(victims(&recovery), [A]);
+        log.settled().await.unwrap();
+        drop(log);
+        disk.kill();
+    }
 }
 
 /// The lost file held a truncation and what was appended then. The entries from before, which
