@@ -21,12 +21,20 @@ use model::source::{Consistency, MetadataSelection, Selection, Source, Take};
 use model::trail::{Asked, Told, Trail};
 use model::{
     Batch, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp, Matcher,
-    MetadataStore, MetricKind, NewestSelection, Series, Timestamp,
+    MetadataStore, MetricKind, NewestSelection, Series, ShardId, Timestamp,
 };
 
 struct Node {
     cluster: Arc<Cluster>,
     _root: Arc<tempfile::TempDir>,
+    /// Ends what a process would end: others' connections too.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.runtime.take().expect("once").shutdown_background();
+    }
 }
 
 async fn start(
@@ -47,12 +55,14 @@ async fn start(
     };
     let catalogue = opened(Arc::new(Memory::default()));
     let registry = prometheus::Registry::new();
-    let cluster = Cluster::start(world, options, catalogue, &registry)
-        .await
-        .expect("it starts");
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let started =
+        runtime.spawn(async move { Cluster::start(world, options, catalogue, &registry).await });
+    let cluster = started.await.expect("no panic").expect("it starts");
     Node {
         cluster,
         _root: root.clone(),
+        runtime: Some(runtime),
     }
 }
 
@@ -316,6 +326,19 @@ fn checkpoint_rots(root: &Arc<tempfile::TempDir>) {
         bytes[middle] ^= 4;
         std::fs::write(&damaged, bytes).unwrap();
     }
+}
+
+/// All replicas of a shard stand at one index with the same content.
+async fn level(nodes: &[&Node], shard: u32) {
+    until("one digest", async || {
+        let digests = nodes.iter().map(|node| node.cluster.digest(ShardId(shard)));
+        let digests: Vec<_> = digests.collect();
+        match digests.iter().all(|d| d.is_some() && *d == digests[0]) {
+            true => Ok(()),
+            false => Err(format!("{digests:?}")),
+        }
+    })
+    .await;
 }
 
 /// Deletes, cleans, pins and counts through different nodes.
@@ -586,6 +609,9 @@ async fn nodes_form_replicate_route_and_come_back() {
     let back = start(&roots[0], &addresses[0], &join, 3).await;
     until("ready again", async || back.cluster.ready()).await;
     assert_eq!(count(&back.cluster).await, Ok(200));
+    for shard in 0..4 {
+        level(&[&back, &nodes[0], &nodes[1]], shard).await;
+    }
 
     // A fourth joins and takes its share of the shards.
     let fourth = start(&roots[3], &addresses[3], &join, 3).await;
