@@ -10,7 +10,7 @@
 )]
 
 mod block;
-mod index;
+pub(crate) mod index;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

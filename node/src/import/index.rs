@@ -7,8 +7,8 @@ use proto::remote::Label;
 
 use super::input::{Bad, Broken, Cursor, Input};
 
-const MAGIC: u32 = 0xBAAA_D700;
-const VERSION: u8 = 2;
+pub(super) const MAGIC: u32 = 0xBAAA_D700;
+pub(super) const VERSION: u8 = 2;
 /// Six places and a checksum, at the end.
 const CONTENTS_BYTES: u64 = 6 * 8 + 4;
 /// Series stand at multiples of this.
@@ -92,9 +92,14 @@ impl Reader {
             _ => return Err(input.broken(0, "not an index of Prometheus")),
         }
         let places = contents(&input)?;
-        let [symbols_at, series_at, ..] = places;
-        let behind = places.iter().copied().filter(|place| *place > series_at);
-        let end = behind.min().unwrap_or(input.len() - CONTENTS_BYTES);
+        let [symbols_at, series_at, others @ ..] = places;
+        // One that begins where the series do says that there are none.
+        let behind = others.iter().filter(|place| **place >= series_at);
+        let behind = behind.chain(Some(&symbols_at).filter(|place| **place > series_at));
+        let end = behind
+            .copied()
+            .min()
+            .unwrap_or(input.len() - CONTENTS_BYTES);
         let section = section(&input, symbols_at)?;
         let symbols = Symbols::read(&section).map_err(|bad| input.bad(symbols_at + 4, &bad))?;
         Ok(Self {
@@ -232,36 +237,9 @@ fn section(input: &Input, at: u64) -> Result<Vec<u8>, Broken> {
 #[cfg(test)]
 pub mod tests {
     use proptest::prelude::*;
-    use tsdb::fields::put_varint;
 
+    use super::super::laid_out::index;
     use super::*;
-
-    fn put_checked(file: &mut Vec<u8>, content: &[u8]) {
-        file.extend(content);
-        file.extend(crc32c::crc32c(content).to_be_bytes());
-    }
-
-    /// An index as Prometheus writes it, but for the sections that are not read.
-    fn index(symbols: &[u8], series: &[Vec<u8>]) -> Vec<u8> {
-        let mut file = MAGIC.to_be_bytes().to_vec();
-        file.push(VERSION);
-        let symbols_at = file.len() as u64;
-        file.extend((symbols.len() as u32).to_be_bytes());
-        put_checked(&mut file, symbols);
-        let align = |file: &mut Vec<u8>| file.resize(file.len().next_multiple_of(16), 0);
-        align(&mut file);
-        let series_at = file.len() as u64;
-        for content in series {
-            put_varint(&mut file, content.len() as u64);
-            put_checked(&mut file, content);
-            align(&mut file);
-        }
-        let behind = file.len() as u64;
-        let places = [symbols_at, series_at, behind, behind, behind, behind];
-        let places = places.iter().flat_map(|place| place.to_be_bytes());
-        put_checked(&mut file, &places.collect::<Vec<u8>>());
-        file
-    }
 
     fn all(file: &[u8]) -> Result<Vec<Series>, Broken> {
         let dir = tempfile::tempdir().unwrap();
@@ -300,6 +278,14 @@ pub mod tests {
             },
         ];
         assert_eq!(all(&two_series()), Ok(expected));
+    }
+
+    #[test]
+    fn there_may_be_no_series() {
+        let none = [0; 4];
+        assert_eq!(all(&index(&none, &[])), Ok(Vec::new()));
+        let written = crate::blocks::index::encode(&Default::default());
+        assert_eq!(all(&written), Ok(Vec::new()));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub mod chunk;
 mod head;
 mod index;
 mod input;
+#[cfg(test)]
+mod laid_out;
 mod log;
 mod native;
 mod openmetrics;
