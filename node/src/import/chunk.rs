@@ -16,6 +16,8 @@ const FLOAT_HISTOGRAM: u8 = 3;
 
 /// Buckets of one histogram; Prometheus' finest schemas have some thousands in use.
 const BUCKETS_MAX: u64 = 1 << 16;
+/// Spans and bounds of all histograms of a chunk, each of which has its own in memory: in a chunk they stand once.
+const LAYOUTS_MAX: u64 = 1 << 23;
 /// The schema of histograms with bounds of their own.
 const CUSTOM_SCHEMA: i64 = -53;
 
@@ -246,6 +248,11 @@ impl Layout {
         })
     }
 
+    /// Spans and bounds.
+    fn len(&self) -> usize {
+        self.positive.len() + self.negative.len() + self.custom.len()
+    }
+
     fn histogram(&self, at: i64, sum: f64) -> wire::Histogram {
         let reset_hint = match self.is_gauge {
             true => wire::histogram::ResetHint::Gauge,
@@ -267,6 +274,9 @@ impl Layout {
 
 fn spans(bits: &mut Bits<'_>) -> Result<Vec<wire::BucketSpan>, Bad> {
     let count = bits.varbit_unsigned()?;
+    if count > BUCKETS_MAX {
+        return Err(bits.bad("too many spans"));
+    }
     let mut spans = Vec::new();
     let mut buckets = 0u64;
     for _ in 0..count {
@@ -320,6 +330,9 @@ fn histograms(
         return Ok(());
     }
     let layout = Layout::read(bits)?;
+    if count.saturating_mul(layout.len() as u64) > LAYOUTS_MAX {
+        return Err(bits.bad("too many spans and bounds"));
+    }
     let (positive, negative) = (width(&layout.positive), width(&layout.negative));
     let mut integers = Integers::new(positive + negative);
     let mut floats = vec![Xor::default(); 3 + positive + negative];
@@ -453,6 +466,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_layout_stands_once_and_is_held_by_few() {
+        for (spans, count, fits) in [
+            (BUCKETS_MAX, 128, true),
+            (BUCKETS_MAX, 129, false),
+            (BUCKETS_MAX + 1, 1, false),
+            (10, 2_000, true),
+        ] {
+            // No gauge, no threshold, schema 0; then a number of 18 bits and so many empty spans.
+            let mut bits = format!("{count:016b}{:017b}111110{spans:018b}", 0);
+            bits += &"00".repeat(spans as usize);
+            // No negative ones, 64 bits of the first sum, and nothing that changes.
+            bits += &"0".repeat(1 + 3 + 64 + 4 * count);
+            let bits: Vec<u8> = bits.bytes().map(|digit| digit - b'0').collect();
+            let bytes = bits.chunks(8);
+            let bytes = bytes.map(|byte| byte.iter().fold(0, |all, bit| all << 1 | bit));
+            let mut samples = Samples::default();
+            let read = decode(HISTOGRAM, &bytes.collect::<Vec<u8>>(), &mut samples);
+            assert_eq!(read.is_ok(), fits, "{spans} {count} {read:?}");
+            assert_eq!(samples.len(), if fits { count } else { 0 });
+        }
+    }
 
     proptest! {
         #[test]

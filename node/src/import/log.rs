@@ -11,6 +11,8 @@ const PAGE_BYTES: u64 = 32 << 10;
 const HEADER_BYTES: u64 = 7;
 /// One record's pieces, and what they decompress to.
 const RECORD_BYTES_MAX: usize = 256 << 20;
+/// Snappy's shortest copy has three bytes and stands for 64 (its `format_description.txt`).
+const SNAPPY_TIMES_MAX: usize = 22;
 
 const FULL: u8 = 1;
 const FIRST: u8 = 2;
@@ -182,11 +184,8 @@ fn is_whole(bytes: &[u8]) -> bool {
 
 fn decompress(flags: u8, record: Vec<u8>) -> Option<Vec<u8>> {
     if flags & SNAPPY != 0 {
-        let len = snap::raw::decompress_len(&record).ok()?;
-        return match len <= RECORD_BYTES_MAX {
-            true => snap::raw::Decoder::new().decompress_vec(&record).ok(),
-            false => None,
-        };
+        snappy_len(&record)?;
+        return snap::raw::Decoder::new().decompress_vec(&record).ok();
     }
     if flags & ZSTD != 0 {
         let mut plain = Vec::new();
@@ -196,6 +195,13 @@ fn decompress(flags: u8, record: Vec<u8>) -> Option<Vec<u8>> {
         return (plain.len() <= RECORD_BYTES_MAX).then_some(plain);
     }
     Some(record)
+}
+
+/// How long it says to be, and can be: so much is allocated before the rest is looked at.
+fn snappy_len(record: &[u8]) -> Option<usize> {
+    let most = record.len().saturating_mul(SNAPPY_TIMES_MAX);
+    let len = snap::raw::decompress_len(record).ok()?;
+    (len <= RECORD_BYTES_MAX.min(most)).then_some(len)
 }
 
 #[cfg(test)]
@@ -289,6 +295,19 @@ mod tests {
             }
         }
         assert!(errors > 0 && torn > 0, "{errors} errors, {torn} torn ends");
+    }
+
+    #[test]
+    fn no_more_is_believed_than_snappy_can_hold() {
+        let zeros = snappy(&vec![0; 1 << 20]);
+        assert!(zeros.len() < (1 << 20) / 20);
+        assert_eq!(snappy_len(&zeros), Some(1 << 20));
+        // The length alone: 200 MiB.
+        assert_eq!(
+            snap::raw::decompress_len(&[0x80, 0x80, 0x80, 0x64]),
+            Ok(200 << 20)
+        );
+        assert_eq!(snappy_len(&[0x80, 0x80, 0x80, 0x64]), None);
     }
 
     #[test]
