@@ -41,6 +41,9 @@ fn compact_side(spans: &mut Vec<BucketSpan>, deltas: &mut Vec<i64>, counts: &mut
         .filter(|(place, _)| !is_empty(*place))
         .map(|(place, index)| (index, place))
         .collect();
+    let Some(shorter) = runs(kept.iter().map(|(index, _)| *index)) else {
+        return;
+    };
     let mut before = 0;
     *deltas = match integers.is_empty() {
         true => Vec::new(),
@@ -57,7 +60,7 @@ fn compact_side(spans: &mut Vec<BucketSpan>, deltas: &mut Vec<i64>, counts: &mut
         .iter()
         .filter_map(|(_, place)| counts.get(*place).copied())
         .collect();
-    *spans = runs(kept.into_iter().map(|(index, _)| index));
+    *spans = shorter;
 }
 
 /// Of each bucket.
@@ -70,21 +73,21 @@ fn indices(spans: &[BucketSpan]) -> impl Iterator<Item = i64> {
     })
 }
 
-fn runs(indices: impl Iterator<Item = i64>) -> Vec<BucketSpan> {
+/// `None` where two are too far apart for a span.
+fn runs(indices: impl Iterator<Item = i64>) -> Option<Vec<BucketSpan>> {
     let mut spans: Vec<BucketSpan> = Vec::new();
     let mut end = 0i64;
     for index in indices {
         match spans.last_mut().filter(|_| index == end) {
             Some(span) => span.length += 1,
             None => spans.push(BucketSpan {
-                // Both ends are of spans that fit.
-                offset: (index - end) as i32,
+                offset: i32::try_from(index - end).ok()?,
                 length: 1,
             }),
         }
         end = index + 1;
     }
-    spans
+    Some(spans)
 }
 
 #[cfg(test)]
@@ -100,6 +103,17 @@ mod tests {
         });
         let all = indices(spans).zip(counts);
         all.filter(|(_, count)| *count != 0).collect()
+    }
+
+    #[test]
+    fn a_gap_that_no_span_has_stays_two() {
+        let far = BucketSpan {
+            offset: i32::MAX,
+            length: 1,
+        };
+        let (mut spans, mut deltas) = (vec![far, far], vec![0, 3]);
+        compact_side(&mut spans, &mut deltas, &mut Vec::new());
+        assert_eq!((spans, deltas), (vec![far, far], vec![0, 3]));
     }
 
     proptest! {
