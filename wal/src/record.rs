@@ -97,7 +97,8 @@ impl Record {
         let len = bytes.try_get_u32_le().ok()?;
         let crc = bytes.try_get_u32_le().ok()?;
         let change = match kind {
-            APPEND => Change::Append { id, len, crc },
+            // No log ends behind the last index there can be.
+            APPEND if id.index < u64::MAX => Change::Append { id, len, crc },
             VOTE => Change::Vote(Vote {
                 term: id.term,
                 node: id.node,
@@ -169,6 +170,19 @@ mod tests {
             let mut rest = &bytes[..];
             prop_assert_eq!(Record::decode(&mut rest), Some(record));
             prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_entry_has_the_last_index(group in any::<u32>(), term in any::<u64>(), len in any::<u32>()) {
+            let append = |index| {
+                let id = LogId { term, node: NodeId(1), index };
+                let change = Change::Append { id, len, crc: 1 };
+                let mut bytes = BytesMut::new();
+                Record { group: GroupId(group), change }.encode(&mut bytes);
+                Record::decode(&mut &bytes[..])
+            };
+            prop_assert!(append(u64::MAX - 1).is_some());
+            prop_assert_eq!(append(u64::MAX), None);
         }
 
         #[test]
