@@ -68,10 +68,12 @@ impl HistogramChunk {
     pub fn push(&mut self, at: Timestamp, histogram: &Histogram) {
         let is_second = self.count == 1;
         let delta = at.0.wrapping_sub(self.last.0);
-        match is_second {
-            true => self.bits.put_varbit_unsigned(delta as u64),
-            false => self.bits.put_varbit(delta.wrapping_sub(self.delta)),
-        }
+        let change = if is_second {
+            delta
+        } else {
+            delta.wrapping_sub(self.delta)
+        };
+        self.bits.put_varbit(change);
         match &mut self.columns {
             Columns::Integers { numbers, sum } => {
                 next_integers(&mut self.bits, numbers, sum, histogram, is_second);

@@ -184,7 +184,7 @@ fn read_histograms(data: &[u8], is_integer: bool, samples: &mut Samples) {
     for i in 0..count {
         match i {
             0 => at = r.varbit(),
-            1 => delta = r.varbit_unsigned() as i64,
+            1 => delta = r.varbit(),
             _ => delta += r.varbit(),
         }
         at += if i == 0 { 0 } else { delta };
@@ -370,7 +370,9 @@ fn samples() -> impl Strategy<Value = Samples> {
         prop_oneof![any::<f64>(), (0u8..4).prop_map(f64::from)],
         0..300,
     );
-    let gaps = prop::collection::vec(prop_oneof![Just(15_000i64), 1i64..1 << 40], 330);
+    // Of each length in bits.
+    let gap = (0u32..40).prop_flat_map(|bits| 1i64 << bits..2 << bits);
+    let gaps = prop::collection::vec(prop_oneof![Just(15_000i64), gap], 330);
     (floats, histograms(), gaps, -1i64 << 50..1 << 50).prop_map(|(floats, histograms, gaps, at)| {
         let mut samples = Samples::default();
         let mut at = at;

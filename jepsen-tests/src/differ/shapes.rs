@@ -261,7 +261,8 @@ fn points(
     dice: &mut SplitMix64,
     mut next: impl FnMut(&mut SplitMix64, u64) -> Option<Value>,
 ) -> Vec<Point> {
-    let interval_ms = [15_000, 30_000, 30_000, 60_000][dice.between(0, 4) as usize];
+    // The longest fills the bits that Prometheus' encodings have for it.
+    let interval_ms = [15_000, 30_000, 60_000, 150_000][dice.between(0, 4) as usize];
     let jitter_ms = [0, 0, 1, 700][dice.between(0, 4) as usize];
     let phase_ms = [0, dice.between(0, interval_ms)][dice.between(0, 2) as usize] as i64;
     let mut points = Vec::new();

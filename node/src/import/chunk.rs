@@ -340,6 +340,7 @@ fn histograms(
     for place in 0..count {
         match place {
             0 => at = bits.varbit()?,
+            // Signed and never negative, which read unsigned is the same; versions of ours exported it unsigned.
             1 => delta = bits.varbit_unsigned()? as i64,
             _ => delta = delta.wrapping_add(bits.varbit()?),
         }
