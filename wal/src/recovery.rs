@@ -464,7 +464,7 @@ impl Fold {
 fn is_whole(run: &Run, state: &State) -> bool {
     (run.first..run.end()) == state.indexes()
         && run.last() == state.held.last
-        && (run.first..)
+        && (run.first..run.end())
             .zip(&run.positions)
             .all(|(index, position)| state.segment_of(index) == Some(position.segment))
 }
@@ -490,7 +490,7 @@ fn trim(runs: &mut Vec<Run>, range: Range<u64>) {
 fn needed(runs: &BTreeMap<GroupId, Run>, segments: Vec<u32>) -> Vec<Sealed> {
     let mut needed: BTreeMap<u32, BTreeMap<GroupId, Range<u64>>> = BTreeMap::new();
     for (&group, run) in runs {
-        for (index, position) in (run.first..).zip(&run.positions) {
+        for (index, position) in (run.first..run.end()).zip(&run.positions) {
             needed
                 .entry(position.segment)
                 .or_default()
