@@ -148,7 +148,7 @@ fn refusal(why: &str) -> io::Error {
 }
 
 /// The identity as JSON; its last field is the sum of all that stands before it.
-fn encode(identity: &Identity) -> Bytes {
+pub(crate) fn encode(identity: &Identity) -> Bytes {
     let mut text = serde_json::to_string_pretty(identity).expect("plain data is JSON");
     text.truncate(text.len() - "\n}".len());
     let sum = crc32c::crc32c(text.as_bytes());
@@ -163,7 +163,7 @@ fn split(text: &str) -> Option<(&str, &str)> {
     Some((text.strip_suffix(SUM.0)?, sum))
 }
 
-fn decode(bytes: &[u8]) -> io::Result<Found> {
+pub(crate) fn decode(bytes: &[u8]) -> io::Result<Found> {
     let text = std::str::from_utf8(bytes).map_err(|_| refusal("it is not text"))?;
     let parse = |text: &str| -> io::Result<Identity> {
         let parsed = serde_json::from_str(text);

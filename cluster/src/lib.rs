@@ -35,6 +35,8 @@ pub mod dictionary;
 pub mod evaluate;
 pub mod export;
 pub mod formation;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 pub mod history;
 pub mod identity;
 pub mod incoming;

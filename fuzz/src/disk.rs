@@ -1,12 +1,19 @@
 //! What stands in files. Where a checksum guards it, the checksum is put right, as a disk that lies would not.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use cluster::fuzzed;
 use model::Timestamp;
 use tsdb::Command;
 use tsdb::block::Page;
 use tsdb::chunk::{Appender, Chunk, Coding};
 use tsdb::column::{ints, times, values};
 use tsdb::state::State;
+
+use crate::files::{Files, Loaded};
+use crate::in_turn;
+use crate::memory::bounded;
 
 /// As many as a page has room for.
 const SAMPLES_MAX: usize = 1 << 16;
@@ -178,4 +185,48 @@ pub fn records(bytes: &[u8]) {
 
 pub fn segment(bytes: &[u8]) {
     wal::fuzzed::segment(bytes);
+}
+
+pub fn summary(bytes: &[u8]) {
+    bounded(bytes, 64, wal::fuzzed::summary);
+}
+
+pub fn recovery(bytes: &[u8]) {
+    in_turn(wal::fuzzed::recovery(&Files::default(), &Loaded, bytes));
+}
+
+pub fn manifest(bytes: &[u8]) {
+    bounded(bytes, 64, tsdb::fuzzed::manifest);
+}
+
+pub fn block(bytes: &[u8]) {
+    in_turn(tsdb::fuzzed::block(Arc::new(Files::default()), bytes));
+}
+
+pub fn identity(bytes: &[u8]) {
+    bounded(bytes, 256, fuzzed::identity);
+}
+
+pub fn mark(bytes: &[u8]) {
+    bounded(bytes, 1024, fuzzed::mark);
+}
+
+pub fn payload(bytes: &[u8]) {
+    bounded(bytes, 1024, fuzzed::payload);
+}
+
+pub fn meta(bytes: &[u8]) {
+    bounded(bytes, 1024, fuzzed::meta);
+}
+
+pub fn view(bytes: &[u8]) {
+    bounded(bytes, 1024, fuzzed::view);
+}
+
+pub fn left(bytes: &[u8]) {
+    bounded(bytes, 64, fuzzed::left);
+}
+
+pub fn active(bytes: &[u8]) {
+    bounded(bytes, 256, node::fuzzed::active);
 }

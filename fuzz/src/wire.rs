@@ -4,10 +4,16 @@ use ingest::exposition::{Entry, Parser};
 use ingest::lines::Parsed;
 use ingest::push::Names;
 use ingest::remote::v2;
-use ingest::{graphite, influx, jsonlines, openmetrics as om, otlp as ot, remote as rw};
+use ingest::{graphite, influx, jsonlines, openmetrics as om, otlp as ot, remote as rw, textlines};
 use model::Timestamp;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+/// As files and requests of many lines are read.
+const IMPORT: textlines::Options<'_> = textlines::Options {
+    now: NOW,
+    extra: &[],
+};
 
 fn drain(mut parser: Parser<'_>) {
     while let Ok(Some(entry)) = parser.next_entry() {
@@ -21,11 +27,18 @@ pub fn text(bytes: &[u8]) {
     if let Ok(parser) = ingest::text::Parser::new(bytes) {
         drain(Parser::Text(parser));
     }
+    let (mut place, mut parsed) = (textlines::Place::default(), Parsed::default());
+    let done = textlines::read(bytes, true, &IMPORT, &mut place, &mut parsed);
+    assert!(done <= bytes.len());
+    assert_eq!(parsed.batch.validate(), Ok(()));
 }
 
 pub fn openmetrics(bytes: &[u8]) {
     if let Ok(parser) = om::Parser::new(bytes) {
         drain(Parser::OpenMetrics(parser));
+    }
+    if let Ok(parsed) = textlines::read_openmetrics(bytes, &IMPORT) {
+        assert_eq!(parsed.batch.validate(), Ok(()));
     }
 }
 

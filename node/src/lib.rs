@@ -22,6 +22,8 @@ pub mod config;
 pub mod configuration;
 pub mod discovery;
 pub mod flags;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 pub mod import;
 pub mod lines;
 pub mod logging;

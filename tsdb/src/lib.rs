@@ -52,6 +52,8 @@ pub mod exemplars;
 pub mod fences;
 pub mod fields;
 pub mod file;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 pub mod gathered;
 pub mod groups;
 pub mod head;

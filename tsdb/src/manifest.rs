@@ -16,7 +16,7 @@ use crate::file::{FileEntry, put_entry, take_entry};
 use crate::shard::Position;
 
 pub const NAME: &str = "manifest";
-const MAGIC: [u8; 8] = *b"qmanif\x01\n";
+pub(crate) const MAGIC: [u8; 8] = *b"qmanif\x01\n";
 
 /// Invariant of a manifest with a position: one checkpoint and any number of blocks.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Manifest {
         self.names().any(|named| named == name)
     }
 
-    fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = MAGIC.to_vec();
         out.push(u8::from(self.position.is_some()));
         if let Some(position) = &self.position {
@@ -66,7 +66,7 @@ impl Manifest {
         out.into()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let body_len = bytes.len().checked_sub(4);
         let body_len = body_len.ok_or(Malformed("ends early"))?;
         let mut whole = Fields::new(bytes);

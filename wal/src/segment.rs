@@ -50,7 +50,7 @@ pub(crate) fn lay_out_footer(
     lay_out(&stamp, &index, vec![encode_trailer(at)]).0
 }
 
-fn encode_trailer(footer_at: u64) -> Bytes {
+pub(crate) fn encode_trailer(footer_at: u64) -> Bytes {
     let mut trailer = BytesMut::with_capacity(TRAILER_BYTES);
     trailer.put_u64_le(footer_at);
     trailer.put_slice(&TRAILER_MAGIC);

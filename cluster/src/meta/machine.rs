@@ -29,7 +29,7 @@ const STAGING: &str = "incoming";
 
 /// A checkpoint: the state, the index it stands at, and Raft's mark.
 #[derive(Serialize, Deserialize)]
-struct Checkpoint {
+pub(crate) struct Checkpoint {
     index: u64,
     mark: String,
     state: State,
@@ -152,7 +152,7 @@ const HISTORY: &str = "meta/history/";
 const CURSORS: &str = "meta/cursor/";
 
 /// The state as small values by key.
-fn to_keys(state: &State) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn to_keys(state: &State) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let json = |value: Value| serde_json::to_vec(&value).expect("plain data is JSON");
     let header = serde_json::json!({
         "cluster_id": state.cluster_id,
@@ -198,7 +198,7 @@ struct Header {
     shards: usize,
 }
 
-fn load(catalogue: &dyn Catalogue) -> io::Result<Option<State>> {
+pub(crate) fn load(catalogue: &dyn Catalogue) -> io::Result<Option<State>> {
     let keys = catalogue.load()?;
     let Some(header) = keys.get(HEADER.as_bytes()) else {
         return Ok(None);
@@ -249,14 +249,14 @@ fn store(catalogue: &dyn Catalogue, before: &State, after: &State) -> io::Result
 // ---- the checkpoint file ----
 
 /// The file ends in the sum of what is before it.
-fn encode(checkpoint: &Checkpoint) -> Bytes {
+pub(crate) fn encode(checkpoint: &Checkpoint) -> Bytes {
     let mut bytes = serde_json::to_vec(checkpoint).expect("plain data is JSON");
     let sum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes.into()
 }
 
-fn decode(bytes: &[u8]) -> io::Result<Checkpoint> {
+pub(crate) fn decode(bytes: &[u8]) -> io::Result<Checkpoint> {
     let (text, sum) = bytes
         .split_last_chunk()
         .ok_or_else(|| malformed("meta checkpoint"))?;

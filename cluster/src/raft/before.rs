@@ -61,7 +61,7 @@ fn path_of(group: GroupId) -> PathBuf {
 }
 
 /// Term and node of the vote, the log's end or `-`, and their checksum.
-fn line(seen: Seen) -> String {
+pub(crate) fn line(seen: Seen) -> String {
     let Leadership { term, node } = seen.vote;
     let reached = seen.reached.map_or("-".to_owned(), |at| at.to_string());
     let said = format!("{term} {node} {reached}");
@@ -69,7 +69,7 @@ fn line(seen: Seen) -> String {
     format!("{said} {sum:08x}\n")
 }
 
-fn parse(bytes: &[u8]) -> Option<Seen> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Seen> {
     let text = std::str::from_utf8(bytes).ok()?;
     let words: Vec<&str> = text.split(' ').collect();
     let [term, node, reached, _] = words[..] else {

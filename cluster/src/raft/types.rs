@@ -125,7 +125,7 @@ pub fn entry_from_wal(entry: wal::Entry) -> io::Result<Entry> {
     })
 }
 
-fn encode_payload(payload: EntryPayload<Payload, u64, BasicNode>) -> Bytes {
+pub(crate) fn encode_payload(payload: EntryPayload<Payload, u64, BasicNode>) -> Bytes {
     match payload {
         EntryPayload::Blank => Bytes::new(),
         EntryPayload::Normal(Payload(bytes)) => {
@@ -141,7 +141,7 @@ fn encode_payload(payload: EntryPayload<Payload, u64, BasicNode>) -> Bytes {
     }
 }
 
-fn decode_payload(payload: Bytes) -> io::Result<EntryPayload<Payload, u64, BasicNode>> {
+pub(crate) fn decode_payload(payload: Bytes) -> io::Result<EntryPayload<Payload, u64, BasicNode>> {
     Ok(match payload.first() {
         None => EntryPayload::Blank,
         Some(&MEMBERSHIP) => {

@@ -12,9 +12,9 @@ use super::chunk::{self, Samples};
 use super::index::{Chunk, Reader};
 use super::input::{Bad, Broken, Cursor, Input};
 
-const CHUNKS_MAGIC: u32 = 0x85BD_40DD;
-const TOMBSTONES_MAGIC: u32 = 0x0130_BA30;
-const VERSION: u8 = 1;
+pub(super) const CHUNKS_MAGIC: u32 = 0x85BD_40DD;
+pub(super) const TOMBSTONES_MAGIC: u32 = 0x0130_BA30;
+pub(super) const VERSION: u8 = 1;
 /// One chunk's bytes; Prometheus cuts them far below.
 const CHUNK_BYTES_MAX: u64 = 16 << 20;
 /// Nearly every chunk is shorter.
@@ -40,6 +40,14 @@ struct Compaction {
 }
 
 impl Meta {
+    pub(super) fn read(text: &[u8]) -> anyhow::Result<Self> {
+        let meta: Self = serde_json::from_slice(text)?;
+        if meta.version != 1 {
+            anyhow::bail!("a block of version {}", meta.version);
+        }
+        Ok(meta)
+    }
+
     /// Whether it was made of samples that came late: the head may have older ones then.
     pub fn is_of_late_samples(&self) -> bool {
         let hints = self.compaction.hints.iter().flatten();
@@ -59,11 +67,7 @@ pub fn find(dir: &Path) -> anyhow::Result<Vec<(Meta, PathBuf)>> {
             continue;
         }
         let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-        let meta: Meta =
-            serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))?;
-        if meta.version != 1 {
-            anyhow::bail!("{}: a block of version {}", file.display(), meta.version);
-        }
+        let meta = Meta::read(&text).with_context(|| format!("read {}", file.display()))?;
         blocks.push((meta, path));
     }
     blocks.sort_by(|(a, _), (b, _)| (a.min_time, &a.ulid).cmp(&(b.min_time, &b.ulid)));

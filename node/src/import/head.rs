@@ -393,15 +393,15 @@ fn key_of(labels: &[Label]) -> Vec<u8> {
     key
 }
 
-struct HeadChunk {
+pub(super) struct HeadChunk {
     reference: u64,
     max: i64,
     late: bool,
-    samples: Samples,
+    pub(super) samples: Samples,
 }
 
 /// A chunk and where the next begins; `None` where zeros fill the file up.
-fn read_chunk(input: &Input, at: u64) -> Result<Option<(HeadChunk, u64)>, Broken> {
+pub(super) fn read_chunk(input: &Input, at: u64) -> Result<Option<(HeadChunk, u64)>, Broken> {
     let head = input.read_upto(at, CHUNK_HEADER_BYTES + 10)?;
     if head.iter().all(|byte| *byte == 0) {
         let rest = input.read(at, input.len() - at)?;

@@ -1,7 +1,9 @@
-//! Files of Prometheus with right checksums and whatever content, for tests.
+//! Files of Prometheus with right checksums and whatever content, for tests and fuzzers.
 
 use tsdb::fields::put_varint;
 
+#[cfg(fuzzing)]
+use super::block::{CHUNKS_MAGIC, TOMBSTONES_MAGIC, VERSION};
 use super::index;
 
 fn put_checked(file: &mut Vec<u8>, content: &[u8]) {
@@ -28,5 +30,23 @@ pub fn index(symbols: &[u8], series: &[Vec<u8>]) -> Vec<u8> {
     let places = [symbols_at, series_at, behind, behind, behind, behind];
     let places = places.iter().flat_map(|place| place.to_be_bytes());
     put_checked(&mut file, &places.collect::<Vec<u8>>());
+    file
+}
+
+/// A file of a block's chunks: of each its encoding and its data.
+#[cfg(fuzzing)]
+pub fn segment<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut file = [&CHUNKS_MAGIC.to_be_bytes()[..], &[VERSION, 0, 0, 0]].concat();
+    for chunk in chunks {
+        put_varint(&mut file, (chunk.len() as u64).saturating_sub(1));
+        put_checked(&mut file, chunk);
+    }
+    file
+}
+
+#[cfg(fuzzing)]
+pub fn tombstones(content: &[u8]) -> Vec<u8> {
+    let mut file = [&TOMBSTONES_MAGIC.to_be_bytes()[..], &[VERSION]].concat();
+    put_checked(&mut file, content);
     file
 }

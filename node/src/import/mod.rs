@@ -17,10 +17,12 @@
 
 mod block;
 pub mod chunk;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod head;
 mod index;
 mod input;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod laid_out;
 mod log;
 mod native;

@@ -37,7 +37,7 @@ const ENDS_MAX: usize = 64;
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Line {
+pub(crate) enum Line {
     Begin {
         begin: u64,
         query: String,
@@ -176,7 +176,7 @@ async fn take_unfinished(disk: &dyn Disk) -> Vec<Line> {
 }
 
 /// Lines that make no sense are left out: the last one may be half.
-fn unfinished(bytes: &[u8]) -> Vec<Line> {
+pub(crate) fn unfinished(bytes: &[u8]) -> Vec<Line> {
     let mut running = BTreeMap::new();
     for line in bytes.split(|&b| b == b'\n') {
         match serde_json::from_slice::<Line>(line) {

@@ -8,6 +8,8 @@ mod check;
 mod directory;
 mod filter;
 mod finding;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod ids;
 mod index;
 mod kept;

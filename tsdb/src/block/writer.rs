@@ -333,7 +333,7 @@ fn cut_histograms(mut points: &[HistogramPoint]) -> Vec<&[HistogramPoint]> {
     runs
 }
 
-fn encode_footer(meta: &Meta, root: &Packed) -> Vec<u8> {
+pub fn encode_footer(meta: &Meta, root: &Packed) -> Vec<u8> {
     let mut out = Vec::with_capacity(FOOTER_BYTES);
     put_u64(&mut out, root.section.offset);
     put_u64(&mut out, root.section.len.into());
