@@ -5,9 +5,11 @@
     reason = "a test is an outermost loop: it waits and reads the clock"
 )]
 
+mod support;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::catalogue::{Memory, opened};
 use cluster::raft::types::Mark;
@@ -16,6 +18,7 @@ use model::sink::Sink;
 use model::source::{Consistency, Selection, Take};
 use model::{Batch, Labels, Matcher, ShardId, Timestamp};
 use prometheus::Registry;
+use support::{free_addresses, until};
 use tokio::runtime::Builder;
 
 const SERIES: usize = 50;
@@ -49,26 +52,6 @@ async fn start(root: PathBuf, listen: String, join: Vec<String>) -> Node {
         cluster: cluster.expect("it starts"),
         registry,
     }
-}
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match done().await {
-            Ok(()) => return,
-            Err(why) if Instant::now() > deadline => panic!("{what}: {why}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-fn free_addresses(count: usize) -> Vec<String> {
-    #[allow(clippy::disallowed_types, reason = "finding free ports")]
-    let sockets: Vec<std::net::TcpListener> = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let addresses = sockets.iter().map(|s| s.local_addr().unwrap().to_string());
-    addresses.collect()
 }
 
 /// One sample of each series.

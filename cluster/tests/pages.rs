@@ -6,6 +6,8 @@
     reason = "a test is an outermost loop: it waits and reads the clock"
 )]
 
+mod support;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use futures::future::try_join_all;
 use model::sink::Sink;
 use model::source::Consistency;
 use model::{Batch, Labels, Matcher, NewestSelection, Timestamp};
+use support::free_addresses;
 
 const SHARDS: u32 = 14;
 /// Of a label set: a shard's series are more than a stream of the other connections may have on its
@@ -36,15 +39,6 @@ async fn start(root: &tempfile::TempDir, listen: &str, join: &[String]) -> Arc<C
     let registry = prometheus::Registry::new();
     let started = Cluster::start(world, options, catalogue, &registry).await;
     started.expect("it starts")
-}
-
-fn free_addresses(count: usize) -> Vec<String> {
-    #[allow(clippy::disallowed_types, reason = "finding free ports")]
-    let sockets: Vec<std::net::TcpListener> = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let addresses = sockets.iter().map(|s| s.local_addr().unwrap().to_string());
-    addresses.collect()
 }
 
 async fn write(cluster: &Cluster, at: Timestamp) {

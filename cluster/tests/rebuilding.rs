@@ -6,9 +6,11 @@
     reason = "a test is an outermost loop: it waits, reads the clock and damages files"
 )]
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::catalogue::{Memory, opened};
 use cluster::shard::upkeep::CheckpointPolicy;
@@ -16,6 +18,7 @@ use cluster::{Cluster, Options};
 use model::sink::Sink;
 use model::source::{Consistency, Selection, Take};
 use model::{Batch, Labels, Matcher, ShardId, Timestamp};
+use support::{free_addresses, until};
 
 const SHARDS: u32 = 2;
 const SERIES: usize = 40;
@@ -38,26 +41,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.runtime.take().expect("once").shutdown_background();
     }
-}
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match done().await {
-            Ok(()) => return,
-            Err(why) if Instant::now() > deadline => panic!("{what}: {why}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
-fn free_addresses(count: usize) -> Vec<String> {
-    #[allow(clippy::disallowed_types, reason = "finding free ports")]
-    let sockets: Vec<std::net::TcpListener> = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let addresses = sockets.iter().map(|s| s.local_addr().unwrap().to_string());
-    addresses.collect()
 }
 
 impl Three {

@@ -6,9 +6,11 @@
     reason = "a test is an outermost loop: it waits and reads the clock"
 )]
 
+mod support;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::catalogue::{Memory, opened};
 use cluster::{Answers, AskError, Cluster, Options};
@@ -23,6 +25,7 @@ use model::{
     Batch, Exemplar, ExemplarSeries, FamilyMetadata, Histogram, Labels, MatchOp, Matcher,
     MetadataStore, MetricKind, NewestSelection, Series, ShardId, Timestamp,
 };
+use support::{free_addresses, until};
 
 struct Node {
     cluster: Arc<Cluster>,
@@ -73,28 +76,6 @@ impl Answers for Echo {
     async fn answer(&self, _kind: &str, payload: bytes::Bytes) -> Result<bytes::Bytes, String> {
         Ok(payload)
     }
-}
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match done().await {
-            Ok(()) => return,
-            Err(why) if Instant::now() > deadline => panic!("{what}: {why}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
-fn free_addresses(count: usize) -> Vec<String> {
-    #[allow(clippy::disallowed_types, reason = "finding free ports")]
-    let sockets: Vec<std::net::TcpListener> = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    sockets
-        .iter()
-        .map(|s| s.local_addr().unwrap().to_string())
-        .collect()
 }
 
 /// One sample a series, `before_ms` ago.
