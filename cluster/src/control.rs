@@ -398,9 +398,8 @@ impl Control {
             let Some(assignment) = state.assignment(replica.shard) else {
                 continue;
             };
-            let voters = voters_of(&replica.raft);
             let wanted: BTreeSet<u64> = assignment.replicas.iter().copied().collect();
-            if voters != wanted || !assignment.settled {
+            if !group::has_voters(&replica.raft, &wanted) || !assignment.settled {
                 self.change_shard(state, replica);
             } else if !transferred {
                 transferred = self.prefer(state, replica, assignment.replicas[0]);
@@ -570,7 +569,7 @@ impl Control {
             .filter(|node| !wanted.contains(node))
             .copied()
             .collect();
-        if wanted == voters && learners.iter().all(|node| known.contains(node)) {
+        if group::has_voters(meta, &wanted) && learners.iter().all(|node| known.contains(node)) {
             return;
         }
         let wanted: Vec<u64> = wanted.into_iter().collect();

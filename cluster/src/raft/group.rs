@@ -11,7 +11,7 @@ use model::port::World;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
-use openraft::{ChangeMembers, Config, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, RaftMetrics, SnapshotPolicy};
 
 use super::before;
 use super::log_store::LogStore;
@@ -20,7 +20,7 @@ use super::network::Network;
 use super::standing::Standing;
 use super::transfers::Transfers;
 use super::types::WatchReceiver;
-use super::types::{Payload, Raft, Reply};
+use super::types::{Payload, Raft, Reply, TypeConfig};
 use crate::convert::scoped;
 use crate::peer::Peers;
 use crate::refusal::Refusal;
@@ -222,6 +222,37 @@ pub async fn linearize(raft: &Raft) -> Result<(), Refusal> {
         .map_err(|_| Refusal::Unavailable("no quorum answered in time".to_owned()))?
 }
 
+/// Whether these vote, and nobody else: not while Raft is between two memberships.
+pub fn has_voters(raft: &Raft, wanted: &BTreeSet<u64>) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let configs = metrics.membership_config.membership().get_joint_config();
+    matches!(configs.as_slice(), [voters] if voters == wanted)
+}
+
+/// Returns once all that this leader's log holds now is held by those who are to vote and do not yet: none of
+/// them is needed before it knows who its group is.
+async fn catch_up(raft: &Raft, wanted: &BTreeSet<u64>) -> io::Result<()> {
+    let (last, fresh) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let fresh: Vec<u64> = wanted.difference(&voters).copied().collect();
+        (metrics.last_log_index, fresh)
+    };
+    let has_all = |metrics: &RaftMetrics<TypeConfig>| match &metrics.replication {
+        // It leads no more.
+        None => true,
+        Some(matched) => fresh.iter().all(|node| {
+            let matched = matched.get(node).and_then(Option::as_ref);
+            matched.map(|id| id.index) >= last
+        }),
+    };
+    let wait = raft.wait(None);
+    let waited = wait.metrics(has_all, "new voters catch up").await;
+    waited.map(drop).map_err(io::Error::other)
+}
+
 /// One step of a leader towards having exactly `voters`: adds a missing one as learner and waits
 /// until it has caught up, then changes the voters jointly. Others stay on as `learners`.
 pub async fn change_members(
@@ -256,12 +287,8 @@ pub async fn change_members(
             .map_err(io::Error::other)?;
     }
     let wanted: BTreeSet<u64> = voters.keys().copied().collect();
-    let current: BTreeSet<u64> = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.voter_ids().collect()
-    };
-    if current != wanted {
+    if !has_voters(raft, &wanted) {
+        catch_up(raft, &wanted).await?;
         let change = ChangeMembers::ReplaceAllVoters(wanted);
         raft.change_membership(change, false)
             .await
