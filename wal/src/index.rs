@@ -99,6 +99,12 @@ impl Index {
         }
     }
 
+    /// Groups that are known by name to be in quarantine.
+    pub fn quarantined(&self) -> usize {
+        let groups = self.groups.values();
+        groups.filter(|group| group.state.damaged.is_some()).count()
+    }
+
     pub fn state(&self, group: GroupId) -> GroupState {
         self.groups
             .get(&group)
@@ -180,6 +186,21 @@ impl Index {
         while group.recent.len() > group.written.positions.len() {
             self.cache_bytes -= group.forget(VecDeque::pop_front);
         }
+    }
+
+    /// Puts a group into quarantine.
+    pub fn damage(&mut self, group: GroupId, what: &str) {
+        let gone = self.groups.insert(
+            group,
+            Group {
+                state: State {
+                    damaged: Some(what.to_owned()),
+                    ..State::default()
+                },
+                ..Group::default()
+            },
+        );
+        self.cache_bytes -= gone.map_or(0, |gone| gone.recent_bytes);
     }
 
     pub fn remove(&mut self, group: GroupId) {

@@ -15,6 +15,7 @@ use model::limits::{LOG_QUEUE_BYTES_MAX, LOG_QUEUE_MAX};
 use model::port::{Disk, Task, World};
 use model::{GroupId, limits};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::error;
 
 use crate::index::{Index, Source};
 use crate::record::{Change, RECORD_BYTES, Record};
@@ -285,6 +286,16 @@ impl SegmentedLog {
         Ok(())
     }
 
+    /// What was durable cannot be read: from now on, and as often as it is found so, the group is in quarantine.
+    fn lose(&self, group: GroupId, why: &io::Error) {
+        let mut index = self.index();
+        if index.damage_of(group).is_none() {
+            error!(%group, %why, "the log is damaged");
+            index.damage(group, &why.to_string());
+            self.metrics.quarantined.set(index.quarantined() as i64);
+        }
+    }
+
     /// The bytes from the first entry's to the last one's.
     async fn read_span(&self, stretch: &[(LogId, Position)]) -> io::Result<Bytes> {
         let (first, last) = (&stretch[0].1, &stretch[stretch.len() - 1].1);
@@ -454,6 +465,10 @@ impl Log for SegmentedLog {
                 Err(e)
                     if e.kind() == io::ErrorKind::NotFound
                         && self.index().plan(group, range.clone(), bytes_max) != plan => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    self.lose(group, &e);
+                    return Err(e);
+                }
                 result => return result,
             }
         }
@@ -462,6 +477,7 @@ impl Log for SegmentedLog {
     async fn remove_group(&self, group: GroupId) -> io::Result<()> {
         self.change(group, |index| {
             index.remove(group);
+            self.metrics.quarantined.set(index.quarantined() as i64);
             Ok(Change::Remove)
         })
         .await

@@ -245,6 +245,39 @@ async fn a_quarantine_lasts_until_the_group_is_removed() {
 }
 
 #[tokio::test]
+async fn an_entry_that_cannot_be_read_puts_its_group_in_quarantine() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk, Options::default()).await;
+    append(&log, A, vec![entry(1, 0, 50)]).await.unwrap();
+    append(&log, B, vec![entry(1, 0, 50)]).await.unwrap();
+    log.closed().await;
+    drop(log);
+    disk.kill();
+    hit(&disk, 1, 64 + 40 + 5).await;
+    let (log, recovery) = open(&disk, Options::default()).await;
+    assert!(recovery.quarantined.is_empty());
+    assert_eq!(log.quarantined(A), None);
+    assert_eq!(
+        read(&log, A).await.unwrap_err().kind(),
+        ErrorKind::InvalidData
+    );
+    let why = log.quarantined(A).expect("it is lost");
+    assert!(why.contains("entry 0 of g0"), "{why}");
+    assert_eq!(log.state(A), wal::GroupState::default());
+    assert!(log.save_vote(A, vote(3)).await.is_err());
+    assert!(append(&log, A, vec![entry(1, 1, 5)]).await.is_err());
+    assert_eq!(read(&log, B).await.unwrap(), [entry(1, 0, 50)]);
+    log.remove_group(A).await.unwrap();
+    assert_eq!(log.quarantined(A), None);
+    append(&log, A, vec![entry(9, 40, 5)]).await.unwrap();
+    drop(log);
+    disk.kill();
+    let (log, recovery) = open(&disk, Options::default()).await;
+    assert!(recovery.quarantined.is_empty());
+    assert_eq!(read(&log, A).await.unwrap(), [entry(9, 40, 5)]);
+}
+
+#[tokio::test]
 async fn damage_to_what_was_purged_is_harmless() {
     let disk = SimDisk::new(1);
     let (log, _) = open(&disk, small()).await;
