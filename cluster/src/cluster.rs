@@ -285,7 +285,7 @@ impl Cluster {
     }
 
     /// Whether this node can do its part: it is a member, every replica meant to be here runs and
-    /// has a leader.
+    /// has a leader, and votes if there was one here before.
     pub fn ready(&self) -> Result<(), String> {
         let state = self.shared.view.borrow().clone();
         if !state.is_formed() {
@@ -324,6 +324,9 @@ impl Cluster {
                 None if meant => return Err(format!("shard {} is not open yet", shard.0)),
                 Some(replica) if replica.leader().is_none() => {
                     return Err(format!("shard {} has no leader", shard.0));
+                }
+                Some(replica) if meant && replica.standing.is_coming_back() => {
+                    return Err(format!("shard {} is coming back", shard.0));
                 }
                 _ => {}
             }
@@ -620,6 +623,7 @@ fn share(
     }
     let view = meta_machine.watch();
     let replicas: Replicas = Arc::new(RwLock::default());
+    let groups: Arc<raft_service::Groups> = Arc::default();
     let local = Arc::new(Local {
         world: world.clone(),
         peers: peers.clone(),
@@ -636,6 +640,8 @@ fn share(
         identity: tokio::sync::Mutex::new(identity),
         join: Mutex::new(options.join.clone()),
         meta: std::sync::OnceLock::new(),
+        groups: groups.clone(),
+        log: log.clone(),
         view: view.clone(),
         progress: Mutex::default(),
     });
@@ -661,7 +667,7 @@ fn share(
         node,
         log,
         peers,
-        groups: Arc::default(),
+        groups,
         replicas,
         meta_machine,
         local,

@@ -19,16 +19,16 @@ use tokio::sync::oneshot;
 use crate::cluster::Shared;
 use crate::convert::scoped;
 use crate::meta::{Command, State};
-use crate::placement;
-use crate::raft::before;
+use crate::placement::{self, Told};
 use crate::raft::group::{self, Parts};
 use crate::raft::service::Running;
 use crate::raft::types::Raft;
 use crate::raft::types::WatchReceiver;
 use crate::shard::Replica;
+use crate::shard::leaving::{Held, leave, must_leave};
 use crate::shard::mending::{damaged_block, is_damage};
 use crate::shard::proposer::Windows;
-use crate::shard::replica::{Setup, dir_of};
+use crate::shard::replica::Setup;
 use crate::shard::upkeep::{self, Ages, Upkeep};
 use crate::status;
 
@@ -45,6 +45,8 @@ const TRANSFER_LAG_MAX: u64 = 64;
 const OPENING_MAX: usize = 8;
 /// Upkeep comes every so many rounds.
 const UPKEEP_ROUNDS: u64 = 8;
+/// The meta leader asks what runs on the members every so many rounds.
+const ASK_ROUNDS: u64 = 8;
 /// Voters of the meta group; further nodes learn it.
 const META_VOTERS_MAX: usize = 5;
 /// Handing leadership on before a stop.
@@ -69,6 +71,11 @@ pub struct Control {
     merging: Option<Task>,
     /// Shards that did not open, while what they need is asked of peers.
     healing: Mutex<BTreeMap<ShardId, Task>>,
+    /// Shards whose replica here is being forgotten.
+    leaving: BTreeMap<ShardId, Task>,
+    /// The question to all members that is under way, and their answers, which are used once.
+    asking: Option<Task>,
+    told: Arc<Mutex<Option<BTreeMap<u64, Told>>>>,
 }
 
 impl Control {
@@ -84,6 +91,9 @@ impl Control {
             changing: Arc::default(),
             merging: None,
             healing: Mutex::default(),
+            leaving: BTreeMap::new(),
+            asking: None,
+            told: Arc::default(),
         }
     }
 
@@ -112,6 +122,7 @@ impl Control {
         if self.shared.local.belongs.borrow().is_none() {
             return Ok(());
         }
+        self.note_forgotten();
         let meta = self.replay_meta().await?;
         let state = self.shared.view.borrow().clone();
         // The shards apply their logs while the meta group begins.
@@ -125,7 +136,7 @@ impl Control {
         self.found_shards(&state).await;
         self.note_leaders();
         self.lead_shards(&state);
-        self.close_shards(&state).await?;
+        self.close_shards(&state).await;
         self.lead_meta(&state).await;
         if self.rounds.is_multiple_of(UPKEEP_ROUNDS) {
             self.keep_up().await?;
@@ -179,10 +190,11 @@ impl Control {
             return Ok(());
         };
         let shared = &self.shared;
-        let (raft, _) = replayed.begin().await?;
+        let (raft, standing) = replayed.begin().await?;
         let running = Running {
             raft: raft.clone(),
             machine: shared.meta_machine.clone(),
+            standing: Arc::new(standing),
         };
         shared.groups.insert(GroupId::META, running);
         // The only one who sets it.
@@ -232,8 +244,12 @@ impl Control {
         Ok(())
     }
 
-    /// Not while what it needs is on its way. One whose state is whole again leaves the quarantine.
+    /// Not while it is being forgotten, nor while what it needs is on its way. One whose state is whole again
+    /// leaves the quarantine.
     fn may_open(&self, shard: ShardId) -> bool {
+        if self.leaving.contains_key(&shard) {
+            return false;
+        }
         let mut healing = self.healing.lock().expect("not poisoned");
         match healing.get(&shard) {
             None => return true,
@@ -283,6 +299,9 @@ impl Control {
     /// What keeps a shard from opening is asked of peers, a block or all of its state, for as long as it takes;
     /// the others go on without it, and a later round opens it.
     fn heal(&self, shard: ShardId, error: io::Error) -> io::Result<()> {
+        if self.is_quarantined(GroupId::of_shard(shard)) {
+            return Ok(());
+        }
         if !is_damage(&error) {
             return Err(error);
         }
@@ -333,11 +352,14 @@ impl Control {
             .collect()
     }
 
-    /// Stops replicas that were found to hold another state than most.
+    /// Stops replicas that were found to hold another state than most, or whose log cannot be read.
     async fn stop_condemned(&self) {
         for replica in self.replicas() {
+            let group = GroupId::of_shard(replica.shard);
             if let Some(why) = replica.condemned.get() {
-                self.quarantine(GroupId::of_shard(replica.shard), why.clone());
+                self.quarantine(group, why.clone());
+            }
+            if self.is_quarantined(group) {
                 self.stop_replica(&replica).await;
             }
         }
@@ -358,7 +380,13 @@ impl Control {
     /// A group that stopped by itself met an error it cannot go on from.
     fn check_groups(&self) -> io::Result<()> {
         for (group, running) in self.shared.groups.all() {
-            if let Err(fatal) = &running.raft.metrics().borrow_watched().running_state {
+            // Who came back may vote as soon as this is asked.
+            running.standing.owes();
+            // One whose log cannot be read any more is stopped by the next round.
+            let is_condemned = group != GroupId::META && self.is_quarantined(group);
+            if let Err(fatal) = &running.raft.metrics().borrow_watched().running_state
+                && !is_condemned
+            {
                 return Err(io::Error::other(format!("group {group} stopped: {fatal}")));
             }
         }
@@ -464,26 +492,52 @@ impl Control {
         true
     }
 
-    /// Closes replicas whose placement has settled elsewhere, and forgets their files and log.
-    async fn close_shards(&mut self, state: &State) -> io::Result<()> {
-        let node = self.shared.node.0;
-        for replica in self.replicas() {
-            let shard = replica.shard;
-            let moved = state
-                .assignment(shard)
-                .is_some_and(|a| a.settled && !a.replicas.contains(&node));
-            if !moved {
+    /// Closes replicas whose placement has settled elsewhere, and forgets their files and log; likewise those
+    /// whose log is damaged, once they vote no more.
+    async fn close_shards(&mut self, state: &State) {
+        let shared = self.shared.clone();
+        for shard in state.shards() {
+            let group = GroupId::of_shard(shard);
+            let replica = shared.router.replica(shard);
+            let held = Held {
+                is_damaged: wal::Log::quarantined(&*shared.log, group).is_some(),
+                is_here: replica.is_some()
+                    || wal::Log::state(&*shared.log, group) != wal::GroupState::default(),
+            };
+            let must = must_leave(state, shared.node.0, shard, held);
+            if !must || self.leaving.contains_key(&shard) {
                 continue;
             }
-            tracing::info!(%shard, "the shard moved away");
-            let group = GroupId::of_shard(shard);
-            self.stop_replica(&replica).await;
-            let disk = &*self.shared.world.disk;
-            before::keep(disk, group, replica.standing.seen()).await?;
-            wal::Log::remove_group(&*self.shared.log, group).await?;
-            disk.remove_dir_all(&dir_of(shard)).await?;
+            if let Some(replica) = replica {
+                tracing::info!(%shard, "the shard moved away");
+                self.stop_replica(&replica).await;
+            }
+            // What it needed to open it needs no more.
+            self.healing.get_mut().expect("not poisoned").remove(&shard);
+            let leaver = shared.clone();
+            let leave = async move {
+                if let Err(e) = leave(&leaver, shard).await {
+                    leaver.fail(format!("forgetting the replica of shard {shard}: {e}"));
+                }
+            };
+            let world = &shared.world;
+            let task = world
+                .spawn
+                .spawn("leaving a shard", scoped(&world.dice, leave));
+            self.leaving.insert(shard, task);
         }
-        Ok(())
+    }
+
+    /// Who was forgotten is in quarantine no more, and may come back.
+    fn note_forgotten(&mut self) {
+        let mut quarantined = self.shared.quarantined.lock().expect("not poisoned");
+        self.leaving.retain(|shard, task| {
+            let is_over = task.is_finished();
+            if is_over {
+                quarantined.remove(&GroupId::of_shard(*shard));
+            }
+            !is_over
+        });
     }
 
     async fn lead_meta(&mut self, state: &State) {
@@ -492,15 +546,44 @@ impl Control {
         };
         if meta.metrics().borrow_watched().current_leader != Some(self.shared.node.0) {
             self.beats.clear();
+            self.asking = None;
+            self.told.lock().expect("not poisoned").take();
             return;
         }
         self.change_meta(state, &meta);
         if let Some(nodes) = self.hear(state, &meta) {
             self.propose(Command::Alive { nodes }).await;
         }
+        self.relieve(state).await;
         for (shard, replicas) in placement::rebalance(state) {
             self.propose(Command::Place { shard, replicas }).await;
         }
+    }
+
+    /// Asks the members about their replicas, and moves those away whose log is damaged.
+    async fn relieve(&mut self, state: &State) {
+        let told = self.told.lock().expect("not poisoned").take();
+        for (shard, replicas) in placement::relieve(state, &told.unwrap_or_default()) {
+            tracing::warn!(
+                shard,
+                ?replicas,
+                "a replica with a damaged log is moved away"
+            );
+            self.shared.metrics.relieved.inc();
+            self.propose(Command::Place { shard, replicas }).await;
+        }
+        let is_asking = self.asking.as_ref().is_some_and(|task| !task.is_finished());
+        if is_asking || !self.rounds.is_multiple_of(ASK_ROUNDS) {
+            return;
+        }
+        let (local, answers) = (self.shared.local.clone(), self.told.clone());
+        let ask = async move {
+            let told = local.ask_members().await;
+            *answers.lock().expect("not poisoned") = Some(told);
+        };
+        let world = &self.shared.world;
+        let task = scoped(&world.dice, ask);
+        self.asking = Some(world.spawn.spawn("asking members", task));
     }
 
     async fn propose(&self, command: Command) {
@@ -639,9 +722,11 @@ impl Control {
         for (group, running) in shared.groups.all() {
             let upkeep = self.upkeep.entry(group).or_default();
             let floor = shared.transfers.floor(group);
-            upkeep
-                .round(&running, now, floor, &shared.options.checkpoint)
-                .await?;
+            let done = upkeep.round(&running, now, floor, &shared.options.checkpoint);
+            let done = done.await;
+            if wal::Log::quarantined(&*shared.log, group).is_none() {
+                done?;
+            }
         }
         Ok(())
     }

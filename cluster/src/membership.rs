@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
-use model::ClusterId;
 use model::port::World;
+use model::{ClusterId, GroupId, ShardId};
 use proto::node as wire;
 use proto::node::membership_server::Membership;
 use tokio::sync::{Mutex, watch};
@@ -21,8 +21,9 @@ use crate::formation::{self, Neighbour, Step};
 use crate::identity::{Identity, Promise};
 use crate::meta::{Command, Member, Outcome, State};
 use crate::peer::{Peers, membership_client};
-use crate::placement;
+use crate::placement::{self, Told};
 use crate::raft::group;
+use crate::raft::service::Groups;
 use crate::raft::types::WatchReceiver;
 use crate::raft::types::{Raft, Reply};
 use crate::refusal::Refusal;
@@ -59,6 +60,9 @@ pub struct Local {
     /// Set once the node belongs to a cluster.
     pub belongs: watch::Sender<Option<ClusterId>>,
     pub meta: std::sync::OnceLock<Raft>,
+    /// What runs here.
+    pub groups: Arc<Groups>,
+    pub log: Arc<dyn wal::Log>,
     pub view: watch::Receiver<Arc<State>>,
     /// What formation waits for, for people.
     pub progress: std::sync::Mutex<String>,
@@ -191,6 +195,46 @@ impl Local {
             .filter_map(Neighbour::from_wire)
             .filter(|n| n.node_id != own)
             .collect()
+    }
+
+    /// What this node says of the replicas on it.
+    fn told(&self) -> Told {
+        let shards: Vec<ShardId> = self.view.borrow().shards().collect();
+        let runs = |shard: &&ShardId| {
+            let running = self.groups.get(GroupId::of_shard(**shard));
+            running.is_some_and(|r| r.raft.metrics().borrow_watched().current_leader.is_some())
+        };
+        let is_damaged = |shard: &&ShardId| {
+            let group = GroupId::of_shard(**shard);
+            self.log.quarantined(group).is_some()
+        };
+        Told {
+            running: shards.iter().filter(runs).map(|shard| shard.0).collect(),
+            damaged: shards
+                .iter()
+                .filter(is_damaged)
+                .map(|shard| shard.0)
+                .collect(),
+        }
+    }
+
+    /// What every member that lives says of the replicas on it, by node.
+    pub async fn ask_members(&self) -> BTreeMap<u64, Told> {
+        let (from, state) = (self.wire_member().await, self.view.borrow().clone());
+        let living = state.members.iter().filter(|(_, member)| member.alive);
+        let asked = living.map(async |(&node, member)| {
+            if node == from.node_id {
+                return Some((node, self.told()));
+            }
+            let reply = self.hello(member.address.clone(), from.clone()).await?;
+            let is_it = reply.member.is_some_and(|member| member.node_id == node);
+            let told = Told {
+                running: reply.running.into_iter().collect(),
+                damaged: reply.damaged.into_iter().collect(),
+            };
+            is_it.then_some((node, told))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     async fn hello(&self, address: String, from: wire::Member) -> Option<wire::HelloReply> {
@@ -498,10 +542,13 @@ impl Membership for Service {
         _request: Request<wire::HelloRequest>,
     ) -> Result<Response<wire::HelloReply>, Status> {
         let formed = self.0.view.borrow().cluster_id();
+        let Told { running, damaged } = self.0.told();
         Ok(Response::new(wire::HelloReply {
             member: Some(self.0.wire_member().await),
             cluster_id: formed.map(cluster_id_to_wire).unwrap_or_default(),
             known: Vec::new(),
+            running: running.into_iter().collect(),
+            damaged: damaged.into_iter().collect(),
         }))
     }
 

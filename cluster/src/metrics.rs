@@ -15,6 +15,8 @@ pub struct Metrics {
     pub comparisons: IntCounter,
     /// Comparisons of states that found different ones.
     pub mismatches: IntCounter,
+    /// Replicas with a damaged log that this node, leading the meta group, moved away.
+    pub relieved: IntCounter,
     /// Bytes that answers of other nodes to queries took.
     pub query_bytes: IntCounter,
 }
@@ -54,8 +56,14 @@ impl Metrics {
             "Times this node, leading a shard, found replicas with different states at one log index.",
         )?;
         registry.register(Box::new(mismatches.clone()))?;
+        let relieved = IntCounter::new(
+            "quorate_shard_relieved_total",
+            "Times this node, leading the meta group, moved a replica with a damaged log away for it to come back.",
+        )?;
+        registry.register(Box::new(relieved.clone()))?;
         Ok(Self {
             groups,
+            relieved,
             leader_changes,
             comparisons,
             mismatches,

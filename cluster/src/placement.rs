@@ -4,7 +4,7 @@
 //! in the meta group decides. The ring is fed fixed bytes through XXH3, never std's `Hash` layout,
 //! which differs between machines and compilers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use consistent_hash::{Node, RingHash, StaticHashRing};
@@ -123,12 +123,7 @@ pub fn found(
 /// on the emptiest node; else one replica moves from the fullest node to the emptiest when that
 /// evens them out. Each is `(shard, its new replicas)`.
 pub fn rebalance(state: &State) -> Vec<(u32, Vec<u64>)> {
-    let moving = state
-        .table
-        .iter()
-        .filter(|assignment| !assignment.settled)
-        .count();
-    if moving >= MOVES_MAX {
+    if moving(state) >= MOVES_MAX {
         return Vec::new();
     }
     let alive: Vec<u64> = state
@@ -146,6 +141,43 @@ pub fn rebalance(state: &State) -> Vec<(u32, Vec<u64>)> {
         counts.entry(*id).and_modify(|n| *n += 1);
     }
     next_move(state, &counts).into_iter().collect()
+}
+
+/// What a node says of the replicas on it, by shard.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// They run, and have a leader.
+    pub running: BTreeSet<u32>,
+    /// Their log is damaged, so they do not.
+    pub damaged: BTreeSet<u32>,
+}
+
+/// Moves replicas with a damaged log away, at most so many at a time: they come back as one that a shard is
+/// short of. Not unless more than half of a shard's replicas run, which it takes to do without the damaged one;
+/// of two it is the other's only help. Each is `(shard, its new replicas)`; `told` is by node.
+pub fn relieve(state: &State, told: &BTreeMap<u64, Told>) -> Vec<(u32, Vec<u64>)> {
+    let of_living = |node: &u64| {
+        let lives = state.members.get(node).is_some_and(|member| member.alive);
+        told.get(node).filter(|_| lives)
+    };
+    let relieved = (0..).zip(&state.table).filter(|(_, a)| a.settled);
+    let relieved = relieved.filter_map(|(shard, assignment)| {
+        let replicas = &assignment.replicas;
+        let is_damaged = |node: &&u64| of_living(node).is_some_and(|t| t.damaged.contains(&shard));
+        let runs = |node: &&u64| of_living(node).is_some_and(|t| t.running.contains(&shard));
+        let damaged = replicas.iter().find(is_damaged)?;
+        let enough = replicas.iter().filter(runs).count() > replicas.len() / 2;
+        let others = replicas.iter().filter(|node| *node != damaged).copied();
+        enough.then(|| (shard, others.collect()))
+    });
+    relieved
+        .take(MOVES_MAX.saturating_sub(moving(state)))
+        .collect()
+}
+
+fn moving(state: &State) -> usize {
+    let unsettled = state.table.iter().filter(|assignment| !assignment.settled);
+    unsettled.count()
 }
 
 fn next_move(state: &State, counts: &BTreeMap<u64, usize>) -> Option<(u32, Vec<u64>)> {
@@ -271,5 +303,77 @@ mod tests {
         assert_eq!(rebalance(&short), vec![(0, vec![1, 2, 3])]);
         short.table[0].settled = false;
         assert!(rebalance(&short).is_empty());
+    }
+
+    fn told(all: &[(u64, &[u32], &[u32])]) -> BTreeMap<u64, Told> {
+        let told = |running: &[u32], damaged: &[u32]| Told {
+            running: running.iter().copied().collect(),
+            damaged: damaged.iter().copied().collect(),
+        };
+        let all = all.iter();
+        all.map(|(node, running, damaged)| (*node, told(running, damaged)))
+            .collect()
+    }
+
+    #[test]
+    fn a_replica_with_a_damaged_log_moves_away_while_a_majority_runs() {
+        let three = state(3, vec![vec![3, 1, 2]]);
+        let one = told(&[(1, &[0], &[]), (2, &[0], &[]), (3, &[], &[0])]);
+        assert_eq!(relieve(&three, &one), [(0, vec![1, 2])]);
+        // Then it comes back, also where nobody else could take it.
+        let mut short = three.clone();
+        short.table[0].replicas = vec![1, 2];
+        assert!(relieve(&short, &one).is_empty());
+        assert_eq!(rebalance(&short), [(0, vec![1, 2, 3])]);
+        // Nothing is done while it moves, without its word or another one's, or while another one is dead.
+        short.table[0].settled = false;
+        assert!(relieve(&short, &one).is_empty());
+        for silent in 1..=3 {
+            let mut told = one.clone();
+            told.remove(&silent);
+            assert!(relieve(&three, &told).is_empty(), "{silent} is silent");
+            let mut state = three.clone();
+            state.members.get_mut(&silent).unwrap().alive = false;
+            assert!(relieve(&state, &one).is_empty(), "{silent} is dead");
+        }
+        // What does not run for another reason is not moved.
+        let stopped = told(&[(1, &[0], &[]), (2, &[0], &[]), (3, &[], &[])]);
+        assert!(relieve(&three, &stopped).is_empty());
+        // Nor is one whom the others need.
+        let two = told(&[(1, &[0], &[]), (2, &[], &[0]), (3, &[], &[0])]);
+        assert!(relieve(&three, &two).is_empty());
+        let pair = state(2, vec![vec![1, 2]]);
+        let one_of_two = told(&[(1, &[0], &[]), (2, &[], &[0])]);
+        assert!(relieve(&pair, &one_of_two).is_empty());
+        assert!(relieve(&state(1, vec![vec![1]]), &told(&[(1, &[], &[0])])).is_empty());
+    }
+
+    #[test]
+    fn two_of_five_leave_one_after_the_other() {
+        let mut five = state(5, vec![vec![1, 2, 3, 4, 5]]);
+        five.replication_factor = 5;
+        let all: &[u32] = &[0];
+        let said = [
+            (1, all, &[][..]),
+            (2, all, &[]),
+            (3, all, &[]),
+            (4, &[], all),
+            (5, &[], all),
+        ];
+        assert_eq!(relieve(&five, &told(&said)), [(0, vec![1, 2, 3, 5])]);
+        assert!(relieve(&five, &told(&said[1..])).is_empty());
+    }
+
+    #[test]
+    fn few_shards_are_relieved_at_a_time() {
+        let mut many = state(3, vec![vec![1, 2, 3]; 5]);
+        let all = &[0, 1, 2, 3, 4];
+        let told = told(&[(1, all, &[]), (2, all, &[]), (3, &[], all)]);
+        let relieved = relieve(&many, &told);
+        assert_eq!(relieved, [(0, vec![1, 2]), (1, vec![1, 2])]);
+        many.table[4].settled = false;
+        assert_eq!(relieve(&many, &told).len(), 1);
+        many.table[3].settled = false;
+        assert!(relieve(&many, &told).is_empty());
     }
 }

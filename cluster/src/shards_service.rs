@@ -22,6 +22,7 @@ use crate::evaluate;
 use crate::export::{self, Wanted};
 use crate::newest;
 use crate::peer::Peers;
+use crate::raft::types::vote_to_wire;
 use crate::reads;
 use crate::refusal::Refusal;
 use crate::router::{Replicas, engine_refusal};
@@ -612,5 +613,28 @@ impl Shards for Service {
             },
         };
         Ok(Response::new(reply))
+    }
+
+    async fn discharge(
+        &self,
+        request: Request<wire::DischargeRequest>,
+    ) -> Result<Response<wire::DischargeReply>, Status> {
+        let request = request.into_inner();
+        let discharged = async {
+            let replica = self.find(&request.cluster_id, request.shard)?;
+            replica.discharge(request.node).await
+        };
+        Ok(Response::new(match discharged.await {
+            Ok(None) => wire::DischargeReply::default(),
+            Ok(Some((vote, index))) => wire::DischargeReply {
+                vote: Some(vote_to_wire(&vote)),
+                index,
+                refusal: None,
+            },
+            Err(refusal) => wire::DischargeReply {
+                refusal: Some(convert::refusal_to_wire(refusal)),
+                ..Default::default()
+            },
+        }))
     }
 }

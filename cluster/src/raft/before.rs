@@ -3,25 +3,48 @@
 //! Claims rest on this: what a voter says of its votes and of the end of its log only rises
 //! ([`standing`](super::standing)). A replica that moved away is forgotten with its log, and may come back as
 //! an empty one, while who asks it still takes it for the voter it was. So the new one tells no less than the
-//! old one would have. A file of one line for each group that ever left.
+//! old one would have, votes for nobody whom the old one would have refused, and for nobody at all before it has
+//! what the old one may have had. A file of one line for each group that ever left.
+//!
+//! What a replica had saved is not known if its log was damaged. All that ever counted of it is known to the
+//! leader of a membership without it, as nothing has counted since ([`leaving`](crate::shard::leaving)).
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use model::GroupId;
 use model::port::{Disk, read_all, replace};
+use model::{GroupId, NodeId};
 
 use super::standing::{Leadership, Seen};
 
 const DIR: &str = "left";
 
-/// Notes what the replica that leaves had saved. Durable on return.
+/// Notes what covers all that replicas here had saved, the one that leaves and those of before. Durable on return.
 pub async fn keep(disk: &dyn Disk, group: GroupId, seen: Seen) -> io::Result<()> {
-    let seen = seen.or_higher(of(disk, group).await?);
+    let before = match of(disk, group).await {
+        // What rotted is covered too.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Seen::default(),
+        before => before?,
+    };
+    let seen = seen.or_higher(before);
     disk.create_dir_all(Path::new(DIR)).await?;
     disk.flush_dir(Path::new("")).await?;
     replace(disk, &path_of(group), Bytes::from(line(seen))).await
+}
+
+/// Makes the vote of a replica that comes back no lower than what replicas of before had saved. Durable on return.
+pub async fn promise(log: &dyn wal::Log, group: GroupId, seen: Seen) -> io::Result<()> {
+    let vote = log.state(group).vote.map(Leadership::from);
+    if vote.unwrap_or_default() >= seen.vote {
+        return Ok(());
+    }
+    let vote = wal::Vote {
+        term: seen.vote.term,
+        node: NodeId(seen.vote.node),
+        committed: false,
+    };
+    log.save_vote(group, vote).await
 }
 
 /// What replicas of before had saved; nothing where there was none.
@@ -125,6 +148,43 @@ mod tests {
         bytes[0] ^= 1;
         replace(&disk, &path, bytes.into()).await.unwrap();
         assert_eq!(damaged(&disk).await.unwrap(), [path]);
+        // Until the next replica leaves.
+        keep(&disk, GroupId(8), Seen::default()).await.unwrap();
+        assert!(damaged(&disk).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_promises_no_less() {
+        let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+        let registry = prometheus::Registry::new();
+        let log = wal::SegmentedLog::open(
+            &world,
+            Path::new("log"),
+            wal::Options::default(),
+            wal::Metrics::new(&registry).unwrap(),
+        );
+        let (log, _) = log.await.unwrap();
+        let log: &dyn wal::Log = &*log;
+        let group = GroupId(7);
+        let seen = |term| Seen {
+            vote: Leadership { term, node: 3 },
+            reached: Some(90),
+        };
+        promise(log, group, Seen::default()).await.unwrap();
+        assert_eq!(log.state(group).vote, None);
+        promise(log, group, seen(4)).await.unwrap();
+        let vote = |term, committed| wal::Vote {
+            term,
+            node: NodeId(3),
+            committed,
+        };
+        assert_eq!(log.state(group).vote, Some(vote(4, false)));
+        // Of the same leader, whom a majority has confirmed, and of a later one.
+        for vote in [vote(4, true), vote(5, false)] {
+            log.save_vote(group, vote).await.unwrap();
+            promise(log, group, seen(4)).await.unwrap();
+            assert_eq!(log.state(group).vote, Some(vote));
+        }
     }
 
     #[test]

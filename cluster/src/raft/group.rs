@@ -17,7 +17,7 @@ use super::before;
 use super::log_store::LogStore;
 use super::machine::{Machine, StateMachine};
 use super::network::Network;
-use super::standing::Standing;
+use super::standing::{Standing, is_short};
 use super::transfers::Transfers;
 use super::types::WatchReceiver;
 use super::types::{Payload, Raft, Reply, TypeConfig};
@@ -129,8 +129,13 @@ pub async fn replay(parts: Parts) -> io::Result<Replayed> {
 impl Replayed {
     /// Joins the group. What the replica has it tells others of from then on, so its log must be known to
     /// be durable.
-    pub async fn begin(self) -> io::Result<(Raft, Standing)> {
+    pub async fn begin(mut self) -> io::Result<(Raft, Standing)> {
         self.log.settled().await?;
+        let before = before::of(&*self.world.disk, self.group).await?;
+        before::promise(&*self.log, self.group, before).await?;
+        // The members in a log that is not all here yet may be those of long ago.
+        self.config.enable_elect = !is_short(&self.log.state(self.group), before);
+        let may_elect = self.config.enable_elect;
         let store = LogStore::new(self.log.clone(), self.group);
         let changes = store.changes();
         let config = Arc::new(self.config);
@@ -138,8 +143,9 @@ impl Replayed {
         let raft = scoped(&self.world.dice, raft)
             .await
             .map_err(io::Error::other)?;
-        elect_if_alone(&raft, self.node).await?;
-        let before = before::of(&*self.world.disk, self.group).await?;
+        if may_elect {
+            elect_if_alone(&raft, self.node).await?;
+        }
         let standing = Standing::new(raft.clone(), self.log, self.group, changes, before);
         Ok((raft, standing))
     }
@@ -230,8 +236,8 @@ pub fn has_voters(raft: &Raft, wanted: &BTreeSet<u64>) -> bool {
     matches!(configs.as_slice(), [voters] if voters == wanted)
 }
 
-/// Returns once all that this leader's log holds now is held by those who are to vote and do not yet: none of
-/// them is needed before it knows who its group is.
+/// Returns once all that this leader's log holds now is held by those who are to vote and do not yet: who came
+/// back to its group must not be needed while it owes something.
 async fn catch_up(raft: &Raft, wanted: &BTreeSet<u64>) -> io::Result<()> {
     let (last, fresh) = {
         let metrics = raft.metrics();

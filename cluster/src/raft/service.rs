@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::machine::Machine;
 use super::network::matching;
 use super::snapshot::{self, Incoming};
+use super::standing::Standing;
 use super::types::{
     AppendRequest, Raft, append_from_wire, log_id_from_wire, log_id_to_wire, vote_from_wire,
     vote_to_wire,
@@ -39,6 +40,7 @@ const REPLIES_MAX: usize = 256;
 pub struct Running {
     pub raft: Raft,
     pub machine: Arc<dyn Machine>,
+    pub standing: Arc<Standing>,
 }
 
 /// The groups that run on this node, by id.
@@ -99,6 +101,9 @@ impl Service {
             Err(why) => return Reply::Unavailable(why),
         };
         let result = match request.call {
+            Some(Call::Vote(_) | Call::Transfer(_)) if running.standing.owes() => {
+                Err("it does not yet hold what it held before".to_owned())
+            }
             Some(Call::Vote(vote)) => answer_vote(&running.raft, vote).await,
             Some(Call::Heartbeat(append)) => answer_heartbeat(&running.raft, append).await,
             Some(Call::Transfer(transfer)) => answer_transfer(&running.raft, transfer).await,

@@ -13,7 +13,7 @@
 //! that was committed lies in one of them (docs/adr/0035-reads-from-level-replicas.md).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use model::GroupId;
 
@@ -24,6 +24,22 @@ use super::types::{LeaderId, Raft, ServerState, StoredMembers, WatchReceiver};
 pub struct Leadership {
     pub term: u64,
     pub node: u64,
+}
+
+impl Leadership {
+    const HIGHEST: Self = Self {
+        term: u64::MAX,
+        node: u64::MAX,
+    };
+}
+
+impl From<wal::Vote> for Leadership {
+    fn from(vote: wal::Vote) -> Self {
+        Self {
+            term: vote.term,
+            node: vote.node.0,
+        }
+    }
 }
 
 impl From<LeaderId> for Leadership {
@@ -74,6 +90,11 @@ impl Changes {
     }
 }
 
+/// Whether a log ends before that of an earlier replica did.
+pub fn is_short(log: &wal::GroupState, before: Seen) -> bool {
+    log.last.map(|last| last.index) < before.reached
+}
+
 /// One replica of a group, looked at from outside.
 pub struct Standing {
     raft: Raft,
@@ -82,6 +103,8 @@ pub struct Standing {
     changes: Changes,
     /// Of replicas that were here earlier.
     before: Seen,
+    /// Whether its log ended before theirs when it was last looked at.
+    owes: AtomicBool,
 }
 
 /// That a replica has applied what a read must see.
@@ -114,18 +137,49 @@ impl Standing {
             group,
             changes,
             before,
+            owes: AtomicBool::new(true),
         }
     }
 
-    /// What is saved here, or was by an earlier replica.
+    /// Whether an earlier replica here had more of the log: entries may be committed that only a majority with
+    /// this node has. Until they are here again it must vote for nobody, nor stand for election itself, which
+    /// it may from then on.
+    pub fn owes(&self) -> bool {
+        if !self.owes.load(Ordering::SeqCst) {
+            return false;
+        }
+        if is_short(&self.log.state(self.group), self.before) {
+            return true;
+        }
+        if self.owes.swap(false, Ordering::SeqCst) && self.before.reached.is_some() {
+            self.raft.runtime_config().elect(true);
+            let (group, reached) = (self.group, self.before.reached);
+            tracing::info!(%group, reached, "a replica that came back may vote");
+        }
+        false
+    }
+
+    /// Whether this replica is a later one than its group had here, and does not vote for good yet.
+    pub fn is_coming_back(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let votes = matches!(configs.as_slice(), [voters] if voters.contains(&metrics.id));
+        self.before != Seen::default() && !votes
+    }
+
+    /// What is saved here, or was by an earlier replica. Where the log cannot be believed, what speaks
+    /// against every claim.
     pub fn seen(&self) -> Seen {
+        if self.log.quarantined(self.group).is_some() {
+            return Seen {
+                vote: Leadership::HIGHEST,
+                reached: None,
+            };
+        }
         let state = self.log.state(self.group);
-        let vote = state.vote.map(|vote| Leadership {
-            term: vote.term,
-            node: vote.node.0,
-        });
         let seen = Seen {
-            vote: vote.unwrap_or_default(),
+            vote: state.vote.map(Leadership::from).unwrap_or_default(),
             reached: state.last.map(|last| last.index),
         };
         seen.or_higher(self.before)

@@ -33,7 +33,7 @@ use crate::raft::service::Running;
 use crate::raft::standing::Standing;
 use crate::raft::transfers::Transfers;
 use crate::raft::types::WatchReceiver;
-use crate::raft::types::{Raft, Reply};
+use crate::raft::types::{Raft, Reply, Vote};
 use crate::refusal::Refusal;
 
 /// The directory of all shards, below the node's root.
@@ -69,7 +69,7 @@ pub struct Replica {
     pub shard: ShardId,
     pub engine: Arc<Shard>,
     pub raft: Raft,
-    pub standing: Standing,
+    pub standing: Arc<Standing>,
     /// How far series were looked at, to forget those that are dead.
     pub looked: Mutex<Looked>,
     /// Why it must stop, once it must.
@@ -152,7 +152,7 @@ impl Replica {
             shard,
             engine,
             raft,
-            standing,
+            standing: Arc::new(standing),
             looked: Mutex::default(),
             condemned: OnceLock::new(),
             machine,
@@ -169,6 +169,7 @@ impl Replica {
         Running {
             raft: self.raft.clone(),
             machine: self.machine.clone(),
+            standing: self.standing.clone(),
         }
     }
 
@@ -294,6 +295,40 @@ impl Replica {
         Ok(self.engine.applied_index())
     }
 
+    /// What this leader can say to a node whose replica does not run and votes no more: its own vote, and an
+    /// index up to which all was committed that ever counted the node's. None if the node does vote.
+    pub async fn discharge(&self, node: u64) -> Result<Option<(Vote, u64)>, Refusal> {
+        self.settle(Consistency::Strong).await?;
+        let told = self.raft.with_raft_state(move |state| {
+            let members = state.membership_state.effective();
+            let committed = state.local_committed().map(|id| id.index);
+            let changed_at = members.log_id().as_ref().map(|id| id.index);
+            let told = (*state.vote_ref(), committed.unwrap_or(0));
+            let (votes, learns) = (
+                members.voter_ids().any(|voter| voter == node),
+                members.get_node(&node).is_some(),
+            );
+            (changed_at <= committed).then_some((told, votes, learns))
+        });
+        let told = told.await.map_err(stopped)?;
+        let Some(((vote, index), votes, learns)) = told else {
+            return Err(Refusal::Unavailable("its members change".to_owned()));
+        };
+        if !vote.committed || vote.leader_id.node_id != *self.raft.node_id() {
+            return Err(Refusal::NotLeader(None));
+        }
+        if votes {
+            return Ok(None);
+        }
+        if learns {
+            // What it has acknowledged to this leader already it will not have.
+            let trigger = self.raft.trigger();
+            let allowed = trigger.allow_next_revert(&node, true).await;
+            allowed.map_err(stopped)?.map_err(stopped)?;
+        }
+        Ok(Some((vote, index)))
+    }
+
     /// The groups, containing every push acknowledged before.
     pub async fn groups(&self) -> Result<Vec<Group>, Refusal> {
         self.settle(Consistency::Strong).await?;
@@ -341,6 +376,10 @@ impl Replica {
             leader => Err(Refusal::NotLeader(leader)),
         }
     }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Unavailable(error.to_string())
 }
 
 /// Makes the names of a shard's directory and of those above it durable.
