@@ -30,7 +30,7 @@
 //! - [`history`]: what clients saw, and whether a correct store may have shown it
 //! - [`trace`], [`record`]: every event, hashed
 //! - [`workload`], [`senders`], [`deletions`], [`node`]: the clients, and the life of a node
-//! - [`scene`], [`nemesis`], [`run`]: the machines, what is done to them, one whole run
+//! - [`scene`], `rot`, [`nemesis`], [`run`]: the machines, what is done to them, one whole run
 //! - [`determinism`], [`batch`]: one process, many processes
 
 #![allow(
@@ -46,6 +46,7 @@ pub mod history;
 pub mod nemesis;
 pub mod node;
 pub mod record;
+mod rot;
 pub mod run;
 pub mod scene;
 pub mod senders;

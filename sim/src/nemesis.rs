@@ -109,13 +109,21 @@ impl Nemesis {
                 scene.jump_clock(victim, delta_ms);
                 scene.later(lasts_ms, Undo::Clock(victim, -delta_ms));
             }
-            Kind::Rot if self.dice.one_in(2) => {
-                // What a shard opens with is read again when it is opened.
+            Kind::Rot => {
                 let rotten = scene.plan.rotten;
-                self.crash(scene, rotten, Crash::Kill, lasts_ms);
-                scene.rot(rotten, is_state);
+                match self.dice.below(3) {
+                    0 => scene.rot(rotten, is_block),
+                    // What a node or a shard opens with is read again when it is opened.
+                    1 => {
+                        self.crash(scene, rotten, Crash::Kill, lasts_ms);
+                        scene.rot(rotten, is_state);
+                    }
+                    _ => {
+                        self.crash(scene, rotten, Crash::Kill, lasts_ms);
+                        scene.rot_log(rotten);
+                    }
+                }
             }
-            Kind::Rot => scene.rot(scene.plan.rotten, is_block),
         }
     }
 

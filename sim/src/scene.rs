@@ -16,6 +16,7 @@ use crate::determinism;
 use crate::history::{Violation, violation};
 use crate::node::{Place, Sabotage, live, name_of};
 use crate::record::{Ending, Shared};
+use crate::rot;
 use crate::swarm::{FOUNDERS, Plan};
 
 /// The simulation's step.
@@ -252,13 +253,37 @@ impl Scene {
         }
         self.rotten += 1;
         let (path, len) = files.swap_remove(self.dice.up_to(files.len() - 1));
-        let (offset, bit) = (self.dice.below(len), self.dice.below(8) as u8);
+        let offset = self.dice.below(len);
+        self.flip(machine, &path, offset);
+    }
+
+    /// Turns a bit of what a machine's log holds of shards alone.
+    pub fn rot_log(&mut self, machine: usize) {
+        let disk = self.machines[machine].disk.clone();
+        let spots = files_of(&disk, is_log).into_iter().flat_map(|(path, _)| {
+            let content = disk.content(&path).unwrap_or_default();
+            let spots = rot::spots(&content).into_iter();
+            spots.map(move |spot| (path.clone(), spot))
+        });
+        let mut spots: Vec<_> = spots.collect();
+        if spots.is_empty() || self.rotten >= ROT_MAX {
+            return;
+        }
+        self.rotten += 1;
+        let (path, spot) = spots.swap_remove(self.dice.up_to(spots.len() - 1));
+        let offset = spot.start + self.dice.below(spot.end - spot.start);
+        self.flip(machine, &path, offset);
+    }
+
+    fn flip(&mut self, machine: usize, path: &Path, offset: u64) {
+        let bit = self.dice.below(8) as u8;
         self.fault(format_args!(
             "bit {bit} of byte {offset} of {} of {} rots",
             path.display(),
             name_of(machine)
         ));
-        disk.flip_bit(&path, offset, bit)
+        let disk = &self.machines[machine].disk;
+        disk.flip_bit(path, offset, bit)
             .expect("chosen from what there is");
     }
 
@@ -432,6 +457,10 @@ fn files_of(disk: &SimDisk, is_such: fn(&Path) -> bool) -> Vec<(PathBuf, u64)> {
 
 pub fn is_block(path: &Path) -> bool {
     path.to_string_lossy().contains("/engine/block-")
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
 }
 
 /// A checkpoint or a manifest.

@@ -41,8 +41,8 @@ pub enum Kind {
     DiskFull,
     /// The wall clock of one node jumps, and later back.
     ClockJump,
-    /// A bit of a sealed block turns, of one and the same machine each time: the others have good
-    /// copies.
+    /// A bit of a sealed block, of a state or of the log turns, of one and the same machine each time: the
+    /// others have good copies.
     Rot,
 }
 

@@ -124,6 +124,13 @@ impl SimDisk {
         self.device().tree.files()
     }
 
+    /// What a file holds now, for who chooses what to break.
+    pub fn content(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut device = self.device();
+        let ino = device.tree.file(path)?;
+        Ok(device.tree.content_mut(ino).data().to_vec())
+    }
+
     /// How many bytes at the front of this file every power cut would leave under this name;
     /// `None` when the name itself may be lost.
     pub fn durable_len(&self, path: &Path) -> Option<u64> {
