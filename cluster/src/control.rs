@@ -228,8 +228,7 @@ impl Control {
     async fn open_shards(&self, state: &State) -> io::Result<()> {
         let shared = &self.shared;
         let wanted = state.shards().filter(|shard| {
-            let assignment = state.assignment(*shard);
-            assignment.is_some_and(|a| a.replicas.contains(&shared.node.0))
+            self.is_needed(state, *shard)
                 && shared.router.replica(*shard).is_none()
                 && self.may_open(*shard)
                 && !self.is_quarantined(GroupId::of_shard(*shard))
@@ -242,6 +241,17 @@ impl Control {
             opened?;
         }
         Ok(())
+    }
+
+    /// Whether a replica here is meant to be, or was and may vote still: until the shard has settled elsewhere it
+    /// may be one that the others cannot do without.
+    fn is_needed(&self, state: &State, shard: ShardId) -> bool {
+        let shared = &self.shared;
+        let held = wal::Log::state(&*shared.log, GroupId::of_shard(shard));
+        state.assignment(shard).is_some_and(|a| {
+            a.replicas.contains(&shared.node.0)
+                || (!a.settled && held != wal::GroupState::default())
+        })
     }
 
     /// Not while it is being forgotten, nor while what it needs is on its way. One whose state is whole again
