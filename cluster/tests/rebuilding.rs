@@ -17,7 +17,7 @@ use cluster::shard::upkeep::CheckpointPolicy;
 use cluster::{Cluster, Options};
 use model::sink::Sink;
 use model::source::{Consistency, Selection, Take};
-use model::{Batch, Labels, Matcher, ShardId, Timestamp};
+use model::{Batch, Labels, MatchOp, Matcher, ShardId, Timestamp};
 use support::{free_addresses, until};
 
 const SHARDS: u32 = 2;
@@ -102,11 +102,15 @@ impl Three {
     /// A sample more of each series.
     async fn write(&mut self) {
         self.written += 1;
+        self.write_at(1, "m").await;
+    }
+
+    async fn write_at(&self, before_ms: i64, name: &str) {
         let world = host::world(self.roots[0].path()).expect("a world");
-        let at = world.clock.now().plus_ms(-1);
+        let at = world.clock.now().plus_ms(-before_ms);
         let mut batch = Batch::default();
         for n in 0..SERIES {
-            let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("n", n.to_string())]);
+            let labels = Labels::from_pairs([("__name__", name.to_owned()), ("n", n.to_string())]);
             batch.add_sample(labels, at, n as f64);
         }
         let node = self.running().next().expect("one runs");
@@ -143,6 +147,12 @@ impl Three {
     fn dir(&self, nth: usize, shard: u32) -> PathBuf {
         let root = self.roots[nth].path();
         root.join(format!("shards/{shard:05}/engine"))
+    }
+
+    fn blocks(&self, nth: usize, shard: u32) -> Vec<String> {
+        let files = std::fs::read_dir(self.dir(nth, shard)).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("block-")).collect()
     }
 
     /// The newest one, and up to where it goes.
@@ -269,6 +279,60 @@ async fn a_damaged_state_comes_from_peers() {
     three.agree().await;
     let staging = |shard: u32| three.dir(0, shard).with_file_name("rebuilt");
     assert!(!staging(0).exists() && !staging(1).exists());
+    three.write().await;
+    three.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_no_peer_has_any_more_comes_with_its_state() {
+    let mut three = Three::new();
+    for nth in 0..3 {
+        three.start(nth).await;
+    }
+    three.ready().await;
+    // Old enough to be sealed once something newer comes.
+    three.write_at(5 * 3_600_000, "old").await;
+    three.write().await;
+    until("sealed", async || {
+        let blocks = (0..3).map(|nth| three.blocks(nth, 0).len());
+        match blocks.clone().all(|count| count > 0) {
+            true => Ok(()),
+            false => Err(format!("{:?}", blocks.collect::<Vec<_>>())),
+        }
+    })
+    .await;
+
+    three.stop(0).await;
+    let admin = three.node(1).admin();
+    let chosen = vec![
+        Matcher::equal("__name__", "old"),
+        Matcher::new(MatchOp::Regex, "n", "1.").unwrap(),
+    ];
+    until("deleted", async || {
+        let deleted = admin.delete_series(vec![chosen.clone()], Timestamp::MIN, Timestamp::MAX);
+        deleted.await.map_err(|e| e.to_string())?;
+        admin.clean_tombstones().await.map_err(|e| e.to_string())
+    })
+    .await;
+    three.write().await;
+    let stale = three.blocks(0, 0);
+    until("the others have another block", async || {
+        let others = [1, 2].map(|nth| three.blocks(nth, 0));
+        let is_left = |name| others.iter().any(|names| names.contains(name));
+        match stale.iter().any(is_left) {
+            true => Err(format!("{stale:?} {others:?}")),
+            false => Ok(()),
+        }
+    })
+    .await;
+    for name in stale {
+        let path = three.dir(0, 0).join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 4;
+        std::fs::write(path, bytes).unwrap();
+    }
+    three.start(0).await;
+    three.agree().await;
     three.write().await;
     three.agree().await;
 }

@@ -56,12 +56,21 @@ pub async fn clear(disk: &dyn Disk, shard: ShardId) -> std::io::Result<()> {
 }
 
 impl Mender {
-    /// Returns once what keeps a shard closed is whole: a block of this name, or else its state.
+    /// Returns once what keeps a shard closed is whole: a block of this name, or else its state. A block that no
+    /// peer gives may be one that all have cleaned, merged or dropped: then a peer's state has something else in
+    /// its place, or nothing.
     pub async fn heal(&self, shard: ShardId, block: Option<String>, log: &dyn wal::Log) {
         let mut said = String::new();
         loop {
             let healed = match &block {
-                Some(name) => self.mend_closed(shard, name).await,
+                Some(name) if said.is_empty() => self.mend_closed(shard, name).await,
+                Some(name) => match self.mend_closed(shard, name).await {
+                    Ok(()) => Ok(()),
+                    Err(block) => {
+                        let rebuilt = self.rebuild(shard, log).await;
+                        rebuilt.map_err(|state| format!("{block}; nor all of its state: {state}"))
+                    }
+                },
                 None => self.rebuild(shard, log).await,
             };
             let file = block.as_deref().unwrap_or("all of its state");
