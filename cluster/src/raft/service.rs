@@ -376,3 +376,135 @@ fn owned<T: Send + 'static>(
         item
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use model::ClusterId;
+    use sim_world::{SimClock, SimDisk};
+    use wal::Log;
+
+    use super::*;
+    use crate::catalogue::{Memory, opened};
+    use crate::convert::cluster_id_to_wire;
+    use crate::meta::MetaMachine;
+    use crate::raft::before;
+    use crate::raft::group::{self, Parts, Timing};
+    use crate::raft::standing::{Leadership, Seen};
+    use crate::raft::transfers::Transfers;
+    use crate::raft::types::WatchReceiver;
+
+    const GROUP: GroupId = GroupId(7);
+    const REACHED: u64 = 20;
+
+    /// A replica on node 1, and the service that answers for it.
+    async fn begin(world: &World, log: &Arc<wal::SegmentedLog>) -> (Raft, Service) {
+        let corruptions = prometheus::IntCounter::new("c", "c").unwrap();
+        let catalogue = opened(Arc::new(Memory::default()));
+        let machine = MetaMachine::open(world.disk.clone(), catalogue, corruptions);
+        let machine: Arc<dyn Machine> = Arc::new(machine.await.unwrap());
+        let peers = Arc::new(Peers::new(world.clone()));
+        peers.belong_to(ClusterId(5));
+        let parts = Parts {
+            world: world.clone(),
+            node: 1,
+            group: GROUP,
+            log: log.clone(),
+            peers: peers.clone(),
+            transfers: Arc::new(Transfers::new(world.clock.clone())),
+            machine: machine.clone(),
+            timing: Timing::default(),
+        };
+        let replayed = group::replay(parts).await.unwrap();
+        let (raft, standing) = replayed.begin().await.unwrap();
+        let groups = Arc::new(Groups::default());
+        let running = Running {
+            raft: raft.clone(),
+            machine,
+            standing: Arc::new(standing),
+        };
+        groups.insert(GROUP, running);
+        let service = Service {
+            node: NodeId(1),
+            world: world.clone(),
+            peers,
+            groups,
+        };
+        (raft, service)
+    }
+
+    async fn ask_vote(service: &Service) -> wire::control_reply::Reply {
+        let vote = wire::Vote {
+            term: 12,
+            node_id: 2,
+            committed: false,
+        };
+        let request = wire::ControlRequest {
+            cluster_id: cluster_id_to_wire(ClusterId(5)),
+            group: GROUP.0,
+            to: 1,
+            call: Some(wire::control_request::Call::Vote(wire::VoteRequest {
+                vote: Some(vote),
+                last: Some(wire::LogId {
+                    term: 11,
+                    node_id: 2,
+                    index: 90,
+                }),
+                ..Default::default()
+            })),
+        };
+        service.control_reply(request).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_came_back_has_no_part_in_elections_before_it_holds_what_it_held() {
+        let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+        let registry = prometheus::Registry::new();
+        let metrics = wal::Metrics::new(&registry).unwrap();
+        let log = wal::SegmentedLog::open(&world, Path::new("log"), Default::default(), metrics);
+        let (log, _) = log.await.unwrap();
+        let whole = async {
+            // The group was of this node alone, long ago.
+            let (raft, _) = begin(&world, &log).await;
+            let alone = BTreeMap::from([(1, "n1".to_owned())]);
+            group::initialize(&raft, &alone).await.unwrap();
+            let wait = raft.wait(Some(Duration::from_secs(5)));
+            wait.current_leader(1, "alone").await.unwrap();
+            raft.shutdown().await.unwrap();
+
+            let vote = Leadership { term: 9, node: 3 };
+            let reached = Some(REACHED);
+            let seen = Seen { vote, reached };
+            before::keep(&*world.disk, GROUP, seen).await.unwrap();
+            let (raft, service) = begin(&world, &log).await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(raft.metrics().borrow_watched().current_leader, None);
+            assert_eq!(log.state(GROUP).vote.map(Leadership::from), Some(vote));
+            assert!(service.groups.get(GROUP).unwrap().standing.owes());
+            let reply = ask_vote(&service).await;
+            let refused = wire::control_reply::Reply::Unavailable(
+                "it does not yet hold what it held before".to_owned(),
+            );
+            assert_eq!(reply, refused);
+
+            let last = log.state(GROUP).last.unwrap();
+            let entry = |index| wal::Entry {
+                id: wal::LogId { index, ..last },
+                payload: Bytes::new(),
+            };
+            let missing = (last.index + 1..=REACHED).map(entry).collect();
+            let done = Box::new(|result: std::io::Result<()>| result.unwrap());
+            log.append(GROUP, missing, done).await.unwrap();
+            let reply = ask_vote(&service).await;
+            assert!(
+                matches!(&reply, wire::control_reply::Reply::Vote(vote) if vote.granted),
+                "{reply:?}"
+            );
+            raft.shutdown().await.unwrap();
+        };
+        scoped(&world.dice, whole).await;
+    }
+}

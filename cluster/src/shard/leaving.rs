@@ -23,7 +23,7 @@ use crate::cluster::Shared;
 use crate::convert::cluster_id_to_wire;
 use crate::meta::State;
 use crate::raft::before;
-use crate::raft::standing::{Leadership, Seen};
+use crate::raft::standing::Seen;
 use crate::raft::types::vote_from_wire;
 use crate::refusal::Refusal;
 use crate::router::{call_within, refused};
@@ -69,15 +69,10 @@ pub async fn leave(shared: &Shared, shard: ShardId) -> io::Result<()> {
     };
     let log: &dyn wal::Log = &*shared.log;
     let disk = &*shared.world.disk;
-    let vote = log.state(group).vote.map(Leadership::from);
-    let seen = Seen {
-        vote: discharged.vote.max(vote.unwrap_or_default()),
-        ..discharged
-    };
-    before::keep(disk, group, seen).await?;
+    before::keep(disk, group, discharged).await?;
     remove_dir_if_there(disk, &dir_of(shard)).await?;
     log.remove_group(group).await?;
-    tracing::info!(%shard, reached = seen.reached, "a replica is forgotten that votes no more");
+    tracing::info!(%shard, reached = discharged.reached, "a replica is forgotten that votes no more");
     Ok(())
 }
 
