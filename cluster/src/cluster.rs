@@ -58,7 +58,7 @@ use crate::shards_service;
 use crate::status::{self, Status};
 
 /// The log's directory, below the node's root.
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 
 /// How a node takes part.
 #[derive(Debug, Clone)]

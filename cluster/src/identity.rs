@@ -13,10 +13,17 @@ use model::port::{World, read_all, replace};
 use model::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::LOG_DIR;
 use crate::meta::State;
 use crate::node_files::hold;
+use crate::shard::replica::DIR as SHARDS_DIR;
 
 const FILE: &str = "identity.json";
+
+/// A node that knows its cluster has voted in it, and led or followed: its log cannot be empty.
+const LOG_GONE: &str = "log/ is empty or missing, but this node has been in a cluster: what it had \
+     acknowledged there is not known, so it must not go on under its name; put the log back, or move the whole \
+     data directory away to come back as a new node";
 
 /// What stands around the eight digits of the sum.
 const SUM: (&str, &str) = (",\n  \"crc32c\": \"", "\"\n}");
@@ -53,9 +60,12 @@ pub enum Found {
 }
 
 impl Found {
-    /// The identity, if nothing of `known`, the meta state this node had, speaks against it. From now
-    /// on the file has a sum.
+    /// The identity, if nothing of `known`, the meta state this node had, nor of its directory speaks
+    /// against it. From now on the file has a sum.
     pub async fn confirm(self, world: &World, known: &State) -> io::Result<Identity> {
+        if (known.is_formed() || holds(world, SHARDS_DIR).await?) && !holds(world, LOG_DIR).await? {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, LOG_GONE));
+        }
         let identity = match self {
             Self::Summed(identity) => return Ok(identity),
             Self::Bare(identity) => identity,
@@ -126,17 +136,24 @@ impl Identity {
     }
 }
 
-/// A log without an identity is another node's, or this one's after its name was lost: under a
+/// A log or shards without an identity are another node's, or this one's after its name was lost: under a
 /// new name its votes would count twice.
 async fn refuse_orphans(world: &World) -> io::Result<()> {
-    match world.disk.list(Path::new("log")).await?.is_empty() {
-        true => Ok(()),
-        false => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "there is a log but no identity.json: restore the file, or wipe the whole directory \
-             to come back as a new node",
-        )),
+    for dir in [LOG_DIR, SHARDS_DIR] {
+        if holds(world, dir).await? {
+            let what = format!(
+                "there is {dir}/ but no {FILE}: restore the file, or move the whole data directory \
+                 away to come back as a new node"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
     }
+    Ok(())
+}
+
+/// Whether there is something in a directory of the node.
+async fn holds(world: &World, dir: &str) -> io::Result<bool> {
+    Ok(!world.disk.list(Path::new(dir)).await?.is_empty())
 }
 
 fn refusal(why: &str) -> io::Error {
@@ -235,19 +252,51 @@ mod tests {
         assert_eq!(drawn.cluster(), None);
     }
 
+    /// Something in a directory of the node.
+    async fn put_into(world: &World, dir: &str) {
+        world.disk.create_dir_all(Path::new(dir)).await.unwrap();
+        let path = Path::new(dir).join("something");
+        drop(world.disk.create(&path).await.unwrap());
+    }
+
     #[tokio::test]
-    async fn a_log_without_a_name_is_refused() {
-        let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
-        world.disk.create_dir_all(Path::new("log")).await.unwrap();
-        drop(
-            world
-                .disk
-                .create(&Path::new("log").join("segment"))
-                .await
-                .unwrap(),
-        );
-        let error = Identity::load(&world).await.unwrap_err();
-        assert!(error.to_string().contains("identity.json"), "{error}");
+    async fn what_a_node_has_without_a_name_is_refused() {
+        for dir in ["log", "shards"] {
+            let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+            put_into(&world, dir).await;
+            let error = Identity::load(&world).await.unwrap_err().to_string();
+            assert!(error.contains("identity.json"), "{error}");
+            assert!(error.contains(dir), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_without_the_log_that_it_had_is_refused() {
+        let identity = promised();
+        let members = known(&[identity.node_id]);
+        let nothing = State::default();
+        // What is known of the cluster, whether shards are here, whether a log is.
+        let cases = [
+            (&members, false, false, false),
+            (&nothing, true, false, false),
+            (&nothing, false, false, true),
+            (&members, true, true, true),
+        ];
+        for (known, has_shards, has_log, is_taken) in cases {
+            let world = sim_world::world(1, &SimClock::new(), &SimDisk::new(5));
+            identity.store(&world).await.unwrap();
+            if has_shards {
+                put_into(&world, "shards").await;
+            }
+            if has_log {
+                put_into(&world, "log").await;
+            }
+            let found = Identity::load(&world).await.unwrap();
+            match found.confirm(&world, known).await {
+                Ok(taken) => assert!(is_taken && taken == identity),
+                Err(e) => assert!(!is_taken && e.to_string().contains("log/"), "{e}"),
+            }
+        }
     }
 
     #[test]
@@ -292,6 +341,7 @@ mod tests {
         let bare = serde_json::to_vec_pretty(&identity).unwrap();
         let put = |bytes: Vec<u8>| replace(&*world.disk, Path::new(FILE), Bytes::from(bytes));
         put(bare.clone()).await.unwrap();
+        put_into(&world, "log").await;
         let found = Identity::load(&world).await.unwrap();
         assert_eq!(found, Found::Bare(identity.clone()));
         let strangers = known(&[1, 2]);
