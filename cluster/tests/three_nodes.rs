@@ -522,6 +522,12 @@ async fn nodes_form_replicate_route_and_come_back() {
         timestamp: at,
     };
     both.exemplars.push((series, exemplar.clone()));
+    // Kept, it would keep out what comes after it.
+    let early = Exemplar {
+        timestamp: at.plus_ms(24 * 3_600_000),
+        ..exemplar.clone()
+    };
+    both.exemplars.insert(0, (series, early));
     for node in &nodes {
         let written = node.cluster.write(both.clone()).await.unwrap();
         let bad = (2, Reason::BadHistogram);

@@ -267,7 +267,10 @@ impl Worker {
             too_many |= series.is_none();
             refs.push(series);
         }
+        // As of samples; one from the future would keep out all that come after it.
+        let newest = command.proposed_at.plus_ms(command.future_window_ms);
         let exemplars = batch.exemplars.iter();
+        let exemplars = exemplars.filter(|(_, exemplar)| exemplar.timestamp <= newest);
         command
             .exemplars
             .extend(exemplars.filter_map(|(series, e)| Some((refs[*series as usize]?, e.clone()))));
