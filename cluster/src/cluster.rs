@@ -279,6 +279,11 @@ impl Cluster {
         self.shared.view.borrow().cluster_id()
     }
 
+    /// How often damage was found in this node's files since it started.
+    pub fn corruptions(&self) -> u64 {
+        self.shared.engine_metrics.corruptions.get()
+    }
+
     /// Where other nodes reach this one.
     pub fn address(&self) -> String {
         self.shared.local.address.clone()

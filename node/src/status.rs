@@ -221,7 +221,7 @@ impl Status for NodeStatus {
             hostname,
             last_reload_succeeded: state.last_succeeded,
             last_config_time: state.since,
-            corruptions: 0,
+            corruptions: self.cluster.corruptions(),
             tasks: tasks as u64,
             threads: threads.map_or(1, |count| count.get() as u64),
             memory_limit_bytes: i64::MAX,
