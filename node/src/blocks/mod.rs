@@ -27,13 +27,16 @@ use block::Block;
 /// A block holds one such stretch of time, as Prometheus' own do after some compactions.
 const WINDOW_MS: i64 = 24 * 3_600_000;
 
+/// So many are looked at together, as they may all hold nothing.
+const WINDOWS_AT_ONCE: i64 = 64;
+
 /// From the oldest to the newest sample: some thousand years.
 const WINDOWS_MAX: i64 = 1_000_000;
 
 const HELP: &str = "\
 usage: quorate tsdb export-blocks <snapshot>... <output>
 
-Writes what snapshots hold as blocks of Prometheus into the directory <output>, which is made.
+Writes what snapshots hold as blocks of Prometheus into the directory <output>, which is made, or is empty.
 
 A <snapshot> is what the TSDB admin API's snapshot leaves below <data>/snapshots/ of a node. Where
 not every node holds every shard, name the snapshots of as many nodes as together do; a shard that
@@ -72,27 +75,52 @@ async fn export(snapshots: &[PathBuf], output: &Path) -> anyhow::Result<String> 
     if shards.is_empty() {
         bail!("no shard in {snapshots:?}: a snapshot has a folder for each, of five digits");
     }
+    if std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!(
+            "{} is not empty: blocks in it would be read together with those that are written",
+            output.display()
+        );
+    }
     // promtool opens no directory without a log, even an empty one.
     let log = output.join("wal");
     std::fs::create_dir_all(&log).with_context(|| format!("make {}", log.display()))?;
     let mut text = String::new();
     if let Some((from, to)) = range_of(&shards) {
-        let windows = from.0.div_euclid(WINDOW_MS)..=to.0.div_euclid(WINDOW_MS);
-        if windows.end() - windows.start() > WINDOWS_MAX {
+        let (mut window, last) = (from.0.div_euclid(WINDOW_MS), to.0.div_euclid(WINDOW_MS));
+        if last - window > WINDOWS_MAX {
             bail!("samples from {} to {} are too far apart", from.0, to.0);
         }
-        for window in windows {
+        while window <= last {
+            // Samples of 1970 may stand beside those of today.
+            if window % WINDOWS_AT_ONCE == 0 && is_empty(&shards, window).await? {
+                window += WINDOWS_AT_ONCE;
+                continue;
+            }
             let mut block = Block::create(output)?;
-            let start = window.saturating_mul(WINDOW_MS);
             for shard in shards.values() {
-                copy(shard, start, &mut block).await?;
+                copy(shard, window, &mut block).await?;
             }
             if let Some(written) = block.finish()? {
                 text += &format!("{written}\n");
             }
+            window += 1;
         }
     }
     Ok(text)
+}
+
+/// Whether the shards hold nothing of some windows from this one on.
+async fn is_empty(shards: &BTreeMap<String, Shard>, window: i64) -> anyhow::Result<bool> {
+    let selection = selection(window, WINDOWS_AT_ONCE);
+    for shard in shards.values() {
+        let mut pieces = shard.stream(&selection);
+        while let Some(piece) = pieces.next().await {
+            if piece?.iter().any(|series| !series.samples.is_empty()) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// The shards of all snapshots by number, each once.
@@ -133,15 +161,21 @@ fn range_of(shards: &BTreeMap<String, Shard>) -> Option<(Timestamp, Timestamp)> 
     ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
-/// Adds what a shard holds of a window.
-async fn copy(shard: &Shard, start: i64, block: &mut Block) -> anyhow::Result<()> {
-    let selection = Selection {
+/// All samples of so many windows.
+fn selection(window: i64, windows: i64) -> Selection {
+    let start = window.saturating_mul(WINDOW_MS);
+    Selection {
         matchers: Vec::new(),
         start: Timestamp(start),
-        end: Timestamp(start.saturating_add(WINDOW_MS - 1)),
+        end: Timestamp(start.saturating_add(windows.saturating_mul(WINDOW_MS) - 1)),
         take: Take::All,
         consistency: Consistency::Local,
-    };
+    }
+}
+
+/// Adds what a shard holds of a window.
+async fn copy(shard: &Shard, window: i64, block: &mut Block) -> anyhow::Result<()> {
+    let selection = selection(window, 1);
     let mut pieces = shard.stream(&selection);
     while let Some(piece) = pieces.next().await {
         for series in piece? {
