@@ -1,5 +1,6 @@
 //! The loop of one target: wait, fetch, ingest, store, tell.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ impl Loop {
         let stored = self.sink.write(batch).await.map_err(|e| e.to_string());
         let stored = stored.and_then(|written| self.judge(&written, rows));
         match &stored {
-            Ok(()) => scrape.written(),
+            Ok(_) => scrape.written(),
             Err(error) => {
                 scrape.lost();
                 warn!(target = %self.target.url, error, "scrape not stored");
@@ -154,14 +155,17 @@ impl Loop {
             debug!(target = %self.target.url, %error, "scrape failed");
         }
         self.metrics.count(outcome(&ingested.error, &stored));
-        let error = ingested.error.map(|e| e.to_string()).or(stored.err());
+        let (error, left_out) = match stored {
+            Ok(left_out) => (ingested.error.map(|e| e.to_string()), left_out),
+            Err(error) => (Some(ingested.error.map_or(error, |e| e.to_string())), None),
+        };
         self.status.set(Status {
             health: if error.is_none() {
                 Health::Up
             } else {
                 Health::Down
             },
-            last_error: error,
+            last_error: error.or(left_out),
             last_scrape: Some(scraped_at),
             last_duration: duration,
             samples_scraped: ingested.samples_scraped,
@@ -169,8 +173,9 @@ impl Loop {
     }
 
     /// A fenced row means that none of this node's rows count any more. Rows refused for another
-    /// reason (a timestamp of their own, too old) leave the scrape good, as in Prometheus.
-    fn judge(&self, written: &Written, rows: usize) -> Result<(), String> {
+    /// reason (a timestamp of their own, too old) leave the scrape good, as in Prometheus; what its page
+    /// says of them is returned where they are of new series, which are too many.
+    fn judge(&self, written: &Written, rows: usize) -> Result<Option<String>, String> {
         if written.rejected.iter().any(|r| r.reason == Reason::Fenced) {
             return Err(Reason::Fenced.as_str().to_owned());
         }
@@ -179,7 +184,16 @@ impl Loop {
             .samples
             .inc_by((rows - refused.min(rows)) as u64);
         self.metrics.samples_refused.inc_by(refused as u64);
-        Ok(())
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for rejection in &written.rejected {
+            *counts.entry(rejection.reason.as_str()).or_default() += 1;
+        }
+        for (reason, count) in &counts {
+            warn!(target = %self.target.url, reason, count, "samples of a scrape not stored");
+        }
+        let limit = Reason::SeriesLimit.as_str();
+        let too_many = counts.get(limit);
+        Ok(too_many.map(|count| format!("{count} samples not stored: {limit}")))
     }
 
     /// Writes the last markers, once: without the lease they are another node's to write.
@@ -197,13 +211,13 @@ impl Loop {
     }
 }
 
-fn outcome(error: &Option<ScrapeError>, stored: &Result<(), String>) -> Outcome {
+fn outcome<T>(error: &Option<ScrapeError>, stored: &Result<T, String>) -> Outcome {
     match (error, stored) {
         (_, Err(_)) => Outcome::NotStored,
-        (None, Ok(())) => Outcome::Ok,
-        (Some(ScrapeError::Fetch(_)), Ok(())) => Outcome::NotFetched,
-        (Some(ScrapeError::Limit(_)), Ok(())) => Outcome::BeyondLimit,
-        (Some(_), Ok(())) => Outcome::Malformed,
+        (None, Ok(_)) => Outcome::Ok,
+        (Some(ScrapeError::Fetch(_)), Ok(_)) => Outcome::NotFetched,
+        (Some(ScrapeError::Limit(_)), Ok(_)) => Outcome::BeyondLimit,
+        (Some(_), Ok(_)) => Outcome::Malformed,
     }
 }
 
