@@ -1,6 +1,7 @@
 //! The process: arguments, log, data directory, signals, exit code.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -98,6 +99,9 @@ fn run(flags: &Flags) -> ExitCode {
 fn live(flags: &Flags) -> anyhow::Result<End> {
     let path = &flags.storage.path;
     let _lock = host::lock(path).context("locking the data directory")?;
+    if let Some(what) = foreign(path) {
+        warn!(path = %path.display(), "{what}");
+    }
     let world = host::world(path).context("opening the data directory")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -111,6 +115,34 @@ fn live(flags: &Flags) -> anyhow::Result<End> {
         Ok(catalogue)
     };
     runtime.block_on(live_in(world, flags, catalogue.boxed()))
+}
+
+/// What stands in a data directory that is not a node's, and how to come by what it holds.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the outermost loop looks once at what was there before it"
+)]
+fn foreign(path: &Path) -> Option<&'static str> {
+    let entries = std::fs::read_dir(path).ok()?.flatten();
+    let (mut of_prometheus, mut of_snapshot) = (false, false);
+    for entry in entries {
+        let holds = |name: &str| entry.path().join(name).exists();
+        let name = entry.file_name();
+        let is_shard = name.len() == 5 && name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        of_prometheus |= name == "wal" || name == "chunks_head" || holds("meta.json");
+        of_snapshot |= is_shard && holds(tsdb::manifest::NAME);
+    }
+    match (of_prometheus, of_snapshot) {
+        (true, _) => Some(
+            "the directory holds data of a Prometheus, which are neither shown nor changed: take them in with \
+             quorate tsdb import-blocks --from DIRECTORY",
+        ),
+        (_, true) => Some(
+            "the directory is a snapshot, whose data are neither shown nor changed: write them as blocks with \
+             quorate tsdb export-blocks, and take those in with quorate tsdb import-blocks",
+        ),
+        _ => None,
+    }
 }
 
 async fn live_in(world: World, flags: &Flags, catalogue: Opening) -> anyhow::Result<End> {
