@@ -92,7 +92,7 @@ async fn start(home: &Path) -> Node {
         "--cluster.shards=4",
         "--web.enable-remote-write-receiver",
     ];
-    let Ok(Command::Run(flags)) = flags::parse(arguments.map(str::to_owned).into_iter()) else {
+    let Ok(Command::Run(flags)) = flags::parse(arguments.map(str::to_owned)) else {
         panic!("{arguments:?}");
     };
     let world = host::world(&home.join("data")).unwrap();
