@@ -6,43 +6,16 @@
     reason = "a test is an outermost loop: it waits, reads the clock and damages files"
 )]
 
+#[path = "support/nodes.rs"]
+mod nodes;
 mod support;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::catalogue::{Memory, opened};
 use cluster::shard::upkeep::CheckpointPolicy;
-use cluster::{Cluster, Options};
-use model::sink::Sink;
-use model::source::{Consistency, Selection, Take};
-use model::{Batch, Labels, Matcher, ShardId, Timestamp};
-use support::{free_addresses, until};
-
-const SHARDS: u32 = 2;
-const SERIES: usize = 40;
-
-/// Places where nodes may run, and the nodes that do.
-struct Nodes {
-    roots: Vec<tempfile::TempDir>,
-    addresses: Vec<String>,
-    nodes: Vec<Option<Node>>,
-    written: usize,
-}
-
-struct Node {
-    cluster: Arc<Cluster>,
-    registry: prometheus::Registry,
-    /// Ends what a process would end: others' connections too.
-    runtime: Option<tokio::runtime::Runtime>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.runtime.take().expect("once").shutdown_background();
-    }
-}
+use nodes::{Node, Nodes};
+use support::until;
 
 impl Node {
     fn metric(&self, name: &str) -> f64 {
@@ -57,76 +30,16 @@ impl Node {
     }
 }
 
+/// Nodes that need all of their log.
+async fn start_all(count: usize) -> Nodes {
+    let checkpoint = CheckpointPolicy {
+        quiet: Duration::from_secs(3600),
+        ..CheckpointPolicy::default()
+    };
+    Nodes::start_all(count, checkpoint).await
+}
+
 impl Nodes {
-    async fn start_all(count: usize) -> Self {
-        let mut nodes = Self {
-            roots: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
-            addresses: free_addresses(count),
-            nodes: (0..count).map(|_| None).collect(),
-            written: 0,
-        };
-        for nth in 0..count {
-            nodes.start(nth).await;
-        }
-        nodes.ready().await;
-        nodes
-    }
-
-    async fn start(&mut self, nth: usize) {
-        let world = host::world(self.roots[nth].path()).expect("a world");
-        let options = Options {
-            listen: self.addresses[nth].clone(),
-            join: self.addresses.clone(),
-            bootstrap_expect: self.addresses.len(),
-            shards: Some(SHARDS),
-            // All of the log is needed.
-            checkpoint: CheckpointPolicy {
-                quiet: Duration::from_secs(3600),
-                ..CheckpointPolicy::default()
-            },
-            ..Options::default()
-        };
-        let catalogue = opened(Arc::new(Memory::default()));
-        let registry = prometheus::Registry::new();
-        let runtime = tokio::runtime::Runtime::new().expect("threads");
-        let figures = registry.clone();
-        let started =
-            runtime.spawn(async move { Cluster::start(world, options, catalogue, &figures).await });
-        let cluster = started.await.expect("no panic").expect("it starts");
-        self.nodes[nth] = Some(Node {
-            cluster,
-            registry,
-            runtime: Some(runtime),
-        });
-    }
-
-    async fn stop(&mut self, nth: usize) {
-        let node = self.nodes[nth].take().expect("it runs");
-        node.cluster.stop().await;
-    }
-
-    fn node(&self, nth: usize) -> &Node {
-        self.nodes[nth].as_ref().expect("it runs")
-    }
-
-    fn running(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.nodes.iter().flatten().map(|node| &node.cluster)
-    }
-
-    /// All that run can do their part, and nothing moves.
-    async fn ready(&self) {
-        for node in self.running() {
-            until("ready", async || {
-                let table = &node.status().state.table;
-                match table.iter().find(|assignment| !assignment.settled) {
-                    None => node.ready(),
-                    Some(moving) => Err(format!("{moving:?}")),
-                }
-            })
-            .await;
-        }
-    }
-
     /// Moves of replicas that the cluster remembers: of shard, and how many there were then.
     fn moves(&self) -> Vec<(u32, usize)> {
         let node = self.running().next().expect("one runs");
@@ -134,66 +47,9 @@ impl Nodes {
         history.iter().map(|m| (m.shard, m.to.len())).collect()
     }
 
-    /// A sample more of each series.
-    async fn write(&mut self) {
-        self.written += 1;
-        let world = host::world(self.roots[0].path()).expect("a world");
-        let at = world.clock.now().plus_ms(-1);
-        let mut batch = Batch::default();
-        for n in 0..SERIES {
-            let labels = Labels::from_pairs([("__name__", "m".to_owned()), ("n", n.to_string())]);
-            batch.add_sample(labels, at, n as f64);
-        }
-        let node = self.running().next().expect("one runs");
-        until("written", async || {
-            let written = node.write(batch.clone()).await.map_err(|e| e.to_string())?;
-            assert_eq!(written.rejected, vec![]);
-            Ok(())
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-
     async fn write_some(&mut self) {
         for _ in 0..10 {
             self.write().await;
-        }
-    }
-
-    /// All nodes that run have all that was written, and the same of it.
-    async fn agree(&self) {
-        self.ready().await;
-        for node in self.running() {
-            for consistency in [Consistency::Strong, Consistency::Local] {
-                until("all samples", async || {
-                    let selection = Selection {
-                        matchers: vec![Matcher::equal("__name__", "m")],
-                        start: Timestamp::MIN,
-                        end: Timestamp::MAX,
-                        take: Take::All,
-                        consistency,
-                    };
-                    let source = node.source().ok_or("not formed")?;
-                    let found = source.select(&selection).await;
-                    let found = found.map_err(|e| e.to_string())?;
-                    let count: usize = found.iter().map(|s| s.samples.len()).sum();
-                    match count == SERIES * self.written {
-                        true => Ok(()),
-                        false => Err(format!("{count} of node {}", node.node_id())),
-                    }
-                })
-                .await;
-            }
-        }
-        for shard in (0..SHARDS).map(ShardId) {
-            until("one digest", async || {
-                let digests: Vec<_> = self.running().map(|node| node.digest(shard)).collect();
-                match digests.iter().all(|d| d.is_some() && *d == digests[0]) {
-                    true => Ok(()),
-                    false => Err(format!("{digests:?}")),
-                }
-            })
-            .await;
         }
     }
 
@@ -258,7 +114,7 @@ fn entries(bytes: &[u8], group: u32) -> (Vec<usize>, usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_whose_log_is_damaged_leave_and_come_back() {
-    let mut three = Nodes::start_all(3).await;
+    let mut three = start_all(3).await;
     three.write_some().await;
 
     // Found when the log is opened. The others go on meanwhile.
@@ -319,7 +175,7 @@ async fn replicas_whose_log_is_damaged_leave_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_another_one_needs_stays_in_quarantine() {
-    let mut two = Nodes::start_all(2).await;
+    let mut two = start_all(2).await;
     two.write_some().await;
     two.stop(0).await;
     two.rot(0, 1, Found::Opening);
